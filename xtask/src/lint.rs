@@ -1,0 +1,57 @@
+//! `cargo xtask lint`: everything CI checks without running the product.
+//!
+//! Look here for the exact commands and flags. The rules for the files themselves are in `tidy.rs`.
+
+use crate::report::{Report, run as run_command};
+use crate::tools::{self, Tool};
+use crate::{repo, tidy as files};
+
+const FUZZ: &[&str] = &["--manifest-path", "fuzz/Cargo.toml"];
+
+/// Runs all checks, the quick ones first.
+pub(crate) fn run(report: &mut Report) {
+    report.step("formatting", || cargo(&["fmt", "--all", "--check"]));
+    tidy(report);
+    report.step("clippy", || {
+        cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--all-features",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ])
+    });
+    report.step("documentation", documentation);
+    report.step("library without default features", || {
+        cargo(&["check", "--package", "headwater", "--no-default-features", "--locked"])
+    });
+    report.step("fuzz targets", fuzz_targets);
+}
+
+/// Only the rules for the files themselves: takes no time.
+pub(crate) fn tidy(report: &mut Report) {
+    report.step("tidy", files::run);
+}
+
+fn documentation() -> Result<(), String> {
+    let mut cargo = repo::cargo();
+    cargo.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
+    run_command(cargo.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// They are a workspace of their own, and build libFuzzer from C++.
+fn fuzz_targets() -> Result<(), String> {
+    tools::install(&[Tool::CppCompiler])?;
+    cargo(&[&["fmt"], FUZZ, &["--check"]].concat())?;
+    // Into our own folder: what the fuzz targets share with the workspace is built already.
+    let mut check = repo::cargo();
+    check.arg("check").args(FUZZ).arg("--target-dir").arg(repo::target_dir());
+    run_command(&mut check)
+}
+
+fn cargo(arguments: &[&str]) -> Result<(), String> {
+    run_command(repo::cargo().args(arguments))
+}

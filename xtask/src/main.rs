@@ -1,0 +1,60 @@
+//! The project's own commands, called as `cargo xtask COMMAND`.
+//!
+//! Look here for the list of commands. What each one does is in the file of its name.
+
+mod fuzz;
+mod lint;
+mod packages;
+mod repo;
+mod report;
+mod test;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+use report::Report;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  test [--only PART]...   run all tests, after installing what they need
+                          parts: rust, browser, clients, fastapi
+  lint                    formatting, clippy, documentation, features, fuzz targets, tidy
+  ci                      what CI runs: lint, then test
+  tidy                    only the quick checks of the files themselves
+  fuzz [--minutes N] [TARGET]...
+                          run every fuzz target (or those named) for N minutes each, 10 by default";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(report) => report.finish(),
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs one command. `Err` is a command line that makes no sense; what fails later is in the report.
+fn run(arguments: &[String]) -> Result<Report, String> {
+    let (command, rest) = arguments.split_first().ok_or(USAGE)?;
+    let mut report = Report::new();
+    match command.as_str() {
+        "test" => test::run(&mut report, &test::Part::from_arguments(rest)?),
+        "fuzz" => fuzz::run(&mut report, &fuzz::Options::from_arguments(rest)?),
+        "lint" | "ci" | "tidy" if !rest.is_empty() => {
+            return Err(format!("`cargo xtask {command}` takes no options\n\n{USAGE}"));
+        }
+        "tidy" => lint::tidy(&mut report),
+        "lint" => lint::run(&mut report),
+        "ci" => {
+            lint::run(&mut report);
+            test::run(&mut report, test::Part::ALL);
+        }
+        "help" | "--help" | "-h" => println!("{USAGE}"),
+        unknown => return Err(format!("there is no command `{unknown}`\n\n{USAGE}")),
+    }
+    Ok(report)
+}

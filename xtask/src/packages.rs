@@ -1,0 +1,61 @@
+//! Packages of npm and of Python that tests need, exactly in the versions that are committed.
+//!
+//! Look here when an install step misbehaves. A folder that is up to date is left alone, so that
+//! tests also run without a network.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::repo;
+use crate::report::run;
+use crate::tools::Tool;
+
+/// The Python packages, each file with all of its versions pinned.
+const REQUIREMENTS: [&str; 2] =
+    ["tests/clients/requirements.txt", "examples/fastapi/requirements.txt"];
+
+/// Installs the npm packages of a folder from its lock file.
+pub(crate) fn npm(folder: &str) -> Result<(), String> {
+    let folder = repo::root().join(folder);
+    let lock = read(&folder.join("package-lock.json"))?;
+    let stamp = folder.join("node_modules/.installed-lock");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == lock) {
+        return Ok(());
+    }
+    let npm = Tool::Npm.find()?;
+    run(Command::new(npm).args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder))?;
+    // A package without dependencies leaves no folder behind.
+    fs::create_dir_all(folder.join("node_modules"))
+        .and_then(|()| fs::write(&stamp, lock))
+        .map_err(|error| format!("{} cannot be written: {error}", stamp.display()))
+}
+
+/// Makes the virtual environment with all Python packages, and returns its interpreter.
+pub(crate) fn python() -> Result<PathBuf, String> {
+    let environment = repo::python_env();
+    let interpreter = environment.join("bin/python");
+    let stamp = environment.join("installed-requirements");
+    let files: Vec<PathBuf> = REQUIREMENTS.iter().map(|file| repo::root().join(file)).collect();
+    let wanted = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?.concat();
+    if interpreter.exists() && fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted)
+    {
+        return Ok(interpreter);
+    }
+    // `--clear`, because an environment that was cut off half way cannot be told from a whole one.
+    let python = Tool::Python.find()?;
+    run(Command::new(python).args(["-m", "venv", "--clear"]).arg(&environment))?;
+    let mut install = Command::new(&interpreter);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    for file in &files {
+        install.arg("-r").arg(file);
+    }
+    run(&mut install)?;
+    fs::write(&stamp, wanted)
+        .map_err(|error| format!("{} cannot be written: {error}", stamp.display()))?;
+    Ok(interpreter)
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    fs::read_to_string(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))
+}

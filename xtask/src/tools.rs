@@ -1,0 +1,245 @@
+//! Programs that the tests need beside cargo: finds them, and installs them on Debian and Ubuntu.
+//!
+//! Look here when a test needs a new program. Packages of npm and Python are in `packages.rs`.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::report;
+
+/// A program that some test or check starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tool {
+    RedisServer,
+    Chromium,
+    Nginx,
+    Python,
+    CppCompiler,
+    Curl,
+    Node,
+    Npm,
+}
+
+/// The oldest Node.js that undici, one of the tested clients, runs on.
+const NODE_AT_LEAST: [u32; 3] = [20, 18, 1];
+
+/// Folders of system programs, which a normal user of Debian does not have on the PATH.
+const SYSTEM_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+impl Tool {
+    /// Names the program goes by; the first one that is found is taken.
+    fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::RedisServer => &["redis-server"],
+            Self::Chromium => {
+                &["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+            }
+            Self::Nginx => &["nginx"],
+            Self::Python => &["python3"],
+            Self::CppCompiler => &["g++", "c++", "clang++"],
+            Self::Curl => &["curl"],
+            Self::Node => &["node"],
+            Self::Npm => &["npm"],
+        }
+    }
+
+    /// Packages of Debian and Ubuntu that bring it, or none when theirs may be too old.
+    fn packages(self, ubuntu: bool) -> &'static [&'static str] {
+        match self {
+            Self::RedisServer => &["redis-server"],
+            // Ubuntu has it under this name only, as a snap.
+            Self::Chromium if ubuntu => &["chromium-browser"],
+            Self::Chromium => &["chromium"],
+            Self::Nginx => &["nginx"],
+            Self::Python => &["python3", "python3-venv"],
+            Self::CppCompiler => &["g++"],
+            Self::Curl => &["curl"],
+            Self::Node | Self::Npm => &[],
+        }
+    }
+
+    /// What a person has to do where we cannot.
+    fn advice(self) -> String {
+        match self {
+            Self::RedisServer => "install Redis 7 or newer (`redis-server`)".to_owned(),
+            Self::Chromium => "install Chromium or Google Chrome".to_owned(),
+            Self::Nginx => "install nginx".to_owned(),
+            Self::Python => "install Python 3.10 or newer with its `venv` module".to_owned(),
+            Self::CppCompiler => "install a C++ compiler (g++ or clang++)".to_owned(),
+            Self::Curl => "install curl".to_owned(),
+            Self::Node | Self::Npm => {
+                let [major, minor, patch] = NODE_AT_LEAST;
+                format!("install Node.js {major}.{minor}.{patch} or newer, with npm")
+            }
+        }
+    }
+
+    /// Where the program is, or the sentence that says what is missing and what to do.
+    pub(crate) fn find(self) -> Result<PathBuf, String> {
+        let name = self.programs()[0];
+        let path = self
+            .programs()
+            .iter()
+            .find_map(|program| on_path(program))
+            .ok_or_else(|| format!("{name} is missing: {}", self.advice()))?;
+        match self {
+            Self::Node => check_node(&path).map(|()| path),
+            Self::Python if !makes_environments(&path) => {
+                Err(format!("{} has no working `venv` module: {}", path.display(), self.advice()))
+            }
+            _ => Ok(path),
+        }
+    }
+}
+
+/// `Err` has one sentence for each tool that is not there.
+pub(crate) fn require(tools: &[Tool]) -> Result<(), String> {
+    let missing: Vec<String> = tools.iter().filter_map(|tool| tool.find().err()).collect();
+    if missing.is_empty() { Ok(()) } else { Err(missing.join("\n")) }
+}
+
+/// Installs those that are missing where we know how to. `Err` says what is missing still.
+pub(crate) fn install(tools: &[Tool]) -> Result<(), String> {
+    let ubuntu = is_ubuntu();
+    let mut packages: Vec<&str> = tools
+        .iter()
+        .filter(|tool| tool.find().is_err())
+        .flat_map(|tool| tool.packages(ubuntu))
+        .copied()
+        .collect();
+    packages.dedup();
+    if packages.is_empty() {
+        return require(tools);
+    }
+    match AptGet::available() {
+        Some(apt_get) => apt_get.install(&packages)?,
+        None => println!("Only Debian and Ubuntu, with root or sudo, are served automatically."),
+    }
+    require(tools)
+}
+
+/// The PATH for programs that we start: ours, and the folders of system programs at its end.
+pub(crate) fn search_path() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(SYSTEM_FOLDERS.iter().map(PathBuf::from));
+    // It fails only on a folder with a separator in its name, which cannot come out of a PATH.
+    env::join_paths(folders).unwrap_or(path)
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = search_path();
+    env::split_paths(&path).map(|folder| folder.join(program)).find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    #[cfg(unix)]
+    let permitted = |data: &fs::Metadata| {
+        std::os::unix::fs::PermissionsExt::mode(&data.permissions()) & 0o111 != 0
+    };
+    #[cfg(not(unix))]
+    let permitted = |_: &fs::Metadata| true;
+    fs::metadata(file).is_ok_and(|data| data.is_file() && permitted(&data))
+}
+
+fn check_node(node: &Path) -> Result<(), String> {
+    let output = Command::new(node)
+        .arg("--version")
+        .output()
+        .map_err(|error| format!("{} cannot be run: {error}", node.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = version(&text);
+    if version.is_some_and(|found| found >= NODE_AT_LEAST) {
+        return Ok(());
+    }
+    let advice = Tool::Node.advice();
+    Err(format!("{} is version {}, which is too old: {advice}", node.display(), text.trim()))
+}
+
+/// `v20.18.1` as numbers, which compare as versions do.
+fn version(text: &str) -> Option<[u32; 3]> {
+    let release = text.trim().trim_start_matches('v').split('-').next()?;
+    let mut numbers = release.split('.').map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    Some([next()?, next()?, next()?])
+}
+
+/// Debian splits `venv` off Python: the module is there, and fails for want of `ensurepip`.
+fn makes_environments(python: &Path) -> bool {
+    succeeds(Command::new(python).args(["-c", "import venv, ensurepip"]))
+}
+
+fn is_ubuntu() -> bool {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    release.lines().any(|line| line == "ID=ubuntu" || line.starts_with("ID_LIKE=\"ubuntu"))
+}
+
+/// `apt-get`, by root or by somebody who may become root without a password.
+struct AptGet {
+    sudo: bool,
+}
+
+impl AptGet {
+    fn available() -> Option<Self> {
+        on_path("apt-get")?;
+        let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
+        let sudo = !root && succeeds(Command::new("sudo").args(["-n", "true"]));
+        (root || sudo).then_some(Self { sudo })
+    }
+
+    fn install(&self, packages: &[&str]) -> Result<(), String> {
+        report::run(self.command().arg("update"))?;
+        let mut install = self.command();
+        report::run(install.args(["install", "-y", "--no-install-recommends"]).args(packages))
+    }
+
+    fn command(&self) -> Command {
+        // `env` sets the variable also behind sudo, which clears the environment.
+        let words = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
+        let mut command = Command::new(if self.sudo { "sudo" } else { words[0] });
+        if self.sudo {
+            command.args(["-n", words[0]]);
+        }
+        command.args(&words[1..]).stdin(Stdio::null());
+        command
+    }
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_node_compare_by_number() {
+        let check = |text: &str, enough: bool| {
+            assert_eq!(version(text).is_some_and(|found| found >= NODE_AT_LEAST), enough, "{text}");
+        };
+        check("v20.18.1\n", true);
+        check("v20.18.0", false);
+        check("v18.99.99", false);
+        check("v22.2.0", true);
+        check("v100.0.0-nightly20260101", true);
+        check("", false);
+        check("node", false);
+    }
+
+    #[test]
+    fn every_tool_says_what_to_install() {
+        use Tool::{Chromium, CppCompiler, Curl, Nginx, Node, Npm, Python, RedisServer};
+        for tool in [RedisServer, Chromium, Nginx, Python, CppCompiler, Curl, Node, Npm] {
+            assert!(tool.advice().starts_with("install "), "{tool:?}");
+            assert!(!tool.programs().is_empty(), "{tool:?}");
+        }
+    }
+}
