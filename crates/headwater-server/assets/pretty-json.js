@@ -1,0 +1,40 @@
+// Lays out JSON for reading. Look here when pretty data differs from what was sent.
+
+/** Longer texts are shown as they came: laying them out would stall the page. */
+const PRETTY_MAX_CHARS = 20_000;
+
+/**
+ * Lays out a JSON object or array. Only the white space between tokens changes: numbers too long for
+ * JavaScript, repeated keys and escapes stay what they were, which parsing and printing would not do.
+ * @param {string} text
+ * @returns {string | null} null if it is not an object or array, or too long
+ */
+export function prettyJson(text) {
+  if (text.length > PRETTY_MAX_CHARS || !/^\s*[[{]/.test(text)) return null;
+  try {
+    JSON.parse(text);
+  } catch {
+    return null;
+  }
+  let out = '';
+  let depth = 0;
+  const newLine = () => `\n${'  '.repeat(depth)}`;
+  const tokens = text.match(/"(?:[^"\\]|\\.)*"|[[\]{},:]|[^\s[\]{},:"]+/g) ?? [];
+  tokens.forEach((token, index) => {
+    const closesEmpty = /^[\]}]$/.test(token) && /^[[{]$/.test(tokens[index - 1]);
+    if (closesEmpty) out += token;
+    else if (token === '{' || token === '[') {
+      out += token;
+      const empty = /^[\]}]$/.test(tokens[index + 1]);
+      if (!empty) {
+        depth += 1;
+        out += newLine();
+      }
+    } else if (token === '}' || token === ']') {
+      depth -= 1;
+      out += newLine() + token;
+    } else if (token === ',') out += token + newLine();
+    else out += token === ':' ? ': ' : token;
+  });
+  return out;
+}

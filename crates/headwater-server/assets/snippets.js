@@ -1,0 +1,65 @@
+// Writes the copyable lines: what is on the screen, for a shell or for another page.
+// Look here when a copied line does not do what the page does.
+
+/**
+ * Quotes for every POSIX shell: within single quotes nothing is special but the single quote.
+ * @param {string} text
+ */
+export function shellQuote(text) {
+  if (/^[A-Za-z0-9_./:=@%+,-]+$/.test(text)) return text;
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+/** A JavaScript string literal that is also safe inside a script element. @param {string} text */
+export function jsQuote(text) {
+  return JSON.stringify(text).replace(/[<\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+
+/** @param {URL} base the page's address @param {string[]} channels */
+export function streamUrl(base, channels) {
+  const url = new URL('stream', base);
+  url.search = new URLSearchParams(channels.map((channel) => ['channel', channel])).toString();
+  return url;
+}
+
+/** @param {URL} base the page's address @param {Draft} draft */
+export function publishUrl(base, { channel, name, id }) {
+  const url = new URL('publish', base);
+  const query = new URLSearchParams({ channel });
+  if (name) query.set('event', name);
+  if (id) query.set('id', id);
+  url.search = query.toString();
+  return url;
+}
+
+/**
+ * What the publish form holds; an empty name or id means none.
+ * @typedef {{channel: string, data: string, name: string, id: string}} Draft
+ */
+
+/** @param {URL} base @param {string[]} channels */
+export function curlListen(base, channels) {
+  return `curl -N ${shellQuote(streamUrl(base, channels).href)}`;
+}
+
+/** `--data-raw`, because `-d` reads a file when the data starts with `@`. @param {URL} base @param {Draft} draft */
+export function curlPublish(base, draft) {
+  return `curl --data-raw ${shellQuote(draft.data)} ${shellQuote(publishUrl(base, draft).href)}`;
+}
+
+/** @param {Draft} draft */
+export function redisPublish({ channel, data }) {
+  return `redis-cli PUBLISH ${shellQuote(channel)} ${shellQuote(data)}`;
+}
+
+/**
+ * @param {URL} base
+ * @param {string[]} channels
+ * @param {string[]} names  event names seen so far: EventSource needs a listener for each
+ */
+export function eventSource(base, channels, names) {
+  const listeners = ['message', ...names.filter((name) => name !== 'message')].map(
+    (name) => `events.addEventListener(${jsQuote(name)}, (event) => console.log(event.type, event.data));`,
+  );
+  return [`const events = new EventSource(${jsQuote(streamUrl(base, channels).href)});`, ...listeners].join('\n');
+}
