@@ -297,16 +297,19 @@ impl Default for Decoder {
 
 impl Fault {
     fn error(self, limit_bytes: usize) -> Error {
-        let larger = "or give the decoder a larger limit";
-        let (what, bytes_max, hint) = match self {
-            Self::Line => ("a line", limit_bytes, larger),
-            Self::Data => ("the data of an event", limit_bytes, larger),
-            Self::Id => ("the id of an event", ID_BYTES_MAX, "no request could carry it back"),
+        let (what, bytes_max) = match self {
+            Self::Line => ("a line", limit_bytes),
+            Self::Data => ("the data of an event", limit_bytes),
+            Self::Id => ("the id of an event", ID_BYTES_MAX),
         };
-        let message = format!(
-            "{what} in the event stream has more than {bytes_max} bytes: end the stream, and let its \
-             sender write less, {hint}"
-        );
+        let remedy = match self {
+            Self::Line | Self::Data => {
+                "give the decoder a larger limit or let its sender write less"
+            }
+            Self::Id => "let its sender use ids that fit a request header",
+        };
+        let message =
+            format!("{what} in the event stream has more than {bytes_max} bytes: {remedy}");
         Error::new(ErrorKind::TooLarge, message)
     }
 }
@@ -317,4 +320,185 @@ fn without_space(value: &[u8]) -> &[u8] {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(decoder: &mut Decoder) -> Vec<Item> {
+        std::iter::from_fn(|| decoder.next_item()).collect()
+    }
+
+    fn event(name: &str, data: &str, id: &str) -> Item {
+        Item::Event(Message { name: name.into(), data: data.into(), id: id.into() })
+    }
+
+    fn comment(text: &str) -> Item {
+        Item::Comment(text.into())
+    }
+
+    fn retry(ms: u64) -> Item {
+        Item::Retry(Duration::from_millis(ms))
+    }
+
+    /// Whole, and cut into single bytes.
+    #[track_caller]
+    fn check(stream: &[u8], expected: &[Item]) {
+        let mut whole = Decoder::new();
+        whole.push(stream).unwrap();
+        assert_eq!(drain(&mut whole), expected, "whole");
+
+        let mut cut = Decoder::new();
+        for byte in stream {
+            cut.push(&[*byte]).unwrap();
+            cut.push(b"").unwrap();
+        }
+        assert_eq!(drain(&mut cut), expected, "cut into single bytes");
+        assert_eq!(cut.last_event_id(), whole.last_event_id());
+        assert_eq!(cut.retry(), whole.retry());
+    }
+
+    #[test]
+    fn items_come_in_the_order_of_the_stream() {
+        check(
+            b":a\ndata: 1\nretry: 5\n: b\n\n:\nid: x\nevent: n\ndata: 2\n\n",
+            &[
+                comment("a"),
+                retry(5),
+                comment("b"),
+                event("message", "1", ""),
+                comment(""),
+                event("n", "2", "x"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_comment_loses_its_colon_and_one_space() {
+        check(b":\n", &[comment("")]);
+        check(b": \n", &[comment("")]);
+        check(b":  a: b \r\n", &[comment(" a: b ")]);
+        check(b": unfinished", &[]);
+        check(b" : no comment\n", &[]);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_become_replacement_characters() {
+        check(b"data: a\xFFb\n\n", &[event("message", "a\u{FFFD}b", "")]);
+        check(b"data: \xE2\x82\ndata: \xAC\n\n", &[event("message", "\u{FFFD}\n\u{FFFD}", "")]);
+        check(b"data: \xF0\x9F\x8C\r\r", &[event("message", "\u{FFFD}", "")]);
+        check(b"data: \xF0\x9F\x8C\x8A\r\r", &[event("message", "\u{1F30A}", "")]);
+        check(b"data: \xED\xA0\x80\n\n", &[event("message", "\u{FFFD}\u{FFFD}\u{FFFD}", "")]);
+        check(b"event: \xC0\nid: \x80\ndata\n\n", &[event("\u{FFFD}", "", "\u{FFFD}")]);
+        check(b": \xC3\n", &[comment("\u{FFFD}")]);
+        check(b"data\xFF: a\n\n", &[]);
+    }
+
+    #[test]
+    fn only_a_whole_bom_at_the_very_beginning_is_removed() {
+        check(b"\xEF\xBB\xBFdata: a\n\n", &[event("message", "a", "")]);
+        check(b"\xEF\xBBdata: a\n\n", &[]);
+        check(b"\xEF\xBB\ndata: a\n\n", &[event("message", "a", "")]);
+        check(b"\xEF\xEF\xBB\xBFdata: a\n\n", &[]);
+        check(b"\n\xEF\xBB\xBFdata: a\n\n", &[]);
+        check(b"\xEF\xBB\xBF: a\n", &[comment("a")]);
+    }
+
+    #[test]
+    fn retry_takes_digits_that_fit() {
+        check(b"retry: 0\n", &[retry(0)]);
+        check(b"retry:0000000000000000000000000012\n", &[retry(12)]);
+        check(b"retry: 18446744073709551615\n", &[retry(u64::MAX)]);
+        check(b"retry: 18446744073709551616\n", &[]);
+        check(format!("retry: {}\n", "9".repeat(1000)).as_bytes(), &[]);
+        for refused in ["", " ", "+1", "-1", "1.5", "1 ", "  1", "1e3", "0x1", "\u{661}"] {
+            check(format!("retry: {refused}\n").as_bytes(), &[]);
+        }
+    }
+
+    #[test]
+    fn the_id_is_committed_when_its_block_ends() {
+        let mut decoder = Decoder::new();
+        let mut check = |chunk: &str, expected: &str| {
+            decoder.push(chunk.as_bytes()).unwrap();
+            assert_eq!(decoder.last_event_id(), expected, "after {chunk:?}");
+        };
+        check("id: 1\n", "");
+        check("\n", "1");
+        check("id: 2\nid: 3\ndata: a", "1");
+        check("\r", "1");
+        check("\r", "3");
+        check("\nid: a\0b\n\n", "3");
+        check("data: b\n\n", "3");
+        check("id\n", "3");
+        check("\n", "");
+    }
+
+    #[test]
+    fn an_unfinished_block_is_discarded() {
+        check(b"data: a\n", &[]);
+        check(b"data: a\n\ndata: b\r\n", &[event("message", "a", "")]);
+        check(b"id: 1\n\nid: 2\ndata: a\n", &[]);
+    }
+
+    /// What can be taken before the error, whole and cut, and the error's beginning.
+    #[track_caller]
+    fn check_limit(limit_bytes: usize, stream: &[u8], expected: Result<&[Item], (&[Item], &str)>) {
+        for size in [stream.len(), 1] {
+            let mut decoder = Decoder::new().with_limit(limit_bytes);
+            let result = stream.chunks(size).try_for_each(|chunk| decoder.push(chunk));
+            let items = drain(&mut decoder);
+            match (result, expected) {
+                (Ok(()), Ok(expected)) => assert_eq!(items, expected),
+                (Err(error), Err((expected, beginning))) => {
+                    assert_eq!(items, expected);
+                    assert_eq!(error.kind(), ErrorKind::TooLarge);
+                    assert!(error.to_string().starts_with(beginning), "{error}");
+                    let later = decoder.push(b"data: later\n\n").unwrap_err();
+                    assert_eq!(later.to_string(), error.to_string());
+                    assert_eq!(drain(&mut decoder), []);
+                }
+                (result, expected) => panic!("got {result:?} and {items:?}, expected {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn lines_data_and_ids_have_a_limit() {
+        let a = [event("message", "a", "")];
+        let long_id = |len| format!("id: {}\ndata: a\n\n", "i".repeat(len));
+
+        check_limit(7, b"data: a\n\n", Ok(&a));
+        check_limit(6, b"data: a\n\n", Err((&[], "a line in the event stream has more than 6 ")));
+        check_limit(7, b"data: a\n\ndata: bc", Err((&a, "a line")));
+        check_limit(7, b"data: a\n\n:2345678\n", Err((&a, "a line")));
+        check_limit(0, b"\n\r\n", Ok(&[]));
+        check_limit(0, b"\xEF\xBB\xBF\n", Ok(&[]));
+        check_limit(0, b"\xEFa", Err((&[], "a line")));
+
+        let lines = [event("message", "a\nb\nc\nd", "")];
+        check_limit(7, b"data:a\ndata:b\ndata:c\ndata:d\n\n", Ok(&lines));
+        check_limit(
+            7,
+            b"data:a\n\ndata:a\ndata:b\ndata:c\ndata:de\n\n",
+            Err((&a, "the data of an event in the event stream has more than 7 ")),
+        );
+        check_limit(4, &b"data\n".repeat(5), Ok(&[]));
+        check_limit(4, &b"data\n".repeat(6), Err((&[], "the data")));
+        // Three bytes on the wire, nine as text.
+        check_limit(8, b"data:\xFF\xFF\xFF\n", Err((&[], "the data")));
+
+        let id = "i".repeat(ID_BYTES_MAX);
+        check_limit(1 << 20, long_id(ID_BYTES_MAX).as_bytes(), Ok(&[event("message", "a", &id)]));
+        check_limit(1 << 20, long_id(ID_BYTES_MAX + 1).as_bytes(), Err((&[], "the id")));
+    }
+
+    #[test]
+    fn the_default_limit_is_that_of_the_library() {
+        let mut decoder = Decoder::default();
+        decoder.push(&vec![b'x'; DECODER_BYTES_MAX]).unwrap();
+        let error = decoder.push(b"x").unwrap_err();
+        assert!(error.to_string().contains(&DECODER_BYTES_MAX.to_string()), "{error}");
+    }
 }

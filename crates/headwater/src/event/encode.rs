@@ -119,3 +119,123 @@ impl<'a> Iterator for Lines<'a> {
         Some(line)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Decoder, Item};
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = b"before ".to_vec();
+        write(&mut out);
+        let out = String::from_utf8(out).unwrap();
+        out.strip_prefix("before ").expect("the buffer is appended to").to_owned()
+    }
+
+    #[track_caller]
+    fn check(event: &Event, expected: &str) {
+        assert_eq!(written(|out| encode(event, out)), expected);
+        assert_eq!(event.encode(), expected.as_bytes());
+    }
+
+    #[test]
+    fn an_event_is_one_block() {
+        check(&Event::new("a"), "data: a\n\n");
+        check(&Event::new(""), "data: \n\n");
+        check(&Event::new(" a "), "data:  a \n\n");
+        check(&Event::new("a").with_id("7").unwrap(), "id: 7\ndata: a\n\n");
+        check(&Event::new("a").with_retry(Duration::ZERO), "retry: 0\ndata: a\n\n");
+        check(
+            &Event::new("a")
+                .with_retry(Duration::from_secs(3))
+                .with_id("7")
+                .unwrap()
+                .with_name("n")
+                .unwrap(),
+            "event: n\nid: 7\nretry: 3000\ndata: a\n\n",
+        );
+    }
+
+    #[test]
+    fn every_line_of_data_is_a_field() {
+        check(&Event::new("a\nb"), "data: a\ndata: b\n\n");
+        check(&Event::new("a\rb\r\nc"), "data: a\ndata: b\ndata: c\n\n");
+        check(&Event::new("\n"), "data: \ndata: \n\n");
+        check(&Event::new("a\n\r"), "data: a\ndata: \ndata: \n\n");
+        check(&Event::new("\r\r\n"), "data: \ndata: \ndata: \n\n");
+        check(&Event::new("grüße\n🌊"), "data: grüße\ndata: 🌊\n\n");
+        check(&Event::new("\u{FEFF}\u{2028}\0\u{B}"), "data: \u{FEFF}\u{2028}\0\u{B}\n\n");
+    }
+
+    #[test]
+    fn an_event_without_a_name_can_be_given_one_afterwards() {
+        let event = Event::new("a").with_id("7").unwrap();
+        let renamed = written(|out| {
+            encode_name("orders", out);
+            encode(&event, out);
+        });
+        assert_eq!(renamed.as_bytes(), event.with_name("orders").unwrap().encode());
+    }
+
+    #[test]
+    fn retry_is_in_whole_milliseconds_rounded_up() {
+        let check = |retry, expected: &str| {
+            let line = format!("retry: {expected}\n");
+            assert_eq!(written(|out| encode_retry(retry, out)), line.clone() + "\n");
+            check(&Event::new("").with_retry(retry), &(line + "data: \n\n"));
+        };
+        check(Duration::ZERO, "0");
+        check(Duration::from_nanos(1), "1");
+        check(Duration::from_millis(2500), "2500");
+        check(Duration::from_micros(2_500_001), "2501");
+        check(Duration::from_millis(u64::MAX), "18446744073709551615");
+        check(Duration::MAX, "18446744073709551615");
+    }
+
+    #[test]
+    fn a_comment_fires_nothing_whatever_it_says() {
+        #[track_caller]
+        fn check(text: &str, expected: &str) {
+            let comment = written(|out| encode_comment(text, out));
+            assert_eq!(comment, expected);
+
+            let mut decoder = Decoder::new();
+            decoder.push(comment.as_bytes()).unwrap();
+            let read: Vec<_> = std::iter::from_fn(|| decoder.next_item()).collect();
+            let lines: Vec<_> = Lines::of(text).map(|line| Item::Comment(line.into())).collect();
+            assert_eq!(read, lines);
+            assert_eq!((decoder.last_event_id(), decoder.retry()), ("", None));
+        }
+
+        check("", ":\n\n");
+        check("ping", ": ping\n\n");
+        check(" a", ":  a\n\n");
+        check(":", ": :\n\n");
+        check("a\n\nb", ": a\n:\n: b\n\n");
+        check("a\r\ndata: b\rid: 1\nretry: 1", ": a\n: data: b\n: id: 1\n: retry: 1\n\n");
+        check("a\n", ": a\n:\n\n");
+    }
+
+    #[test]
+    fn an_id_alone_is_a_block() {
+        let id = EventId::new("7").unwrap();
+        assert_eq!(written(|out| encode_id(&id, out)), "id: 7\n\n");
+    }
+
+    #[test]
+    fn the_buffer_is_reserved_once() {
+        let check = |event: Event, spare_bytes_max: usize| {
+            let mut out = Vec::new();
+            encode(&event, &mut out);
+            let len_max = encoded_len_max(&event);
+            assert!(out.len() <= len_max, "{event:?} needs more than was reserved");
+            assert!(len_max - out.len() <= spare_bytes_max, "{event:?} wastes room");
+        };
+        check(Event::new(""), 0);
+        check(Event::new("a\nb\rc\n"), 0);
+        check(Event::new("grüße").with_name("🌊").unwrap().with_id("7").unwrap(), 0);
+        check(Event::new("a\r\nb"), DATA.len() + 1);
+        check(Event::new("").with_retry(Duration::MAX), 0);
+        check(Event::new("").with_retry(Duration::ZERO), RETRY_DIGITS_MAX - 1);
+    }
+}
