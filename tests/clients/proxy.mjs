@@ -1,0 +1,68 @@
+// A proxy of bytes that notes every request: shows what a client sends when it comes back.
+//
+// It changes nothing and holds nothing back, so that the client meets the real server.
+
+import { once } from "node:events";
+import net from "node:net";
+
+export class RecordingProxy {
+  /** Requests in the order of their arrival: `{ path, lastEventId, answered }`. */
+  requests = [];
+  #sockets = new Set();
+
+  static async start(targetPort) {
+    const proxy = new RecordingProxy();
+    proxy.listener = net.createServer((client) => proxy.#connect(client, targetPort));
+    proxy.listener.listen(0, "127.0.0.1");
+    await once(proxy.listener, "listening");
+    proxy.port = proxy.listener.address().port;
+    return proxy;
+  }
+
+  /** Requests for a channel to which the server began to send an event stream. */
+  streams(channel) {
+    return this.requests.filter(({ path, answered }) => answered && path.endsWith(`channel=${channel}`));
+  }
+
+  async stop() {
+    this.listener.close();
+    for (const socket of this.#sockets) socket.destroy();
+    await once(this.listener, "close");
+  }
+
+  #connect(client, targetPort) {
+    const server = net.connect(targetPort, "127.0.0.1");
+    let request;
+    let unread = "";
+    client.on("data", (bytes) => {
+      // GET requests only: there are no bodies between the heads.
+      const heads = (unread + bytes.toString("latin1")).split("\r\n\r\n");
+      unread = heads.pop();
+      for (const head of heads) {
+        request = parseHead(head);
+        this.requests.push(request);
+      }
+    });
+    server.on("data", () => {
+      if (request) request.answered = true;
+    });
+    for (const [from, to] of [[client, server], [server, client]]) {
+      this.#sockets.add(from);
+      from.pipe(to);
+      // A server that is away is for the client a connection that breaks.
+      from.on("error", () => to.destroy());
+      from.on("close", () => this.#sockets.delete(from));
+    }
+  }
+}
+
+function parseHead(head) {
+  const [requestLine, ...fields] = head.split("\r\n");
+  const headers = Object.fromEntries(
+    fields.map((field) => {
+      const colon = field.indexOf(":");
+      return [field.slice(0, colon).toLowerCase(), field.slice(colon + 1).trim()];
+    }),
+  );
+  return { path: requestLine.split(" ")[1], lastEventId: headers["last-event-id"], answered: false };
+}
