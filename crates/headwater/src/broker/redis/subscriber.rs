@@ -1,0 +1,196 @@
+//! The one subscriber connection of a node, for ever: connect, serve a session, connect again. Look here
+//! for reconnecting, and for what the hub wants against what Redis has confirmed.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ::redis::aio::ConnectionManager;
+use tokio::sync::Notify;
+
+use super::connect::Address;
+use super::session::Session;
+use crate::broker::{Health, Sink};
+use crate::channel::Channel;
+use crate::error::ErrorKind;
+use crate::limits::RECONNECT_WAIT_MAX;
+
+/// The first wait before connecting again; doubled up to the limit. Chosen to be kind to a Redis that restarts.
+const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(50);
+
+/// What the hub wants to receive, and how the connection is. The hub writes, the session reads.
+#[derive(Default)]
+pub(super) struct Wanted {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    channels: HashSet<Channel>,
+    /// Channels that came or went since the session looked. Kept only while there is a session, for a
+    /// new one asks for everything: so it is bounded by what can change between two looks.
+    changes: HashSet<Channel>,
+    in_session: bool,
+    health: Health,
+}
+
+impl Wanted {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn insert(&self, channel: &Channel) {
+        let mut state = self.state();
+        state.channels.insert(channel.clone());
+        self.change(state, channel);
+    }
+
+    pub(super) fn remove(&self, channel: &Channel) {
+        let mut state = self.state();
+        state.channels.remove(channel);
+        self.change(state, channel);
+    }
+
+    fn change(&self, mut state: MutexGuard<'_, State>, channel: &Channel) {
+        if state.in_session {
+            state.changes.insert(channel.clone());
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let state = self.state();
+        Health { channels_wanted: state.channels.len(), ..state.health }
+    }
+
+    pub(super) fn update_health(&self, update: impl FnOnce(&mut Health)) {
+        update(&mut self.state().health);
+    }
+
+    /// Waits until a channel came or went. Cancel safe.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// A session begins: everything that is wanted now. Changes are noted from here on.
+    pub(super) fn begin(&self) -> Vec<Channel> {
+        let mut state = self.state();
+        state.in_session = true;
+        state.changes = HashSet::new();
+        state.channels.iter().cloned().collect()
+    }
+
+    fn end(&self) {
+        let mut state = self.state();
+        state.in_session = false;
+        state.changes = HashSet::new();
+        state.health.ready = false;
+        state.health.lag = None;
+        state.health.channels_confirmed = 0;
+    }
+
+    /// The channels that came or went since the last call.
+    pub(super) fn take_changes(&self) -> Vec<Channel> {
+        self.state().changes.drain().collect()
+    }
+
+    /// Sorts channels into those that are wanted and those that are not.
+    pub(super) fn partition(&self, channels: Vec<Channel>) -> (Vec<Channel>, Vec<Channel>) {
+        let state = self.state();
+        channels.into_iter().partition(|channel| state.channels.contains(channel))
+    }
+}
+
+/// Keeps the subscriber connected until the task is aborted.
+pub(super) async fn run(
+    address: Address,
+    commands: ConnectionManager,
+    wanted: Arc<Wanted>,
+    sink: Sink,
+) {
+    let mut failures = Failures::default();
+    loop {
+        match address.open().await {
+            Ok(connection) => {
+                tracing::info!(%address, "connected to Redis");
+                failures = Failures::default();
+                let session = Session::new(connection, commands.clone(), &wanted, &sink);
+                let lost = session.run().await;
+                wanted.end();
+                wanted.update_health(|health| health.reconnects += 1);
+                tracing::warn!(%address, "lost the connection to Redis, streams stay open: {lost}");
+            }
+            Err(error) => failures.log(&address, &error),
+        }
+        tokio::time::sleep(failures.next_wait()).await;
+    }
+}
+
+/// Attempts that failed in a row.
+#[derive(Default)]
+struct Failures {
+    count: u32,
+    logged: Option<String>,
+}
+
+impl Failures {
+    /// Says the same thing once.
+    fn log(&mut self, address: &Address, error: &crate::error::Error) {
+        let message = error.to_string();
+        if self.logged.as_ref() == Some(&message) {
+            tracing::debug!(%address, "Redis: {message}");
+            return;
+        }
+        if error.kind() == ErrorKind::Refused {
+            tracing::error!(%address, "Redis: {message}; trying again until it accepts them");
+        } else {
+            tracing::warn!(%address, "Redis: {message}; trying again, streams stay open");
+        }
+        self.logged = Some(message);
+    }
+
+    /// Nothing after a loss, then longer and longer, with full jitter.
+    fn next_wait(&mut self) -> Duration {
+        let longest = RECONNECT_WAIT_MIN.saturating_mul(1 << self.count.min(16));
+        self.count += 1;
+        longest.min(RECONNECT_WAIT_MAX).mul_f64(fastrand::f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_are_bounded() {
+        let mut failures = Failures::default();
+        for count in 0..100 {
+            let wait = failures.next_wait();
+            assert!(
+                wait <= RECONNECT_WAIT_MAX && wait <= RECONNECT_WAIT_MIN * (1 << count.min(20))
+            );
+        }
+    }
+
+    #[test]
+    fn changes_are_noted_only_in_a_session() {
+        let (a, b) = (Channel::new("a").unwrap(), Channel::new("b").unwrap());
+        let wanted = Wanted::default();
+        wanted.insert(&a);
+        wanted.insert(&b);
+        wanted.remove(&b);
+        assert_eq!(wanted.take_changes(), []);
+        assert_eq!(wanted.begin(), [a.clone()]);
+        wanted.insert(&b);
+        wanted.insert(&b);
+        assert_eq!(wanted.take_changes(), [b.clone()]);
+        assert_eq!(wanted.partition(vec![a.clone(), b.clone()]), (vec![a.clone(), b], vec![]));
+        wanted.remove(&a);
+        assert_eq!(wanted.partition(vec![a.clone()]), (vec![], vec![a]));
+        wanted.end();
+        assert_eq!(wanted.take_changes(), []);
+        assert_eq!(wanted.health().channels_wanted, 1);
+    }
+}

@@ -1,0 +1,91 @@
+//! Channels whose last listener left, until they are unsubscribed. Look here for the linger's one task.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::HubInner;
+use crate::channel::Channel;
+
+/// How many channels are looked at in one turn, so that a hundred thousand of them do not hold up the runtime.
+const SWEEP_MAX: usize = 1024;
+
+/// The list of channels that linger, and the task that takes them off it. One task per hub.
+pub(super) struct Linger {
+    period: Duration,
+    due: Mutex<BinaryHeap<Reverse<(Instant, Channel)>>>,
+    changed: Notify,
+    task: OnceLock<()>,
+}
+
+impl Linger {
+    pub(super) fn new(period: Duration) -> Self {
+        Self { period, due: Mutex::default(), changed: Notify::new(), task: OnceLock::new() }
+    }
+
+    pub(super) fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// Starts the task, once.
+    pub(super) fn start(self: &Arc<Self>, runtime: &Handle, hub: impl FnOnce() -> Weak<HubInner>) {
+        self.task.get_or_init(|| {
+            if !self.period.is_zero() {
+                runtime.spawn(run(Arc::clone(self), hub()));
+            }
+        });
+    }
+
+    pub(super) fn add(&self, channel: Channel) {
+        self.due().push(Reverse((Instant::now() + self.period, channel)));
+        self.changed.notify_one();
+    }
+
+    /// Ends the task: the hub is gone.
+    pub(super) fn stop(&self) {
+        self.changed.notify_one();
+    }
+
+    fn due(&self) -> std::sync::MutexGuard<'_, BinaryHeap<Reverse<(Instant, Channel)>>> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pop_due(&self) -> Option<Channel> {
+        let mut due = self.due();
+        let Reverse((at, _)) = due.peek()?;
+        if *at > Instant::now() {
+            return None;
+        }
+        due.pop().map(|Reverse((_, channel))| channel)
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.due().peek().map(|Reverse((at, _))| *at)
+    }
+}
+
+async fn run(linger: Arc<Linger>, hub: Weak<HubInner>) {
+    loop {
+        {
+            let Some(hub) = hub.upgrade() else { return };
+            let due = std::iter::from_fn(|| linger.pop_due());
+            for channel in due.take(SWEEP_MAX) {
+                if let Some(again) = hub.linger_over(&channel) {
+                    linger.due().push(Reverse((again, channel)));
+                }
+            }
+        }
+        match linger.next_due() {
+            Some(at) => {
+                let _ = tokio::time::timeout_at(at, linger.changed.notified()).await;
+            }
+            None => linger.changed.notified().await,
+        }
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,181 @@
+//! What waits for one stream: bounded, closable. Look here for what happens when a client is slow.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::closed::Closed;
+use crate::frame::Frame;
+
+/// Frames that wait for one stream. The hub pushes, the subscription pops.
+pub(super) struct Queue {
+    frames_max: usize,
+    bytes_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    closed: Option<Closed>,
+    waker: Option<Waker>,
+}
+
+impl Queue {
+    pub(super) fn new(frames_max: usize, bytes_max: usize) -> Self {
+        Self { frames_max, bytes_max, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a frame, or closes the queue if it does not fit. A frame always fits an empty queue.
+    pub(super) fn push(&self, frame: &Frame) {
+        let mut state = self.state();
+        if state.closed.is_some() {
+            return;
+        }
+        let full = state.frames.len() >= self.frames_max
+            || (!state.frames.is_empty() && state.bytes + frame.len() > self.bytes_max);
+        if full {
+            // What waits is given up, since the client resumes from the last id it got.
+            state.closed = Some(Closed::Overflow);
+            state.frames = VecDeque::new();
+            state.bytes = 0;
+        } else {
+            state.bytes += frame.len();
+            state.frames.push_back(frame.clone());
+        }
+        Self::wake(state);
+    }
+
+    /// Closes the queue: what waits is still taken, then comes the end. The first reason stays.
+    pub(super) fn close(&self, reason: Closed) {
+        let mut state = self.state();
+        state.closed.get_or_insert(reason);
+        Self::wake(state);
+    }
+
+    pub(super) fn closed(&self) -> Option<Closed> {
+        self.state().closed
+    }
+
+    /// Takes the next frame; `None` is the end.
+    pub(super) fn poll_pop(&self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
+        let mut state = self.state();
+        if let Some(frame) = Self::pop(&mut state) {
+            return Poll::Ready(Some(frame));
+        }
+        if state.closed.is_some() {
+            return Poll::Ready(None);
+        }
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            state.waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Takes further frames that wait already, up to a number of bytes.
+    pub(super) fn pop_more(&self, bytes_max: usize, mut take: impl FnMut(Frame)) {
+        let mut state = self.state();
+        let mut bytes = 0;
+        while let Some(next) = state.frames.front() {
+            bytes += next.len();
+            if bytes > bytes_max {
+                return;
+            }
+            if let Some(frame) = Self::pop(&mut state) {
+                take(frame);
+            }
+        }
+    }
+
+    fn pop(state: &mut State) -> Option<Frame> {
+        let frame = state.frames.pop_front()?;
+        state.bytes -= frame.len();
+        if state.frames.is_empty() {
+            // An idle stream keeps no buffer.
+            state.frames = VecDeque::new();
+        }
+        Some(frame)
+    }
+
+    fn wake(mut state: MutexGuard<'_, State>) {
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    fn frame(bytes: usize) -> Frame {
+        let frame = Frame::new(&Event::new("x".repeat(bytes - "data: \n\n".len())));
+        assert_eq!(frame.len(), bytes);
+        frame
+    }
+
+    fn drain(queue: &Queue) -> usize {
+        let mut context = Context::from_waker(Waker::noop());
+        std::iter::from_fn(|| match queue.poll_pop(&mut context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => None,
+        })
+        .count()
+    }
+
+    #[test]
+    fn frames_are_bounded() {
+        let queue = Queue::new(2, 1000);
+        queue.push(&frame(10));
+        queue.push(&frame(10));
+        assert_eq!(queue.closed(), None);
+        queue.push(&frame(10));
+        assert_eq!(queue.closed(), Some(Closed::Overflow));
+        assert_eq!(drain(&queue), 0);
+    }
+
+    #[test]
+    fn bytes_are_bounded_but_a_lone_frame_fits() {
+        let queue = Queue::new(10, 100);
+        queue.push(&frame(500));
+        assert_eq!(queue.closed(), None);
+        assert_eq!(drain(&queue), 1);
+        queue.push(&frame(60));
+        queue.push(&frame(40));
+        assert_eq!(queue.closed(), None);
+        queue.push(&frame(10));
+        assert_eq!(queue.closed(), Some(Closed::Overflow));
+    }
+
+    #[test]
+    fn what_waits_comes_before_the_end_and_the_first_reason_stays() {
+        let queue = Queue::new(10, 100);
+        queue.push(&frame(20));
+        queue.push(&frame(20));
+        queue.close(Closed::Drain);
+        queue.close(Closed::Client);
+        queue.push(&frame(20));
+        assert_eq!(queue.closed(), Some(Closed::Drain));
+        assert_eq!(drain(&queue), 2);
+    }
+
+    #[test]
+    fn more_is_taken_up_to_a_bound() {
+        let queue = Queue::new(10, 1000);
+        for _ in 0..5 {
+            queue.push(&frame(20));
+        }
+        let mut taken = 0;
+        queue.pop_more(45, |_| taken += 1);
+        assert_eq!(taken, 2);
+        assert_eq!(drain(&queue), 3);
+    }
+}

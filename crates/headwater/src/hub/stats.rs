@@ -1,0 +1,101 @@
+//! What a hub counts. Look here for the meaning of each number.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::closed::Closed;
+
+/// A number that only grows.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Stats {
+    pub(crate) opened: Counter,
+    pub(crate) published: Counter,
+    pub(crate) publish_errors: Counter,
+    pub(crate) received: Counter,
+    pub(crate) replaced: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) sent: Counter,
+    pub(crate) sent_bytes: Counter,
+    ended: [Counter; Closed::ALL.len()],
+}
+
+/// What a [`Hub`](crate::Hub) has counted since it began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HubStats {
+    /// Subscriptions opened.
+    pub streams_opened: u64,
+    /// Subscriptions ended, by reason.
+    pub streams_ended: EndedStreams,
+    /// Events that this node published.
+    pub events_published: u64,
+    /// Publishes that failed.
+    pub publish_errors: u64,
+    /// Events that the broker gave to this node.
+    pub events_received: u64,
+    /// Events received that were not UTF-8, so that U+FFFD stands in them.
+    pub events_replaced: u64,
+    /// Events received that were too large or not understood, and not delivered.
+    pub events_refused: u64,
+    /// Events handed to streams.
+    pub events_sent: u64,
+    /// Bytes of these events as they stand on the wire, without HTTP's framing.
+    pub bytes_sent: u64,
+}
+
+/// How many streams ended, by reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedStreams([u64; Closed::ALL.len()]);
+
+impl EndedStreams {
+    /// How many ended for a reason.
+    pub fn by(&self, reason: Closed) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// Every reason with its number.
+    pub fn iter(&self) -> impl Iterator<Item = (Closed, u64)> + '_ {
+        Closed::ALL.into_iter().zip(self.0)
+    }
+}
+
+impl Stats {
+    pub(crate) fn ended(&self, reason: Closed) {
+        self.ended[reason as usize].add(1);
+    }
+
+    pub(crate) fn snapshot(&self) -> HubStats {
+        HubStats {
+            streams_opened: self.opened.get(),
+            streams_ended: EndedStreams(std::array::from_fn(|at| self.ended[at].get())),
+            events_published: self.published.get(),
+            publish_errors: self.publish_errors.get(),
+            events_received: self.received.get(),
+            events_replaced: self.replaced.get(),
+            events_refused: self.refused.get(),
+            events_sent: self.sent.get(),
+            bytes_sent: self.sent_bytes.get(),
+        }
+    }
+}
+
+// The reason is the index.
+const _: () = {
+    let mut at = 0;
+    while at < Closed::ALL.len() {
+        assert!(Closed::ALL[at] as usize == at);
+        at += 1;
+    }
+};

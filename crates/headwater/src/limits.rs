@@ -1,0 +1,78 @@
+//! Every bound of the library, with its reason. Look here before you add a queue, a table or a wait.
+
+use std::time::Duration;
+
+/// Longest name of a channel, in bytes. 255 holds every naming scheme seen in the field and lets a
+/// length fit one byte.
+pub const CHANNEL_BYTES_MAX: usize = 255;
+
+/// Longest name of an event, in bytes. The same as a channel's, because a channel's name can stand in
+/// for it (`as=channel`).
+pub const EVENT_NAME_BYTES_MAX: usize = 255;
+
+/// Longest id of an event, in bytes. It comes back as a request header; 255 is far below every
+/// server's limit for one header line.
+pub const EVENT_ID_BYTES_MAX: usize = 255;
+
+/// Most channels on one stream. Chosen so that a request line with 100 names of usual length stays
+/// below 8 KiB, which proxies accept.
+pub const CHANNELS_PER_STREAM_MAX: usize = 100;
+
+/// Largest data of one event, in bytes. Larger ones from Redis are dropped, counted and logged.
+/// 8 MiB: well over any sensible event, and a node can hold one per stream being replayed.
+pub const EVENT_DATA_BYTES_MAX: usize = 8 << 20;
+
+/// Most frames that wait for one stream. At 100 events a second ten seconds of a dead link.
+pub const QUEUE_FRAMES_MAX: usize = 1024;
+
+/// Most bytes that wait for one stream; one frame alone may be larger. With `n` stalled streams the
+/// node holds at most `n` times this, and less, because streams share frames.
+pub const QUEUE_BYTES_MAX: usize = 1 << 20;
+
+/// How much of what is waiting goes to the HTTP layer as one piece. 16 KiB is what hyper buffers anyway.
+pub const BATCH_BYTES_MAX: usize = 16 << 10;
+
+/// How long a channel stays subscribed in the broker after its last listener left. Longer than a page
+/// load, a reconnect or a node's restart takes.
+pub const LINGER_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Heartbeat of an idle stream. Proxies cut idle streams after 29 to 100 s; 15 s survives a lost one.
+pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);
+
+/// What `retry:` asks of a client at the beginning of a stream, before jitter.
+pub const RETRY_DEFAULT: Duration = Duration::from_secs(2);
+
+/// How long a write to a client may make no progress before its stream ends.
+pub const SEND_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Longest line a decoder takes, and longest data of one decoded event, in bytes. Twice the largest
+/// event that Headwater sends, since a line end becomes `\ndata: ` on the wire.
+pub const DECODER_BYTES_MAX: usize = 2 * EVENT_DATA_BYTES_MAX;
+
+/// Redis: most channels in one SUBSCRIBE. A command of 512 long names is 130 KB at most.
+pub const SUBSCRIBE_BATCH_MAX: usize = 512;
+
+/// Redis: most SUBSCRIBE or UNSUBSCRIBE commands that wait for their confirmations. With the batch
+/// size it keeps confirmations far below Redis' 8 MB soft limit for Pub/Sub clients.
+pub const SUBSCRIBE_UNCONFIRMED_MAX: usize = 8;
+
+/// Redis: longest wait before the next attempt to connect.
+pub const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Redis: how often the probe goes through Pub/Sub, and how long it may take to come back before the
+/// connection is taken for dead.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Redis: how long connecting, and the answer to a command, may take.
+pub const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Redis: largest message taken from the subscriber connection, in bytes. Redis itself allows 512 MB in
+/// a value; a larger announcement than this means that the other side does not speak Redis' protocol.
+pub const REDIS_MESSAGE_BYTES_MAX: usize = 512 << 20;
+
+const _: () = {
+    assert!(EVENT_NAME_BYTES_MAX == CHANNEL_BYTES_MAX, "a channel's name must fit event:");
+    assert!(DECODER_BYTES_MAX >= EVENT_DATA_BYTES_MAX, "we must read what we write");
+    assert!(BATCH_BYTES_MAX <= QUEUE_BYTES_MAX);
+    assert!(SUBSCRIBE_BATCH_MAX * SUBSCRIBE_UNCONFIRMED_MAX * (CHANNEL_BYTES_MAX + 64) < 8 << 20);
+};
