@@ -1,0 +1,67 @@
+//! Any events, written one after the other: a client reads the same events, and nothing else. Look
+//! here when a publisher's text could turn into a field.
+
+#![no_main]
+
+use std::time::Duration;
+
+use headwater::{Decoder, Event, EventId, EventName, Item, Message};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+
+/// An event as somebody asks for it; name and id may be refused.
+#[derive(Debug, Arbitrary)]
+struct Given {
+    data: String,
+    name: String,
+    id: String,
+    retry: Option<Duration>,
+}
+
+fuzz_target!(|given: Vec<Given>| {
+    let mut stream = Vec::new();
+    let mut expected = Vec::new();
+    let mut last_event_id = String::new();
+    for event in given.into_iter().map(event) {
+        let block = event.encode();
+        let ends = block.windows(2).filter(|pair| pair == b"\n\n").count();
+        assert!(ends == 1 && block.ends_with(b"\n\n") && !block.contains(&b'\r'));
+        stream.extend(block);
+        if let Some(id) = event.id() {
+            id.as_str().clone_into(&mut last_event_id);
+        }
+        expected.extend(event.retry().map(Item::Retry));
+        expected.push(Item::Event(Message {
+            name: event.name().map_or("message", EventName::as_str).to_owned(),
+            data: event.data().replace("\r\n", "\n").replace('\r', "\n"),
+            id: last_event_id.clone(),
+        }));
+    }
+
+    let mut decoder = Decoder::new();
+    decoder.push(&stream).unwrap();
+    let items: Vec<_> = std::iter::from_fn(|| decoder.next_item()).collect();
+    assert_eq!(items, expected);
+    assert_eq!(decoder.last_event_id(), last_event_id);
+});
+
+/// The event, without the parts that are refused; and only what must be is refused.
+fn event(given: Given) -> Event {
+    let fits = |text: &str| (1..=255).contains(&text.len());
+    let name = EventName::new(&given.name);
+    assert_eq!(name.is_ok(), fits(&given.name) && !given.name.contains(char::is_control));
+    let id = EventId::new(&given.id);
+    assert_eq!(id.is_ok(), fits(&given.id) && given.id.bytes().all(|byte| byte.is_ascii_graphic()));
+
+    let mut event = Event::new(given.data);
+    if name.is_ok() {
+        event = event.with_name(given.name).unwrap();
+    }
+    if id.is_ok() {
+        event = event.with_id(given.id).unwrap();
+    }
+    if let Some(retry) = given.retry {
+        event = event.with_retry(retry);
+    }
+    event
+}
