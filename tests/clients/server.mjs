@@ -75,6 +75,11 @@ export class Program {
   }
 }
 
+/** The environment without the server's settings, nor ours: a test is the same for everybody. */
+function plainEnvironment() {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("HEADWATER_")));
+}
+
 /** A running `headwater serve` with the embedded broker. */
 export class Server {
   static async start(port) {
@@ -89,7 +94,8 @@ export class Server {
       const server = new Server();
       server.port = port ?? (await freePort());
       server.url = `http://127.0.0.1:${server.port}`;
-      server.program = new Program(binary, ["serve", "--listen", `127.0.0.1:${server.port}`]);
+      const address = `127.0.0.1:${server.port}`;
+      server.program = new Program(binary, ["serve", "--listen", address], { env: plainEnvironment() });
       if (await server.program.answers(`${server.url}/health/ready`)) return server;
       if (attempt === 3) throw new Error(`the server ended at once, and printed:\n${server.program.output}`);
     }

@@ -104,6 +104,11 @@ def start(name, command, condition, **options):
     raise RuntimeError(f"{name} ended at once, and printed:\n{output}")
 
 
+def plain_environment():
+    """The environment without the server's settings, nor ours: a test is the same for everybody."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HEADWATER_")}
+
+
 class Server:
     """A running `headwater serve`; with the embedded broker if nothing else is said."""
 
@@ -118,6 +123,7 @@ class Server:
             "the server",
             lambda port: [binary, "serve", "--listen", f"127.0.0.1:{port}", *arguments],
             lambda port: answers(f"http://127.0.0.1:{port}/health/ready"),
+            env=plain_environment(),
         )
         self.url = f"http://127.0.0.1:{port}"
 
