@@ -68,28 +68,26 @@ impl Part {
         }
     }
 
-    fn run(self, report: &mut Report) {
+    fn run(self, report: &mut Report, server_built: bool) {
+        let mut step = |name: &str, work: &dyn Fn() -> Result<(), String>| {
+            report.step(name, || {
+                tools::require(self.tools())?;
+                if self != Self::Rust && !server_built {
+                    // An older build may lie there: its results would be of no worth.
+                    return Err("the server did not build".to_owned());
+                }
+                work()
+            });
+        };
         match self {
-            Self::Rust => {
-                report.step("rust tests", || self.checked(rust));
-            }
-            Self::Browser => {
-                report.step("browser tests", || self.checked(|| node("tests/browser")));
-            }
+            Self::Rust => step("rust tests", &rust),
+            Self::Browser => step("browser tests", &|| node("tests/browser")),
             Self::Clients => {
-                report.step("clients from npm, nginx", || self.checked(|| node("tests/clients")));
-                report.step("clients from PyPI", || self.checked(|| python("tests/clients")));
+                step("clients from npm, nginx", &|| node("tests/clients"));
+                step("clients from PyPI", &|| python("tests/clients"));
             }
-            Self::Fastapi => {
-                report.step("fastapi example", || self.checked(|| python("examples/fastapi")));
-            }
+            Self::Fastapi => step("fastapi example", &|| python("examples/fastapi")),
         }
-    }
-
-    /// Does the work if its tools are there. Otherwise it fails with what is missing.
-    fn checked(self, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-        tools::require(self.tools())?;
-        work()
     }
 }
 
@@ -102,13 +100,12 @@ pub(crate) fn run(report: &mut Report, parts: &[Part]) {
         }
     }
     report.step("programs that the tests need", || tools::install(&wanted));
-    if parts.iter().any(|part| *part != Part::Rust) {
-        report.step("build the server", || {
+    let server_built = parts == [Part::Rust]
+        || report.step("build the server", || {
             run_command(repo::cargo().args(["build", "--package", "headwater-server"]))
         });
-    }
     for part in parts {
-        part.run(report);
+        part.run(report, server_built);
     }
 }
 
@@ -123,28 +120,24 @@ fn node(folder: &str) -> Result<(), String> {
     packages::npm(folder)?;
     let mut node = Command::new(Tool::Node.find()?);
     node.args(["--test", "--test-concurrency=1", "--test-reporter=spec"]);
-    run_command(with_server(&mut node, folder)?)
+    run_command(with_server(&mut node, folder))
 }
 
 fn python(folder: &str) -> Result<(), String> {
     let mut python = Command::new(packages::python()?);
     python.args(["-m", "unittest", "discover", "--verbose"]);
-    run_command(with_server(&mut python, folder)?)
+    run_command(with_server(&mut python, folder))
 }
 
 /// Tells a test where the server and the browser are.
-fn with_server<'a>(command: &'a mut Command, folder: &str) -> Result<&'a mut Command, String> {
-    let server = repo::server_binary();
-    if !server.exists() {
-        return Err(format!("{} is missing: the server did not build", server.display()));
-    }
+fn with_server<'a>(command: &'a mut Command, folder: &str) -> &'a mut Command {
     if let Ok(chromium) = Tool::Chromium.find() {
         command.env("CHROMIUM", chromium);
     }
-    Ok(command
+    command
         .current_dir(repo::root().join(folder))
-        .env("HEADWATER_BIN", server)
-        .env("PATH", tools::search_path()))
+        .env("HEADWATER_BIN", repo::server_binary())
+        .env("PATH", tools::search_path())
 }
 
 #[cfg(test)]
