@@ -9,6 +9,11 @@ mod error;
 mod event;
 mod frame;
 mod hub;
+mod last_event_id;
+mod response;
+mod serve;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "redis")]
 pub use broker::RedisBroker;
@@ -19,3 +24,6 @@ pub use error::{Error, ErrorKind};
 pub use event::{Decoder, Event, EventId, EventName, Item, Message};
 pub use frame::Frame;
 pub use hub::{EndedStreams, Hub, HubBuilder, HubStats, Subscription};
+pub use last_event_id::LastEventId;
+pub use response::{BoxError, ErrorResponse, EventSourceResponse, Heartbeat, StreamItem};
+pub use serve::{Serve, serve};

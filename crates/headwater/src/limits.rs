@@ -70,6 +70,30 @@ pub const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// a value; a larger announcement than this means that the other side does not speak Redis' protocol.
 pub const REDIS_MESSAGE_BYTES_MAX: usize = 512 << 20;
 
+/// HTTP: most connections at a time. Half of the 20,000 descriptors that a process often has.
+pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// HTTP: how long a client may take to begin a request, and to send its header.
+pub const HEADER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// HTTP/1: longest request head, and how much of a response waits for the socket. 64 KiB holds any
+/// sane set of cookies.
+pub const HTTP1_BUFFER_BYTES: usize = 64 << 10;
+
+/// HTTP/2: most streams on one connection, above the 100 that RFC 9113 (5.1.2) recommends as the
+/// least, since one page can hold many event streams.
+pub const HTTP2_STREAMS_MAX: u32 = 256;
+
+/// HTTP/2: how much of a response waits for the client, per stream. hyper's own 400 KiB would let
+/// each stalled stream hold more than its queue.
+pub const HTTP2_SEND_BUFFER_BYTES: usize = 64 << 10;
+
+/// HTTP/2: largest header of a request, in bytes after decompression.
+pub const HTTP2_HEADER_BYTES: u32 = 64 << 10;
+
+/// HTTP/2: how often a quiet connection is pinged, and how long it may take to answer.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
 const _: () = {
     assert!(EVENT_NAME_BYTES_MAX == CHANNEL_BYTES_MAX, "a channel's name must fit event:");
     assert!(DECODER_BYTES_MAX >= EVENT_DATA_BYTES_MAX, "we must read what we write");

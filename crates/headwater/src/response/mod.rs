@@ -1,0 +1,244 @@
+//! The HTTP response that is an event stream. Look here for headers, settings and what users can ask of it.
+
+mod body;
+mod source;
+mod watch;
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use futures_core::Stream;
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+
+use crate::closed::Closed;
+use crate::event::{Event, encode};
+use crate::hub::Subscription;
+use crate::limits::{HEARTBEAT_DEFAULT, RETRY_DEFAULT, SEND_TIMEOUT_DEFAULT};
+
+use body::StreamBody;
+use source::Source;
+pub use source::StreamItem;
+pub(crate) use watch::Watch;
+
+/// An error of a user's stream.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// A response that streams events to a browser's `EventSource`, or to any other client of Server-Sent Events (WHATWG
+/// HTML, "Server-sent events"). Its body works under any HTTP server for axum.
+///
+/// It answers `200` with `text/event-stream` and headers that keep caches and proxies from holding events back. A
+/// comment and `retry:` go out at once, so that the client knows it is connected.
+///
+/// ```
+/// use axum::extract::State;
+/// use headwater::{Channel, ErrorResponse, EventSourceResponse, Hub};
+///
+/// async fn events(State(hub): State<Hub>) -> Result<EventSourceResponse, ErrorResponse> {
+///     let subscription = hub.subscribe([Channel::new("news")?])?;
+///     Ok(EventSourceResponse::new(subscription))
+/// }
+/// ```
+#[must_use = "a response does nothing until it is returned from a handler"]
+pub struct EventSourceResponse {
+    source: Source,
+    settings: Settings,
+    on_close: Option<OnClose>,
+    until: Option<Until>,
+}
+
+type OnClose = Box<dyn FnOnce(Closed) + Send>;
+type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What can be set on a response.
+struct Settings {
+    heartbeat: Option<Heartbeat>,
+    retry: Option<Duration>,
+    send_timeout: Option<Duration>,
+    lifetime_max: Option<Duration>,
+    name_by_channel: bool,
+}
+
+/// What goes out on a stream that has been idle, so that proxies do not cut it and dead clients are noticed.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Heartbeat {
+    bytes: bytes::Bytes,
+    interval: Duration,
+}
+
+impl Heartbeat {
+    /// A comment, which scripts in a browser do not see. This is the default, every 15 s.
+    pub fn comment() -> Self {
+        let mut bytes = Vec::new();
+        encode::encode_comment("", &mut bytes);
+        Self { bytes: bytes.into(), interval: HEARTBEAT_DEFAULT }
+    }
+
+    /// An event, which scripts do see: they can tell a dead connection from a quiet one. Give it a
+    /// name, and no id.
+    pub fn event(event: &Event) -> Self {
+        Self { bytes: event.encode().into(), interval: HEARTBEAT_DEFAULT }
+    }
+
+    /// After how much idle time. At least one second.
+    pub fn every(mut self, interval: Duration) -> Self {
+        self.interval = interval.max(Duration::from_secs(1));
+        self
+    }
+}
+
+impl EventSourceResponse {
+    /// Streams what a subscription gets.
+    pub fn new(subscription: Subscription) -> Self {
+        Self::of(Source::Subscription(subscription))
+    }
+
+    /// Streams any stream of [`Event`]s, [`Frame`](crate::Frame)s, or `Result`s of them. An error ends
+    /// the stream with [`Closed::Source`] and is logged; clients come back after `retry`.
+    ///
+    /// ```
+    /// use futures_util::stream;
+    /// use headwater::{Event, EventSourceResponse};
+    ///
+    /// async fn countdown() -> EventSourceResponse {
+    ///     let events = stream::iter((0..3).rev()).map(|n| Event::json(&n));
+    ///     EventSourceResponse::from_stream(events)
+    /// }
+    /// # use futures_util::StreamExt;
+    /// ```
+    pub fn from_stream<S>(stream: S) -> Self
+    where
+        S: Stream + Send + 'static,
+        S::Item: StreamItem,
+    {
+        Self::of(Source::from_stream(stream))
+    }
+
+    fn of(source: Source) -> Self {
+        let settings = Settings {
+            heartbeat: Some(Heartbeat::comment()),
+            retry: Some(RETRY_DEFAULT),
+            send_timeout: Some(SEND_TIMEOUT_DEFAULT),
+            lifetime_max: None,
+            name_by_channel: false,
+        };
+        Self { source, settings, on_close: None, until: None }
+    }
+
+    /// What goes out when the stream is idle; `None` for nothing.
+    pub fn heartbeat(mut self, heartbeat: impl Into<Option<Heartbeat>>) -> Self {
+        self.settings.heartbeat = heartbeat.into();
+        self
+    }
+
+    /// How long clients wait before they reconnect; `None` leaves it to them. Each is told between this and one and a half
+    /// times this, so that they do not all come back at once. Default 2 s.
+    pub fn retry(mut self, retry: impl Into<Option<Duration>>) -> Self {
+        self.settings.retry = retry.into();
+        self
+    }
+
+    /// How long a write to the client may make no progress before the stream ends with
+    /// [`Closed::Stalled`]; `None` for ever. Default 30 s.
+    ///
+    /// Under [`serve`](crate::serve()) the connection ends too. Another server may hold on to it; then its
+    /// buffers stay, and what the stream held is given up.
+    pub fn send_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.send_timeout = timeout.into();
+        self
+    }
+
+    /// How long the stream may last before it ends with [`Closed::Lifetime`], and the client comes
+    /// back. Up to a tenth is taken off at random, so that streams that began together do not end
+    /// together. Default: for ever.
+    pub fn lifetime_max(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.settings.lifetime_max = lifetime.into();
+        self
+    }
+
+    /// Puts the channel's name into `event:` of events that the publisher gave no name, so that a
+    /// client of several channels can tell them apart.
+    pub fn name_by_channel(mut self, on: bool) -> Self {
+        self.settings.name_by_channel = on;
+        self
+    }
+
+    /// Called once when the stream has ended, with the reason.
+    pub fn on_close(mut self, on_close: impl FnOnce(Closed) + Send + 'static) -> Self {
+        self.on_close = Some(Box::new(on_close));
+        self
+    }
+
+    /// Ends the stream in an orderly way, with [`Closed::Drain`], when the future resolves. A
+    /// subscription ends with its hub's [`drain`](crate::Hub::drain) without this; it is for streams
+    /// of your own.
+    pub fn until(mut self, until: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.until = Some(Box::pin(until));
+        self
+    }
+}
+
+impl IntoResponse for EventSourceResponse {
+    fn into_response(self) -> Response {
+        let (body, watch) = StreamBody::new(self);
+        let mut response = Response::new(Body::new(body));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        // no-transform: a proxy that compresses would hold events back.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+        // nginx buffers responses unless told otherwise.
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        if let Some(watch) = watch {
+            response.extensions_mut().insert(watch);
+        }
+        response
+    }
+}
+
+impl fmt::Debug for EventSourceResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventSourceResponse").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// An [`Error`](crate::Error) as an HTTP response, so that handlers can use `?`: a problem document (RFC 9457).
+///
+/// `400` for what the client got wrong, `413` for what is too large, `503` otherwise. The cause is
+/// logged, not told.
+#[derive(Debug)]
+pub struct ErrorResponse(pub crate::Error);
+
+impl From<crate::Error> for ErrorResponse {
+    fn from(error: crate::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for ErrorResponse {
+    fn into_response(self) -> Response {
+        use crate::ErrorKind;
+        use http::StatusCode;
+
+        let status = match self.0.kind() {
+            ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+            ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        if let Some(cause) = StdError::source(&self.0) {
+            tracing::warn!("{}: {cause}", self.0);
+        }
+        let problem = serde_json::json!({
+            "type": "about:blank",
+            "title": status.canonical_reason(),
+            "status": status.as_u16(),
+            "detail": self.0.to_string(),
+        });
+        let content_type = [(CONTENT_TYPE, "application/problem+json")];
+        (status, content_type, problem.to_string()).into_response()
+    }
+}

@@ -1,0 +1,141 @@
+//! Where a response's events come from: a subscription of the hub, or any stream. Look here for what a stream may give.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
+
+use super::BoxError;
+use crate::closed::Closed;
+use crate::event::Event;
+use crate::frame::Frame;
+use crate::hub::Subscription;
+use crate::limits::BATCH_BYTES_MAX;
+
+pub(super) enum Source {
+    Subscription(Subscription),
+    Stream(Pin<Box<dyn Stream<Item = Result<Frame, BoxError>> + Send>>),
+}
+
+/// What a stream for [`EventSourceResponse::from_stream`](crate::EventSourceResponse::from_stream) may
+/// give: an [`Event`], a [`Frame`], or a `Result` of one of them.
+pub trait StreamItem: sealed::IntoFrame {}
+
+impl<T: sealed::IntoFrame> StreamItem for T {}
+
+mod sealed {
+    use super::{BoxError, Event, Frame};
+
+    pub trait IntoFrame {
+        fn into_frame(self) -> Result<Frame, BoxError>;
+    }
+
+    impl IntoFrame for Event {
+        fn into_frame(self) -> Result<Frame, BoxError> {
+            Ok(Frame::new(&self))
+        }
+    }
+
+    impl IntoFrame for Frame {
+        fn into_frame(self) -> Result<Frame, BoxError> {
+            Ok(self)
+        }
+    }
+
+    impl<T: IntoFrame, E: Into<BoxError>> IntoFrame for Result<T, E> {
+        fn into_frame(self) -> Result<Frame, BoxError> {
+            self.map_err(Into::into)?.into_frame()
+        }
+    }
+}
+
+impl Source {
+    pub(super) fn from_stream<S>(stream: S) -> Self
+    where
+        S: Stream + Send + 'static,
+        S::Item: StreamItem,
+    {
+        struct Frames<S>(Pin<Box<S>>);
+
+        impl<S: Stream<Item: StreamItem>> Stream for Frames<S> {
+            type Item = Result<Frame, BoxError>;
+
+            fn poll_next(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+            ) -> Poll<Option<Self::Item>> {
+                let item = ready!(self.0.as_mut().poll_next(context));
+                Poll::Ready(item.map(sealed::IntoFrame::into_frame))
+            }
+        }
+
+        Self::Stream(Box::pin(Frames(Box::pin(stream))))
+    }
+
+    /// The bytes of the next events, as many as wait already and fit one piece; or why there are no more.
+    pub(super) fn poll_bytes(
+        &mut self,
+        context: &mut Context<'_>,
+        name_by_channel: bool,
+    ) -> Poll<Result<Bytes, Closed>> {
+        let view = |frame: &Frame| {
+            if name_by_channel { frame.bytes_named_by_channel() } else { frame.bytes() }
+        };
+        match self {
+            Self::Subscription(subscription) => {
+                let Some(first) = ready!(subscription.poll_frame(context)) else {
+                    return Poll::Ready(Err(subscription.closed().unwrap_or(Closed::Finished)));
+                };
+                Poll::Ready(Ok(gather(subscription, &first, view)))
+            }
+            Self::Stream(stream) => match ready!(stream.as_mut().poll_next(context)) {
+                Some(Ok(frame)) => Poll::Ready(Ok(view(&frame))),
+                Some(Err(error)) => {
+                    tracing::warn!("a stream of events ended with an error: {error}");
+                    Poll::Ready(Err(Closed::Source))
+                }
+                None => Poll::Ready(Err(Closed::Finished)),
+            },
+        }
+    }
+
+    /// Tells the subscription why it ends; the first reason stays.
+    pub(super) fn close(&self, reason: Closed) -> Closed {
+        match self {
+            Self::Subscription(subscription) => {
+                subscription.close(reason);
+                subscription.closed().unwrap_or(reason)
+            }
+            Self::Stream(_) => reason,
+        }
+    }
+}
+
+/// A lone frame goes out as it is, without a copy; several small ones become one piece.
+fn gather(subscription: &Subscription, first: &Frame, view: impl Fn(&Frame) -> Bytes) -> Bytes {
+    let first = view(first);
+    let mut frames = 1;
+    let mut rest = BytesMut::new();
+    let room = BATCH_BYTES_MAX.saturating_sub(first.len());
+    subscription.take_waiting(room, |frame| {
+        if rest.is_empty() {
+            rest.extend_from_slice(&first);
+        }
+        rest.extend_from_slice(&view(&frame));
+        frames += 1;
+    });
+    let piece = if rest.is_empty() { first } else { rest.freeze() };
+    subscription.count_sent(frames, piece.len());
+    piece
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subscription(subscription) => subscription.fmt(f),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
