@@ -1,0 +1,13 @@
+//! The binary `headwater`, as a library for its tests: command line, settings, server.
+
+pub mod cli;
+pub mod logging;
+pub mod routes;
+pub mod settings;
+
+mod commands;
+mod limits;
+mod metrics;
+mod serve;
+
+pub use cli::main;

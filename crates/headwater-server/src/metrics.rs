@@ -1,0 +1,135 @@
+//! What `/metrics` shows, in the OpenMetrics text format. Look here for the name and meaning of a metric. Labels never hold
+//! the name of a channel: there can be millions.
+
+use axum::response::{IntoResponse, Response};
+use headwater::Hub;
+use http::header::CONTENT_TYPE;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+/// All metrics of the process.
+pub(crate) struct Metrics {
+    registry: Registry,
+}
+
+#[derive(Debug)]
+struct HubCollector {
+    hub: Hub,
+    has_redis: bool,
+}
+
+impl Metrics {
+    pub(crate) fn new(hub: Hub, has_redis: bool) -> Self {
+        let mut registry = Registry::with_prefix("headwater");
+        registry.register_collector(Box::new(HubCollector { hub, has_redis }));
+        Self { registry }
+    }
+
+    pub(crate) fn encode(&self) -> Response {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        let content_type =
+            [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+        (content_type, text).into_response()
+    }
+}
+
+impl Collector for HubCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let stats = self.hub.stats();
+        let encoder = &mut encoder;
+        gauge(encoder, "streams", "Open streams", to_f64(self.hub.streams()))?;
+        gauge(encoder, "channels", "Channels with listeners", to_f64(self.hub.channels()))?;
+        counter(encoder, "streams_opened", "Streams opened", stats.streams_opened)?;
+        let mut ended = encoder.encode_descriptor(
+            "streams_ended",
+            "Streams ended, by reason",
+            None,
+            MetricType::Counter,
+        )?;
+        for (reason, count) in stats.streams_ended.iter() {
+            let labels = [("reason", reason.as_str())];
+            ConstCounter::new(count).encode(ended.encode_family(&labels)?)?;
+        }
+        counter(encoder, "events_published", "Events this node published", stats.events_published)?;
+        counter(encoder, "publish_errors", "Publishes that failed", stats.publish_errors)?;
+        counter(encoder, "events_received", "Events from the broker", stats.events_received)?;
+        counter(
+            encoder,
+            "events_replaced",
+            "Events from the broker that were not UTF-8",
+            stats.events_replaced,
+        )?;
+        counter(
+            encoder,
+            "events_refused",
+            "Events from the broker that were too large or not understood",
+            stats.events_refused,
+        )?;
+        counter(encoder, "events_sent", "Events handed to streams", stats.events_sent)?;
+        counter(
+            encoder,
+            "sent_bytes",
+            "Bytes of events handed to streams, without the framing of HTTP",
+            stats.bytes_sent,
+        )?;
+        if self.has_redis {
+            self.encode_redis(encoder)?;
+        }
+        Ok(())
+    }
+}
+
+impl HubCollector {
+    fn encode_redis(&self, encoder: &mut DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let health = self.hub.health();
+        let ready = if health.ready { 1.0 } else { 0.0 };
+        gauge(encoder, "redis_ready", "1 if the last probe came back through Redis", ready)?;
+        if let Some(lag) = health.lag {
+            let help = "How long the last probe took through Redis and back";
+            let mut lag_encoder = encoder.encode_descriptor(
+                "redis_lag",
+                help,
+                Some(&Unit::Seconds),
+                MetricType::Gauge,
+            )?;
+            lag_encoder.encode_gauge(&lag.as_secs_f64())?;
+        }
+        counter(encoder, "redis_reconnects", "Lost connections to Redis", health.reconnects)?;
+        let wanted = to_f64(health.channels_wanted);
+        gauge(encoder, "redis_channels_wanted", "Channels this node must receive", wanted)?;
+        let confirmed = to_f64(health.channels_confirmed);
+        gauge(encoder, "redis_channels_confirmed", "Of these, confirmed by Redis", confirmed)
+    }
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    value: f64,
+) -> Result<(), std::fmt::Error> {
+    let gauge = ConstGauge::new(value);
+    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), std::fmt::Error> {
+    let counter = ConstCounter::new(value);
+    counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+fn to_f64(count: usize) -> f64 {
+    count as f64
+}

@@ -1,0 +1,43 @@
+//! `/health/live` and `/health/ready`, for orchestrators and people.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::App;
+use super::problem::Problem;
+
+#[derive(Serialize)]
+pub(super) struct Status {
+    status: &'static str,
+    broker: &'static str,
+    /// How long the last probe took through Redis and back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag_ms: Option<f64>,
+}
+
+/// The process answers.
+pub(super) async fn live() -> Json<serde_json::Value> {
+    Json(serde_json::json!({ "status": "live" }))
+}
+
+/// Events are known to arrive: the embedded broker is there, or the last probe came back through Redis.
+pub(super) async fn ready(State(app): State<App>) -> Result<Json<Status>, Problem> {
+    if app.hub.is_draining() {
+        return Err(Problem::unavailable("the server is stopping"));
+    }
+    let health = app.hub.health();
+    if !health.ready {
+        return Err(Problem::unavailable(
+            "Redis does not answer or does not deliver: see the log; streams stay open meanwhile",
+        ));
+    }
+    let lag_ms = health.lag.map(|lag| lag.as_secs_f64() * 1000.0);
+    Ok(Json(Status { status: "ready", broker: app.broker_name(), lag_ms }))
+}
+
+impl App {
+    pub(super) fn broker_name(&self) -> &'static str {
+        if self.settings.redis.is_some() { "redis" } else { "memory" }
+    }
+}

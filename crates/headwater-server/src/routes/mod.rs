@@ -1,0 +1,56 @@
+//! The HTTP of the server: which path leads where. Look here first for an endpoint.
+
+mod demo;
+mod health;
+pub mod ndjson;
+mod problem;
+mod publish;
+pub mod query;
+mod stream;
+
+use axum::Router;
+use axum::routing::get;
+use headwater::Hub;
+use http::Uri;
+use std::sync::Arc;
+
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+use problem::Problem;
+
+/// What handlers share.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) hub: Hub,
+    pub(crate) settings: Arc<Settings>,
+}
+
+/// Streams, publishing and the demo page.
+pub(crate) fn public(app: App) -> Router {
+    Router::new()
+        .route("/", get(demo::redirect))
+        .route("/sse/stream", stream::route())
+        .route("/sse/publish", publish::route())
+        .route("/sse/demo", get(demo::page))
+        .route("/sse/demo/{file}", get(demo::file))
+        .with_state(app)
+}
+
+/// Health and metrics.
+pub(crate) fn admin(app: App, metrics: Arc<Metrics>) -> Router {
+    Router::new()
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .with_state(app)
+        .route("/metrics", get(move || async move { metrics.encode() }))
+}
+
+/// What is said on paths that lead nowhere.
+pub(crate) fn with_fallback(router: Router) -> Router {
+    router.fallback(|uri: Uri| async move {
+        Problem::not_found(format!(
+            "there is nothing at {}: streams are at /sse/stream, publishing at /sse/publish, the demo page at /sse/demo",
+            uri.path()
+        ))
+    })
+}

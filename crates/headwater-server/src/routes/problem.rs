@@ -1,0 +1,76 @@
+//! Errors as HTTP answers: problem documents (RFC 9457). Look here for which error gets which status.
+
+use axum::response::{IntoResponse, Response};
+use headwater::{Error, ErrorKind};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, StatusCode};
+
+/// A problem document: a status, and a sentence that says what to do.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    detail: String,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), header: None }
+    }
+
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    pub(crate) fn timeout(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, detail)
+    }
+
+    pub(crate) fn too_large(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
+        let retry_after = Some((RETRY_AFTER, HeaderValue::from_static("1")));
+        Self { header: retry_after, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+    }
+
+    pub(crate) fn method_not_allowed(allow: &'static str, detail: impl Into<String>) -> Self {
+        let allow = Some((ALLOW, HeaderValue::from_static(allow)));
+        Self { header: allow, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let detail = error.to_string();
+        match error.kind() {
+            ErrorKind::Invalid => Self::bad_request(detail),
+            ErrorKind::TooLarge => Self::too_large(detail),
+            kind => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(?kind, cause, "{detail}");
+                Self::unavailable(detail)
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let problem = serde_json::json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or_default(),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let content_type = [(CONTENT_TYPE, "application/problem+json")];
+        let mut response = (self.status, content_type, format!("{problem}\n")).into_response();
+        response.headers_mut().extend(self.header);
+        response
+    }
+}

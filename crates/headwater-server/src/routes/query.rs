@@ -1,0 +1,258 @@
+//! The query string of a request, parsed and checked. No IO in here. Source: the WHATWG URL standard,
+//! "application/x-www-form-urlencoded parsing", except that bytes that are not UTF-8 are refused.
+
+use std::time::Duration;
+
+use headwater::{Channel, Event};
+use percent_encoding::percent_decode_str;
+
+use crate::limits::PUBLISH_CHANNELS_MAX;
+
+/// The channel of those who name none.
+const DEFAULT_CHANNEL: &str = "default";
+
+/// Names this much alike are taken for a slip of the pen (Jaro-Winkler, 1 is the same).
+const ALIKE: f64 = 0.85;
+
+/// What `GET /sse/stream` was asked for.
+#[derive(Debug, PartialEq)]
+pub struct StreamQuery {
+    /// The channels, at least one, in the order of the query, each once.
+    pub channels: Vec<Channel>,
+    /// `as=channel`: the channel's name stands for the name of events that have none.
+    pub name_by_channel: bool,
+}
+
+/// What `POST /sse/publish` was asked for, without the body.
+#[derive(Debug, PartialEq)]
+pub struct PublishQuery {
+    /// The channels; empty if none was named.
+    pub channels: Vec<Channel>,
+    event: Option<String>,
+    id: Option<String>,
+    retry: Option<Duration>,
+}
+
+impl StreamQuery {
+    /// Parses a query string.
+    ///
+    /// # Errors
+    /// A sentence for the client that says what is wrong and what to do.
+    pub fn parse(query: &str, channels_max: usize) -> Result<Self, String> {
+        let mut channels = Vec::new();
+        let mut name_by_channel = false;
+        for pair in pairs(query) {
+            match pair? {
+                (name, value) if name == "channel" => add_channel(&mut channels, &value)?,
+                (name, value) if name == "as" => match value.as_str() {
+                    "channel" => name_by_channel = true,
+                    _ => return Err(format!("as={value:?} is not known: only as=channel is")),
+                },
+                (name, _) => check_unknown(&name, &["channel", "as", "last_event_id"])?,
+            }
+        }
+        if channels.len() > channels_max {
+            return Err(format!(
+                "{} channels on one stream: at most {channels_max} are allowed, so open more streams",
+                channels.len()
+            ));
+        }
+        if channels.is_empty() {
+            channels.push(default_channel()?);
+        }
+        Ok(Self { channels, name_by_channel })
+    }
+}
+
+impl PublishQuery {
+    /// Parses a query string.
+    ///
+    /// # Errors
+    /// A sentence for the client that says what is wrong and what to do.
+    pub fn parse(query: &str) -> Result<Self, String> {
+        let mut parsed = Self { channels: Vec::new(), event: None, id: None, retry: None };
+        for pair in pairs(query) {
+            let (name, value) = pair?;
+            match name.as_str() {
+                "channel" => add_channel(&mut parsed.channels, &value)?,
+                "event" => set_once(&mut parsed.event, "event", value)?,
+                "id" => set_once(&mut parsed.id, "id", value)?,
+                "retry" => set_once(&mut parsed.retry, "retry", parse_retry(&value)?)?,
+                _ => check_unknown(&name, &["channel", "event", "id", "retry"])?,
+            }
+        }
+        if parsed.channels.len() > PUBLISH_CHANNELS_MAX {
+            return Err(format!(
+                "{} channels in one request: at most {PUBLISH_CHANNELS_MAX} are allowed, so send more requests",
+                parsed.channels.len()
+            ));
+        }
+        Ok(parsed)
+    }
+
+    /// The channels, or the default one if none was named.
+    ///
+    /// # Errors
+    /// None: the default channel's name is a good one.
+    pub fn channels_or_default(self) -> Result<Vec<Channel>, String> {
+        if self.channels.is_empty() { Ok(vec![default_channel()?]) } else { Ok(self.channels) }
+    }
+
+    /// Whether something is asked for that belongs to one event.
+    pub fn is_about_one_event(&self) -> bool {
+        self.event.is_some() || self.id.is_some() || self.retry.is_some()
+    }
+
+    /// The event with this data.
+    ///
+    /// # Errors
+    /// A sentence for the client if the name or the id is not a good one.
+    pub fn event(&self, data: String) -> Result<Event, String> {
+        build_event(data, self.event.as_deref(), self.id.as_deref(), self.retry)
+    }
+}
+
+/// An event from its checked and unchecked parts, for the query and for NDJSON.
+pub(super) fn build_event(
+    data: String,
+    name: Option<&str>,
+    id: Option<&str>,
+    retry: Option<Duration>,
+) -> Result<Event, String> {
+    let mut event = Event::new(data);
+    if let Some(name) = name {
+        event = event.with_name(name).map_err(|error| error.to_string())?;
+    }
+    if let Some(id) = id {
+        event = event.with_id(id).map_err(|error| error.to_string())?;
+    }
+    Ok(match retry {
+        Some(retry) => event.with_retry(retry),
+        None => event,
+    })
+}
+
+/// The channel of those who name none.
+pub(super) fn default_channel() -> Result<Channel, String> {
+    Channel::new(DEFAULT_CHANNEL).map_err(|error| error.to_string())
+}
+
+fn parse_retry(value: &str) -> Result<Duration, String> {
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    value
+        .parse()
+        .ok()
+        .filter(|_| digits)
+        .map(|ms: u32| Duration::from_millis(ms.into()))
+        .ok_or_else(|| {
+            format!("retry={value:?} is no number of milliseconds from 0 to {}", u32::MAX)
+        })
+}
+
+fn add_channel(channels: &mut Vec<Channel>, name: &str) -> Result<(), String> {
+    let channel = Channel::new(name).map_err(|error| error.to_string())?;
+    if !channels.contains(&channel) {
+        channels.push(channel);
+    }
+    Ok(())
+}
+
+fn set_once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), String> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(format!("{name} stands twice in the query: give it once")),
+    }
+}
+
+/// Names that nobody knows are passed over, since proxies and pages add their own; but not a slip of
+/// the pen, which would go to the default channel in silence.
+fn check_unknown(name: &str, known: &[&str]) -> Result<(), String> {
+    match known.iter().find(|known| strsim::jaro_winkler(name, known) >= ALIKE) {
+        Some(meant) => Err(format!("{name:?} in the query is not known: did you mean {meant:?}?")),
+        None => Ok(()),
+    }
+}
+
+fn pairs(query: &str) -> impl Iterator<Item = Result<(String, String), String>> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Ok((decode(name)?, decode(value)?))
+    })
+}
+
+fn decode(text: &str) -> Result<String, String> {
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8().map(Into::into).map_err(|_| {
+        format!("{text:?} in the query is not UTF-8: percent-encode names and values as UTF-8")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(query: &str, expected: Result<&[&str], &str>) {
+        match (StreamQuery::parse(query, 3), expected) {
+            (Ok(parsed), Ok(names)) => {
+                let channels: Vec<_> = parsed.channels.iter().map(Channel::as_str).collect();
+                assert_eq!(channels, names, "{query:?}");
+            }
+            (Err(error), Err(part)) => assert!(error.contains(part), "{query:?}: {error}"),
+            (got, expected) => panic!("{query:?}: got {got:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn channels_of_a_stream() {
+        check("", Ok(&["default"]));
+        check("channel=a", Ok(&["a"]));
+        check("channel=b&channel=a&channel=b", Ok(&["b", "a"]));
+        check("channel=a+b%20c%2Bd", Ok(&["a b c+d"]));
+        check("channel=gr%C3%BC%C3%9Fe&&x=y&_=17", Ok(&["grüße"]));
+        check(
+            "channel=a&channel=b&channel=c&channel=d",
+            Err("4 channels on one stream: at most 3"),
+        );
+        check("channel=", Err("empty"));
+        check("channel", Err("empty"));
+        check("channel=a%0Ab", Err("U+000A"));
+        check("channel=%FF", Err("not UTF-8"));
+        check("chanel=a", Err("did you mean \"channel\""));
+        check("channels=a", Err("did you mean \"channel\""));
+        check("as=name", Err("only as=channel"));
+        check("channel=headwater:x", Err("reserved"));
+    }
+
+    #[test]
+    fn events_of_a_publish() {
+        let event = |query: &str| PublishQuery::parse(query)?.event("d".into());
+        let plain = Event::new("d");
+        assert_eq!(event("channel=a"), Ok(plain.clone()));
+        assert_eq!(
+            event("event=n&id=7&retry=1500"),
+            Ok(plain
+                .with_name("n")
+                .and_then(|event| event.with_id("7"))
+                .unwrap()
+                .with_retry(Duration::from_millis(1500)))
+        );
+        for (query, part) in [
+            ("event=a%0Ab", "U+000A"),
+            ("event=", "empty"),
+            ("id=a%0Ab", "id"),
+            ("id=a%00b", "id"),
+            ("id=", "empty"),
+            ("retry=soon", "no number"),
+            ("retry=", "no number"),
+            ("retry=%2B1", "no number"),
+            ("retry=-1", "no number"),
+            ("retry=99999999999", "no number"),
+            ("id=1&id=2", "twice"),
+            ("evnt=a", "did you mean \"event\""),
+        ] {
+            let error = event(query).unwrap_err();
+            assert!(error.contains(part), "{query}: {error}");
+        }
+    }
+}
