@@ -1,0 +1,71 @@
+//! The commands of a client: publish and subscribe. Look here for where they go.
+
+mod follower;
+mod http;
+mod line;
+pub(crate) mod publish;
+pub(crate) mod subscribe;
+
+use std::env;
+use std::io::{self, Write as _};
+
+use crate::cli::Failure;
+use crate::settings::RedisUrl;
+
+use self::http::BaseUrl;
+
+const URL_DEFAULT: &str = "http://127.0.0.1:8000";
+const URL_VARIABLE: &str = "HEADWATER_URL";
+
+/// Where a command goes: to a server, or straight to Redis.
+///
+/// No `Debug`: what was typed may hold a password.
+#[derive(clap::Args)]
+struct Target {
+    /// The server; a path prefix is kept [env: HEADWATER_URL] [default: http://127.0.0.1:8000]
+    #[arg(long, value_name = "URL", conflicts_with = "redis")]
+    url: Option<BaseUrl>,
+    /// Go straight to this Redis, past any server
+    ///
+    /// The forms of the URL are those of `headwater serve --redis`.
+    // A text, because clap would repeat a URL that it refuses, with its password.
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+}
+
+/// Where a command goes, decided.
+enum Destination {
+    Server(BaseUrl),
+    Redis(RedisUrl),
+}
+
+impl Target {
+    /// A flag wins over the environment. The variable is not read by clap, because it would then
+    /// conflict with `--redis`; an empty one counts as one that is not set.
+    fn destination(self) -> Result<Destination, Failure> {
+        if let Some(text) = self.redis {
+            let url = text.parse().map_err(|why| Failure::Usage(format!("--redis: {why}")))?;
+            return Ok(Destination::Redis(url));
+        }
+        if let Some(url) = self.url {
+            return Ok(Destination::Server(url));
+        }
+        let text = env::var(URL_VARIABLE).unwrap_or_default();
+        let text = if text.is_empty() { URL_DEFAULT } else { &text };
+        let url = text.parse().map_err(|why| Failure::Usage(format!("{URL_VARIABLE}: {why}")))?;
+        Ok(Destination::Server(url))
+    }
+}
+
+/// Writes to standard output at once.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::OutputClosed),
+        Err(error) => {
+            let error = anyhow::Error::new(error).context("cannot write to standard output");
+            Err(Failure::Failed(error))
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! `headwater subscribe`: follows channels and prints what comes. Look here for what ends it.
+
+use std::io::{self, Write as _};
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use headwater::limits::CHANNELS_PER_STREAM_MAX;
+use headwater::{Channel, Closed, EventId, Hub, RedisBroker};
+use tokio::signal;
+use tokio::sync::mpsc;
+use tokio::time::interval;
+
+use super::follower::Follower;
+use super::line::Line;
+use super::{Destination, Target};
+use crate::cli::Failure;
+use crate::settings::RedisUrl;
+
+const EXAMPLES: &str = "\
+Examples:
+  headwater subscribe news
+  headwater subscribe news orders --json | jq .data
+  headwater subscribe jobs/42 --count 1                wait for one event
+  headwater subscribe news --redis redis://127.0.0.1:6379
+
+Events go to standard output: as `channel (name) #id: data`, or as JSON, one object
+{\"channel\",\"event\",\"id\",\"data\"} a line. What happens to the connection goes to
+standard error. Every channel has a connection of its own, so each event is known
+to belong to one. The command goes on until Ctrl-C, until --count events came, or
+until the server says that a channel is finished (204).";
+
+/// Follow channels and print their events
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Subscribe {
+    /// The channels, at most 100
+    #[arg(required = true, value_name = "CHANNEL")]
+    channels: Vec<Channel>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// Begin behind the event with this id, as far as the server still has what follows
+    #[arg(long, value_name = "ID", conflicts_with = "redis")]
+    last_event_id: Option<EventId>,
+    /// End after this many events
+    #[arg(long, value_name = "COUNT")]
+    count: Option<NonZeroU64>,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Everything that can happen while channels are followed.
+pub(super) enum Happening {
+    /// An event came.
+    Event(Line),
+    /// Something happened to a connection.
+    Notice(String),
+    /// A channel has come to its end.
+    Finished(Channel),
+    /// A channel cannot be followed.
+    Failed(anyhow::Error),
+    /// The user pressed Ctrl-C.
+    Interrupted,
+}
+
+/// How often it is asked whether Redis has confirmed the channels, which the library does not announce.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How many happenings wait to be printed. Behind that followers stop reading, and the server ends
+/// streams that do not read.
+const WAITING_MAX: usize = 64;
+
+impl Subscribe {
+    /// Follows until something ends it.
+    pub(crate) async fn run(mut self) -> Result<(), Failure> {
+        self.channels.sort();
+        self.channels.dedup();
+        if self.channels.len() > CHANNELS_PER_STREAM_MAX {
+            return Err(Failure::Usage(format!(
+                "{} channels: at most {CHANNELS_PER_STREAM_MAX} can be followed",
+                self.channels.len()
+            )));
+        }
+        let mut printer = Printer { json: self.json, left: self.count };
+        let (happenings, mut happened) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(tell_of_interrupt(happenings.clone()));
+        let mut open = self.channels.len();
+        match self.target.destination()? {
+            Destination::Server(url) => {
+                let last_event_id = self.last_event_id.as_ref().map_or("", EventId::as_str);
+                for channel in self.channels {
+                    let follower =
+                        Follower::new(url.clone(), channel, last_event_id, happenings.clone());
+                    tokio::spawn(follower.run());
+                }
+            }
+            Destination::Redis(url) => {
+                tokio::spawn(async move {
+                    let followed = follow_redis(url, self.channels, happenings.clone()).await;
+                    if let Err(error) = followed {
+                        let _ = happenings.send(Happening::Failed(error)).await;
+                    }
+                });
+            }
+        }
+        while let Some(happening) = happened.recv().await {
+            match happening {
+                Happening::Event(line) => {
+                    if printer.print(&line)? == Printed::Enough {
+                        return Ok(());
+                    }
+                }
+                Happening::Notice(text) => notice(&text),
+                Happening::Finished(channel) => {
+                    notice(&format!("{channel}: finished"));
+                    open -= 1;
+                    if open == 0 {
+                        return Ok(());
+                    }
+                }
+                Happening::Failed(error) => return Err(Failure::Failed(error)),
+                Happening::Interrupted => return Err(Failure::Interrupted),
+            }
+        }
+        Err(Failure::Failed(anyhow!("nothing is followed any more")))
+    }
+}
+
+fn notice(text: &str) {
+    // A notice that nobody can read is not worth ending for.
+    let _ = writeln!(io::stderr(), "headwater: {text}");
+}
+
+async fn tell_of_interrupt(happenings: mpsc::Sender<Happening>) {
+    if signal::ctrl_c().await.is_ok() {
+        // The receiver is gone only when the command is ending anyway.
+        let _ = happenings.send(Happening::Interrupted).await;
+    }
+}
+
+/// Prints events until there were enough of them.
+struct Printer {
+    json: bool,
+    left: Option<NonZeroU64>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Printed {
+    GoOn,
+    Enough,
+}
+
+impl Printer {
+    fn print(&mut self, line: &Line) -> Result<Printed, Failure> {
+        let mut text = if self.json { line.json() } else { line.text() };
+        text.push('\n');
+        super::print(&text)?;
+        let Some(left) = self.left else { return Ok(Printed::GoOn) };
+        self.left = NonZeroU64::new(left.get() - 1);
+        Ok(if self.left.is_none() { Printed::Enough } else { Printed::GoOn })
+    }
+}
+
+/// Follows all channels over one connection to Redis. The broker reconnects by itself, and logs it.
+async fn follow_redis(
+    url: RedisUrl,
+    channels: Vec<Channel>,
+    happenings: mpsc::Sender<Happening>,
+) -> anyhow::Result<()> {
+    let hub = Hub::new(RedisBroker::connect(url.expose())?);
+    let mut subscription = hub.subscribe(channels)?;
+    let notice = |text| happenings.send(Happening::Notice(text));
+    let mut connected = false;
+    let mut look = interval(LOOK_INTERVAL);
+    notice(format!("connecting to {url}")).await?;
+    loop {
+        tokio::select! {
+            _ = look.tick(), if !connected => {
+                let health = hub.health();
+                connected = health.channels_confirmed >= health.channels_wanted;
+                if connected {
+                    notice(format!("connected to {url}")).await?;
+                }
+            }
+            frame = subscription.next() => match frame {
+                Some(frame) => happenings.send(Happening::Event(Line::from_frame(&frame))).await?,
+                None => bail!("{}", why_ended(subscription.closed())),
+            },
+        }
+    }
+}
+
+fn why_ended(reason: Option<Closed>) -> &'static str {
+    match reason {
+        Some(Closed::Overflow) => {
+            "events came faster than they could be printed: follow fewer channels, or read the \
+             output faster"
+        }
+        _ => "the subscription ended",
+    }
+}

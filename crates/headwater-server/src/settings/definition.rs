@@ -1,0 +1,310 @@
+//! The one definition of every setting of `headwater serve`: flag, environment variable, TOML key,
+//! `--help` and docs/configuration.md all come from this table. Look here to add or change a setting.
+
+use std::time::Duration;
+
+use headwater::limits;
+
+/// One setting, before it has a value.
+#[derive(Debug)]
+pub struct Definition {
+    /// The TOML key. `--name` is the flag; see [`Definition::variable`] for the environment.
+    pub name: &'static str,
+    /// What stands for the value in `--help`.
+    pub value_name: &'static str,
+    /// What a value must look like.
+    pub kind: Kind,
+    /// The default as a user would type it; `None` if the setting is then absent.
+    pub default: Option<&'static str>,
+    /// A value other than the default that works, for the examples in the documentation.
+    pub example: &'static str,
+    /// The heading under which `--help` and the documentation list the setting.
+    pub heading: &'static str,
+    /// What it does, in one sentence without a full stop.
+    pub summary: &'static str,
+    /// What else there is to know, in whole sentences; may be empty.
+    pub details: &'static str,
+}
+
+/// What a value must look like, with its bounds, both inclusive.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// An IP address and a port.
+    Address,
+    /// Where Redis is. Contains a password, so its text is never printed.
+    RedisUrl,
+    /// A whole number and a unit.
+    Duration {
+        /// The shortest.
+        min: Duration,
+        /// The longest.
+        max: Duration,
+        /// Whether `off` and `0` are values too.
+        off: bool,
+    },
+    /// A number of bytes, with or without a unit.
+    Bytes {
+        /// The fewest.
+        min: usize,
+        /// The most.
+        max: usize,
+    },
+    /// A whole number.
+    Count {
+        /// The lowest.
+        min: usize,
+        /// The highest.
+        max: usize,
+    },
+    /// One of some words.
+    Choice(&'static [&'static str]),
+    /// Filter directives of the log.
+    LogFilter,
+    /// `true` or `false`; the flag alone means `true`.
+    Switch,
+}
+
+impl Definition {
+    /// The name of the environment variable.
+    pub fn variable(&self) -> String {
+        format!("HEADWATER_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// Whether the value must never be shown.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::RedisUrl)
+    }
+}
+
+/// The definition of the setting with this name.
+pub fn find(name: &str) -> Option<&'static Definition> {
+    DEFINITIONS.iter().find(|definition| definition.name == name)
+}
+
+const WHERE: &str = "Where";
+const STREAMS: &str = "Streams";
+const LIMITS: &str = "Limits";
+const STOPPING: &str = "Stopping";
+const LOGS: &str = "Logs";
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// Every setting, in the order of `--help` and of the documentation.
+pub const DEFINITIONS: &[Definition] = &[
+    Definition {
+        name: "listen",
+        value_name: "ADDRESS:PORT",
+        kind: Kind::Address,
+        default: Some("127.0.0.1:8000"),
+        example: "127.0.0.1:8080",
+        heading: WHERE,
+        summary: "Serve streams, publishing and the demo page on this address",
+        details: "`localhost` stands for 127.0.0.1, and port 0 takes any free port. An address that \
+                  other machines can reach needs `open` too.",
+    },
+    Definition {
+        name: "admin",
+        value_name: "ADDRESS:PORT",
+        kind: Kind::Address,
+        default: None,
+        example: "127.0.0.1:9000",
+        heading: WHERE,
+        summary: "Serve /health/live, /health/ready and /metrics on this address",
+        details: "Without it `listen` serves them itself if it is a loopback address; on any other \
+                  address they are then not served at all.",
+    },
+    Definition {
+        name: "redis",
+        value_name: "URL",
+        kind: Kind::RedisUrl,
+        default: None,
+        example: "redis://127.0.0.1:6379",
+        heading: WHERE,
+        summary: "Carry events through this Redis or Valkey",
+        details: "Without it the broker in the program itself does, which connects no other node. \
+                  Forms: `redis://USER:PASSWORD@HOST:PORT/DB`, `rediss://` for TLS, and \
+                  `unix:///path/to/redis.sock?db=0&user=USER&pass=PASSWORD` (`redis+unix://` is the \
+                  same). Special characters in a password are percent-encoded. The server starts \
+                  without Redis and keeps trying. A command line can be read by every user of the \
+                  machine: a URL with a password belongs in the environment or in the file.",
+    },
+    Definition {
+        name: "open",
+        value_name: "BOOL",
+        kind: Kind::Switch,
+        default: Some("false"),
+        example: "true",
+        heading: WHERE,
+        summary: "Let anybody who can reach `listen` listen to every channel and publish to it",
+        details: "Needed for an address that is not loopback. Access rules come in a later version; \
+                  until then put the server behind something that checks who asks.",
+    },
+    Definition {
+        name: "heartbeat",
+        value_name: "DURATION",
+        kind: Kind::Duration { min: SECOND, max: MINUTE.saturating_mul(10), off: true },
+        default: Some("15s"),
+        example: "30s",
+        heading: STREAMS,
+        summary: "Send a comment on a stream that was idle for this long",
+        details: "It keeps proxies from cutting the stream, which they do after 29 to 100 seconds, \
+                  and it is how a client that went away without a word is found.",
+    },
+    Definition {
+        name: "retry",
+        value_name: "DURATION",
+        kind: Kind::Duration {
+            min: Duration::from_millis(100),
+            max: MINUTE.saturating_mul(5),
+            off: false,
+        },
+        default: Some("2s"),
+        example: "5s",
+        heading: STREAMS,
+        summary: "Ask clients to wait this long before they reconnect",
+        details: "Every stream gets a slightly different time, so that clients do not come back all \
+                  at once.",
+    },
+    Definition {
+        name: "linger",
+        value_name: "DURATION",
+        kind: Kind::Duration { min: Duration::ZERO, max: HOUR, off: false },
+        default: Some("60s"),
+        example: "2s",
+        heading: STREAMS,
+        summary: "Stay subscribed to a channel for this long after its last listener left",
+        details: "A client that reconnects within this time costs Redis nothing.",
+    },
+    Definition {
+        name: "max-lifetime",
+        value_name: "DURATION",
+        kind: Kind::Duration { min: SECOND, max: HOUR.saturating_mul(24 * 7), off: true },
+        default: Some("off"),
+        example: "1h",
+        heading: STREAMS,
+        summary: "End a stream after this long",
+        details: "Its client reconnects by itself. Useful where load should move to new nodes in time.",
+    },
+    Definition {
+        name: "send-timeout",
+        value_name: "DURATION",
+        kind: Kind::Duration { min: SECOND, max: MINUTE.saturating_mul(10), off: false },
+        default: Some("30s"),
+        example: "10s",
+        heading: STREAMS,
+        summary: "End a stream whose client took nothing for this long while something was waiting",
+        details: "",
+    },
+    Definition {
+        name: "queue-frames",
+        value_name: "COUNT",
+        kind: Kind::Count { min: 1, max: 65_536 },
+        default: Some("1024"),
+        example: "256",
+        heading: STREAMS,
+        summary: "End a stream when more events than this are waiting for its client",
+        details: "",
+    },
+    Definition {
+        name: "queue-bytes",
+        value_name: "BYTES",
+        kind: Kind::Bytes { min: 1 << 10, max: 64 << 20 },
+        default: Some("1MiB"),
+        example: "256KiB",
+        heading: STREAMS,
+        summary: "End a stream when more bytes than this are waiting for its client",
+        details: "One event alone may be larger.",
+    },
+    Definition {
+        name: "max-connections",
+        value_name: "COUNT",
+        kind: Kind::Count { min: 1, max: 10_000_000 },
+        default: Some("10000"),
+        example: "50000",
+        heading: LIMITS,
+        summary: "Take at most this many connections at a time",
+        details: "Each needs a file descriptor: `ulimit -n` (in systemd `LimitNOFILE=`) must be \
+                  higher than this by about 100.",
+    },
+    Definition {
+        name: "max-channels-per-stream",
+        value_name: "COUNT",
+        kind: Kind::Count { min: 1, max: limits::CHANNELS_PER_STREAM_MAX },
+        default: Some("100"),
+        example: "10",
+        heading: LIMITS,
+        summary: "Let one stream listen to at most this many channels",
+        details: "",
+    },
+    Definition {
+        name: "max-body",
+        value_name: "BYTES",
+        kind: Kind::Bytes { min: 1 << 10, max: 64 << 20 },
+        default: Some("8MiB"),
+        example: "64KiB",
+        heading: LIMITS,
+        summary: "Refuse to publish a request body larger than this",
+        details: "The data of one event is at most 8 MiB in any case; a larger body can only be a \
+                  batch.",
+    },
+    Definition {
+        name: "header-timeout",
+        value_name: "DURATION",
+        kind: Kind::Duration { min: SECOND, max: MINUTE.saturating_mul(5), off: false },
+        default: Some("10s"),
+        example: "5s",
+        heading: LIMITS,
+        summary: "Close a connection that does not finish the head of a request in this time",
+        details: "",
+    },
+    Definition {
+        name: "drain-timeout",
+        value_name: "DURATION",
+        kind: Kind::Duration { min: Duration::ZERO, max: MINUTE.saturating_mul(10), off: false },
+        default: Some("10s"),
+        example: "30s",
+        heading: STOPPING,
+        summary: "Give streams and requests this long to end when the server is told to stop",
+        details: "SIGTERM and SIGINT tell it; a second signal stops it at once.",
+    },
+    Definition {
+        name: "log",
+        value_name: "FILTER",
+        kind: Kind::LogFilter,
+        default: Some("info"),
+        example: "info,headwater=debug",
+        heading: LOGS,
+        summary: "Log from this level on: error, warn, info, debug, trace or off",
+        details: "`TARGET=LEVEL`, after a comma, sets another level for one part of the program. \
+                  Logs go to standard error.",
+    },
+    Definition {
+        name: "log-format",
+        value_name: "FORMAT",
+        kind: Kind::Choice(&["text", "json"]),
+        default: Some("text"),
+        example: "json",
+        heading: LOGS,
+        summary: "Write logs for people or for programs: text or json",
+        details: "",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_texts_fit_their_places() {
+        for (at, definition) in DEFINITIONS.iter().enumerate() {
+            let name = definition.name;
+            assert!(DEFINITIONS[..at].iter().all(|earlier| earlier.name != name), "{name} twice");
+            assert!(!definition.summary.ends_with('.'), "{name}: the summary has no full stop");
+            let details = definition.details;
+            assert!(details.is_empty() || details.ends_with('.'), "{name}: details are sentences");
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{name}");
+        }
+    }
+}

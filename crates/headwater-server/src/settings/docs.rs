@@ -1,0 +1,131 @@
+//! docs/configuration.md, written from the definitions. Look here to change what stands around the
+//! settings in that file; `tests/it/settings.rs` holds it current.
+
+use std::fmt::Write as _;
+
+use super::definition::{DEFINITIONS, Definition, Kind};
+use super::value::{show_bytes, show_duration};
+
+const HEAD: &str = "\
+# Configuration
+
+<!-- Written from the definitions of the settings: do not edit. To bring it up to date, run
+     UPDATE_DOCS=1 cargo test -p headwater-server --test it settings -->
+
+`headwater serve` needs no configuration: it listens on 127.0.0.1:8000 with the embedded broker.
+Every setting can be given as a flag, as an environment variable, and in a TOML file that
+`--config FILE` or `HEADWATER_CONFIG` names. A flag wins over the environment, the environment over
+the file, the file over the default.
+
+What is wrong is refused at start, with its place and a suggestion, and so is what is unknown: a key
+in the file, a flag, or an environment variable that begins with `HEADWATER_` and belongs to no
+setting. Exceptions are `HEADWATER_URL`, which `headwater publish` and `headwater subscribe` read, and
+the variables that Kubernetes makes for a service called `headwater`. An empty environment variable
+counts as one that is not set.
+
+Durations are a whole number and a unit, `ms`, `s`, `m` or `h`; sizes are a number of bytes, or of
+`KiB` or `MiB`. Bounds are inclusive.
+";
+
+/// The whole of docs/configuration.md.
+pub fn markdown() -> String {
+    let mut page = HEAD.to_owned();
+    let mut heading = "";
+    for definition in DEFINITIONS {
+        if definition.heading != heading {
+            heading = definition.heading;
+            let _ = write!(page, "\n## {heading}\n");
+        }
+        page.push_str(&section(definition));
+    }
+    let _ = write!(
+        page,
+        "\n## A file with every setting\n\nLines with a `#` in front show the default, or an example \
+         where there is none.\n\n```toml\n{}```\n",
+        example_file()
+    );
+    page
+}
+
+fn section(definition: &Definition) -> String {
+    let Definition { name, value_name, summary, details, .. } = definition;
+    let mut text = format!("{summary}.");
+    if !details.is_empty() {
+        let _ = write!(text, " {details}");
+    }
+    let flag = match definition.kind {
+        Kind::Switch => format!("--{name}"),
+        _ => format!("--{name} {value_name}"),
+    };
+    let default = definition.default.map_or("none".to_owned(), |text| format!("`{text}`"));
+    format!(
+        "\n### {name}\n\n{}\n\n| flag | environment | file | default | values |\n|---|---|---|---|---|\n\
+         | `{flag}` | `{}` | `{}` | {default} | {} |\n",
+        wrapped(&text, 100),
+        definition.variable(),
+        line(name, definition.kind, definition.example),
+        values(definition.kind),
+    )
+}
+
+/// A TOML file with every setting in a comment.
+pub fn example_file() -> String {
+    let mut file = String::new();
+    for definition in DEFINITIONS {
+        let text = definition.default.unwrap_or(definition.example);
+        let line = line(definition.name, definition.kind, text);
+        let _ = write!(file, "# {}\n#{line}\n\n", definition.summary);
+    }
+    file.truncate(file.trim_end().len());
+    file.push('\n');
+    file
+}
+
+/// A setting as it stands in the file.
+fn line(name: &str, kind: Kind, text: &str) -> String {
+    match kind {
+        Kind::Count { .. } | Kind::Switch => format!("{name} = {text}"),
+        _ => format!("{name} = \"{text}\""),
+    }
+}
+
+fn values(kind: Kind) -> String {
+    match kind {
+        Kind::Address => "an IP address and a port".to_owned(),
+        Kind::RedisUrl => "a URL of Redis".to_owned(),
+        Kind::Duration { min, max, off } => format!(
+            "a duration from {} to {}{}",
+            show_duration(min),
+            show_duration(max),
+            if off { ", or `off`" } else { "" }
+        ),
+        Kind::Bytes { min, max } => {
+            format!("a size from {} to {}", show_bytes(min), show_bytes(max))
+        }
+        Kind::Count { min, max } => format!("a number from {min} to {max}"),
+        Kind::Choice(words) => {
+            words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ")
+        }
+        Kind::LogFilter => "filter directives".to_owned(),
+        Kind::Switch => "`true` or `false`".to_owned(),
+    }
+}
+
+/// The text in lines of at most `width` characters.
+fn wrapped(text: &str, width: usize) -> String {
+    let mut lines = String::new();
+    let mut length = 0;
+    for word in text.split_whitespace() {
+        let word_length = word.chars().count();
+        if length > 0 && length + 1 + word_length > width {
+            lines.push('\n');
+            length = 0;
+        } else if length > 0 {
+            lines.push(' ');
+            length += 1;
+        }
+        lines.push_str(word);
+        length += word_length;
+    }
+    lines
+}

@@ -1,0 +1,140 @@
+//! The settings of `headwater serve`, checked. Look here for what the server can be told; each
+//! setting is defined in `definition.rs`, and `sources.rs` says where values come from.
+
+pub mod definition;
+pub mod docs;
+
+mod file;
+mod redis_url;
+mod sources;
+mod value;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use redis_url::RedisUrl;
+pub use sources::Flags;
+pub(crate) use value::duration;
+
+use crate::logging::{LogFilter, LogFormat};
+use sources::Sources;
+
+/// Everything the server was told, checked. What can be left out and has no default is an `Option`;
+/// for durations `None` means off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The address of streams, publishing and the demo page.
+    pub listen: SocketAddr,
+    /// The address of health and metrics, if they have their own.
+    pub admin: Option<SocketAddr>,
+    /// Where Redis is; without it the embedded broker is used.
+    pub redis: Option<RedisUrl>,
+    /// Whether anybody who can reach `listen` may listen and publish. Always true to the user's
+    /// word: on loopback it may be false, and access is open all the same.
+    pub open: bool,
+    /// How long a stream is idle before it gets a comment.
+    pub heartbeat: Option<Duration>,
+    /// What clients are asked to wait before they reconnect, before jitter.
+    pub retry: Duration,
+    /// How long a channel stays subscribed after its last listener left.
+    pub linger: Duration,
+    /// How long a stream may last.
+    pub max_lifetime: Option<Duration>,
+    /// How long a client may take nothing while something is waiting.
+    pub send_timeout: Duration,
+    /// Most events that wait for one stream.
+    pub queue_frames: usize,
+    /// Most bytes that wait for one stream.
+    pub queue_bytes: usize,
+    /// Most connections at a time.
+    pub max_connections: usize,
+    /// Most channels on one stream.
+    pub max_channels_per_stream: usize,
+    /// Largest body of a request, in bytes.
+    pub max_body_bytes: usize,
+    /// How long the head of a request may take.
+    pub header_timeout: Duration,
+    /// How long streams and requests have to end when the server stops.
+    pub drain_timeout: Duration,
+    /// What is logged.
+    pub log: LogFilter,
+    /// How it is written.
+    pub log_format: LogFormat,
+}
+
+impl Settings {
+    /// Takes each setting from the flag, else from the environment, else from the file that
+    /// `--config` or `HEADWATER_CONFIG` names, else the default, and checks it.
+    ///
+    /// # Errors
+    /// The first value that is wrong, or name that is unknown, with its place and a suggestion.
+    pub fn load(
+        flags: &Flags,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, SettingsError> {
+        let sources = Sources::gather(flags, environment)?;
+        let settings = Self {
+            listen: sources.required("listen", Sources::address)?,
+            admin: sources.address("admin")?,
+            redis: sources.redis_url("redis")?,
+            open: sources.required("open", Sources::switch)?,
+            heartbeat: sources.duration_or_off("heartbeat")?,
+            retry: sources.required("retry", Sources::duration_or_off)?,
+            linger: sources.required("linger", Sources::duration_or_off)?,
+            max_lifetime: sources.duration_or_off("max-lifetime")?,
+            send_timeout: sources.required("send-timeout", Sources::duration_or_off)?,
+            queue_frames: sources.required("queue-frames", Sources::count)?,
+            queue_bytes: sources.required("queue-bytes", Sources::bytes)?,
+            max_connections: sources.required("max-connections", Sources::count)?,
+            max_channels_per_stream: sources.required("max-channels-per-stream", Sources::count)?,
+            max_body_bytes: sources.required("max-body", Sources::bytes)?,
+            header_timeout: sources.required("header-timeout", Sources::duration_or_off)?,
+            drain_timeout: sources.required("drain-timeout", Sources::duration_or_off)?,
+            log: sources.required("log", Sources::log_filter)?,
+            log_format: sources.required("log-format", Sources::log_format)?,
+        };
+        settings.check_together()?;
+        Ok(settings)
+    }
+
+    /// Whether `listen` can be reached from this machine only.
+    pub fn listens_on_loopback(&self) -> bool {
+        self.listen.ip().to_canonical().is_loopback()
+    }
+
+    fn check_together(&self) -> Result<(), SettingsError> {
+        if !self.listens_on_loopback() && !self.open {
+            return Err(SettingsError(format!(
+                "listen = {}: other machines can reach this address, and there are no access rules: \
+                 say --open (HEADWATER_OPEN=true, or open = true in the file) to let anybody who can \
+                 reach it listen and publish, or listen on 127.0.0.1:{} (access rules come in a later \
+                 version)",
+                self.listen,
+                self.listen.port()
+            )));
+        }
+        if self.admin == Some(self.listen) && self.listen.port() != 0 {
+            return Err(SettingsError(format!(
+                "admin = {}: this is the address of listen too: give one of them another port, or \
+                 leave admin out",
+                self.listen
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with the settings: where, what, and what to do about it. Never contains the value
+/// of a secret.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SettingsError(pub(crate) String);
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SettingsError {}

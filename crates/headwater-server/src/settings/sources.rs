@@ -1,0 +1,270 @@
+//! Where values come from: flags, the environment, a file, the defaults, in this order. Look here
+//! for precedence and for what is refused before a value is looked at.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Arg, ArgMatches, Command};
+
+use super::definition::{DEFINITIONS, Definition, Kind, find};
+use super::file::{self, Place};
+use super::{RedisUrl, SettingsError, value};
+use crate::logging::{LogFilter, LogFormat};
+
+/// The flags of `headwater serve`, as typed. No `Debug`: one may hold a password.
+#[derive(Clone, Default)]
+pub struct Flags {
+    config: Option<PathBuf>,
+    texts: BTreeMap<&'static str, String>,
+}
+
+const CONFIG_VARIABLE: &str = "HEADWATER_CONFIG";
+
+/// Variables that begin like ours and belong to something else: the address for the client commands
+/// and the binary that tests run.
+const OTHER_VARIABLES: [&str; 3] = [CONFIG_VARIABLE, "HEADWATER_URL", "HEADWATER_BIN"];
+
+impl clap::Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help_heading(DEFINITIONS[0].heading)
+            .help(format!("Read settings from this TOML file [env: {CONFIG_VARIABLE}]"));
+        command.arg(config).args(DEFINITIONS.iter().map(flag))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Self::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        if let Some(path) = matches.get_one::<PathBuf>("config") {
+            self.config = Some(path.clone());
+        }
+        for Definition { name, .. } in DEFINITIONS {
+            if let Some(text) = matches.get_one::<String>(name) {
+                self.texts.insert(name, text.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn flag(definition: &Definition) -> Arg {
+    let default = definition.default.map(|text| format!(" [default: {text}]")).unwrap_or_default();
+    let variable = definition.variable();
+    let Definition { name, value_name, heading, summary, details, .. } = definition;
+    let arg = Arg::new(*name)
+        .long(*name)
+        .value_name(*value_name)
+        .help_heading(*heading)
+        .help(format!("{summary}{default}"))
+        .long_help(
+            format!("{summary}.\n{details}\n[env: {variable}]{default}").replace("\n\n", "\n"),
+        );
+    match definition.kind {
+        Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        _ => arg,
+    }
+}
+
+/// A value as somebody typed it, and where.
+struct Typed {
+    text: String,
+    origin: Origin,
+}
+
+enum Origin {
+    Flag,
+    Environment,
+    File(Place),
+}
+
+/// Every value that was typed and counts: of several for one setting, the one that wins.
+pub(super) struct Sources(BTreeMap<&'static str, Typed>);
+
+impl Sources {
+    pub(super) fn gather(
+        flags: &Flags,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, SettingsError> {
+        let environment = Environment::read(environment)?;
+        let mut winning = BTreeMap::new();
+        if let Some(path) = flags.config.as_ref().or(environment.config.as_ref()) {
+            for (name, text, place) in file::read(path)? {
+                winning.insert(name, Typed { text, origin: Origin::File(place) });
+            }
+        }
+        for (name, text) in environment.texts {
+            winning.insert(name, Typed { text, origin: Origin::Environment });
+        }
+        for (name, text) in &flags.texts {
+            winning.insert(name, Typed { text: text.clone(), origin: Origin::Flag });
+        }
+        Ok(Self(winning))
+    }
+
+    /// The value of a setting that always has one.
+    pub(super) fn required<T>(
+        &self,
+        name: &str,
+        get: impl FnOnce(&Self, &str) -> Result<Option<T>, SettingsError>,
+    ) -> Result<T, SettingsError> {
+        let value = get(self, name)?;
+        Ok(value.unwrap_or_else(|| panic!("the setting {name} needs a default that is a value")))
+    }
+
+    pub(super) fn address(&self, name: &str) -> Result<Option<SocketAddr>, SettingsError> {
+        self.get(name, |_, text| value::address(text).map(Some))
+    }
+
+    pub(super) fn redis_url(&self, name: &str) -> Result<Option<RedisUrl>, SettingsError> {
+        self.get(name, |_, text| text.parse().map(Some))
+    }
+
+    pub(super) fn duration_or_off(&self, name: &str) -> Result<Option<Duration>, SettingsError> {
+        self.get(name, |kind, text| match kind {
+            Kind::Duration { off: true, .. } if ["off", "0", "0s"].contains(&text) => Ok(None),
+            Kind::Duration { min, max, off } => value::duration(text, &(min..=max))
+                .map(Some)
+                .map_err(|why| if off { format!("{why}, or off") } else { why }),
+            _ => panic!("the setting {name} is no duration"),
+        })
+    }
+
+    pub(super) fn bytes(&self, name: &str) -> Result<Option<usize>, SettingsError> {
+        self.get(name, |kind, text| match kind {
+            Kind::Bytes { min, max } => value::bytes(text, &(min..=max)).map(Some),
+            _ => panic!("the setting {name} is no size"),
+        })
+    }
+
+    pub(super) fn count(&self, name: &str) -> Result<Option<usize>, SettingsError> {
+        self.get(name, |kind, text| match kind {
+            Kind::Count { min, max } => value::count(text, &(min..=max)).map(Some),
+            _ => panic!("the setting {name} is no count"),
+        })
+    }
+
+    pub(super) fn switch(&self, name: &str) -> Result<Option<bool>, SettingsError> {
+        self.get(name, |_, text| value::switch(text).map(Some))
+    }
+
+    pub(super) fn log_filter(&self, name: &str) -> Result<Option<LogFilter>, SettingsError> {
+        self.get(name, |_, text| text.parse().map(Some))
+    }
+
+    pub(super) fn log_format(&self, name: &str) -> Result<Option<LogFormat>, SettingsError> {
+        self.get(name, |_, text| text.parse().map(Some))
+    }
+
+    /// Parses what was typed, else the default, and puts the place in front of what is wrong.
+    fn get<T>(
+        &self,
+        name: &str,
+        parse: impl FnOnce(Kind, &str) -> Result<Option<T>, String>,
+    ) -> Result<Option<T>, SettingsError> {
+        let definition = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
+        match (self.0.get(name), definition.default) {
+            (Some(typed), _) => parse(definition.kind, &typed.text)
+                .map_err(|why| SettingsError(typed.refusal(definition, &why))),
+            (None, Some(default)) => parse(definition.kind, default)
+                .map_err(|why| SettingsError(format!("the default of {name}: {why}"))),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+impl Typed {
+    fn refusal(&self, definition: &Definition, why: &str) -> String {
+        let text = if definition.is_secret() { "…" } else { &self.text };
+        match &self.origin {
+            Origin::Flag => format!("--{}={text}: {why}", definition.name),
+            Origin::Environment => format!("{}={text}: {why}", definition.variable()),
+            Origin::File(place) => place.refusal(&format!("{}: {why}", definition.name)),
+        }
+    }
+}
+
+/// What the environment says. An empty variable counts as one that is not set, because a compose
+/// file or a unit file often cannot leave one out.
+#[derive(Default)]
+struct Environment {
+    config: Option<PathBuf>,
+    texts: BTreeMap<&'static str, String>,
+}
+
+impl Environment {
+    fn read(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, SettingsError> {
+        let mut environment = Self::default();
+        for (variable, value) in variables {
+            let Some(variable) = variable.to_str().filter(|name| name.starts_with("HEADWATER_"))
+            else {
+                continue;
+            };
+            if value.is_empty() {
+                continue;
+            }
+            if variable == CONFIG_VARIABLE {
+                environment.config = Some(value.into());
+                continue;
+            }
+            let found = DEFINITIONS.iter().find(|definition| definition.variable() == variable);
+            match (found, value.into_string()) {
+                (Some(definition), Ok(text)) => {
+                    environment.texts.insert(definition.name, text);
+                }
+                (Some(_), Err(_)) => {
+                    return Err(SettingsError(format!("{variable}: its value is not UTF-8")));
+                }
+                (None, Ok(text)) if is_foreign(variable, &text) => {}
+                (None, _) => return Err(unknown_variable(variable)),
+            }
+        }
+        Ok(environment)
+    }
+}
+
+/// Whether somebody else set this variable for a good reason. Kubernetes gives every container
+/// `NAME_SERVICE_HOST`, `NAME_PORT=tcp://...` and the like for each service, and a service is
+/// likely to be called `headwater` or `headwater-redis`: refusing them would keep the server from
+/// starting there.
+fn is_foreign(variable: &str, value: &str) -> bool {
+    let of_service = variable.ends_with("_SERVICE_HOST")
+        || variable.ends_with("_SERVICE_PORT")
+        || variable.contains("_SERVICE_PORT_")
+        || ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| {
+            variable.contains("_PORT_")
+                && ["", "_PROTO", "_PORT", "_ADDR"]
+                    .iter()
+                    .any(|end| variable.ends_with(&format!("{protocol}{end}")))
+        })
+        || variable.ends_with("_PORT") && value.contains("://");
+    of_service || OTHER_VARIABLES.contains(&variable)
+}
+
+fn unknown_variable(variable: &str) -> SettingsError {
+    let names: Vec<String> = DEFINITIONS.iter().map(Definition::variable).collect();
+    // The common beginning would make every name look alike.
+    let ends = names.iter().map(|name| &name["HEADWATER_".len()..]).chain(["CONFIG"]);
+    let advice = match value::closest(&variable["HEADWATER_".len()..], ends) {
+        Some(end) => format!("did you mean HEADWATER_{end}?"),
+        None => "`headwater serve --help` lists them; unset it".to_owned(),
+    };
+    SettingsError(format!("{variable}: no setting has this environment variable: {advice}"))
+}
