@@ -1,0 +1,117 @@
+// Starts and stops the server under test. Look here when a test cannot reach it.
+
+import { spawn } from 'node:child_process';
+import { accessSync, constants } from 'node:fs';
+import { createServer } from 'node:net';
+import { setTimeout as pause } from 'node:timers/promises';
+
+const START_DEADLINE_MS = 15_000;
+const STOP_DEADLINE_MS = 15_000;
+const POLL_MS = 25;
+
+/** One running server. `stop` and `start` keep its port, as a restart does. */
+export class Server {
+  #child = null;
+  #log = '';
+
+  /** @param {number} port */
+  constructor(port) {
+    this.port = port;
+    this.origin = `http://127.0.0.1:${port}`;
+    this.page = `${this.origin}/sse/demo`;
+  }
+
+  /** Starts a server on a free port. */
+  static async start() {
+    const server = new Server(await freePort());
+    await server.start();
+    return server;
+  }
+
+  async start() {
+    const child = spawn(binary(), ['serve', '--listen', `127.0.0.1:${this.port}`], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    this.#child = child;
+    const note = (text) => {
+      this.#log = `${this.#log}${text}`.slice(-4_000);
+    };
+    child.stdout.on('data', note);
+    child.stderr.on('data', note);
+    child.on('error', note);
+    const deadline = Date.now() + START_DEADLINE_MS;
+    while (!(await this.#ready())) {
+      const ended = child.exitCode !== null || child.signalCode !== null || child.pid === undefined;
+      if (ended || Date.now() > deadline) {
+        child.kill('SIGKILL');
+        throw new Error(`the server ${ended ? 'ended' : 'was not ready in time'}; it said:\n${this.#log}`);
+      }
+      await pause(POLL_MS);
+    }
+  }
+
+  /** Asks the server to end, as an operator does. */
+  async stop() {
+    const child = this.#child;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGTERM');
+    const inTime = await Promise.race([ended.then(() => true), pause(STOP_DEADLINE_MS, false, { ref: false })]);
+    if (inTime) return;
+    child.kill('SIGKILL');
+    throw new Error(`the server did not end within ${STOP_DEADLINE_MS} ms of SIGTERM; it said:\n${this.#log}`);
+  }
+
+  /**
+   * Publishes as any program would.
+   * @param {string} channel
+   * @param {string} data
+   * @param {{event?: string, id?: string}} [options]
+   */
+  publish(channel, data, options = {}) {
+    const query = new URLSearchParams({ channel, ...options });
+    return fetch(`${this.origin}/sse/publish?${query}`, { method: 'POST', body: data });
+  }
+
+  async #ready() {
+    try {
+      return (await fetch(`${this.origin}/health/ready`)).status === 200;
+    } catch {
+      return false;
+    }
+  }
+}
+
+function binary() {
+  const path = process.env.HEADWATER_BIN;
+  if (!path) {
+    throw new Error('Set HEADWATER_BIN to the server: cargo build --release, then HEADWATER_BIN=target/release/headwater.');
+  }
+  return usable(path, `HEADWATER_BIN=${path} is not a program: build the server and set HEADWATER_BIN to it.`);
+}
+
+/** The path of Chromium. */
+export function chromiumPath() {
+  const path = process.env.CHROMIUM ?? '/usr/bin/chromium';
+  return usable(path, `There is no Chromium at ${path}: install the package chromium, or set CHROMIUM to its path.`);
+}
+
+function usable(path, otherwise) {
+  try {
+    accessSync(path, constants.X_OK);
+    return path;
+  } catch {
+    throw new Error(otherwise);
+  }
+}
+
+function freePort() {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.once('error', reject);
+    probe.listen(0, '127.0.0.1', () => {
+      const { port } = probe.address();
+      probe.close(() => resolve(port));
+    });
+  });
+}
