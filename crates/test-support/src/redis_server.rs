@@ -1,0 +1,130 @@
+//! A real Redis on a free port, without persistence unless asked for.
+
+use std::process::{Child, Command, Stdio};
+
+use redis::{Connection, FromRedisValue};
+use tempfile::TempDir;
+
+use crate::{free_port, send_signal, wait_for};
+
+/// A running `redis-server`; it ends when this is dropped.
+pub struct RedisServer {
+    process: Child,
+    port: u16,
+    directory: TempDir,
+    arguments: Vec<String>,
+}
+
+impl RedisServer {
+    /// Starts one without a password that keeps nothing.
+    pub fn start() -> Self {
+        Self::start_with(&["--save", "", "--appendonly", "no"])
+    }
+
+    /// Starts one with further arguments.
+    ///
+    /// # Panics
+    /// When `redis-server` is not installed or does not start.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory for Redis");
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.into()).collect();
+        let port = free_port();
+        let process = spawn(port, &directory, &arguments);
+        let server = Self { process, port, directory, arguments };
+        server.wait_until_up();
+        server
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL, without a password.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Runs a command.
+    ///
+    /// # Panics
+    /// When Redis cannot be reached or answers with an error.
+    pub fn run<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query(&mut self.connection()).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// A connection for commands in bulk.
+    ///
+    /// # Panics
+    /// When Redis cannot be reached.
+    pub fn connection(&self) -> Connection {
+        let client = redis::Client::open(self.url()).expect("our own URL");
+        client.get_connection().expect("a connection to Redis")
+    }
+
+    /// Publishes data.
+    pub fn publish(&self, channel: &str, data: &[u8]) {
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(channel).arg(data);
+        publish.query::<i64>(&mut self.connection()).expect("PUBLISH");
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) {
+        send_signal(self.process.id(), "KILL");
+        let _ = self.process.wait();
+    }
+
+    /// Starts it again on the same port, after [`kill`](Self::kill).
+    pub fn restart(&mut self) {
+        self.process = spawn(self.port, &self.directory, &self.arguments);
+        self.wait_until_up();
+    }
+
+    /// Stops it with SIGSTOP: connections stay, nothing answers.
+    pub fn freeze(&self) {
+        send_signal(self.process.id(), "STOP");
+    }
+
+    /// Lets it go on, after [`freeze`](Self::freeze).
+    pub fn thaw(&self) {
+        send_signal(self.process.id(), "CONT");
+    }
+
+    fn wait_until_up(&self) {
+        let client = redis::Client::open(self.url()).expect("our own URL");
+        wait_for("redis-server answers", || {
+            // A server with a password refuses PING, and is up all the same.
+            client.get_connection().map_or_else(
+                |error| error.code() == Some("NOAUTH"),
+                |mut connection| match redis::cmd("PING").query::<String>(&mut connection) {
+                    Ok(_) => true,
+                    Err(error) => error.code() == Some("NOAUTH"),
+                },
+            )
+        });
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn spawn(port: u16, directory: &TempDir, arguments: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .arg("--dir")
+        .arg(directory.path())
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!("redis-server cannot be started ({error}): install it, or run `cargo xtask test`, which does")
+        })
+}

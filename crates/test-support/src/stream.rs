@@ -1,0 +1,173 @@
+//! One client of an event stream, over a socket of its own.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use headwater::{Decoder, Item, Message};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::PATIENCE;
+use crate::http::{Chunks, parse_head};
+
+/// An open event stream.
+pub struct EventStream {
+    socket: TcpStream,
+    /// The head's status.
+    pub status: u16,
+    /// The head's headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    chunks: Chunks,
+    decoder: Decoder,
+    buffer: Vec<u8>,
+}
+
+/// How a stream ended.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum End {
+    /// With its last chunk, on a whole event.
+    Clean,
+    /// The connection was cut.
+    Cut,
+}
+
+impl EventStream {
+    /// Opens a stream, and waits for its head and its first comment.
+    pub async fn open(address: SocketAddr, path: &str) -> Self {
+        Self::open_with(address, path, &[], None).await
+    }
+
+    /// The same with headers, and with a receive buffer of some size.
+    ///
+    /// # Panics
+    /// When the server cannot be reached or does not answer with HTTP/1.1.
+    pub async fn open_with(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+        receive_buffer: Option<u32>,
+    ) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        if let Some(bytes) = receive_buffer {
+            socket.set_recv_buffer_size(bytes).expect("a receive buffer");
+        }
+        let mut socket = socket.connect(address).await.expect("the server listens");
+        let mut head =
+            format!("GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: text/event-stream\r\n");
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += "\r\n";
+        socket.write_all(head.as_bytes()).await.expect("the request is sent");
+        let mut bytes = Vec::new();
+        let split = loop {
+            if let Some(split) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+                break split;
+            }
+            let read = timeout(PATIENCE, socket.read_buf(&mut bytes)).await;
+            let read = read.expect("an answer in time").expect("an answer");
+            assert_ne!(read, 0, "no answer: {:?}", String::from_utf8_lossy(&bytes));
+        };
+        let (status, headers) = parse_head(&bytes[..split]);
+        let mut stream = Self {
+            socket,
+            status,
+            headers,
+            chunks: Chunks::default(),
+            decoder: Decoder::new(),
+            buffer: Vec::with_capacity(64 << 10),
+        };
+        stream.take(&bytes[split + 4..]);
+        if status == 200 {
+            // What is published from now on must arrive.
+            let opening = stream.next_item().await;
+            assert!(matches!(opening, Ok(Item::Comment(_))), "{opening:?}");
+        }
+        stream
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        let decoder = &mut self.decoder;
+        self.chunks.push(bytes, |content| decoder.push(content).expect("an event stream"));
+    }
+
+    /// The next event; comments and `retry` are passed over.
+    ///
+    /// # Errors
+    /// How the stream ended.
+    ///
+    /// # Panics
+    /// When nothing comes in time.
+    pub async fn next(&mut self) -> Result<Message, End> {
+        loop {
+            if let Item::Event(message) = self.next_item().await? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// The next item, comments and `retry` too.
+    ///
+    /// # Errors
+    /// How the stream ended.
+    ///
+    /// # Panics
+    /// When nothing comes in time.
+    pub async fn next_item(&mut self) -> Result<Item, End> {
+        timeout(PATIENCE, self.read_item()).await.expect("something on the stream in time")
+    }
+
+    /// The next event if it comes within the time.
+    ///
+    /// # Panics
+    /// When the stream ends.
+    pub async fn next_within(&mut self, within: Duration) -> Option<Message> {
+        let next = async {
+            loop {
+                if let Item::Event(message) = self.read_item().await.expect("an open stream") {
+                    return message;
+                }
+            }
+        };
+        timeout(within, next).await.ok()
+    }
+
+    /// Reads to the end.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub async fn end(&mut self) -> End {
+        loop {
+            if let Err(end) = self.next_item().await {
+                return end;
+            }
+        }
+    }
+
+    /// What a client would send as `Last-Event-ID`.
+    pub fn last_event_id(&self) -> &str {
+        self.decoder.last_event_id()
+    }
+
+    // Cancel safe, since read_buf is: bytes are taken as soon as they are read.
+    async fn read_item(&mut self) -> Result<Item, End> {
+        loop {
+            if let Some(item) = self.decoder.next_item() {
+                return Ok(item);
+            }
+            if self.chunks.ended {
+                return Err(End::Clean);
+            }
+            self.buffer.clear();
+            match self.socket.read_buf(&mut self.buffer).await {
+                Ok(0) | Err(_) => return Err(End::Cut),
+                Ok(_) => {
+                    let bytes = std::mem::take(&mut self.buffer);
+                    self.take(&bytes);
+                    self.buffer = bytes;
+                }
+            }
+        }
+    }
+}
