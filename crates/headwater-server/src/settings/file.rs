@@ -109,7 +109,7 @@ impl Place {
         let number = line.to_string();
         let margin = " ".repeat(number.len());
         let length = shown.chars().count();
-        let indent = " ".repeat((column - 1).min(length.saturating_sub(1)));
+        let indent = " ".repeat((column - 1).min(length));
         let marks = "^".repeat((*width).min(length.saturating_sub(indent.len())).max(1));
         format!(
             "{path}:{line}:{column}: {why}\n{margin} |\n{number} | {shown}\n{margin} | {indent}{marks}"

@@ -1,0 +1,376 @@
+//! Settings: three ways to say each, who wins, and what is refused in which words. Look here for
+//! exact error texts; spellings of single values are tested beside `settings/value.rs`.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{Args as _, Command, FromArgMatches as _};
+use headwater::limits;
+use headwater_server::logging::LogFormat;
+use headwater_server::settings::definition::{DEFINITIONS, Definition, Kind, find};
+use headwater_server::settings::docs;
+use headwater_server::settings::{Flags, Settings};
+
+/// What somebody typed, everywhere it can be typed.
+#[derive(Default)]
+struct Said<'a> {
+    flags: &'a [&'a str],
+    environment: &'a [(&'a str, &'a str)],
+    file: Option<&'a str>,
+}
+
+/// The settings, or the error's text with `FILE` for the path of the file.
+fn load(said: &Said<'_>) -> Result<Settings, String> {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("a.toml");
+    let shown_path = path.to_str().expect("a path that is UTF-8").to_owned();
+    let mut flags: Vec<String> = said.flags.iter().map(ToString::to_string).collect();
+    if let Some(text) = said.file {
+        fs::write(&path, text).expect("the file is written");
+        flags.push(format!("--config={shown_path}"));
+    }
+    let environment = said.environment.iter().map(|(name, value)| (name.into(), value.into()));
+    Settings::load(&parse_flags(&flags), environment)
+        .map_err(|error| error.to_string().replace(&shown_path, "FILE"))
+}
+
+fn parse_flags<T: AsRef<str>>(arguments: &[T]) -> Flags {
+    let command = Flags::augment_args(Command::new("serve").no_binary_name(true));
+    let matches = command.try_get_matches_from(arguments.iter().map(AsRef::as_ref));
+    let matches = matches.unwrap_or_else(|error| panic!("{error}"));
+    Flags::from_arg_matches(&matches).expect("the flags of a command with flags")
+}
+
+fn by_flag(flags: &[&str]) -> Result<Settings, String> {
+    load(&Said { flags, ..Said::default() })
+}
+
+fn by_environment(environment: &[(&str, &str)]) -> Result<Settings, String> {
+    load(&Said { environment, ..Said::default() })
+}
+
+fn by_file(file: &str) -> Result<Settings, String> {
+    load(&Said { file: Some(file), ..Said::default() })
+}
+
+/// The setting as a line of the file, bare where TOML has a type for it.
+fn line_of(definition: &Definition) -> String {
+    let Definition { name, example, .. } = definition;
+    match definition.kind {
+        Kind::Count { .. } | Kind::Switch => format!("{name} = {example}"),
+        _ => format!("{name} = \"{example}\""),
+    }
+}
+
+#[test]
+fn every_setting_has_three_ways_to_the_same_value() {
+    let default = by_flag(&[]).expect("the defaults are right");
+    for definition in DEFINITIONS {
+        let Definition { name, example, .. } = definition;
+        let flag = by_flag(&[&format!("--{name}={example}")]);
+        let environment = by_environment(&[(&definition.variable(), example)]);
+        let file = by_file(&line_of(definition));
+        assert_eq!(flag, environment, "{name}");
+        assert_eq!(flag, file, "{name}");
+        assert_ne!(
+            flag.as_ref(),
+            Ok(&default),
+            "{name}: its example is its default, or nobody reads it"
+        );
+        assert!(flag.is_ok(), "{name}: {flag:?}");
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_library_and_of_the_design() {
+    let settings = by_flag(&[]).expect("the defaults are right");
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:8000");
+    assert_eq!((settings.admin, settings.redis.is_none(), settings.open), (None, true, false));
+    assert_eq!(settings.heartbeat, Some(limits::HEARTBEAT_DEFAULT));
+    assert_eq!(settings.retry, limits::RETRY_DEFAULT);
+    assert_eq!(settings.linger, limits::LINGER_DEFAULT);
+    assert_eq!(settings.max_lifetime, None);
+    assert_eq!(settings.send_timeout, limits::SEND_TIMEOUT_DEFAULT);
+    assert_eq!(settings.queue_frames, limits::QUEUE_FRAMES_MAX);
+    assert_eq!(settings.queue_bytes, limits::QUEUE_BYTES_MAX);
+    assert_eq!(settings.max_connections, 10_000);
+    assert_eq!(settings.max_channels_per_stream, limits::CHANNELS_PER_STREAM_MAX);
+    assert_eq!(settings.max_body_bytes, limits::EVENT_DATA_BYTES_MAX);
+    assert_eq!(settings.header_timeout, Duration::from_secs(10));
+    assert_eq!(settings.drain_timeout, Duration::from_secs(10));
+    assert_eq!(settings.log.to_string(), "info");
+    assert_eq!(settings.log_format, LogFormat::Text);
+}
+
+#[test]
+fn bounds_are_inclusive_and_hold_for_every_way() {
+    for definition in DEFINITIONS {
+        let (inside, outside): (Vec<String>, Vec<String>) = match definition.kind {
+            Kind::Duration { min, max, .. } => (
+                vec![format!("{}ms", min.as_millis()), format!("{}ms", max.as_millis())],
+                vec![format!("{}ms", max.as_millis() + 1)],
+            ),
+            Kind::Bytes { min, max } | Kind::Count { min, max } => (
+                vec![min.to_string(), max.to_string()],
+                vec![(min - 1).to_string(), (max + 1).to_string()],
+            ),
+            Kind::Choice(words) => {
+                (words.iter().map(ToString::to_string).collect(), vec!["xml".to_owned()])
+            }
+            Kind::Switch => (vec!["true".into(), "false".into()], vec!["1".into()]),
+            Kind::Address | Kind::RedisUrl | Kind::LogFilter => continue,
+        };
+        let (name, variable) = (definition.name, definition.variable());
+        for text in inside {
+            let result = by_environment(&[(&variable, &text)]);
+            assert!(result.is_ok(), "{name} = {text}: {result:?}");
+        }
+        for text in outside {
+            let by_flag = by_flag(&[&format!("--{name}={text}")]).expect_err(name);
+            assert!(by_flag.starts_with(&format!("--{name}={text}: it ")), "{by_flag}");
+            let by_variable = by_environment(&[(&variable, &text)]).expect_err(name);
+            assert!(by_variable.starts_with(&format!("{variable}={text}: it ")), "{by_variable}");
+            let by_file = by_file(&format!("{name} = \"{text}\"")).expect_err(name);
+            let place = format!("FILE:1:{}: {name}: it ", name.len() + 4);
+            assert!(by_file.starts_with(&place), "{by_file}");
+        }
+    }
+}
+
+#[test]
+fn off_turns_off_what_can_be_off() {
+    for text in ["off", "0", "0s"] {
+        let settings = by_flag(&["--heartbeat", text, "--max-lifetime", text]);
+        let settings = settings.expect("both can be off");
+        assert_eq!((settings.heartbeat, settings.max_lifetime), (None, None));
+    }
+    assert_eq!(by_file("heartbeat = 0").expect("it can be off").heartbeat, None);
+    let refused = by_flag(&["--retry", "off"]).expect_err("it cannot be off");
+    assert_eq!(refused, "--retry=off: it is not a duration like 500ms, 2s, 5m or 1h");
+    let linger = by_flag(&["--linger", "0"]).expect("zero is a linger").linger;
+    assert_eq!(linger, Duration::ZERO);
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
+    #[track_caller]
+    fn check(said: &Said<'_>, linger_s: u64) {
+        assert_eq!(load(said).expect("it is right").linger, Duration::from_secs(linger_s));
+    }
+    let flags = &["--linger", "1s"][..];
+    let environment = &[("HEADWATER_LINGER", "2s")][..];
+    let file = Some("linger = \"3s\"");
+    check(&Said { flags, environment, file }, 1);
+    check(&Said { flags: &[], environment, file }, 2);
+    check(&Said { flags: &[], environment: &[], file }, 3);
+    check(&Said::default(), 60);
+    // Empty is not set.
+    check(&Said { flags: &[], environment: &[("HEADWATER_LINGER", "")], file }, 3);
+    // What loses is not looked at.
+    check(&Said { flags, environment: &[("HEADWATER_LINGER", "soon")], file }, 1);
+}
+
+#[test]
+fn the_environment_can_name_the_file() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
+    fs::write(&first, "retry = \"3s\"").expect("the file is written");
+    fs::write(&second, "retry = \"4s\"").expect("the file is written");
+    let environment = || [(OsString::from("HEADWATER_CONFIG"), OsString::from(&first))];
+    let retry = |arguments: &[String]| {
+        Settings::load(&parse_flags(arguments), environment()).expect("it is right").retry
+    };
+    assert_eq!(retry(&[]), Duration::from_secs(3));
+    assert_eq!(retry(&[format!("--config={}", second.display())]), Duration::from_secs(4));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let refused = by_flag(&["--config", "/nowhere/a.toml"]).expect_err("there is no file");
+    assert_eq!(
+        refused,
+        "/nowhere/a.toml: cannot read the settings: No such file or directory (os error 2)"
+    );
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("a.toml");
+    fs::write(&path, b"open = true\nlog = \"\xff\"\n").expect("the file is written");
+    let refused = by_flag(&["--config", path.to_str().expect("UTF-8")]).expect_err("not UTF-8");
+    assert_eq!(refused, format!("{}:2: the file is not UTF-8 from here on", path.display()));
+}
+
+#[test]
+fn refusals_show_the_place_and_what_to_do() {
+    #[track_caller]
+    fn check(file: &str, expected: &str) {
+        assert_eq!(by_file(file).expect_err(file), expected);
+    }
+    check(
+        "# ours\nopen = true\nlingr = \"2s\"\n",
+        "FILE:3:1: there is no setting `lingr`: did you mean `linger`?\n  |\n3 | lingr = \"2s\"\n  | ^^^^^",
+    );
+    check(
+        "linger = \"2 minutes\"",
+        "FILE:1:10: linger: it is not a duration like 500ms, 2s, 5m or 1h\n  |\n\
+         1 | linger = \"2 minutes\"\n  |          ^^^^^^^^^^^",
+    );
+    check(
+        "linger = 5",
+        "FILE:1:10: linger: it needs a unit: write 5s or 5ms\n  |\n1 | linger = 5\n  |          ^",
+    );
+    check(
+        "open = true\nlinger = \"2s\nretry = \"2s\"",
+        "FILE:2:13: invalid basic string, expected `\"`\n  |\n2 | linger = \"2s\n  |             ^",
+    );
+    check(
+        "retry = \"2s\"\nretry = \"3s\"",
+        "FILE:2:1: duplicate key\n  |\n2 | retry = \"3s\"\n  | ^^^^^",
+    );
+    check(
+        "log = \"inof\"",
+        "FILE:1:7: log: `inof` is none of the levels error, warn, info, debug, trace, off; for one \
+         part of the program write TARGET=LEVEL\n  |\n1 | log = \"inof\"\n  |       ^^^^^^",
+    );
+}
+
+#[test]
+fn unknown_variables_are_refused_with_a_suggestion() {
+    #[track_caller]
+    fn check(variable: &str, value: &str, expected: Result<(), &str>) {
+        let result = by_environment(&[(variable, value)]).map(drop);
+        assert_eq!(result, expected.map_err(ToOwned::to_owned), "{variable}");
+    }
+    check(
+        "HEADWATER_LINGR",
+        "2s",
+        Err(
+            "HEADWATER_LINGR: no setting has this environment variable: did you mean HEADWATER_LINGER?",
+        ),
+    );
+    check(
+        "HEADWATER_PORT",
+        "9000",
+        Err("HEADWATER_PORT: no setting has this environment variable: `headwater serve --help` \
+             lists them; unset it"),
+    );
+    check("HEADWATER_LINGR", "", Ok(()));
+    check("HEADWATER_URL", "http://127.0.0.1:8000", Ok(()));
+    check("HEADWATER_BIN", "/bin/true", Ok(()));
+    check("LINGER", "soon", Ok(()));
+    // What Kubernetes sets for the services `headwater` and `headwater-redis`.
+    check("HEADWATER_PORT", "tcp://10.0.0.1:8000", Ok(()));
+    check("HEADWATER_SERVICE_HOST", "10.0.0.1", Ok(()));
+    check("HEADWATER_SERVICE_PORT", "8000", Ok(()));
+    check("HEADWATER_SERVICE_PORT_HTTP", "8000", Ok(()));
+    check("HEADWATER_PORT_8000_TCP", "tcp://10.0.0.1:8000", Ok(()));
+    check("HEADWATER_PORT_8000_TCP_PROTO", "tcp", Ok(()));
+    check("HEADWATER_PORT_8000_TCP_ADDR", "10.0.0.1", Ok(()));
+    check("HEADWATER_REDIS_PORT_6379_TCP_PORT", "6379", Ok(()));
+    check("HEADWATER_REDIS_SERVICE_HOST", "10.0.0.2", Ok(()));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_utf8_is_refused() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let value = OsString::from_vec(vec![0xff]);
+    let error = Settings::load(&Flags::default(), [("HEADWATER_LOG".into(), value)]);
+    let error = error.expect_err("it is not UTF-8").to_string();
+    assert_eq!(error, "HEADWATER_LOG: its value is not UTF-8");
+}
+
+#[test]
+fn an_address_others_can_reach_needs_a_word() {
+    #[track_caller]
+    fn check(flags: &[&str], expected: Result<(), &str>) {
+        match (by_flag(flags), expected) {
+            (Ok(_), Ok(())) => {}
+            (Err(message), Err(part)) => assert!(message.contains(part), "{message}"),
+            (got, _) => panic!("{flags:?}: {got:?}"),
+        }
+    }
+    check(
+        &["--listen", "0.0.0.0:8000"],
+        Err(
+            "listen = 0.0.0.0:8000: other machines can reach this address, and there are no access \
+             rules: say --open (HEADWATER_OPEN=true, or open = true in the file)",
+        ),
+    );
+    check(&["--listen", "0.0.0.0:8000"], Err("or listen on 127.0.0.1:8000"));
+    check(&["--listen", "[::]:8000"], Err("say --open"));
+    check(&["--listen", "192.0.2.1:8000", "--open=false"], Err("say --open"));
+    check(&["--listen", "0.0.0.0:8000", "--open"], Ok(()));
+    check(&["--listen", "127.1.2.3:8000"], Ok(()));
+    check(&["--listen", "[::1]:8000"], Ok(()));
+    check(&["--listen", "[::ffff:127.0.0.1]:8000"], Ok(()));
+    check(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], Ok(()));
+    check(&["--admin", "127.0.0.1:8000"], Err("give one of them another port"));
+}
+
+#[test]
+fn the_password_of_redis_is_never_shown() {
+    let right = "redis://me:s3cret@redis.example:6379/0";
+    let settings = by_flag(&["--redis", right]).expect("it is right");
+    let redis = settings.redis.clone().expect("it was given");
+    assert_eq!(redis.expose(), right);
+    assert_eq!(redis.to_string(), "redis://redis.example:6379");
+    assert!(!format!("{settings:?}").contains("s3cret"));
+    for wrong in
+        ["redis://:s3cret@host:port", "redis://s3cret/1@host", ":s3cret@host", "http://s3cret@h"]
+    {
+        let file = format!("redis = \"{wrong}\"");
+        let misspelt = format!("reddis = \"{wrong}\"");
+        for message in [
+            by_flag(&["--redis", wrong]).expect_err(wrong),
+            by_environment(&[("HEADWATER_REDIS", wrong)]).expect_err(wrong),
+            by_file(&file).expect_err(wrong),
+            by_file(&misspelt).expect_err(wrong),
+        ] {
+            assert!(!message.contains("s3cret"), "{message}");
+        }
+    }
+    assert_eq!(
+        by_file("redis = \":s3cret@host\"").expect_err("it is no URL"),
+        "FILE:1:9: redis: it is not a URL: write redis://USER:PASSWORD@HOST:PORT/DB, or \
+         unix:///path/to/redis.sock\n  |\n1 | redis = …\n  |         ^"
+    );
+}
+
+#[test]
+fn the_example_file_is_right_with_and_without_its_comments() {
+    let example = docs::example_file();
+    let default = by_flag(&[]).expect("the defaults are right");
+    assert_eq!(by_file(&example), Ok(default.clone()));
+    let mut uncommented = String::new();
+    let mut settings = 0;
+    for line in example.lines() {
+        let name = line.strip_prefix('#').and_then(|line| line.split(' ').next());
+        if let Some(definition) = name.and_then(find) {
+            settings += 1;
+            uncommented.push_str(&line[1..]);
+            uncommented.push('\n');
+            assert!(definition.default.is_none_or(|text| line.contains(text)), "{line}");
+        }
+    }
+    assert_eq!(settings, DEFINITIONS.len());
+    let said = by_file(&uncommented).expect("every line is right");
+    // Only what has no default differs from it.
+    assert_eq!(Settings { admin: None, redis: None, ..said }, default);
+}
+
+#[test]
+fn the_documentation_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    let wanted = docs::markdown();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
+        fs::write(&path, &wanted).expect("the page is written");
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == wanted,
+        "docs/configuration.md is not what the settings say: run `UPDATE_DOCS=1 cargo test -p \
+         headwater-server --test it settings` and commit the file"
+    );
+}
