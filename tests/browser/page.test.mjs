@@ -155,17 +155,24 @@ test('the page comes back after a restart of the server', async (t) => {
   await row(page, 'afterwards');
 });
 
-test('nothing is lost while the page is in the back/forward cache', async (t) => {
+test('the page holds no connection in the back/forward cache, and asks for what it missed', async (t) => {
   const page = await openPage(await newWindow(t), ['cache']);
-  await published(await server.publish('cache', 'seen'));
+  await published(await server.publish('cache', 'seen', { id: 'seen-1' }));
   await row(page, 'seen');
-  await page.evaluate(() => dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true })));
+  const [ended] = await Promise.all([
+    page.waitForEvent('requestfailed', (request) => request.url().includes('/sse/stream')),
+    page.evaluate(() => dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))),
+  ]);
+  assert.match(ended.failure().errorText, /ABORTED/);
   await state(page, 'closed');
-  await published(await server.publish('cache', 'missed'));
-  await page.evaluate(() => dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true })));
+  const [again] = await Promise.all([
+    page.waitForRequest('**/sse/stream**'),
+    page.evaluate(() => dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))),
+  ]);
+  assert.equal((await again.allHeaders())['last-event-id'], 'seen-1');
   await state(page, 'open');
-  await row(page, 'missed');
-  await row(page, 'seen');
+  await published(await server.publish('cache', 'afterwards'));
+  await row(page, 'afterwards');
 });
 
 /** Answers the first stream with these bytes and lets the server answer the next. */
