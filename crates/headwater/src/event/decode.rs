@@ -244,9 +244,6 @@ impl Decoder {
             }
         };
         for piece in value.utf8_chunks() {
-            if data.len() + piece.valid().len() > self.limit_bytes {
-                return Err(Fault::Data);
-            }
             data.push_str(piece.valid());
             if !piece.invalid().is_empty() {
                 data.push(char::REPLACEMENT_CHARACTER);
