@@ -20,7 +20,7 @@ export const clients = {
     const source = createEventSource({
       url,
       onConnect: report.opened,
-      onMessage: ({ event, data, id }) => report.event({ name: event ?? "message", data, id }),
+      onMessage: ({ event, data, id }) => report.event({ name: event ?? "message", data, id: id ?? "" }),
     });
     return () => source.close();
   },
