@@ -133,7 +133,7 @@ fn exit(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
         Err(Failure::Failed(error)) => {
-            complain(&format!("{error:#}"));
+            complain(&with_causes(&error));
             ExitCode::from(1)
         }
         Err(Failure::Usage(message)) => {
@@ -143,6 +143,21 @@ fn exit(result: Result<(), Failure>) -> ExitCode {
         // 128 and the number of SIGINT, as a shell reports it.
         Err(Failure::Interrupted) => ExitCode::from(130),
     }
+}
+
+/// The error and its causes. Some causes are part of the text of what they caused already.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.ends_with(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
 }
 
 fn complain(message: &str) {
@@ -187,6 +202,12 @@ mod tests {
     #[test]
     fn the_definition_of_the_command_line_is_sound() {
         <CommandLine as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("gone").context("lost: gone").context("cannot publish");
+        assert_eq!(with_causes(&error), "cannot publish: lost: gone");
     }
 
     #[test]

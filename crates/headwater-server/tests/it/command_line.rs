@@ -212,8 +212,9 @@ async fn publish_refuses_input_that_is_no_event() {
 #[tokio::test]
 async fn publish_shows_what_the_server_says() {
     #[track_caller]
-    fn check(got: (i32, String, String), expected: &str) {
-        assert_eq!(got, (1, String::new(), format!("error: {expected}\n")));
+    fn check((code, output, error): &(i32, String, String), expected: &str) {
+        assert_eq!((*code, &**output), (1, ""));
+        assert_eq!(*error, format!("error: {expected}\n"));
     }
     let publish = async |answer: &str| {
         let server = Script::closing(answer).await;
@@ -222,16 +223,16 @@ async fn publish_shows_what_the_server_says() {
     };
     let problem = r#"{"title":"Too large","detail":"the body has 9 bytes: at most 8 are allowed"}"#;
     check(
-        publish(&json_answer("413 Payload Too Large", "application/problem+json", problem)).await,
+        &publish(&json_answer("413 Payload Too Large", "application/problem+json", problem)).await,
         "the server refused: the body has 9 bytes: at most 8 are allowed (413 Payload Too Large)",
     );
     check(
-        publish(&json_answer("403 Forbidden", "application/problem+json", r#"{"title":"No"}"#))
+        &publish(&json_answer("403 Forbidden", "application/problem+json", r#"{"title":"No"}"#))
             .await,
         "the server refused: No (403 Forbidden)",
     );
     check(
-        publish(&json_answer("404 Not Found", "text/html", "<h1>nginx</h1>")).await,
+        &publish(&json_answer("404 Not Found", "text/html", "<h1>nginx</h1>")).await,
         "the server answered 404 Not Found: is it Headwater, and is the path right?",
     );
     let (code, _, error) = publish(&json_answer("200 OK", "text/html", "<h1>Hi</h1>")).await;
@@ -338,9 +339,8 @@ async fn subscribe_knows_which_channel_an_event_belongs_to() {
 #[tokio::test]
 async fn subscribe_ends_when_coming_back_is_useless() {
     #[track_caller]
-    fn check(got: (i32, String, String), expected: &str) {
-        let (code, output, error) = got;
-        assert_eq!((code, &*output), (1, ""));
+    fn check((code, output, error): &(i32, String, String), expected: &str) {
+        assert_eq!((*code, &**output), (1, ""));
         let last = error.lines().last().unwrap_or_default();
         assert_eq!(last, format!("error: cannot follow news: {expected}"));
     }
@@ -351,13 +351,13 @@ async fn subscribe_ends_when_coming_back_is_useless() {
         (code, output, error.replace(&server.url, "URL"))
     };
     let problem = json_answer("400 Bad Request", "application/problem+json", r#"{"detail":"no"}"#);
-    check(subscribe(&problem).await, "the server refused: no (400 Bad Request)");
+    check(&subscribe(&problem).await, "the server refused: no (400 Bad Request)");
     check(
-        subscribe(&json_answer("200 OK", "text/html", "<h1>Hi</h1>")).await,
+        &subscribe(&json_answer("200 OK", "text/html", "<h1>Hi</h1>")).await,
         "URL answers, but not with an event stream: is it Headwater, and is the path right?",
     );
     check(
-        subscribe("HTTP/1.1 302 Found\r\nlocation: /login\r\n\r\n").await,
+        &subscribe("HTTP/1.1 302 Found\r\nlocation: /login\r\n\r\n").await,
         "the server answered 302 Found: is it Headwater, and is the path right?",
     );
 }
