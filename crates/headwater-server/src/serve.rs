@@ -115,7 +115,14 @@ fn announce(
     admin_listener: Option<&TcpListener>,
 ) -> anyhow::Result<()> {
     let broker = if app.settings.redis.is_some() { "redis" } else { "memory" };
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), %listen, broker, "serving");
+    let admin = admin_listener.map(TcpListener::local_addr).transpose()?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %listen,
+        admin = admin.map(tracing::field::display),
+        broker,
+        "serving"
+    );
     if app.settings.log_format == LogFormat::Json {
         return Ok(());
     }
@@ -127,8 +134,8 @@ fn announce(
     if app.settings.redis.is_some() {
         text += "             redis-cli PUBLISH news hello\n";
     }
-    if let Some(admin) = admin_listener {
-        text += &format!("  Health     http://{}/health/ready\n", admin.local_addr()?);
+    if let Some(admin) = admin {
+        text += &format!("  Health     http://{admin}/health/ready\n");
     }
     text += if app.settings.listens_on_loopback() {
         "\nOnly this machine can reach it, and every program on it may listen and publish.\n"

@@ -1,4 +1,106 @@
-//! Headwater, the library.
+//! Headwater pushes events to browsers: a program publishes to a channel, and every client that listens to
+//! that channel over Server-Sent Events gets the event. For [axum], over Redis Pub/Sub or, on one node,
+//! over a broker in the process.
+//!
+//! ```no_run
+//! use axum::{Router, extract::State, routing::get, routing::post};
+//! use headwater::{Channel, ErrorResponse, Event, EventSourceResponse, Hub};
+//!
+//! async fn events(State(hub): State<Hub>) -> Result<EventSourceResponse, ErrorResponse> {
+//!     Ok(EventSourceResponse::new(hub.subscribe([Channel::new("news")?])?))
+//! }
+//!
+//! async fn publish(State(hub): State<Hub>, data: String) -> Result<(), ErrorResponse> {
+//!     hub.publish(&Channel::new("news")?, Event::new(data)).await?;
+//!     Ok(())
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let app = Router::new().route("/events", get(events)).route("/publish", post(publish));
+//!     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8000".into());
+//!     let listener = tokio::net::TcpListener::bind(address).await?;
+//!     headwater::serve(listener, app.with_state(Hub::in_memory())).await
+//! }
+//! ```
+//! In a page, `new EventSource("/events").onmessage = ({ data }) => console.log(data)` is the other side.
+//!
+//! With Redis, the hub is made of a [`RedisBroker`]; nothing else changes, and a plain `PUBLISH news hello`
+//! from any program reaches the browsers too:
+//!
+//! ```no_run
+//! # #[cfg(feature = "redis")]
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), headwater::Error> {
+//! use headwater::{Hub, RedisBroker};
+//!
+//! let hub = Hub::new(RedisBroker::connect("redis://127.0.0.1:6379")?);
+//! # Ok(()) }
+//! # #[cfg(not(feature = "redis"))] fn main() {}
+//! ```
+//!
+//! # Words
+//!
+//! Each has one meaning, here and in the logs.
+//!
+//! - **channel**: a name to publish to and to listen on; a [`Channel`].
+//! - **event**: what a publisher sends: data, and optionally a name, an id, a retry; an [`Event`].
+//! - **frame**: an event encoded once, immutable, shared by every stream that gets it; a [`Frame`].
+//! - **stream**: one client's open response, an [`EventSourceResponse`]. **subscription**: a stream's
+//!   interest in channels, a [`Subscription`].
+//! - **broker**: carries events between nodes; a [`Broker`]. **node**: one process. **hub**: the fan-out
+//!   in a node, a [`Hub`].
+//! - **linger**: how long a channel stays subscribed in the broker after its last listener left.
+//! - **drain**: ending all streams in an orderly way; [`Hub::drain`].
+//! - **closed**: why a stream ended; a [`Closed`].
+//!
+//! # The road of an event
+//!
+//! There is one, also on one node and without Redis: [`Hub::publish`] gives the event to the broker, the
+//! broker gives it to the hub of every node that listens to the channel, the hub encodes it once and puts
+//! the frame into the queue of each subscription. A queue is bounded: a client that does not keep up loses
+//! its stream, with [`Closed::Overflow`] or [`Closed::Stalled`], and costs the others nothing.
+//!
+//! # Map
+//!
+//! | look for | in |
+//! |---|---|
+//! | names, data and their rules | [`Channel`], [`Event`], [`EventName`], [`EventId`] |
+//! | reading a stream | [`Decoder`], [`Item`], [`Message`] |
+//! | publishing, subscribing, counts, drain | [`Hub`], [`HubBuilder`], [`Subscription`], [`HubStats`] |
+//! | what carries events | [`Broker`] and its contract, [`MemoryBroker`], [`RedisBroker`] |
+//! | the response, heartbeats, timeouts, `on_close` | [`EventSourceResponse`], [`Heartbeat`], [`ErrorResponse`] |
+//! | where a client left off | [`LastEventId`] |
+//! | serving with limits that streams need | [`serve()`] |
+//! | every bound, with its reason | [`limits`] |
+//! | tests of your own handlers | [`testing`] |
+//!
+//! [`EventSourceResponse`] works under any server for axum. [`serve()`] does what `axum::serve` does, and
+//! bounds connections, headers and writes that make no progress.
+//!
+//! # Features
+//!
+//! | feature | default | what it brings |
+//! |---|---|---|
+//! | `redis` | yes | [`RedisBroker`]: Redis 6.2 or newer, or Valkey |
+//! | `testing` | no | [`testing`]: a strict client for any axum router, without a network |
+//!
+//! # Cancel safety
+//!
+//! A future of this crate may be dropped at any time. [`Subscription::next`], [`Hub::drained`] and reading
+//! a [`Decoder`] lose nothing by it. A [`Hub::publish`] that is dropped before it resolves has published
+//! the event or has not, and a [`Hub::publish_all`] all of its events, a beginning of them, or none.
+//! Dropping a [`Subscription`] or a response unsubscribes.
+//!
+//! # What it does not do
+//!
+//! - It keeps no events yet. A client that reconnects goes on from now, whatever its `Last-Event-ID` says,
+//!   and what a node missed while its connection to Redis was lost stays missed.
+//! - It does not decide who may listen or publish. That is the handlers' part.
+//! - It speaks HTTP without TLS.
+//! - Carriage returns do not survive: the format has only lines, and a client gets LF for CR and CRLF.
+//!   Data that is not text must be encoded, for example with [`Event::json`].
+//!
+//! [axum]: axum
 
 pub mod limits;
 

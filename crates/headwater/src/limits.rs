@@ -22,8 +22,9 @@ pub const CHANNELS_PER_STREAM_MAX: usize = 100;
 /// 8 MiB: well over any sensible event, and a node can hold one per stream being replayed.
 pub const EVENT_DATA_BYTES_MAX: usize = 8 << 20;
 
-/// Most frames that wait for one stream. At 100 events a second ten seconds of a dead link.
-pub const QUEUE_FRAMES_MAX: usize = 1024;
+/// Most frames that wait for one stream. A burst of ten thousand small events must not end a stream
+/// that is being read; 16,384 references to shared frames are 128 KiB.
+pub const QUEUE_FRAMES_MAX: usize = 16_384;
 
 /// Most bytes that wait for one stream; one frame alone may be larger. With `n` stalled streams the
 /// node holds at most `n` times this, and less, because streams share frames.
@@ -35,6 +36,10 @@ pub const BATCH_BYTES_MAX: usize = 16 << 10;
 /// How long a channel stays subscribed in the broker after its last listener left. Longer than a page
 /// load, a reconnect or a node's restart takes.
 pub const LINGER_DEFAULT: Duration = Duration::from_secs(60);
+
+/// How long a new stream waits for the broker to confirm its channels before it opens all the same.
+/// Redis takes a millisecond; after a reconnect with 100,000 channels it may take longer.
+pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Heartbeat of an idle stream. Proxies cut idle streams after 29 to 100 s; 15 s survives a lost one.
 pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);

@@ -1,6 +1,7 @@
 //! The demo page and its files, which are part of the binary.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::header::{
@@ -49,8 +50,10 @@ pub(super) async fn page() -> Response {
 
 pub(super) async fn file(
     State(app): State<App>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
+    // Fails when the name is not UTF-8; then there is no such file either.
+    let name = name.map(|Path(name)| name).unwrap_or_default();
     if name == "info" {
         let info = serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),

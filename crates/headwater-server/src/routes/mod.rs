@@ -45,8 +45,15 @@ pub(crate) fn admin(app: App, metrics: Arc<Metrics>) -> Router {
         .route("/metrics", get(move || async move { metrics.encode() }))
 }
 
-/// What is said on paths that lead nowhere.
+/// What is said on paths that lead nowhere, and to methods that a path does not have.
 pub(crate) fn with_fallback(router: Router) -> Router {
+    // Routes that explain more do it themselves, before this.
+    let router = router.method_not_allowed_fallback(|uri: Uri| async move {
+        Problem::method_not_allowed(
+            "GET, HEAD",
+            format!("{} can only be read: use GET", uri.path()),
+        )
+    });
     router.fallback(|uri: Uri| async move {
         Problem::not_found(format!(
             "there is nothing at {}: streams are at /sse/stream, publishing at /sse/publish, the demo page at /sse/demo",

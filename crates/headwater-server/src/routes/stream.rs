@@ -37,6 +37,8 @@ async fn listen(
         }
         Err(error) => return Err(error.into()),
     };
+    // Whoever publishes when the stream is open must reach it.
+    subscription.confirmed().await;
     tracing::debug!(%peer, channels, "a stream opened");
     let response = set_up(EventSourceResponse::new(subscription), &app.settings)
         .name_by_channel(query.name_by_channel)

@@ -44,6 +44,10 @@ impl Broker for MemoryBroker {
 
     fn unlisten(&self, _channel: &Channel) {}
 
+    fn confirmed<'a>(&'a self, _channel: &'a Channel) -> BrokerFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn health(&self) -> Health {
         Health { ready: true, ..Health::default() }
     }

@@ -51,6 +51,10 @@ pub trait Broker: Send + Sync + 'static {
     /// The last listener of a channel left, and the linger is over.
     fn unlisten(&self, channel: &Channel);
 
+    /// Resolves when events of a channel that is listened to are known to arrive, or at once if that
+    /// cannot be known soon: without a connection. Cancel safe.
+    fn confirmed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, ()>;
+
     /// How the broker is, without waiting.
     fn health(&self) -> Health;
 }

@@ -398,6 +398,7 @@ mod tests {
         check(b"\xEF\xBBdata: a\n\n", &[]);
         check(b"\xEF\xBB\ndata: a\n\n", &[event("message", "a", "")]);
         check(b"\xEF\xEF\xBB\xBFdata: a\n\n", &[]);
+        check(b"\xBB\xBB\xBFdata: a\n\n", &[]);
         check(b"\n\xEF\xBB\xBFdata: a\n\n", &[]);
         check(b"\xEF\xBB\xBF: a\n", &[comment("a")]);
     }

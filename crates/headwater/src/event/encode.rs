@@ -45,7 +45,6 @@ pub(crate) fn encode_name(name: &str, out: &mut Vec<u8>) {
 }
 
 /// Writes a comment: a `:` on each of its lines, and a space before text that is there.
-#[allow(dead_code, reason = "the stream's response writes it")]
 pub(crate) fn encode_comment(text: &str, out: &mut Vec<u8>) {
     for line in Lines::of(text) {
         field(if line.is_empty() { b":" } else { b": " }, line, out);
@@ -54,7 +53,6 @@ pub(crate) fn encode_comment(text: &str, out: &mut Vec<u8>) {
 }
 
 /// Writes a block that tells the client how long to wait before it connects again, and nothing else.
-#[allow(dead_code, reason = "the stream's response writes it")]
 pub(crate) fn encode_retry(retry: Duration, out: &mut Vec<u8>) {
     retry_line(retry, out);
     out.push(b'\n');
@@ -229,6 +227,7 @@ mod tests {
             encode(&event, &mut out);
             let len_max = encoded_len_max(&event);
             assert!(out.len() <= len_max, "{event:?} needs more than was reserved");
+            assert!(out.capacity() <= len_max.max(8), "{event:?} made the buffer grow");
             assert!(len_max - out.len() <= spare_bytes_max, "{event:?} wastes room");
         };
         check(Event::new(""), 0);

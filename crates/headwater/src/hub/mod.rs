@@ -127,7 +127,8 @@ impl Hub {
         result
     }
 
-    /// Listens to channels from now on. A channel named twice counts once.
+    /// Listens to channels from now on. A channel named twice counts once. With Redis "now" is when it
+    /// has confirmed them: see [`Subscription::confirmed`].
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] without a channel; [`ErrorKind::TooLarge`] with more than the hub allows on one stream

@@ -12,6 +12,7 @@ use super::queue::Queue;
 use crate::channel::Channel;
 use crate::closed::Closed;
 use crate::frame::Frame;
+use crate::limits::CONFIRM_TIMEOUT;
 
 /// An async stream of [`Frame`]s of the channels it was made for, from
 /// [`Hub::subscribe`](crate::Hub::subscribe).
@@ -45,6 +46,22 @@ impl Subscription {
     /// The next frame; `None` when the subscription has ended, and [`closed`](Self::closed) says why.
     pub async fn next(&mut self) -> Option<Frame> {
         std::future::poll_fn(|context| self.poll_frame(context)).await
+    }
+
+    /// Waits until what is published to the channels from now on is known to arrive, for a second at
+    /// most. With the embedded broker that is at once; with Redis it takes one round trip for the
+    /// first listener of a channel.
+    ///
+    /// Wait for it before you answer a request, and a client that publishes as soon as its stream is
+    /// open gets its own event. When Redis cannot be reached there is no wait. Cancel safe.
+    pub async fn confirmed(&self) {
+        let confirmed = async {
+            for (channel, _) in &self.entries {
+                self.hub.broker.confirmed(channel).await;
+            }
+        };
+        // Late is better than never: the stream opens all the same.
+        let _ = tokio::time::timeout(CONFIRM_TIMEOUT, confirmed).await;
     }
 
     /// Why the subscription ended, if it did.

@@ -1,4 +1,4 @@
-//! A socket that cannot be held up for ever: the first byte must come, and writes must make progress. Look here for how
+//! A socket that cannot be held up for ever: a request must begin, and writes must make progress. Look here for how
 //! slow or dead clients lose their connection.
 
 use std::io;
@@ -12,14 +12,33 @@ use tokio::time::{Instant, Sleep};
 
 use crate::response::Watch;
 
+/// What a connection over HTTP/2 begins with (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// A socket with deadlines.
 pub(super) struct Guard<S> {
     socket: S,
-    /// Rings if nothing at all is read in time; `None` once something was.
-    first_byte_due: Option<Pin<Box<Sleep>>>,
+    /// `None` once it is known which version of HTTP the client speaks: then hyper's own clocks run.
+    opening: Option<Opening>,
     /// Rings if a blocked write makes no progress in time; `None` while no write is blocked.
     write_due: Option<Pin<Box<Sleep>>>,
     send: Send,
+}
+
+/// The time until the version of HTTP is known.
+struct Opening {
+    due: Pin<Box<Sleep>>,
+    /// How much of the preface came. A client that stops in the middle of it must not stay.
+    preface_bytes: usize,
+}
+
+impl Opening {
+    /// Whether the version is known after these bytes.
+    fn is_over(&mut self, bytes: &[u8]) -> bool {
+        let expected = &PREFACE[self.preface_bytes..];
+        self.preface_bytes += bytes.len();
+        bytes.is_empty() || bytes.len() >= expected.len() || !expected.starts_with(bytes)
+    }
 }
 
 /// The send timeout that holds for a connection now: its own, or that of the stream it carries.
@@ -56,9 +75,10 @@ impl Send {
 }
 
 impl<S> Guard<S> {
-    pub(super) fn new(socket: S, first_byte_timeout: Duration, send: Send) -> Self {
-        let first_byte_due = Some(Box::pin(tokio::time::sleep(first_byte_timeout)));
-        Self { socket, first_byte_due, write_due: None, send }
+    pub(super) fn new(socket: S, opening_timeout: Duration, send: Send) -> Self {
+        let due = Box::pin(tokio::time::sleep(opening_timeout));
+        let opening = Some(Opening { due, preface_bytes: 0 });
+        Self { socket, opening, write_due: None, send }
     }
 
     /// Passes on the outcome of a write, and keeps the clock.
@@ -87,16 +107,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let filled = buffer.filled().len();
         let outcome = Pin::new(&mut self.socket).poll_read(context, buffer);
+        let Some(opening) = &mut self.opening else { return outcome };
         if outcome.is_ready() {
-            self.first_byte_due = None;
+            if opening.is_over(&buffer.filled()[filled..]) {
+                self.opening = None;
+            }
             return outcome;
         }
-        if let Some(due) = &mut self.first_byte_due {
-            ready!(due.as_mut().poll(context));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request came")));
-        }
-        Poll::Pending
+        ready!(opening.due.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request came")))
     }
 }
 
@@ -129,5 +150,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_version_is_known_at_the_first_byte_of_http1_or_the_last_of_the_preface() {
+        #[track_caller]
+        fn check(pieces: &[&[u8]], expected: bool) {
+            let mut opening =
+                Opening { due: Box::pin(tokio::time::sleep(Duration::ZERO)), preface_bytes: 0 };
+            let over = pieces.iter().any(|piece| opening.is_over(piece));
+            assert_eq!(over, expected, "{pieces:?}");
+        }
+        check(&[b"G"], true);
+        check(&[b"P"], false);
+        check(&[b"P", b"OST /"], true);
+        check(&[b"PRI * HTTP", b"/2.0\r\n\r\nSM\r\n\r"], false);
+        check(&[b"PRI * HTTP", b"/2.0\r\n\r\nSM\r\n\r", b"\n"], true);
+        check(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nframes"], true);
+        check(&[b""], true);
     }
 }

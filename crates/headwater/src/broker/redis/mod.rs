@@ -135,6 +135,15 @@ impl Broker for RedisBroker {
         self.wanted.remove(channel);
     }
 
+    fn confirmed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, ()> {
+        Box::pin(async {
+            if let Some(confirmation) = self.wanted.confirmation(channel) {
+                // An error means that there is no longer anything to wait for.
+                let _ = confirmation.await;
+            }
+        })
+    }
+
     fn health(&self) -> Health {
         self.wanted.health()
     }

@@ -2,7 +2,7 @@
 //! and the way of a message from Redis to the hub.
 
 use std::borrow::Cow;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 
@@ -41,10 +41,19 @@ pub(super) struct Session<'a> {
     output: BytesMut,
     /// Channels to bring in line with what is wanted, in batches that fit one command.
     todo: VecDeque<Vec<Channel>>,
-    /// Channels that Redis was asked for and not asked to end.
-    asked: HashSet<Channel>,
+    /// Channels that Redis was asked for. Each has one command on its way at most, so that a
+    /// confirmation can only be for that one.
+    asked: HashMap<Channel, Phase>,
     unconfirmed: VecDeque<Asked>,
     probe: Probe,
+}
+
+/// Where a channel is between asked for and ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Subscribing,
+    Subscribed,
+    Unsubscribing,
 }
 
 /// A SUBSCRIBE or UNSUBSCRIBE that is not wholly confirmed.
@@ -77,7 +86,7 @@ impl<'a> Session<'a> {
             input: BytesMut::with_capacity(READ_BYTES),
             output: BytesMut::new(),
             todo: VecDeque::new(),
-            asked: HashSet::new(),
+            asked: HashMap::new(),
             unconfirmed: VecDeque::new(),
             probe: Probe::new(commands),
         }
@@ -141,10 +150,33 @@ impl<'a> Session<'a> {
         while self.unconfirmed.len() + 1 < SUBSCRIBE_UNCONFIRMED_MAX {
             let Some(batch) = self.todo.pop_front() else { return };
             let (mut wanted, mut unwanted) = self.wanted.partition(batch);
-            wanted.retain(|channel| self.asked.insert(channel.clone()));
-            unwanted.retain(|channel| self.asked.remove(channel));
+            wanted.retain(|channel| self.begin_subscribing(channel));
+            unwanted.retain(|channel| self.begin_unsubscribing(channel));
             self.ask_for(b"SUBSCRIBE", wanted);
             self.ask_for(b"UNSUBSCRIBE", unwanted);
+        }
+    }
+
+    /// Whether there is a command to send. A channel on its way is looked at again when it is there.
+    fn begin_subscribing(&mut self, channel: &Channel) -> bool {
+        match self.asked.get(channel) {
+            Some(Phase::Subscribed) => self.wanted.confirm(channel),
+            Some(Phase::Subscribing | Phase::Unsubscribing) => {}
+            None => {
+                self.asked.insert(channel.clone(), Phase::Subscribing);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn begin_unsubscribing(&mut self, channel: &Channel) -> bool {
+        match self.asked.get_mut(channel) {
+            Some(phase @ Phase::Subscribed) => {
+                *phase = Phase::Unsubscribing;
+                true
+            }
+            _ => false,
         }
     }
 
@@ -174,10 +206,21 @@ impl<'a> Session<'a> {
         if name == self.probe.channel.as_bytes() {
             self.probe.interval.reset_immediately();
         } else if !name.starts_with(ENVELOPE_PREFIX.as_bytes()) {
-            self.wanted.update_health(|health| match subscribed {
-                true => health.channels_confirmed += 1,
-                false => health.channels_confirmed = health.channels_confirmed.saturating_sub(1),
-            });
+            // The name for envelopes was confirmed before this one.
+            self.on_channel_confirmed(&String::from_utf8_lossy(name), subscribed);
+        }
+    }
+
+    fn on_channel_confirmed(&mut self, name: &str, subscribed: bool) {
+        let Some((channel, _)) = self.asked.remove_entry(name) else { return };
+        if subscribed {
+            self.wanted.confirm(&channel);
+            self.asked.insert(channel.clone(), Phase::Subscribed);
+        }
+        // What is wanted may have changed on the way.
+        let (is_wanted, _) = self.wanted.partition(vec![channel.clone()]);
+        if is_wanted.is_empty() == subscribed {
+            self.add_todo(vec![channel]);
         }
     }
 
@@ -263,7 +306,8 @@ impl<'a> Session<'a> {
         let Ok(name) = std::str::from_utf8(name) else { return };
         let own_name = name.strip_prefix(ENVELOPE_PREFIX);
         // Messages still come after UNSUBSCRIBE was sent; nobody listens to them.
-        let Some(channel) = self.asked.get(own_name.unwrap_or(name)) else { return };
+        let asked = self.asked.get_key_value(own_name.unwrap_or(name));
+        let Some((channel, _)) = asked else { return };
         if payload.len() > EVENT_DATA_BYTES_MAX + envelope::HEADERS_BYTES_MAX {
             tracing::warn!(%channel, bytes = payload.len(), "dropped an event from Redis: at most {EVENT_DATA_BYTES_MAX} bytes of data are allowed");
             self.sink.count_refused();

@@ -1,12 +1,12 @@
 //! The one subscriber connection of a node, for ever: connect, serve a session, connect again. Look here
 //! for reconnecting, and for what the hub wants against what Redis has confirmed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::redis::aio::ConnectionManager;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::connect::Address;
 use super::session::Session;
@@ -27,12 +27,21 @@ pub(super) struct Wanted {
 
 #[derive(Default)]
 struct State {
-    channels: HashSet<Channel>,
+    channels: HashMap<Channel, Listening>,
     /// Channels that came or went since the session looked. Kept only while there is a session, for a
     /// new one asks for everything: so it is bounded by what can change between two looks.
     changes: HashSet<Channel>,
     in_session: bool,
     health: Health,
+}
+
+/// A channel that is wanted.
+#[derive(Default)]
+struct Listening {
+    /// Whether Redis confirmed it in this session.
+    confirmed: bool,
+    /// Those who wait for that.
+    waiters: Vec<oneshot::Sender<()>>,
 }
 
 impl Wanted {
@@ -42,13 +51,16 @@ impl Wanted {
 
     pub(super) fn insert(&self, channel: &Channel) {
         let mut state = self.state();
-        state.channels.insert(channel.clone());
+        state.channels.entry(channel.clone()).or_default();
         self.change(state, channel);
     }
 
     pub(super) fn remove(&self, channel: &Channel) {
         let mut state = self.state();
-        state.channels.remove(channel);
+        let removed = state.channels.remove(channel);
+        if removed.is_some_and(|listening| listening.confirmed) {
+            state.health.channels_confirmed -= 1;
+        }
         self.change(state, channel);
     }
 
@@ -58,6 +70,34 @@ impl Wanted {
             drop(state);
             self.changed.notify_one();
         }
+    }
+
+    /// Redis confirmed a channel, or had done so before.
+    pub(super) fn confirm(&self, channel: &Channel) {
+        let mut state = self.state();
+        let Some(listening) = state.channels.get_mut(channel) else { return };
+        for waiter in listening.waiters.drain(..) {
+            // Who waited may have left.
+            let _ = waiter.send(());
+        }
+        if !std::mem::replace(&mut listening.confirmed, true) {
+            state.health.channels_confirmed += 1;
+        }
+    }
+
+    /// Something that resolves when a channel is confirmed, or is no longer waited for; `None` if there is
+    /// nothing to wait for.
+    pub(super) fn confirmation(&self, channel: &Channel) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.state();
+        if !state.in_session {
+            return None;
+        }
+        let listening = state.channels.get_mut(channel).filter(|listening| !listening.confirmed)?;
+        let (waiter, confirmation) = oneshot::channel();
+        // Those who gave up make room, so the list is bounded by those who wait.
+        listening.waiters.retain(|waiter| !waiter.is_closed());
+        listening.waiters.push(waiter);
+        Some(confirmation)
     }
 
     pub(super) fn health(&self) -> Health {
@@ -79,13 +119,17 @@ impl Wanted {
         let mut state = self.state();
         state.in_session = true;
         state.changes = HashSet::new();
-        state.channels.iter().cloned().collect()
+        state.channels.keys().cloned().collect()
     }
 
     fn end(&self) {
         let mut state = self.state();
         state.in_session = false;
         state.changes = HashSet::new();
+        for listening in state.channels.values_mut() {
+            // Without the waiters, their receivers resolve.
+            *listening = Listening::default();
+        }
         state.health.ready = false;
         state.health.lag = None;
         state.health.channels_confirmed = 0;
@@ -99,7 +143,7 @@ impl Wanted {
     /// Sorts channels into those that are wanted and those that are not.
     pub(super) fn partition(&self, channels: Vec<Channel>) -> (Vec<Channel>, Vec<Channel>) {
         let state = self.state();
-        channels.into_iter().partition(|channel| state.channels.contains(channel))
+        channels.into_iter().partition(|channel| state.channels.contains_key(channel))
     }
 }
 
@@ -192,5 +236,29 @@ mod tests {
         wanted.end();
         assert_eq!(wanted.take_changes(), []);
         assert_eq!(wanted.health().channels_wanted, 1);
+    }
+
+    #[test]
+    fn confirmations_are_counted_and_told() {
+        let (a, b) = (Channel::new("a").unwrap(), Channel::new("b").unwrap());
+        let wanted = Wanted::default();
+        wanted.insert(&a);
+        assert!(wanted.confirmation(&a).is_none(), "nothing to wait for without a session");
+        wanted.begin();
+        assert!(wanted.confirmation(&b).is_none(), "nobody asked for it");
+        let mut confirmation = wanted.confirmation(&a).unwrap();
+        assert!(confirmation.try_recv().is_err());
+        wanted.confirm(&a);
+        wanted.confirm(&a);
+        wanted.confirm(&b);
+        assert_eq!(confirmation.try_recv(), Ok(()));
+        assert!(wanted.confirmation(&a).is_none(), "it is confirmed");
+        assert_eq!(wanted.health().channels_confirmed, 1);
+        wanted.remove(&a);
+        assert_eq!(wanted.health().channels_confirmed, 0);
+        wanted.insert(&a);
+        let mut confirmation = wanted.confirmation(&a).unwrap();
+        wanted.end();
+        assert_eq!(confirmation.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     }
 }
