@@ -86,8 +86,8 @@
 //!
 //! # Cancel safety
 //!
-//! A future of this crate may be dropped at any time. [`Subscription::next`], [`Hub::drained`] and reading
-//! a [`Decoder`] lose nothing by it. A [`Hub::publish`] that is dropped before it resolves has published
+//! A future of this crate may be dropped at any time. [`Subscription::next`], [`Subscription::confirmed`]
+//! and [`Hub::drained`] lose nothing by it. A [`Hub::publish`] that is dropped before it resolves has published
 //! the event or has not, and a [`Hub::publish_all`] all of its events, a beginning of them, or none.
 //! Dropping a [`Subscription`] or a response unsubscribes.
 //!
