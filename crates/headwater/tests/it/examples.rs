@@ -165,11 +165,12 @@ fn the_readme_shows_hello() {
 
 #[test]
 fn the_documentation_of_the_crate_shows_hello() {
-    let documentation: String = include_str!("../../src/lib.rs")
+    let documentation: Vec<&str> = include_str!("../../src/lib.rs")
         .lines()
         .filter_map(|line| line.strip_prefix("//!"))
-        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
         .collect();
+    let documentation = documentation.join("\n");
     let block = format!("```no_run\n{}```\n", hello_program());
     assert!(documentation.contains(&block), "copy examples/hello.rs into src/lib.rs:\n{block}");
 }
