@@ -184,7 +184,10 @@ async fn connect(
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        answer(service.call(request), send.clone())
+        // Over HTTP/2 the socket carries other streams too, and says nothing about one of them. The
+        // response does not know: its version is that of its builder.
+        let watched = (request.version() < Version::HTTP_2).then(|| send.clone());
+        answer(service.call(request), watched)
     });
     let http = http(settings);
     let connection = http.serve_connection(io, service);
@@ -196,14 +199,14 @@ async fn connect(
     connection.await
 }
 
-/// Awaits a response; over HTTP/1 the socket is the stream's alone, so it is watched for it.
+/// Awaits a response; if the socket is the stream's alone, it is watched for it.
 async fn answer<B>(
     response: impl Future<Output = Result<Response<B>, Infallible>>,
-    send: guard::Send,
+    watched: Option<guard::Send>,
 ) -> Result<Response<B>, Infallible> {
     let mut response = response.await?;
     let watch = response.extensions_mut().remove::<Watch>();
-    if response.version() < Version::HTTP_2 {
+    if let Some(send) = watched {
         send.begin(watch);
     }
     Ok(response)
