@@ -96,7 +96,7 @@ impl<'a> Session<'a> {
     pub(super) async fn run(mut self) -> Lost {
         self.subscribe_probe();
         let all = self.wanted.begin();
-        self.add_todo(all);
+        self.add_todo(&all);
         loop {
             self.ask();
             if let Err(lost) = self.turn().await {
@@ -122,7 +122,7 @@ impl<'a> Session<'a> {
             }
             () = self.wanted.changed() => {
                 let changes = self.wanted.take_changes();
-                self.add_todo(changes);
+                self.add_todo(&changes);
             }
             due = self.probe.due() => self.on_probe_due(due)?,
         }
@@ -139,7 +139,7 @@ impl<'a> Session<'a> {
         self.unconfirmed.push_back(Asked { channels: Vec::new(), confirmations_left: 1 });
     }
 
-    fn add_todo(&mut self, channels: Vec<Channel>) {
+    fn add_todo(&mut self, channels: &[Channel]) {
         let batches = channels.chunks(SUBSCRIBE_BATCH_MAX / NAMES_PER_CHANNEL).map(<[_]>::to_vec);
         self.todo.extend(batches);
     }
@@ -220,7 +220,7 @@ impl<'a> Session<'a> {
         // What is wanted may have changed on the way.
         let (is_wanted, _) = self.wanted.partition(vec![channel.clone()]);
         if is_wanted.is_empty() == subscribed {
-            self.add_todo(vec![channel]);
+            self.add_todo(&[channel]);
         }
     }
 
@@ -308,18 +308,18 @@ impl<'a> Session<'a> {
         // Messages still come after UNSUBSCRIBE was sent; nobody listens to them.
         let asked = self.asked.get_key_value(own_name.unwrap_or(name));
         let Some((channel, _)) = asked else { return };
-        if payload.len() > EVENT_DATA_BYTES_MAX + envelope::HEADERS_BYTES_MAX {
+        let headers_max = if own_name.is_some() { envelope::HEADERS_BYTES_MAX } else { 0 };
+        if payload.len() > EVENT_DATA_BYTES_MAX + headers_max {
             tracing::warn!(%channel, bytes = payload.len(), "dropped an event from Redis: at most {EVENT_DATA_BYTES_MAX} bytes of data are allowed");
             self.sink.count_refused();
             return;
         }
-        let decoded = match own_name {
-            Some(_) => envelope::decode(payload),
-            None => {
-                let data = String::from_utf8_lossy(payload);
-                let replaced = matches!(data, Cow::Owned(_));
-                Ok((Event::new(data), replaced))
-            }
+        let decoded = if own_name.is_some() {
+            envelope::decode(payload)
+        } else {
+            let data = String::from_utf8_lossy(payload);
+            let replaced = matches!(data, Cow::Owned(_));
+            Ok((Event::new(data), replaced))
         };
         match decoded {
             Ok((event, replaced)) => {
