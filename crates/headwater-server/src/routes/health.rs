@@ -8,7 +8,7 @@ use super::App;
 use super::problem::Problem;
 
 #[derive(Serialize)]
-pub(super) struct Status {
+pub(super) struct Ready {
     status: &'static str,
     broker: &'static str,
     /// How long the last probe took through Redis and back.
@@ -22,7 +22,7 @@ pub(super) async fn live() -> Json<serde_json::Value> {
 }
 
 /// Events are known to arrive: the embedded broker is there, or the last probe came back through Redis.
-pub(super) async fn ready(State(app): State<App>) -> Result<Json<Status>, Problem> {
+pub(super) async fn ready(State(app): State<App>) -> Result<Json<Ready>, Problem> {
     if app.hub.is_draining() {
         return Err(Problem::unavailable("the server is stopping"));
     }
@@ -33,7 +33,7 @@ pub(super) async fn ready(State(app): State<App>) -> Result<Json<Status>, Proble
         ));
     }
     let lag_ms = health.lag.map(|lag| lag.as_secs_f64() * 1000.0);
-    Ok(Json(Status { status: "ready", broker: app.broker_name(), lag_ms }))
+    Ok(Json(Ready { status: "ready", broker: app.broker_name(), lag_ms }))
 }
 
 impl App {

@@ -39,7 +39,7 @@ async fn publish(
     let query = PublishQuery::parse(&query.unwrap_or_default()).map_err(Problem::bad_request)?;
     let is_batch = is_ndjson(&request);
     let body = read_body(request.into_body(), app.settings.max_body_bytes).await?;
-    let batch = if is_batch { batch(query, &body)? } else { one_event(query, body)? };
+    let batch = if is_batch { batch(&query, &body)? } else { one_event(query, body)? };
     let is_single = !is_batch && batch.len() == 1;
     let mut published: Vec<Published> =
         app.hub.publish_all(batch).await?.into_iter().map(Published::from).collect();
@@ -58,7 +58,7 @@ fn one_event(query: PublishQuery, data: String) -> Result<Vec<(Channel, Event)>,
     Ok(channels.into_iter().map(|channel| (channel, event.clone())).collect())
 }
 
-fn batch(query: PublishQuery, body: &str) -> Result<Vec<(Channel, Event)>, Problem> {
+fn batch(query: &PublishQuery, body: &str) -> Result<Vec<(Channel, Event)>, Problem> {
     if query.is_about_one_event() {
         return Err(Problem::bad_request(
             "event, id and retry of a batch stand in its lines: leave them out of the query",
