@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::PATIENCE;
 
 /// An answer.
 #[derive(Debug)]
@@ -29,6 +32,22 @@ impl Answer {
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error} in {}", self.text()))
+    }
+
+    /// What a problem document (RFC 9457) says to do.
+    ///
+    /// # Panics
+    /// When it is none, or not one for this status.
+    #[track_caller]
+    pub fn problem(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{}", self.text());
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        let problem = self.json();
+        assert_eq!((&problem["type"], &problem["status"]), (&"about:blank".into(), &status.into()));
+        assert!(problem["title"].as_str().is_some_and(|title| !title.is_empty()), "{problem}");
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(!detail.is_empty(), "{problem}");
+        detail.to_owned()
     }
 
     /// A header.
@@ -66,12 +85,29 @@ pub async fn request(
         head += &format!("{name}: {value}\r\n");
     }
     head += "\r\n";
+    exchange(address, &[head.as_bytes(), body].concat()).await
+}
+
+/// Sends bytes as they are, and reads the answer until the server closes the connection.
+///
+/// # Panics
+/// When the server cannot be reached or its answer is no HTTP/1.1.
+pub async fn exchange(address: SocketAddr, request: &[u8]) -> Answer {
     let mut socket = TcpStream::connect(address).await.expect("the server listens");
-    let _ = socket.write_all(head.as_bytes()).await;
     // A server may answer and close before it has read a body that it refuses.
-    let _ = socket.write_all(body).await;
+    let _ = socket.write_all(request).await;
+    read_answer(&mut socket).await
+}
+
+/// Reads an answer until the server closes the connection.
+///
+/// # Panics
+/// When it is no HTTP/1.1, or nothing comes in time.
+pub async fn read_answer(socket: &mut TcpStream) -> Answer {
     let mut bytes = Vec::new();
-    let _ = socket.read_to_end(&mut bytes).await;
+    let read = timeout(PATIENCE, socket.read_to_end(&mut bytes)).await;
+    // What came before an error counts: a server that refuses a body resets the connection.
+    let _ = read.expect("an answer, and the end of the connection, in time");
     parse(&bytes)
 }
 

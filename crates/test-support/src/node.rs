@@ -51,7 +51,7 @@ impl Node {
         let mut address = None;
         wait_for("the node listens", || {
             let log = log.lock().expect("the log");
-            address = log.lines().find_map(listen_address);
+            address = log.lines().find_map(|line| address_in(line, "listen"));
             let exited = process.try_wait().expect("the process");
             assert!(exited.is_none() || address.is_some(), "the node ended: {exited:?}\n{log}");
             address.is_some()
@@ -63,6 +63,11 @@ impl Node {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it serves health and metrics, if it was given an address of its own for them.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.log().lines().find_map(|line| address_in(line, "admin"))
     }
 
     /// The id of the process.
@@ -129,6 +134,14 @@ impl Node {
         send_signal(self.process.id(), signal);
     }
 
+    /// Whether it has not ended.
+    ///
+    /// # Panics
+    /// When the system does not know.
+    pub fn is_running(&mut self) -> bool {
+        self.process.try_wait().expect("the process").is_none()
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
@@ -156,11 +169,11 @@ impl Drop for Node {
     }
 }
 
-fn listen_address(line: &str) -> Option<SocketAddr> {
+/// An address in the line that says where the node serves.
+fn address_in(line: &str, field: &str) -> Option<SocketAddr> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    let fields = &line["fields"];
-    if fields["message"] != "serving" {
+    if line["message"] != "serving" {
         return None;
     }
-    fields["listen"].as_str()?.parse().ok()
+    line[field].as_str()?.parse().ok()
 }
