@@ -52,22 +52,24 @@ pub fn parse(body: &str, fallback: &Channel) -> Result<Vec<(Channel, Event)>, St
 }
 
 fn parse_line(line: &str, fallback: &Channel) -> Result<(Channel, Event), String> {
-    let line: Line = serde_json::from_str(line).map_err(|error| {
-        // serde_json counts lines too, and would always say 1.
-        error.to_string().replace(" at line 1 column ", " at column ")
-    })?;
+    let line: Line = serde_json::from_str(line).map_err(|error| told(&error))?;
     let channel = match line.channel {
         Some(name) => Channel::new(name).map_err(|error| error.to_string())?,
         None => fallback.clone(),
     };
     let text = line.data.get();
     let data = if text.starts_with('"') {
-        serde_json::from_str(text).map_err(|error| error.to_string())?
+        serde_json::from_str(text).map_err(|error| told(&error))?
     } else {
         text.to_owned()
     };
     let retry = line.retry.map(|ms| Duration::from_millis(ms.into()));
     Ok((channel, build_event(data, line.event.as_deref(), line.id.as_deref(), retry)?))
+}
+
+/// The error without the line that `serde_json` counts, which would always be 1.
+fn told(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
 }
 
 #[cfg(test)]
@@ -115,7 +117,7 @@ mod tests {
             ("{\"data\":\"x\",\"event\":\"a\\u0000\"}", "U+0000"),
             ("{\"data\":\"x\",\"retry\":-1}", "-1"),
             ("{\"data\":\"x\",\"retry\":\"1\"}", "string"),
-            ("{\"data\":\"\\ud800\"}", "surrogate"),
+            ("{\"data\":\"\\ud800\"}", "hex escape"),
         ] {
             let error = parse(&format!("{good}{bad}\n{good}"), &fallback()).unwrap_err();
             assert!(error.contains("line 7 of the batch"), "{error}");
