@@ -127,5 +127,8 @@ pub use event::{Decoder, Event, EventId, EventName, Item, Message};
 pub use frame::Frame;
 pub use hub::{EndedStreams, Hub, HubBuilder, HubStats, Subscription};
 pub use last_event_id::LastEventId;
+/// The Redis client of [`RedisBroker::connection`], so that handlers use the same version.
+#[cfg(feature = "redis")]
+pub use redis;
 pub use response::{BoxError, ErrorResponse, EventSourceResponse, Heartbeat, StreamItem};
 pub use serve::{Serve, serve};

@@ -43,7 +43,7 @@ pub(crate) struct Publish {
     /// The event's name: browsers give the event to the listeners of this name
     #[arg(long, value_name = "NAME")]
     event: Option<EventName>,
-    /// The event's id, instead of one that the server gives
+    /// The event's id, which clients send back when they reconnect
     #[arg(long)]
     id: Option<EventId>,
     /// Ask clients to wait this long before they reconnect, for example 2s

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use headwater_test_support::{EventStream, Node, RedisServer, eventually};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
-const STREAMS: usize = 1_000;
-const CHANNELS_PER_STREAM: usize = 100;
+const STREAMS: u32 = 1_000;
+const CHANNELS_PER_STREAM: u32 = 100;
 
 async fn wait_until_confirmed(node: &Node, channels: f64) {
     eventually(&format!("{channels} channels are confirmed"), || async {
@@ -27,7 +27,7 @@ async fn a_hundred_thousand_channels_are_resubscribed_in_ten_seconds() {
         let query = channels.collect::<Vec<_>>().join("&");
         streams.push(EventStream::open(node.address(), &format!("/sse/stream?{query}")).await);
     }
-    let all = (STREAMS * CHANNELS_PER_STREAM) as f64;
+    let all = f64::from(STREAMS * CHANNELS_PER_STREAM);
     wait_until_confirmed(&node, all).await;
 
     let killed = Instant::now();
@@ -49,7 +49,7 @@ async fn a_hundred_thousand_channels_are_resubscribed_in_ten_seconds() {
     assert!(after_kill < Duration::from_secs(10) && after_restart < Duration::from_secs(10));
     let reconnects = node.metric("headwater_redis_reconnects_total").await;
     assert!(reconnects < 2.5, "Redis dropped the subscriber again: {reconnects} reconnects");
-    for (number, stream) in streams.iter_mut().enumerate().step_by(97) {
+    for (number, stream) in (0..).zip(&mut streams).step_by(97) {
         redis.publish(&format!("c{number}.{}", number % CHANNELS_PER_STREAM), b"here");
         assert_eq!(stream.next().await.expect("an event").data, "here");
     }

@@ -81,7 +81,7 @@ impl Event {
         Ok(self)
     }
 
-    /// Gives the event an id of your own. Events without one get their position as id.
+    /// Gives the event an id of your own.
     ///
     /// # Errors
     /// Those of [`EventId::new`].
@@ -179,7 +179,7 @@ impl EventName {
 /// Two more facts matter to streams from another origin, and are not checked here: browsers send a
 /// CORS preflight before the reconnect if the id has one of `: " ( ) < > ? @ [ ] { } \` or 128 bytes
 /// or more, and some clients fail on those characters. Letters, digits, `.`, `_`, `~` and `-`, at most
-/// 64 of them, are safe everywhere; so are the ids that Headwater gives.
+/// 64 of them, are safe everywhere.
 ///
 /// ```
 /// use headwater::EventId;

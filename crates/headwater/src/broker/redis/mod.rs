@@ -169,7 +169,9 @@ fn publish_error(error: RedisError) -> Error {
         ErrorKind::Refused => {
             "Redis refused the event: check user, password and permissions of the Redis URL"
         }
-        _ => "Redis did not take the event: it cannot be reached or is not ready, so publish again",
+        _ => {
+            "Redis did not answer in time or cannot be reached: publish again, though the event may have been taken"
+        }
     };
     Error::new(kind, message).with_source(error)
 }

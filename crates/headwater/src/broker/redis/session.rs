@@ -239,7 +239,10 @@ impl<'a> Session<'a> {
                 "Redis refuses the probe's channel {}: {message}",
                 self.probe.channel
             ),
-            1 => tracing::error!(channel = %channels[0], "Redis refuses to subscribe: {message}"),
+            1 => {
+                self.wanted.refuse(&channels[0]);
+                tracing::error!(channel = %channels[0], "Redis refuses to subscribe: {message}");
+            }
             count => {
                 self.todo.push_back(channels.split_off(count / 2));
                 self.todo.push_back(channels);

@@ -40,7 +40,9 @@ struct State {
 struct Listening {
     /// Whether Redis confirmed it in this session.
     confirmed: bool,
-    /// Those who wait for that.
+    /// Whether Redis refused it in this session, so that there is nothing to wait for.
+    refused: bool,
+    /// Those who wait to know.
     waiters: Vec<oneshot::Sender<()>>,
 }
 
@@ -85,6 +87,13 @@ impl Wanted {
         }
     }
 
+    /// Redis refused a channel: whoever waits for it goes on.
+    pub(super) fn refuse(&self, channel: &Channel) {
+        if let Some(listening) = self.state().channels.get_mut(channel) {
+            *listening = Listening { refused: true, ..Listening::default() };
+        }
+    }
+
     /// Something that resolves when a channel is confirmed, or is no longer waited for; `None` if there is
     /// nothing to wait for.
     pub(super) fn confirmation(&self, channel: &Channel) -> Option<oneshot::Receiver<()>> {
@@ -92,7 +101,10 @@ impl Wanted {
         if !state.in_session {
             return None;
         }
-        let listening = state.channels.get_mut(channel).filter(|listening| !listening.confirmed)?;
+        let listening = state.channels.get_mut(channel)?;
+        if listening.confirmed || listening.refused {
+            return None;
+        }
         let (waiter, confirmation) = oneshot::channel();
         // Those who gave up make room, so the list is bounded by those who wait.
         listening.waiters.retain(|waiter| !waiter.is_closed());
@@ -226,10 +238,10 @@ mod tests {
         wanted.insert(&b);
         wanted.remove(&b);
         assert_eq!(wanted.take_changes(), []);
-        assert_eq!(wanted.begin(), [a.clone()]);
+        assert_eq!(wanted.begin(), std::slice::from_ref(&a));
         wanted.insert(&b);
         wanted.insert(&b);
-        assert_eq!(wanted.take_changes(), [b.clone()]);
+        assert_eq!(wanted.take_changes(), std::slice::from_ref(&b));
         assert_eq!(wanted.partition(vec![a.clone(), b.clone()]), (vec![a.clone(), b], vec![]));
         wanted.remove(&a);
         assert_eq!(wanted.partition(vec![a.clone()]), (vec![], vec![a]));
@@ -256,6 +268,12 @@ mod tests {
         assert_eq!(wanted.health().channels_confirmed, 1);
         wanted.remove(&a);
         assert_eq!(wanted.health().channels_confirmed, 0);
+        wanted.insert(&a);
+        let mut confirmation = wanted.confirmation(&a).unwrap();
+        wanted.refuse(&a);
+        assert_eq!(confirmation.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert!(wanted.confirmation(&a).is_none(), "it is refused");
+        wanted.remove(&a);
         wanted.insert(&a);
         let mut confirmation = wanted.confirmation(&a).unwrap();
         wanted.end();
