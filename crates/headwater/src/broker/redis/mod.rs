@@ -159,12 +159,15 @@ fn add_publish(pipeline: &mut ::redis::Pipeline, channel: &Channel, event: &Even
     }
 }
 
+/// Whether Redis said no, on connecting or to any command of the pipeline.
+fn is_refused(error: &RedisError) -> bool {
+    let answers = error.clone().into_server_errors().unwrap_or_default();
+    matches!(error.kind(), RedisErrorKind::AuthenticationFailed)
+        || answers.iter().any(|(_, answer)| connect::is_refusal(answer.code()))
+}
+
 fn publish_error(error: RedisError) -> Error {
-    let kind = match error.kind() {
-        RedisErrorKind::AuthenticationFailed => ErrorKind::Refused,
-        _ if error.code().is_some_and(connect::is_refusal) => ErrorKind::Refused,
-        _ => ErrorKind::Unavailable,
-    };
+    let kind = if is_refused(&error) { ErrorKind::Refused } else { ErrorKind::Unavailable };
     let message = match kind {
         ErrorKind::Refused => {
             "Redis refused the event: check user, password and permissions of the Redis URL"
