@@ -113,6 +113,7 @@ mod frame;
 mod hub;
 mod last_event_id;
 mod response;
+mod retention;
 mod serve;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -131,4 +132,5 @@ pub use last_event_id::LastEventId;
 #[cfg(feature = "redis")]
 pub use redis;
 pub use response::{BoxError, ErrorResponse, EventSourceResponse, Heartbeat, StreamItem};
+pub use retention::{Retention, RetentionRules};
 pub use serve::{Serve, serve};

@@ -33,6 +33,34 @@ pub const QUEUE_BYTES_MAX: usize = 1 << 20;
 /// How much of what is waiting goes to the HTTP layer as one piece. 16 KiB is what hyper buffers anyway.
 pub const BATCH_BYTES_MAX: usize = 16 << 10;
 
+/// Most events of a channel's history, if no rule says otherwise: more than a page that comes back wants to see.
+pub const RETENTION_EVENTS_DEFAULT: usize = 1_000;
+
+/// Age of a channel's history, if no rule says otherwise: a reload, a restart or a short loss of the
+/// network is over by then.
+pub const RETENTION_AGE_DEFAULT: Duration = Duration::from_secs(10 * 60);
+
+/// Most bytes of a channel's history, if no rule says otherwise: one event of the largest size.
+pub const RETENTION_BYTES_DEFAULT: usize = EVENT_DATA_BYTES_MAX;
+
+/// Most events that a rule can keep of a channel. A history that is longer belongs into a database.
+pub const RETENTION_EVENTS_MAX: usize = 1_000_000;
+
+/// Shortest age that a rule can set. Shorter would be gone before a client could come back.
+pub const RETENTION_AGE_MIN: Duration = Duration::from_secs(1);
+
+/// Longest age that a rule can set, for the same reason as the most events.
+pub const RETENTION_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Fewest bytes that a rule can keep of a channel. Chosen arbitrarily; `off` keeps nothing.
+pub const RETENTION_BYTES_MIN: usize = 1 << 10;
+
+/// Most bytes that a rule can keep of a channel. 1 GiB is what a small node has in memory.
+pub const RETENTION_BYTES_MAX: usize = 1 << 30;
+
+/// Most retention rules. They are tried one after another at every publish.
+pub const RETENTION_RULES_MAX: usize = 100;
+
 /// How long a channel stays subscribed in the broker after its last listener left. Longer than a page
 /// load, a reconnect or a node's restart takes.
 pub const LINGER_DEFAULT: Duration = Duration::from_secs(60);
