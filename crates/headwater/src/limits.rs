@@ -61,6 +61,10 @@ pub const RETENTION_BYTES_MAX: usize = 1 << 30;
 /// Most retention rules. They are tried one after another at every publish.
 pub const RETENTION_RULES_MAX: usize = 100;
 
+/// Store: bytes after which a segment of the log takes no more; one batch alone may be larger. Whole
+/// segments are deleted, so this is what may stay on disk beyond what is kept.
+pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
 /// How long a channel stays subscribed in the broker after its last listener left. Longer than a page
 /// load, a reconnect or a node's restart takes.
 pub const LINGER_DEFAULT: Duration = Duration::from_secs(60);
