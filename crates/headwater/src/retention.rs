@@ -191,10 +191,10 @@ fn parse_parts(parts: &[&str]) -> Result<Retention, String> {
 impl Pattern {
     fn parse(text: &str) -> Result<Self, String> {
         let Some(beginning) = text.strip_suffix('*') else {
-            return match text.contains('*') {
-                true => Err(STAR.to_owned()),
-                false => Channel::new(text).map(Self::Exact).map_err(|why| of(text, &why)),
-            };
+            if text.contains('*') {
+                return Err(STAR.to_owned());
+            }
+            return Channel::new(text).map(Self::Exact).map_err(|why| of(text, &why));
         };
         if beginning.contains('*') {
             return Err(STAR.to_owned());

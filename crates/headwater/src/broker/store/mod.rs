@@ -47,8 +47,8 @@ const LOCK_FILE_NAME: &str = "lock";
 /// A log in a directory that this process alone has open.
 pub(crate) struct Store {
     directory: PathBuf,
-    /// Locked; dropping it unlocks.
-    _lock: File,
+    /// Locked as long as it is open.
+    lock: File,
     epoch: u64,
     last_offset: u64,
     /// Segments that take no more, oldest first.
@@ -116,7 +116,7 @@ impl Store {
         let marker = Marker::read(directory)?;
         let mut store = Self {
             directory: directory.to_owned(),
-            _lock: lock,
+            lock,
             epoch: 0,
             last_offset: 0,
             closed: VecDeque::new(),
@@ -126,7 +126,7 @@ impl Store {
             buffer: Vec::new(),
             bytes_max: SEGMENT_BYTES_MAX,
         };
-        let first_offset = store.read_segments(marker, each)?;
+        let first_offset = store.read_segments(marker.as_ref(), each)?;
         let forgotten_to = first_offset.map_or(store.last_offset, |first| first.saturating_sub(1));
         let (epoch, last_offset) = (store.epoch, store.last_offset);
         Ok((store, Recovered { epoch, last_offset, forgotten_to, records: Vec::new() }))
@@ -198,7 +198,7 @@ impl Store {
     /// that can be in the log.
     fn read_segments(
         &mut self,
-        marker: Option<Marker>,
+        marker: Option<&Marker>,
         each: &mut dyn FnMut(Record),
     ) -> Result<Option<u64>, Error> {
         let segments = segment::list(&self.directory)?;
@@ -215,11 +215,11 @@ impl Store {
             self.last_offset = outcome.last_offset;
             self.closed.push_back(Closed { path: path.clone(), last_offset: outcome.last_offset });
         }
-        let marked_offset = marker.as_ref().map_or(0, |marker| marker.last_offset);
+        let marked_offset = marker.map_or(0, |marker| marker.last_offset);
         let ends_too_early = !segments.is_empty() && self.last_offset < marked_offset;
         may_lack_records |= ends_too_early;
         self.last_offset = self.last_offset.max(marked_offset);
-        self.epoch = epoch(marker.as_ref(), &segments, may_lack_records, &self.directory);
+        self.epoch = epoch(marker, &segments, may_lack_records, &self.directory);
         // Before anything is cut: a process killed in between must find the new epoch.
         self.write_marker(State::Open { boot: marker::boot() })?;
         for (path, good_bytes, cut_bytes) in cuts {
@@ -279,6 +279,8 @@ impl Drop for Store {
         if let Err(error) = closed {
             tracing::warn!(%error, "the store could not be closed, and is as after a killed process");
         }
+        // Closing the file does it too, but not while a child process that is being started has it.
+        let _ = self.lock.unlock();
     }
 }
 

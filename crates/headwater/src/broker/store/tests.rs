@@ -36,7 +36,7 @@ fn offsets(records: &[Record]) -> Vec<u64> {
 fn kill(store: Store) {
     let mut store = std::mem::ManuallyDrop::new(store);
     store.active = None;
-    store._lock.unlock().unwrap();
+    store.lock.unlock().unwrap();
 }
 
 fn error(directory: &Path) -> Error {
