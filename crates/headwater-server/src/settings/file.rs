@@ -57,7 +57,7 @@ fn parse(path: &str, text: &str) -> Result<Vec<(&'static str, String, Place)>, S
                 let why = format!("it is a list: write {name} = [\"{example}\"]");
                 return Err(refuse(value.span(), &why));
             };
-            for item in items.iter() {
+            for item in items {
                 let DeValue::String(text) = item.get_ref() else {
                     return Err(refuse(item.span(), "a list of strings has something else in it"));
                 };

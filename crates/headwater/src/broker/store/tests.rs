@@ -393,18 +393,18 @@ fn appends_until_the_disk_is_full() {
 #[test]
 fn a_torn_end_that_could_not_be_cut_at_once_is_cut_by_the_next_append() {
     let directory = TempDir::new().unwrap();
-    let (mut store, _) = Store::open(directory.path()).unwrap();
+    let (mut store, Recovered { epoch, .. }) = Store::open(directory.path()).unwrap();
     for offset in 1..=4 {
         store.append(&records(offset..=offset)).unwrap();
         let active = store.active.as_mut().unwrap();
-        active.file.write_all(b"half a record").unwrap();
+        active.file.write_all(b"half").unwrap();
         active.is_torn = true;
         // Every second time the next append begins a segment.
         store.bytes_max = if offset % 2 == 0 { 1 } else { 1 << 20 };
     }
     kill(store);
     let (_store, recovered) = Store::open(directory.path()).unwrap();
-    assert_eq!(recovered.records, records(1..=4));
+    assert_eq!((recovered.epoch, recovered.records), (epoch, records(1..=4)));
     assert_eq!(names(directory.path()).len(), 2);
 }
 
