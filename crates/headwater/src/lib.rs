@@ -110,8 +110,11 @@ mod closed;
 mod error;
 mod event;
 mod frame;
+mod gap;
 mod hub;
 mod last_event_id;
+mod position;
+mod publish;
 mod response;
 mod retention;
 mod serve;
@@ -120,14 +123,20 @@ pub mod testing;
 
 #[cfg(feature = "redis")]
 pub use broker::RedisBroker;
-pub use broker::{Broker, BrokerFuture, Health, MemoryBroker, Receipt, Sink};
+pub use broker::{
+    Baseline, Broker, BrokerFuture, Health, History, LogEvent, MemoryBroker, ReadRange, Receipt,
+    Sink,
+};
 pub use channel::Channel;
 pub use closed::Closed;
 pub use error::{Error, ErrorKind};
 pub use event::{Decoder, Event, EventId, EventName, Item, Message};
 pub use frame::Frame;
-pub use hub::{EndedStreams, Hub, HubBuilder, HubStats, Subscription};
+pub use gap::{GAP_EVENT, Gap, GapReason};
+pub use hub::{EndedStreams, Gaps, Hub, HubBuilder, HubStats, Rewind, Subscription};
 pub use last_event_id::LastEventId;
+pub use position::{Epoch, Position};
+pub use publish::{IdempotencyKey, Publish};
 /// The Redis client of [`RedisBroker::connection`], so that handlers use the same version.
 #[cfg(feature = "redis")]
 pub use redis;

@@ -33,6 +33,40 @@ pub const QUEUE_BYTES_MAX: usize = 1 << 20;
 /// How much of what is waiting goes to the HTTP layer as one piece. 16 KiB is what hyper buffers anyway.
 pub const BATCH_BYTES_MAX: usize = 16 << 10;
 
+/// Longest idempotency key, in bytes: a UUID has 36.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// How long an idempotency key is remembered. A publisher that has not repeated itself by then has given up.
+pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(600);
+
+/// Most recent frames of a channel that a node keeps for streams that come back. A little more than the
+/// history kept by default, so that one read of it fits.
+pub const RING_FRAMES_MAX: usize = 1024;
+
+/// Most bytes of a channel's recent frames.
+pub const RING_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of all channels' recent frames. Beyond it, the channel that gets a frame gives up its oldest.
+pub const RING_TOTAL_BYTES_MAX: usize = 64 << 20;
+
+/// How long a recent frame is kept. Whoever was away longer gets the history from the broker.
+pub const RING_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// Most frames that a resuming stream takes at a time, for each of its channels.
+pub const REPLAY_FRAMES_MAX: usize = 128;
+
+/// Most bytes of history in one answer of the broker; one event alone may be larger. A stream that
+/// resumes slowly holds at most this per channel.
+pub const REPLAY_BYTES_MAX: usize = 256 << 10;
+
+/// How long a resuming stream waits before it asks a broker again that failed to answer.
+pub const REPLAY_RETRY: Duration = Duration::from_millis(500);
+
+/// Most events to rewind by count, and the longest time to rewind by.
+pub const REWIND_EVENTS_MAX: usize = 1_000_000;
+/// See [`REWIND_EVENTS_MAX`].
+pub const REWIND_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Most events of a channel's history, if no rule says otherwise: more than a page that comes back wants to see.
 pub const RETENTION_EVENTS_DEFAULT: usize = 1_000;
 

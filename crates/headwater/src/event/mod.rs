@@ -131,7 +131,7 @@ impl Event {
     /// ```
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        encode::encode(self, &mut out);
+        encode::encode(self, None, &mut out);
         out
     }
 }
