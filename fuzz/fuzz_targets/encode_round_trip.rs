@@ -11,11 +11,27 @@ use libfuzzer_sys::fuzz_target;
 
 /// An event as somebody asks for it; name and id may be refused.
 #[derive(Debug, Arbitrary)]
-struct Given {
-    data: String,
-    name: String,
-    id: String,
+struct Given<'a> {
+    data: Vec<Piece<'a>>,
+    name: Vec<Piece<'a>>,
+    id: Vec<Piece<'a>>,
     retry: Option<Duration>,
+}
+
+/// Part of a text. What could break the format is far more frequent than it is in arbitrary text.
+#[derive(Debug, Clone, Copy, Arbitrary)]
+enum Piece<'a> {
+    Cr,
+    Lf,
+    CrLf,
+    Field,
+    Colon,
+    Space,
+    Nul,
+    NextLine,
+    LineSeparator,
+    Bom,
+    Text(&'a str),
 }
 
 fuzz_target!(|given: Vec<Given>| {
@@ -47,21 +63,39 @@ fuzz_target!(|given: Vec<Given>| {
 
 /// The event, without the parts that are refused; and only what must be is refused.
 fn event(given: Given) -> Event {
+    let [data, name, id] = [given.data, given.name, given.id].map(text);
     let fits = |text: &str| (1..=255).contains(&text.len());
-    let name = EventName::new(&given.name);
-    assert_eq!(name.is_ok(), fits(&given.name) && !given.name.contains(char::is_control));
-    let id = EventId::new(&given.id);
-    assert_eq!(id.is_ok(), fits(&given.id) && given.id.bytes().all(|byte| byte.is_ascii_graphic()));
+    let checked_name = EventName::new(&name);
+    assert_eq!(checked_name.is_ok(), fits(&name) && !name.contains(char::is_control));
+    let checked_id = EventId::new(&id);
+    assert_eq!(checked_id.is_ok(), fits(&id) && id.bytes().all(|byte| byte.is_ascii_graphic()));
 
-    let mut event = Event::new(given.data);
-    if name.is_ok() {
-        event = event.with_name(given.name).unwrap();
+    let mut event = Event::new(data);
+    if checked_name.is_ok() {
+        event = event.with_name(name).unwrap();
     }
-    if id.is_ok() {
-        event = event.with_id(given.id).unwrap();
+    if checked_id.is_ok() {
+        event = event.with_id(id).unwrap();
     }
     if let Some(retry) = given.retry {
         event = event.with_retry(retry);
     }
     event
+}
+
+fn text(pieces: Vec<Piece>) -> String {
+    let text = |piece| match piece {
+        Piece::Cr => "\r",
+        Piece::Lf => "\n",
+        Piece::CrLf => "\r\n",
+        Piece::Field => "data: ",
+        Piece::Colon => ":",
+        Piece::Space => " ",
+        Piece::Nul => "\0",
+        Piece::NextLine => "\u{85}",
+        Piece::LineSeparator => "\u{2028}",
+        Piece::Bom => "\u{FEFF}",
+        Piece::Text(text) => text,
+    };
+    pieces.into_iter().map(text).collect()
 }

@@ -16,6 +16,8 @@ const SCHEMES: [&str; 4] = ["redis", "rediss", "unix", "redis+unix"];
 
 const FORM: &str = "redis://USER:PASSWORD@HOST:PORT/DB, or unix:///path/to/redis.sock";
 
+const FRAGMENT: &str = "what stands behind its `#` is not supported: leave it out";
+
 impl RedisUrl {
     /// The whole URL, with the password. For connecting only, never for a message.
     pub fn expose(&self) -> &str {
@@ -46,7 +48,11 @@ impl FromStr for RedisUrl {
             );
         }
         let client = redis::Client::open(text).map_err(|error| describe(&error))?;
-        let shown = format!("{scheme}://{}", client.get_connection_info().addr());
+        let address = client.get_connection_info().addr();
+        if matches!(address, redis::ConnectionAddr::TcpTls { insecure: true, .. }) {
+            return Err(FRAGMENT.to_owned());
+        }
+        let shown = format!("{scheme}://{address}");
         Ok(Self { url: text.to_owned(), shown })
     }
 }
@@ -71,7 +77,7 @@ fn describe(error: &redis::RedisError) -> String {
             .to_owned();
     }
     if text.contains("fragment") || text.contains("insecure") {
-        return "what stands behind its `#` is not supported: leave it out".to_owned();
+        return FRAGMENT.to_owned();
     }
     format!(
         "it is not complete: write {FORM}, with special characters of the password percent-encoded"
@@ -128,6 +134,7 @@ mod tests {
         check("redis://:s3cret@host/zero", Err("database is not a number"));
         check("redis://0.0.0.0", Err("127.0.0.1 if it runs on this machine"));
         check("rediss://host/#fast", Err("behind its `#`"));
+        check("rediss://:s3cret@host/#insecure", Err("behind its `#`"));
         check("unix://", Err("not complete"));
     }
 

@@ -44,7 +44,7 @@ async fn assert_ends_well(mut stream: EventStream, events: &[&str]) {
     };
     assert_eq!(end, End::Clean);
     assert!(data == events, "{} events came, not the {} expected", data.len(), events.len());
-    let Some(Item::Retry(retry)) = last else { panic!("{last:?} came last") };
+    let Some(Item::Retry(retry)) = last else { panic!("no retry came last") };
     // Two seconds by default, and up to half as long again.
     assert!((2000..=3000).contains(&retry.as_millis()), "{retry:?}");
 }

@@ -218,7 +218,7 @@ impl RedisBroker {
                 self.wanted.set_durability(Durability::On(mode));
                 Ok(Some(mode))
             }
-            Err(error) if error.code() == Some("NOPERM") => Ok(None),
+            Err(error) if is_refused(&error) => Ok(None),
             Err(error) => Err(publish_error(error)),
         }
     }
@@ -265,16 +265,19 @@ fn add_publish(pipeline: &mut Pipeline, channel: &Channel, event: &Event) {
     }
 }
 
+/// Whether Redis said no, on connecting or to any command of the pipeline.
+fn is_refused(error: &RedisError) -> bool {
+    let answers = error.clone().into_server_errors().unwrap_or_default();
+    matches!(error.kind(), RedisErrorKind::AuthenticationFailed)
+        || answers.iter().any(|(_, answer)| connect::is_refusal(answer.code()))
+}
+
 fn publish_error(error: RedisError) -> Error {
     if function::is_ended(&error) {
         let message = "the channel was ended by its publisher: publish to another channel";
         return Error::new(ErrorKind::Finished, message).with_source(error);
     }
-    let kind = match error.kind() {
-        RedisErrorKind::AuthenticationFailed => ErrorKind::Refused,
-        _ if error.code().is_some_and(connect::is_refusal) => ErrorKind::Refused,
-        _ => ErrorKind::Unavailable,
-    };
+    let kind = if is_refused(&error) { ErrorKind::Refused } else { ErrorKind::Unavailable };
     let message = match kind {
         ErrorKind::Refused => {
             "Redis refused it: check user, password and permissions of the Redis URL"

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::connect::Address;
 use super::session::Session;
-use super::{Durability, function};
+use super::{Durability, function, is_refused};
 use crate::broker::{Health, Sink};
 use crate::channel::Channel;
 use crate::error::ErrorKind;
@@ -228,7 +228,7 @@ impl Subscriber {
         };
         match installed {
             Ok(mode) => self.wanted.set_durability(Durability::On(mode)),
-            Err(error) if error.code() == Some("NOPERM") => {
+            Err(error) if is_refused(&error) => {
                 tracing::warn!(
                     "events are not kept: the Redis user may not use the keys headwater:{{0}}:*, so streams resume on the same node only ({error})"
                 );

@@ -27,7 +27,7 @@ use super::envelope::Place;
 use super::log::LogState;
 use super::probe::{Due, Probe};
 use super::subscriber::{Known, Subscriber};
-use super::{Durability, log};
+use super::{Durability, is_refused, log};
 use crate::channel::Channel;
 use crate::error::Error;
 use crate::event::Event;
@@ -272,8 +272,7 @@ impl<'a> Session<'a> {
     }
 
     fn on_sync_failed(&mut self, channels: Vec<Channel>, error: &RedisError) {
-        let refused =
-            error.code() == Some("NOPERM") || self.node.wanted.durability() == Durability::Off;
+        let refused = is_refused(error) || self.node.wanted.durability() == Durability::Off;
         if !refused {
             tracing::debug!("cannot find out where the log is, asking again: {error}");
             self.probe.retry_soon();
