@@ -51,6 +51,7 @@ impl From<Error> for Problem {
         match error.kind() {
             ErrorKind::Invalid => Self::bad_request(detail),
             ErrorKind::TooLarge => Self::too_large(detail),
+            ErrorKind::Finished => Self::new(StatusCode::CONFLICT, detail),
             kind => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(?kind, cause, "{detail}");
