@@ -172,7 +172,7 @@ fn parse_end(value: &str) -> Result<bool, String> {
 }
 
 /// A number of events, a time, or everything.
-fn parse_rewind(value: &str) -> Result<Rewind, String> {
+pub(crate) fn parse_rewind(value: &str) -> Result<Rewind, String> {
     let wrong = || {
         format!(
             "rewind={value:?} is no number of events, no time and not \"all\": write rewind=10, rewind=2m (ms, s, m, h, d) or rewind=all"

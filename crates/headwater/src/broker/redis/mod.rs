@@ -68,7 +68,8 @@ const PIPELINE_BUFFER: usize = 1024;
 pub struct RedisBroker {
     address: Address,
     commands: ConnectionManager,
-    rules: RetentionRules,
+    /// `None` leaves the rules that stand in Redis.
+    rules: Option<RetentionRules>,
     wanted: Arc<Wanted>,
     runtime: Handle,
     task: Option<AbortHandle>,
@@ -107,15 +108,16 @@ impl RedisBroker {
             .map_err(|error| {
                 Error::invalid("the Redis URL cannot be used: see the cause").with_source(error)
             })?;
-        let rules = RetentionRules::default();
+        let rules = None;
         Ok(Self { address, commands, rules, wanted: Arc::default(), runtime, task: None })
     }
 
-    /// Keeps what the rules say instead of the default. Nodes on one Redis should have the same rules;
-    /// those of the node that connected last hold for programs that call the Redis function.
+    /// Keeps what the rules say, and writes them to Redis for all who publish there. Without this call the
+    /// rules that stand in Redis count, or the default. Nodes on one Redis should have the same rules:
+    /// those of the node that connected last hold.
     #[must_use]
     pub fn with_retention(mut self, rules: RetentionRules) -> Self {
-        self.rules = rules;
+        self.rules = Some(rules);
         self
     }
 
@@ -132,7 +134,7 @@ impl Broker for RedisBroker {
             address: self.address.clone(),
             commands: self.commands.clone(),
             wanted: Arc::clone(&self.wanted),
-            rules: self.rules.to_redis_text(),
+            rules: self.rules.as_ref().map(RetentionRules::to_redis_text),
             sink,
         };
         self.task = Some(self.runtime.spawn(subscriber.run()).abort_handle());
@@ -231,7 +233,9 @@ impl RedisBroker {
     ) -> Result<Vec<Value>, RedisError> {
         let mut pipeline = ::redis::pipe();
         for Publish { channel, event, end, key } in batch {
-            let is_kept = self.rules.for_channel(channel).is_some() || *end || key.is_some();
+            // Of rules that only Redis knows, the function finds out.
+            let is_off = self.rules.as_ref().is_some_and(|it| it.for_channel(channel).is_none());
+            let is_kept = !is_off || *end || key.is_some();
             match mode.filter(|_| is_kept) {
                 Some(mode) => {
                     let key = key.as_ref().map(IdempotencyKey::as_str);
@@ -269,7 +273,11 @@ fn add_publish(pipeline: &mut Pipeline, channel: &Channel, event: &Event) {
 fn is_refused(error: &RedisError) -> bool {
     let answers = error.clone().into_server_errors().unwrap_or_default();
     matches!(error.kind(), RedisErrorKind::AuthenticationFailed)
-        || answers.iter().any(|(_, answer)| connect::is_refusal(answer.code()))
+        || answers.iter().any(|(_, answer)| {
+            // Redis says it this way when the permission is missing inside of a function or script.
+            let details = answer.details().unwrap_or_default();
+            connect::is_refusal(answer.code()) || details.contains("user executing the script")
+        })
 }
 
 fn publish_error(error: RedisError) -> Error {

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ::redis::RedisResult;
 use ::redis::aio::ConnectionManager;
 use tokio::sync::{Notify, oneshot};
 
@@ -184,8 +185,8 @@ pub(super) struct Subscriber {
     pub(super) address: Address,
     pub(super) commands: ConnectionManager,
     pub(super) wanted: Arc<Wanted>,
-    /// The retention rules as the function reads them.
-    pub(super) rules: String,
+    /// The retention rules as the function reads them; `None` leaves those that are there.
+    pub(super) rules: Option<String>,
     pub(super) sink: Sink,
 }
 
@@ -223,7 +224,7 @@ impl Subscriber {
     async fn install(&self) {
         let mut commands = self.commands.clone();
         let installed = match function::install(&mut commands).await {
-            Ok(mode) => function::write_rules(&mut commands, &self.rules).await.map(|()| mode),
+            Ok(mode) => self.write_rules(&mut commands).await.map(|()| mode),
             Err(error) => Err(error),
         };
         match installed {
@@ -235,6 +236,13 @@ impl Subscriber {
                 self.wanted.set_durability(Durability::Off);
             }
             Err(error) => tracing::debug!("the Redis function could not be installed: {error}"),
+        }
+    }
+
+    async fn write_rules(&self, commands: &mut ConnectionManager) -> RedisResult<()> {
+        match &self.rules {
+            Some(rules) => function::write_rules(commands, rules).await,
+            None => Ok(()),
         }
     }
 }
