@@ -216,8 +216,8 @@ impl fmt::Debug for EventSourceResponse {
 
 /// An [`Error`](crate::Error) as an HTTP response, so that handlers can use `?`: a problem document (RFC 9457).
 ///
-/// `400` for what the client got wrong, `413` for what is too large, `503` otherwise. The cause is
-/// logged, not told.
+/// `400` for what the client got wrong, `409` for a channel that was ended, `413` for what is too large,
+/// `503` otherwise. The cause is logged, not told.
 #[derive(Debug)]
 pub struct ErrorResponse(pub crate::Error);
 
