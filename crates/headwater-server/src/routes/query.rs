@@ -9,6 +9,9 @@ use percent_encoding::percent_decode_str;
 
 use crate::limits::PUBLISH_CHANNELS_MAX;
 
+/// The id of the last event that a client got, in the query.
+const LAST_EVENT_ID: &str = "last_event_id";
+
 /// The channel of those who name none.
 const DEFAULT_CHANNEL: &str = "default";
 
@@ -56,7 +59,9 @@ impl StreamQuery {
                 (name, value) if name == "rewind" => {
                     set_once(&mut rewind, "rewind", parse_rewind(&value)?)?;
                 }
-                (name, _) => check_unknown(&name, &["channel", "as", "last_event_id", "rewind"])?,
+                // `LastEventId` reads it.
+                (name, _) if name == LAST_EVENT_ID => {}
+                (name, _) => check_unknown(&name, &["channel", "as", LAST_EVENT_ID, "rewind"])?,
             }
         }
         if channels.len() > channels_max {
@@ -238,7 +243,10 @@ fn check_unknown(name: &str, known: &[&str]) -> Result<(), String> {
 fn pairs(query: &str) -> impl Iterator<Item = Result<(String, String), String>> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        Ok((decode(name)?, decode(value)?))
+        let name = decode(name)?;
+        // Whatever it is that a client got last, it is no reason to turn the client away.
+        let value = if name == LAST_EVENT_ID { String::new() } else { decode(value)? };
+        Ok((name, value))
     })
 }
 
@@ -280,6 +288,8 @@ mod tests {
         check("channel", Err("empty"));
         check("channel=a%0Ab", Err("U+000A"));
         check("channel=%FF", Err("not UTF-8"));
+        check("channel=a&last_event_id=7", Ok(&["a"]));
+        check("last_event=7", Err("did you mean \"last_event_id\""));
         check("chanel=a", Err("did you mean \"channel\""));
         check("channels=a", Err("did you mean \"channel\""));
         check("as=name", Err("only as=channel"));

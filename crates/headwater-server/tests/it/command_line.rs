@@ -6,6 +6,7 @@ use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use headwater_test_support::RedisServer;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -446,39 +447,14 @@ async fn subscribe_ends_with_130_on_ctrl_c() {
 
 #[tokio::test]
 async fn publish_and_subscribe_go_straight_to_redis() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let socket = directory.path().join("redis.sock");
-    let mut redis = Command::new("redis-server")
-        .args(["--port", "0", "--save", "", "--daemonize", "no", "--unixsocket"])
-        .arg(&socket)
-        .arg("--dir")
-        .arg(directory.path())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("redis-server is needed for this test: install the package redis-server");
-    let mut lines = BufReader::new(redis.stdout.take().expect("a pipe")).lines();
-    let ready = timeout(DEADLINE, async {
-        while let Some(line) = lines.next_line().await.expect("it is read") {
-            if line.contains("ready to accept connections") {
-                return;
-            }
-        }
-        panic!("redis-server ended");
-    });
-    ready.await.expect("redis-server starts in time");
-
-    let url = format!("unix://{}", socket.display());
+    let redis = RedisServer::start();
+    let url = redis.url();
     let with = async |arguments: &[&str]| {
         let (code, output, error) = run(&[arguments, &["--redis", &url]].concat()).await;
         assert_eq!(code, 0, "{arguments:?}: {error}");
         output
     };
-    let rules =
-        ["-s", socket.to_str().expect("UTF-8"), "SET", "headwater:{0}:rules", "* 7 9000 9000"];
-    let set = Command::new("redis-cli").args(rules).output().await;
-    assert!(set.expect("redis-cli is there").status.success());
-
+    redis.run::<()>(&["SET", "headwater:{0}:rules", "* 7 9000 9000"]);
     let arguments = ["subscribe", "news", "other", "--json", "--redis", &url];
     let mut subscriber = headwater(&arguments).spawn().expect("it runs");
     wait_for_notice(&mut subscriber, "connected to").await;
@@ -502,9 +478,8 @@ async fn publish_and_subscribe_go_straight_to_redis() {
     assert_eq!(with(&["subscribe", "news", "other"]).await, "", "both are finished");
     let gap = with(&["subscribe", "news", "--last-event-id", "unknown"]).await;
     assert_eq!(gap, "news: GAP: events are missing: the last event id is not known\n");
-    let rules = Command::new("redis-cli").args([&rules[..2], &["GET", rules[3]]].concat()).output();
-    let rules = String::from_utf8(rules.await.expect("it runs").stdout).expect("text");
-    assert_eq!(rules, "* 7 9000 9000\n", "the command line leaves the nodes' rules alone");
+    let rules: String = redis.run(&["GET", "headwater:{0}:rules"]);
+    assert_eq!(rules, "* 7 9000 9000", "the command line leaves the nodes' rules alone");
 }
 
 #[tokio::test]
