@@ -26,7 +26,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a slow client does something else after each read.
-const SLOW_PAUSE_MS: std::ops::Range<u64> = 0..20;
+const SLOW_PAUSE_MS: std::ops::Range<u64> = 0..60;
 
 /// The longest that a stream may be silent, with a heartbeat every second, before the client takes it
 /// for dead.

@@ -24,6 +24,8 @@ const READ_BYTES: usize = 64 << 10;
 
 /// What a slow client reads at a time, and its buffer in the kernel.
 const SLOW_READ_BYTES: usize = 2 << 10;
+/// See [`SLOW_READ_BYTES`]. With less, TCP itself is too slow on the loopback, whose packets are large.
+const SLOW_BUFFER_BYTES: u32 = 32 << 10;
 
 /// What a client asks for.
 pub struct Ask<'a> {
@@ -153,7 +155,7 @@ async fn open_http1(ask: &Ask<'_>) -> Result<Connection, NoStream> {
     let mut bytes_max = READ_BYTES;
     if ask.pace == Pace::Slow {
         bytes_max = SLOW_READ_BYTES;
-        socket.set_recv_buffer_size(2 << 10).map_err(unreachable)?;
+        socket.set_recv_buffer_size(SLOW_BUFFER_BYTES).map_err(unreachable)?;
     }
     let mut socket = socket.connect(ask.address).await.map_err(unreachable)?;
     let mut head = format!("GET {} HTTP/1.1\r\nhost: soak\r\n", ask.path);

@@ -84,7 +84,7 @@ fn violation(violation: &Violation, channels: &[Channel]) -> String {
     match violation {
         Violation::Missing { channel, numbers } => {
             let mut text = format!(
-                "LOST {} event(s) of {}, without a gap announced in their place: ",
+                "LOST {} event(s) of {}, though none may be missing, or without a gap in their place:",
                 numbers.len(),
                 name(channel)
             );

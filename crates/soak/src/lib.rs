@@ -8,6 +8,7 @@
 //!   world       Redis, nodes                     faults     what breaks them, and when
 //!   publisher   numbers and sends events         ledger     what was sent, and what was acknowledged
 //!   client      listens, drops, comes back       log        what it got
+//! storm     the one scenario with nothing random in it: everybody comes back at once
 //! check     ledger + logs + rules -> counterexamples; no IO, so tests drive it with made-up logs
 //! ```
 
@@ -25,6 +26,7 @@ pub mod redis_calls;
 pub mod requests;
 pub mod round;
 pub mod scenario;
+pub mod storm;
 pub mod tally;
 pub mod world;
 

@@ -6,8 +6,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use headwater_soak::scenario::ALL;
-use headwater_soak::{Options, Scenario, run};
+use headwater_soak::scenario::{ALL, ON_DEMAND};
+use headwater_soak::{Options, Scenario, run, storm};
+
+/// The scenario that runs only when it is asked for, and its streams: the server's own limit of
+/// connections, less a few for its health.
+const STORM: &str = "storm";
+const STREAMS: usize = 9_990;
 
 /// Exit codes: what was found, and what could not be done.
 const FOUND: u8 = 1;
@@ -46,13 +51,15 @@ struct Arguments {
 #[tokio::main(flavor = "multi_thread", worker_threads = 4)]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let scenarios: Vec<Scenario> = match &arguments.scenario {
+    let scenarios: Vec<Scenario> = match arguments.scenario.as_deref() {
         None => ALL.to_vec(),
+        Some(STORM) => vec![Scenario { name: STORM, durable_channels: 10, ..ALL[0] }],
         Some(name) => Scenario::find(name).into_iter().copied().collect(),
     };
     if scenarios.is_empty() {
-        let names: Vec<&str> = ALL.iter().map(|scenario| scenario.name).collect();
-        eprintln!("there is no such scenario; there are {}", names.join(", "));
+        let names = ALL.iter().chain(ON_DEMAND).map(|scenario| scenario.name).chain([STORM]);
+        let names = names.collect::<Vec<_>>().join(", ");
+        eprintln!("there is no such scenario; there are {names}");
         return ExitCode::from(BROKEN);
     }
     // What is dropped then ends all processes.
@@ -106,7 +113,10 @@ async fn run_round(options: &Options, scenario: &Scenario, seed: u64) -> u8 {
     let name = scenario.name;
     println!("\n== {name}, seed {seed}, {:?}", scenario.duration);
     let begin = Instant::now();
-    let verdict = run(options, scenario, seed).await;
+    let verdict = match name {
+        STORM => storm::run(options, scenario, STREAMS).await,
+        _ => run(options, scenario, seed).await,
+    };
     let took = begin.elapsed().as_secs_f64();
     match verdict {
         Ok(verdict) if verdict.counterexamples.is_empty() => {

@@ -43,6 +43,8 @@ pub struct Publishing {
     pub repeats: bool,
     /// Whether some events have ids of their own.
     pub own_ids: bool,
+    /// Whether a publish may fail, because something breaks.
+    pub may_fail: bool,
     /// What was published.
     pub ledger: Arc<Ledger>,
     /// Counts.
@@ -184,8 +186,10 @@ impl Publisher {
         let first = loop {
             match self.keyed_once(&post, &key).await {
                 Ok(id) => break Some(id),
-                Err(Failure::Refused(why)) => self.shared.tally.trouble(why),
-                Err(Failure::Unknown(_)) => {}
+                Err(Failure::Unknown(_)) if self.shared.may_fail => {}
+                Err(Failure::Unknown(why) | Failure::Refused(why)) => {
+                    self.shared.tally.trouble(format!("publishing {key} failed: {why}"));
+                }
             }
             if Instant::now() > deadline {
                 break None;
@@ -267,8 +271,10 @@ impl Publisher {
                 let receipts = ids.len();
                 self.shared.tally.trouble(format!("{many} events got {receipts} receipts"));
             }
-            Err(Failure::Refused(why)) => self.shared.tally.trouble(why),
-            Err(Failure::Unknown(_)) => {}
+            Err(Failure::Unknown(_)) if self.shared.may_fail => {}
+            Err(Failure::Unknown(why) | Failure::Refused(why)) => {
+                self.shared.tally.trouble(format!("a publish to {} failed: {why}", self.name));
+            }
         }
         self.shared.tally.unknown.add(many);
         sleep(FAILURE_PAUSE).await;

@@ -140,6 +140,7 @@ impl Round {
             redis: world.redis_url(),
             repeats: scenario.broker != Broker::RedisForgets,
             own_ids: scenario.own_ids,
+            may_fail: !scenario.faults.is_empty(),
             ledger: Arc::clone(&ledger),
             tally: Arc::clone(&tally),
         });

@@ -155,8 +155,11 @@ impl World {
 }
 
 fn arguments(history: History) -> Vec<String> {
-    let _ = history;
-    ["--heartbeat", "1s"].map(str::to_owned).to_vec()
+    let retention = match history {
+        History::Long => "soak.* events=1000000 age=1h bytes=1GiB",
+        History::Short => "soak.* events=150 age=1h",
+    };
+    ["--heartbeat", "1s", "--retention", retention].map(str::to_owned).to_vec()
 }
 
 /// How long Redis or a node is gone, at most.

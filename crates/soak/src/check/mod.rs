@@ -35,7 +35,9 @@ pub enum Gaps {
 /// What a scenario allows.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// Gaps of channels with durable events.
+    /// Gaps of channels with durable events. On a stream that has plain events too, `plain` tells what
+    /// may be announced: a node that does not know a plain event's id cannot know either which of the
+    /// channels have plain events. What may be missing, this tells all the same.
     pub durable: Gaps,
     /// Gaps of channels with plain events.
     pub plain: Gaps,
@@ -46,7 +48,7 @@ pub struct Rules {
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Violation {
-    /// Events did not come, and no gap was announced in their place.
+    /// Events did not come, and no gap was announced in their place, or none may be.
     Missing {
         /// Of this channel.
         channel: usize,
@@ -174,13 +176,10 @@ impl Checker<'_> {
                 }
                 Entry::Gap { channel, .. } => {
                     told_of_gap = true;
-                    let allowed = match self.channels[*channel].kind {
-                        Kind::Durable => self.rules.durable,
-                        Kind::Plain => self.rules.plain,
-                    };
+                    let has_plain = self.has_plain() && self.rules.plain != Gaps::Never;
                     if !self.log.channels.contains(channel) {
                         self.report(at, Violation::Alien("a gap of another channel".to_owned()));
-                    } else if allowed == Gaps::Never {
+                    } else if self.gaps_of(*channel) == Gaps::Never && !has_plain {
                         self.report(at, Violation::FalseGap { channel: *channel });
                     }
                 }
@@ -189,6 +188,18 @@ impl Checker<'_> {
                 Entry::Opened { .. } | Entry::Dropped | Entry::Ended(_) => {}
             }
         }
+    }
+
+    fn gaps_of(&self, channel: usize) -> Gaps {
+        match self.channels[channel].kind {
+            Kind::Durable => self.rules.durable,
+            Kind::Plain => self.rules.plain,
+        }
+    }
+
+    fn has_plain(&self) -> bool {
+        let is_plain = |channel: &usize| self.channels[*channel].kind == Kind::Plain;
+        self.log.channels.iter().any(is_plain)
     }
 
     fn event(&mut self, at: usize, channel: usize, number: u64) {
@@ -319,16 +330,13 @@ impl Checker<'_> {
                         *explained = true;
                     }
                 }
-                if !is_told {
+                if !is_told || self.gaps_of(channel) == Gaps::Never {
                     self.report(before, Violation::Missing { channel, numbers });
                 }
             }
             before = line;
         }
-        let only_missing = match self.channels[channel].kind {
-            Kind::Durable => self.rules.durable == Gaps::Missing,
-            Kind::Plain => self.rules.plain == Gaps::Missing,
-        };
+        let only_missing = self.gaps_of(channel) == Gaps::Missing;
         for (gap, _) in gaps.iter().zip(explained).filter(|(_, explained)| !explained) {
             if only_missing {
                 self.report(*gap, Violation::FalseGap { channel });
