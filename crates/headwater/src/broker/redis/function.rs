@@ -157,6 +157,13 @@ pub(super) fn is_ended(error: &RedisError) -> bool {
     has_error(error, "ENDED", "")
 }
 
+/// What the function found wrong with what it was asked to publish.
+pub(super) fn fault(error: &RedisError) -> Option<String> {
+    let answers = error.clone().into_server_errors().unwrap_or_default();
+    let mut details = answers.iter().filter_map(|(_, answer)| answer.details());
+    details.find_map(|details| details.strip_prefix("headwater: ")).map(str::to_owned)
+}
+
 /// Whether functions are unknown or not permitted.
 fn is_unsupported(error: &RedisError) -> bool {
     has_error(error, "ERR", "unknown command") || has_error(error, "NOPERM", "")

@@ -285,6 +285,9 @@ fn publish_error(error: RedisError) -> Error {
         let message = "the channel was ended by its publisher: publish to another channel";
         return Error::new(ErrorKind::Finished, message).with_source(error);
     }
+    if let Some(fault) = function::fault(&error) {
+        return Error::invalid(fault).with_source(error);
+    }
     let kind = if is_refused(&error) { ErrorKind::Refused } else { ErrorKind::Unavailable };
     let message = match kind {
         ErrorKind::Refused => {
