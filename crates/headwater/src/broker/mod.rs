@@ -87,6 +87,13 @@ pub enum ReadRange {
         /// At most so many, at least one.
         count: usize,
     },
+    /// The newest events before an offset, at most so many.
+    Before {
+        /// Events with a smaller offset are wanted.
+        offset: u64,
+        /// At most so many, at least one.
+        count: usize,
+    },
 }
 
 /// Part of a channel's history.

@@ -434,8 +434,20 @@ impl HubInner {
         if let Some(key) = in_ring {
             return key;
         }
-        let history = self.read(channel, ReadRange::Newest { count: count.max(1) }).await;
-        self.begin_of(channel, &history)
+        // One answer of the broker may have fewer, so they are counted in pages.
+        let (mut left, page) = (count.max(1), |left: usize| left.min(RING_FRAMES_MAX));
+        let mut history = self.read(channel, ReadRange::Newest { count: page(left) }).await;
+        let mut begin = self.begin_of(channel, &history);
+        while let Some(first) = history.frames.first().and_then(Frame::key) {
+            begin = self.begin_of(channel, &history);
+            left = left.saturating_sub(history.frames.len());
+            if left == 0 || history.previous == 0 {
+                break;
+            }
+            let range = ReadRange::Before { offset: first.offset, count: page(left) };
+            history = self.read(channel, range).await;
+        }
+        begin
     }
 
     async fn before_time(&self, channel: &Channel, since_ms: u64) -> Key {

@@ -234,6 +234,12 @@ impl Log {
             if self.repeated(publish, now_ms).is_some() {
                 continue;
             }
+            if publish.end && self.rules.for_channel(&publish.channel).is_none() {
+                return Err(Error::invalid(format!(
+                    "retention is off for channel {}, so its end cannot be kept: leave out end, or change the retention rules",
+                    publish.channel
+                )));
+            }
             let ended_before = self.channels.get(&publish.channel).is_some_and(|log| log.ended);
             let ended_by_it = |earlier: &Publish| earlier.end && earlier.channel == publish.channel;
             if ended_before || batch[..at].iter().any(ended_by_it) {
@@ -265,6 +271,11 @@ impl Log {
         let (from, count) = match range {
             ReadRange::After { offset, count } => (log.index_after(offset), count),
             ReadRange::Newest { count } => (log.entries.len().saturating_sub(count), count),
+            ReadRange::Before { offset, count } => {
+                let until = log.index_after(offset.saturating_sub(1));
+                let from = until.saturating_sub(count);
+                (from, until - from)
+            }
         };
         let previous = log.entries.get(from).map_or(0, |(previous, _)| *previous);
         let mut bytes = 0;

@@ -132,6 +132,14 @@ pub(super) async fn read_history(
         ReadRange::Newest { count } => {
             Bounds { newest: true, after: 0, until: None, count, bytes: RING_BYTES_MAX, channel }
         }
+        ReadRange::Before { offset, count } => Bounds {
+            newest: true,
+            after: 0,
+            until: Some(offset.saturating_sub(1)),
+            count,
+            bytes: RING_BYTES_MAX,
+            channel,
+        },
     };
     let (entries, log_last) = read_entries(commands, bounds).await?;
     let previous = entries.first().map_or(0, |entry| entry.previous);
