@@ -71,6 +71,8 @@ struct Cursor {
     channel: Channel,
     /// What was read up to here is given or in the buffer.
     filled: Key,
+    /// Plain events up to here may be missing, and the stream knows.
+    told: Key,
     buffer: VecDeque<(Key, Frame)>,
 }
 
@@ -100,8 +102,7 @@ pub(super) async fn start(
     };
     let cursors = match start {
         Start::Now => {
-            let ended = |channel: &Channel| hub.ended(channel).is_some();
-            let open = channels.iter().filter(|channel| !ended(channel)).count();
+            let open = hub.open_or_ending(&channels, &queue);
             return Started::Live { open, position: Some(Position::new(epoch, log.last.offset)) };
         }
         Start::Since(id) => since(&hub, &channels, &id, &log, epoch).await,
@@ -130,32 +131,31 @@ async fn since(
             _ => GapReason::UnknownId,
         };
         let now = Position::new(epoch, log.last.offset);
-        return channels
-            .iter()
-            .map(|channel| Cursor::after_gap(channel, reason, log.last, now))
-            .collect();
+        return Cursor::all_after_gap(channels, reason, log.last, now);
     };
-    channels.iter().map(|channel| since_position(hub, channel, position)).collect()
+    channels.iter().map(|channel| since_position(hub, channel, position, log.last)).collect()
 }
 
-fn since_position(hub: &HubInner, channel: &Channel, position: Position) -> Cursor {
+fn since_position(hub: &HubInner, channel: &Channel, position: Position, last: Key) -> Cursor {
     let mut cursor = Cursor::new(channel, position.key());
-    let (joined, lost_plain) = hub.plain_state(channel, position.key());
-    let reason = match position.plain_part() {
-        // Only the log counts, unless plain events are known to be missing.
-        None => lost_plain.then_some(GapReason::Trimmed),
+    match position.plain_part() {
+        // Only the log counts, unless plain events are known to be missing: see `fill_from_ring`.
+        None => {}
         Some(plain) if plain.node == hub.node => {
-            (lost_plain || joined > position.key()).then_some(GapReason::Trimmed)
+            let joined = hub.joined(channel);
+            if joined > position.key() {
+                cursor.told = joined;
+                cursor.announce(GapReason::Trimmed, None);
+            }
         }
         Some(_) => {
             // Another node numbered it, or this one in another life. What this node has between the
-            // same two events of the log may have been seen or not.
-            cursor.filled = Key::end_of(position.offset());
-            Some(GapReason::Epoch)
+            // same two events of the log may have been seen or not; what comes from now on was not.
+            let begin = Key { offset: position.offset(), number: 0 };
+            cursor.filled = last.min(Key::end_of(position.offset())).max(begin);
+            cursor.told = cursor.filled;
+            cursor.announce(GapReason::Epoch, None);
         }
-    };
-    if let Some(reason) = reason {
-        cursor.announce(reason, None);
     }
     cursor
 }
@@ -182,21 +182,34 @@ async fn begin_rewind(
             Rewind::Age(_) => hub.before_time(channel, since_ms).await,
             Rewind::All => hub.before_all(channel).await,
         };
-        cursors.push(Cursor::new(channel, begin));
+        let mut cursor = Cursor::new(channel, begin);
+        // Nobody has seen what is no longer there.
+        cursor.told = hub.lost_plain(channel).unwrap_or_default();
+        cursors.push(cursor);
     }
     Started::Replay(Replay { hub, queue, epoch, cursors, since_ms })
 }
 
 impl Cursor {
     fn new(channel: &Channel, filled: Key) -> Self {
-        Self { channel: channel.clone(), filled, buffer: VecDeque::new() }
+        let (channel, told) = (channel.clone(), Key::default());
+        Self { channel, filled, told, buffer: VecDeque::new() }
     }
 
-    /// Begins with what is live, since what was before cannot be found.
-    fn after_gap(channel: &Channel, reason: GapReason, last: Key, now: Position) -> Self {
-        let mut cursor = Self::new(channel, last);
-        cursor.announce(reason, Some(now));
-        cursor
+    /// Begins with what is live, since what was before cannot be found. The last announcement moves
+    /// the client's position: a stream that is cut between two is told of both again.
+    fn all_after_gap(
+        channels: &[Channel],
+        reason: GapReason,
+        last: Key,
+        now: Position,
+    ) -> Vec<Self> {
+        let cursors = channels.iter().enumerate().map(|(at, channel)| {
+            let mut cursor = Self::new(channel, last);
+            cursor.announce(reason, (at + 1 == channels.len()).then_some(now));
+            cursor
+        });
+        cursors.collect()
     }
 
     fn announce(&mut self, reason: GapReason, position: Option<Position>) {
@@ -248,16 +261,20 @@ impl Replay {
         let Some(epoch) = log.epoch else { return };
         self.epoch = epoch;
         let now = Position::new(epoch, log.last.offset);
-        for cursor in &mut self.cursors {
-            *cursor = Cursor::after_gap(&cursor.channel, GapReason::Epoch, log.last, now);
-        }
+        let channels: Vec<Channel> =
+            self.cursors.iter().map(|cursor| cursor.channel.clone()).collect();
+        self.cursors = Cursor::all_after_gap(&channels, GapReason::Epoch, log.last, now);
     }
 
-    /// The next entry over all channels, in order, up to the target.
+    /// The next entry over all channels, in order, up to the target; `None` too when the log begins anew.
     async fn next(&mut self, target: Key) -> Option<(Key, Frame)> {
         for cursor in &mut self.cursors {
             while cursor.needs_more(target) {
                 fill(&self.hub, cursor, target).await;
+                if self.hub.log().epoch != Some(self.epoch) {
+                    // What was read may be of either log.
+                    return None;
+                }
             }
         }
         let with_next = self.cursors.iter_mut().filter(|cursor| !cursor.buffer.is_empty());
@@ -271,6 +288,11 @@ impl Replay {
         let channels = self.cursors.iter().map(|cursor| &cursor.channel);
         self.hub.interest.with_all(channels, |entries| {
             if entries.iter().any(|entry| entry.ring.last() > given) {
+                return None;
+            }
+            // A log that began anew since the target was read has told all but this stream, which took
+            // nothing; one that begins anew after this tells this one too.
+            if self.hub.log().epoch != Some(self.epoch) {
                 return None;
             }
             self.queue.resume_push();
@@ -319,10 +341,15 @@ fn fill_from_ring(hub: &HubInner, cursor: &mut Cursor, target: Key) -> bool {
     let taken = hub.interest.with(&cursor.channel, |entry| {
         entry.ring.covers(cursor.filled).then(|| {
             let range = entry.ring.range(cursor.filled, target, REPLAY_FRAMES_MAX);
-            range.cloned().collect::<VecDeque<_>>()
+            let lost = entry.ring.lost_plain_after(cursor.filled.max(cursor.told));
+            (range.cloned().collect::<VecDeque<_>>(), lost)
         })
     });
-    let Some(entries) = taken.flatten() else { return false };
+    let Some((entries, lost)) = taken.flatten() else { return false };
+    if let Some(lost) = lost {
+        cursor.told = lost;
+        cursor.announce(GapReason::Trimmed, None);
+    }
     cursor.filled = match entries.back() {
         Some((last, _)) if entries.len() == REPLAY_FRAMES_MAX => *last,
         _ => target,
@@ -363,7 +390,12 @@ impl HubInner {
             }
             let history = self.read(channel, ReadRange::Newest { count: RING_FRAMES_MAX }).await;
             self.stats.backfills.add(1);
-            self.interest.with(channel, |entry| entry.ring.prepend(&history));
+            self.interest.with(channel, |entry| {
+                // Not if the log began anew meanwhile.
+                if Arc::ptr_eq(&entry.ring.backfill(), &once) {
+                    entry.ring.prepend(&history);
+                }
+            });
         })
         .await;
     }
@@ -374,15 +406,23 @@ impl HubInner {
         since.flatten().unwrap_or(0)
     }
 
-    fn ended(&self, channel: &Channel) -> Option<u64> {
-        self.interest.with(channel, |entry| entry.ring.ended())?
+    /// How many channels are not finished, or are with an end that waits in the queue.
+    fn open_or_ending(&self, channels: &[Channel], queue: &Queue) -> usize {
+        let open = self.interest.with_all(channels.iter(), |entries| {
+            let open = entries.iter().filter(|entry| entry.ring.ended().is_none()).count();
+            open + queue.ends()
+        });
+        open.unwrap_or(channels.len())
     }
 
-    /// Since when the node receives a channel, and whether plain events after a point are missing.
-    fn plain_state(&self, channel: &Channel, point: Key) -> (Key, bool) {
-        self.interest
-            .with(channel, |entry| (entry.ring.joined(), entry.ring.lost_plain_after(point)))
-            .unwrap_or_default()
+    /// Since when the node receives a channel.
+    fn joined(&self, channel: &Channel) -> Key {
+        self.interest.with(channel, |entry| entry.ring.joined()).unwrap_or_default()
+    }
+
+    /// The newest plain event that is no longer in a channel's ring.
+    fn lost_plain(&self, channel: &Channel) -> Option<Key> {
+        self.interest.with(channel, |entry| entry.ring.lost_plain_after(Key::default()))?
     }
 
     /// Whether a position is not in the log yet, though it is of this log's life: someone made it up,
