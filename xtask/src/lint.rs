@@ -38,7 +38,14 @@ pub(crate) fn tidy(report: &mut Report) {
 
 fn documentation() -> Result<(), String> {
     let mut cargo = repo::cargo();
-    cargo.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
+    cargo.args([
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+        "--all-features",
+        "--locked",
+    ]);
     run_command(cargo.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
