@@ -2,7 +2,7 @@
 //! after it.
 
 use headwater_test_support::stream::End;
-use headwater_test_support::{EventStream, Node, RedisServer, http};
+use headwater_test_support::{EventStream, Node, PATIENCE, RedisServer, http};
 
 use crate::follower::{Follower, Wire};
 
@@ -84,11 +84,15 @@ async fn a_stream_of_several_channels_ends_with_the_last_of_them() {
         publish(&node, "channel=b&end=1", "end of b").await;
         publish(&node, "channel=a", "a goes on").await;
         publish(&node, "channel=a&end=1", "end of a").await;
-        // One that opens when some have ended waits for the others, too.
+        let mut got = Vec::new();
+        for _ in 0..3 {
+            got.push(stream.next().await.expect("an open stream").data);
+        }
+        // One that opens when some have ended, as this node knows now, waits for the others, too.
         let mut late = EventStream::open(node.address(), path).await;
         publish(&node, "channel=c", "c goes on").await;
         publish(&node, "channel=c&end=1", "end of c").await;
-        let got = to_its_end(&mut stream).await;
+        got.extend(to_its_end(&mut stream).await);
         assert_eq!(got, ["end of b", "a goes on", "end of a", "c goes on", "end of c"]);
         assert_eq!(to_its_end(&mut late).await, ["c goes on", "end of c"]);
         assert_eq!(status_of(&node, "channel=a&channel=b&channel=c", "").await, 204);
@@ -168,6 +172,7 @@ async fn a_channel_that_keeps_nothing_is_plain_pubsub() {
         followers.push(Follower::open(node, Wire::Http1, path).await);
     }
     let mut connection = redis.connection();
+    connection.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let mut raw = connection.as_pubsub();
     raw.subscribe("x1").expect("SUBSCRIBE");
     let publish = async |query: &str, data: &[u8]| {

@@ -22,6 +22,11 @@ enum Open {
     Http2(http2::Stream),
 }
 
+enum Next {
+    Event(Message),
+    End,
+}
+
 /// A client that keeps all it got.
 pub(crate) struct Follower {
     wire: Wire,
@@ -86,42 +91,47 @@ impl Follower {
         self.open = Some(open);
     }
 
-    /// The next event, within the time; `None` if there was none, or the stream ended.
-    async fn next_within(&mut self, time: Duration) -> Option<Message> {
+    /// The next event, or the stream's end, if either comes within the time.
+    async fn next_within(&mut self, time: Duration) -> Option<Next> {
         let open = self.open.as_mut().expect("an open stream");
-        timeout(time, open.next()).await.ok()?
+        let next = timeout(time, open.next()).await.ok()?;
+        Some(next.map_or(Next::End, Next::Event))
     }
 
     /// Reads for a time.
     pub(crate) async fn read_for(&mut self, time: Duration) {
         let over = Instant::now() + time;
         while let Some(left) = over.checked_duration_since(Instant::now()) {
-            if let Some(message) = self.next_within(left).await {
-                self.got.push(message);
+            match self.next_within(left).await {
+                Some(Next::Event(message)) => self.got.push(message),
+                Some(Next::End) => panic!("the stream ended\n{}", self.tail()),
+                None => return,
             }
         }
     }
 
     /// Reads the next event.
     pub(crate) async fn next(&mut self) -> &Message {
-        let message = self.next_within(PATIENCE).await;
-        self.got.push(message.unwrap_or_else(|| panic!("nothing came\n{}", self.tail())));
+        match self.next_within(PATIENCE).await {
+            Some(Next::Event(message)) => self.got.push(message),
+            Some(Next::End) => panic!("the stream ended\n{}", self.tail()),
+            None => panic!("nothing came\n{}", self.tail()),
+        }
         self.got.last().expect("pushed")
     }
 
     /// Reads until the event with this number has come. A stream that ends is resumed.
     pub(crate) async fn read_to(&mut self, number: u64) {
         let number = number.to_string();
-        let mut ends = 0;
         while self.got.last().is_none_or(|last| last.data != number) {
-            if let Some(message) = self.next_within(PATIENCE).await {
-                self.got.push(message);
-                continue;
+            match self.next_within(PATIENCE).await {
+                Some(Next::Event(message)) => self.got.push(message),
+                Some(Next::End) => {
+                    self.go_away();
+                    self.resume().await;
+                }
+                None => panic!("{number} did not come\n{}", self.tail()),
             }
-            ends += 1;
-            assert!(ends < 100, "{number} did not come\n{}", self.tail());
-            self.go_away();
-            self.resume().await;
         }
     }
 

@@ -130,14 +130,13 @@ impl Publisher {
     }
 
     fn post(&mut self, address: SocketAddr, body: &str) -> io::Result<u16> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            None => {
-                let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
-                socket.set_read_timeout(Some(PATIENCE))?;
-                socket.set_nodelay(true)?;
-                self.connection.insert(BufReader::new(socket))
-            }
+        let connection = if let Some(connection) = &mut self.connection {
+            connection
+        } else {
+            let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.set_nodelay(true)?;
+            self.connection.insert(BufReader::new(socket))
         };
         let request = format!(
             "POST /sse/publish HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/x-ndjson\r\n\

