@@ -128,7 +128,7 @@ fn token_time() -> Duration {
 
 // === the page and the program ===
 
-const PAGE: &str = r##"<!doctype html>
+const PAGE: &str = r#"<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>An answer</title>
@@ -168,7 +168,7 @@ const PAGE: &str = r##"<!doctype html>
   addEventListener("hashchange", () => listen(location.hash.slice(1)));
   if (location.hash) listen(location.hash.slice(1));
 </script>
-"##;
+"#;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {

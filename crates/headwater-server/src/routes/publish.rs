@@ -45,7 +45,7 @@ async fn publish(
         ));
     }
     let body = read_body(request.into_body(), app.settings.max_body_bytes).await?;
-    let batch = if is_batch { batch(&query, &body)? } else { one_event(query, body, key)? };
+    let batch = if is_batch { batch(&query, &body)? } else { one_event(query, body, key.as_ref())? };
     let is_single = !is_batch && batch.len() == 1;
     let mut published: Vec<Published> =
         app.hub.publish_all(batch).await?.into_iter().map(Published::from).collect();
@@ -61,14 +61,14 @@ async fn publish(
 fn one_event(
     query: PublishQuery,
     data: String,
-    key: Option<IdempotencyKey>,
+    key: Option<&IdempotencyKey>,
 ) -> Result<Vec<Publish>, Problem> {
     let event = query.event(data).map_err(Problem::bad_request)?;
     let end = query.is_end();
     let channels = query.channels_or_default().map_err(Problem::bad_request)?;
     let publish = |channel| {
         let publish = Publish::new(channel, event.clone()).end(end);
-        match &key {
+        match key {
             Some(key) => publish.key(key.clone()),
             None => publish,
         }

@@ -3,7 +3,6 @@
 mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
-#[allow(dead_code, reason = "the embedded broker does not call it yet")]
 mod store;
 
 use std::future::Future;

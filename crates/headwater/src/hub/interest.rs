@@ -74,13 +74,13 @@ impl Interest {
         self.lock(self.part_index(channel))
     }
 
-    /// Adds a listener; calls `first` if the channel was not in the table. A channel that is new is
-    /// received from `joined` on.
+    /// Adds a listener; calls `joined` and `first` if the channel was not in the table. A channel that is
+    /// new is received from `joined` on.
     pub(super) fn insert(
         &self,
         channel: &Channel,
         queue: &Arc<Queue>,
-        joined: Key,
+        joined: impl FnOnce() -> Key,
         first: impl FnOnce(),
     ) -> usize {
         let mut part = self.part(channel);
@@ -88,7 +88,7 @@ impl Interest {
             first();
             Entry {
                 listeners: Slab::new(),
-                ring: Ring::new(joined, Arc::clone(&self.ring_bytes)),
+                ring: Ring::new(joined(), Arc::clone(&self.ring_bytes)),
                 idle_since: None,
                 on_linger_list: false,
             }
@@ -219,7 +219,7 @@ mod tests {
         let queue = Arc::new(Queue::new(1, 1));
         let linger = Duration::from_secs(60);
         let channel = Channel::new("a").unwrap();
-        let insert = || interest.insert(&channel, &queue, Key::default(), first);
+        let insert = || interest.insert(&channel, &queue, Key::default, first);
 
         let (one, two) = (insert(), insert());
         assert_eq!((interest.channels(), interest.listeners(&channel)), (1, 2));
@@ -248,7 +248,7 @@ mod tests {
         let interest = Interest::new();
         let queue = Arc::new(Queue::new(1, 1));
         let channel = Channel::new("a").unwrap();
-        let key = interest.insert(&channel, &queue, Key::default(), || {});
+        let key = interest.insert(&channel, &queue, Key::default, || {});
         let mut last = false;
         assert!(!interest.remove(&channel, key, Duration::ZERO, || last = true));
         assert!(last);

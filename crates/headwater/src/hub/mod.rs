@@ -2,6 +2,8 @@
 
 mod interest;
 mod linger;
+#[cfg(test)]
+mod model_tests;
 mod queue;
 mod resume;
 mod ring;
@@ -447,7 +449,13 @@ impl HubInner {
 
 impl HubInner {
     fn listen(&self, channel: &Channel, queue: &Arc<Queue>) -> usize {
-        let joined = self.log().last;
+        // A number of its own, after every event that was given before: what was published while the
+        // channel was not received is unknown also to a stream that has the newest of all.
+        let joined = || {
+            let mut log = self.lock_log();
+            log.number += 1;
+            Key { offset: log.last.offset, number: log.number }
+        };
         self.interest.insert(channel, queue, joined, || self.broker.listen(channel))
     }
 

@@ -80,6 +80,11 @@ impl Queue {
         Self::wake(state);
     }
 
+    /// How many of the frames that wait end their channel.
+    pub(super) fn ends(&self) -> usize {
+        self.state().frames.iter().filter(|frame| frame.is_end()).count()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.state().frames.is_empty()
     }

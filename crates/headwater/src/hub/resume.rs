@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::queue::Queue;
+use super::ring::Ring;
 use super::{HubInner, LogState};
 use crate::broker::{History, ReadRange};
 use crate::channel::Channel;
@@ -71,6 +72,8 @@ struct Cursor {
     channel: Channel,
     /// What was read up to here is given or in the buffer.
     filled: Key,
+    /// Plain events up to here may be missing, and the stream knows.
+    told: Key,
     buffer: VecDeque<(Key, Frame)>,
 }
 
@@ -100,8 +103,7 @@ pub(super) async fn start(
     };
     let cursors = match start {
         Start::Now => {
-            let ended = |channel: &Channel| hub.ended(channel).is_some();
-            let open = channels.iter().filter(|channel| !ended(channel)).count();
+            let open = hub.open_or_ending(&channels, &queue);
             return Started::Live { open, position: Some(Position::new(epoch, log.last.offset)) };
         }
         Start::Since(id) => since(&hub, &channels, &id, &log, epoch).await,
@@ -130,32 +132,31 @@ async fn since(
             _ => GapReason::UnknownId,
         };
         let now = Position::new(epoch, log.last.offset);
-        return channels
-            .iter()
-            .map(|channel| Cursor::after_gap(channel, reason, log.last, now))
-            .collect();
+        return Cursor::all_after_gap(channels, reason, log.last, now);
     };
-    channels.iter().map(|channel| since_position(hub, channel, position)).collect()
+    channels.iter().map(|channel| since_position(hub, channel, position, log.last)).collect()
 }
 
-fn since_position(hub: &HubInner, channel: &Channel, position: Position) -> Cursor {
+fn since_position(hub: &HubInner, channel: &Channel, position: Position, last: Key) -> Cursor {
     let mut cursor = Cursor::new(channel, position.key());
-    let (joined, lost_plain) = hub.plain_state(channel, position.key());
-    let reason = match position.plain_part() {
-        // Only the log counts, unless plain events are known to be missing.
-        None => lost_plain.then_some(GapReason::Trimmed),
+    match position.plain_part() {
+        // Only the log counts, unless plain events are known to be missing: see `fill_from_ring`.
+        None => {}
         Some(plain) if plain.node == hub.node => {
-            (lost_plain || joined > position.key()).then_some(GapReason::Trimmed)
+            let joined = hub.joined(channel);
+            if joined > position.key() {
+                cursor.told = joined;
+                cursor.announce(GapReason::Trimmed, None);
+            }
         }
         Some(_) => {
             // Another node numbered it, or this one in another life. What this node has between the
-            // same two events of the log may have been seen or not.
-            cursor.filled = Key::end_of(position.offset());
-            Some(GapReason::Epoch)
+            // same two events of the log may have been seen or not; what comes from now on was not.
+            let begin = Key { offset: position.offset(), number: 0 };
+            cursor.filled = last.min(Key::end_of(position.offset())).max(begin);
+            cursor.told = cursor.filled;
+            cursor.announce(GapReason::Epoch, None);
         }
-    };
-    if let Some(reason) = reason {
-        cursor.announce(reason, None);
     }
     cursor
 }
@@ -182,21 +183,34 @@ async fn begin_rewind(
             Rewind::Age(_) => hub.before_time(channel, since_ms).await,
             Rewind::All => hub.before_all(channel).await,
         };
-        cursors.push(Cursor::new(channel, begin));
+        let mut cursor = Cursor::new(channel, begin);
+        // Nobody has seen what is no longer there.
+        cursor.told = hub.lost_plain(channel).unwrap_or_default();
+        cursors.push(cursor);
     }
     Started::Replay(Replay { hub, queue, epoch, cursors, since_ms })
 }
 
 impl Cursor {
     fn new(channel: &Channel, filled: Key) -> Self {
-        Self { channel: channel.clone(), filled, buffer: VecDeque::new() }
+        let (channel, told) = (channel.clone(), Key::default());
+        Self { channel, filled, told, buffer: VecDeque::new() }
     }
 
-    /// Begins with what is live, since what was before cannot be found.
-    fn after_gap(channel: &Channel, reason: GapReason, last: Key, now: Position) -> Self {
-        let mut cursor = Self::new(channel, last);
-        cursor.announce(reason, Some(now));
-        cursor
+    /// Begins with what is live, since what was before cannot be found. The last announcement moves
+    /// the client's position: a stream that is cut between two is told of both again.
+    fn all_after_gap(
+        channels: &[Channel],
+        reason: GapReason,
+        last: Key,
+        now: Position,
+    ) -> Vec<Self> {
+        let cursors = channels.iter().enumerate().map(|(at, channel)| {
+            let mut cursor = Self::new(channel, last);
+            cursor.announce(reason, (at + 1 == channels.len()).then_some(now));
+            cursor
+        });
+        cursors.collect()
     }
 
     fn announce(&mut self, reason: GapReason, position: Option<Position>) {
@@ -248,16 +262,20 @@ impl Replay {
         let Some(epoch) = log.epoch else { return };
         self.epoch = epoch;
         let now = Position::new(epoch, log.last.offset);
-        for cursor in &mut self.cursors {
-            *cursor = Cursor::after_gap(&cursor.channel, GapReason::Epoch, log.last, now);
-        }
+        let channels: Vec<Channel> =
+            self.cursors.iter().map(|cursor| cursor.channel.clone()).collect();
+        self.cursors = Cursor::all_after_gap(&channels, GapReason::Epoch, log.last, now);
     }
 
-    /// The next entry over all channels, in order, up to the target.
+    /// The next entry over all channels, in order, up to the target; `None` too when the log begins anew.
     async fn next(&mut self, target: Key) -> Option<(Key, Frame)> {
         for cursor in &mut self.cursors {
             while cursor.needs_more(target) {
                 fill(&self.hub, cursor, target).await;
+                if self.hub.log().epoch != Some(self.epoch) {
+                    // What was read may be of either log.
+                    return None;
+                }
             }
         }
         let with_next = self.cursors.iter_mut().filter(|cursor| !cursor.buffer.is_empty());
@@ -271,6 +289,11 @@ impl Replay {
         let channels = self.cursors.iter().map(|cursor| &cursor.channel);
         self.hub.interest.with_all(channels, |entries| {
             if entries.iter().any(|entry| entry.ring.last() > given) {
+                return None;
+            }
+            // A log that began anew since the target was read has told all but this stream, which took
+            // nothing; one that begins anew after this tells this one too.
+            if self.hub.log().epoch != Some(self.epoch) {
                 return None;
             }
             self.queue.resume_push();
@@ -291,38 +314,72 @@ async fn fill(hub: &HubInner, cursor: &mut Cursor, target: Key) {
     }
     let after = cursor.filled.offset;
     let range = ReadRange::After { offset: after, count: REPLAY_FRAMES_MAX };
-    let history = hub.read(&cursor.channel, range).await;
-    let complete_since = hub.complete_since(&cursor.channel);
-    if history.previous > after || (history.frames.is_empty() && complete_since > after) {
+    let answer = hub.ask(&cursor.channel, range).await;
+    // A broker that refuses will not have more the next time.
+    let log_last = answer.as_ref().map_or(u64::MAX, |history| history.log_last);
+    let history = answer.unwrap_or_default();
+    if fill_from_ring(hub, cursor, target) {
+        // It did not know how far back it is complete, and does now.
+        return;
+    }
+    let told = cursor.filled.max(cursor.told);
+    let ring = hub.interest.with(&cursor.channel, |entry| {
+        (entry.ring.complete_since().unwrap_or(0), entry.ring.lost_plain_after(told))
+    });
+    let (ring_begin, lost_plain) = ring.unwrap_or_default();
+    if ring_begin > after.max(log_last) && history.frames.is_empty() {
+        // What the ring gave up came after the history was read.
+        return;
+    }
+    let is_trimmed = history.previous > after || (history.frames.is_empty() && ring_begin > after);
+    if is_trimmed || lost_plain.is_some() {
+        cursor.told = lost_plain.unwrap_or(cursor.told);
         cursor.announce(GapReason::Trimmed, None);
     }
     for frame in history.frames {
         let Some(key) = frame.key() else { continue };
-        if key > target {
+        // Beyond where the ring begins, it has plain events too.
+        if key > target || (ring_begin > after && key.offset > ring_begin) {
             break;
         }
         cursor.filled = key;
         cursor.buffer.push_back((key, frame));
     }
     if cursor.filled.offset == after {
-        // There is no more in the history: the ring has the rest, or nothing has.
-        cursor.filled = if complete_since > after {
-            target.min(Key { offset: complete_since, number: 0 })
+        // There is no more in the history: the ring has the rest, if only plain events because it does
+        // not know how far back it is complete.
+        if ring_begin > after {
+            cursor.filled = target.min(Key { offset: ring_begin, number: 0 });
         } else {
-            target
-        };
+            take_from_ring(hub, cursor, target, |_| true);
+        }
     }
 }
 
 /// Whether the ring reaches back far enough; if so, takes from it.
 fn fill_from_ring(hub: &HubInner, cursor: &mut Cursor, target: Key) -> bool {
+    let filled = cursor.filled;
+    take_from_ring(hub, cursor, target, |ring| ring.covers(filled))
+}
+
+fn take_from_ring(
+    hub: &HubInner,
+    cursor: &mut Cursor,
+    target: Key,
+    is_enough: impl FnOnce(&Ring) -> bool,
+) -> bool {
     let taken = hub.interest.with(&cursor.channel, |entry| {
-        entry.ring.covers(cursor.filled).then(|| {
+        is_enough(&entry.ring).then(|| {
             let range = entry.ring.range(cursor.filled, target, REPLAY_FRAMES_MAX);
-            range.cloned().collect::<VecDeque<_>>()
+            let lost = entry.ring.lost_plain_after(cursor.filled.max(cursor.told));
+            (range.cloned().collect::<VecDeque<_>>(), lost)
         })
     });
-    let Some(entries) = taken.flatten() else { return false };
+    let Some((entries, lost)) = taken.flatten() else { return false };
+    if let Some(lost) = lost {
+        cursor.told = lost;
+        cursor.announce(GapReason::Trimmed, None);
+    }
     cursor.filled = match entries.back() {
         Some((last, _)) if entries.len() == REPLAY_FRAMES_MAX => *last,
         _ => target,
@@ -334,14 +391,19 @@ fn fill_from_ring(hub: &HubInner, cursor: &mut Cursor, target: Key) -> bool {
 // === what a replay asks of the hub ===
 
 impl HubInner {
-    /// Reads history, and tries again until the broker answers. A broker that refuses has none for us.
+    /// Reads history. A broker that refuses has none for us.
     async fn read(&self, channel: &Channel, range: ReadRange) -> History {
+        self.ask(channel, range).await.unwrap_or_default()
+    }
+
+    /// Reads history, and tries again until the broker answers; `None` if it refuses.
+    async fn ask(&self, channel: &Channel, range: ReadRange) -> Option<History> {
         loop {
             match self.broker.read(channel, range).await {
-                Ok(history) => return history,
+                Ok(history) => return Some(history),
                 Err(error) if error.kind() == ErrorKind::Refused => {
                     tracing::warn!(%channel, "the broker refuses to read history: {error}");
-                    return History::default();
+                    return None;
                 }
                 Err(error) => self.wait_to_read_again(channel, &error).await,
             }
@@ -363,7 +425,12 @@ impl HubInner {
             }
             let history = self.read(channel, ReadRange::Newest { count: RING_FRAMES_MAX }).await;
             self.stats.backfills.add(1);
-            self.interest.with(channel, |entry| entry.ring.prepend(&history));
+            self.interest.with(channel, |entry| {
+                // Not if the log began anew meanwhile.
+                if Arc::ptr_eq(&entry.ring.backfill(), &once) {
+                    entry.ring.prepend(&history);
+                }
+            });
         })
         .await;
     }
@@ -374,15 +441,23 @@ impl HubInner {
         since.flatten().unwrap_or(0)
     }
 
-    fn ended(&self, channel: &Channel) -> Option<u64> {
-        self.interest.with(channel, |entry| entry.ring.ended())?
+    /// How many channels are not finished, or are with an end that waits in the queue.
+    fn open_or_ending(&self, channels: &[Channel], queue: &Queue) -> usize {
+        let open = self.interest.with_all(channels.iter(), |entries| {
+            let open = entries.iter().filter(|entry| entry.ring.ended().is_none()).count();
+            open + queue.ends()
+        });
+        open.unwrap_or(channels.len())
     }
 
-    /// Since when the node receives a channel, and whether plain events after a point are missing.
-    fn plain_state(&self, channel: &Channel, point: Key) -> (Key, bool) {
-        self.interest
-            .with(channel, |entry| (entry.ring.joined(), entry.ring.lost_plain_after(point)))
-            .unwrap_or_default()
+    /// Since when the node receives a channel.
+    fn joined(&self, channel: &Channel) -> Key {
+        self.interest.with(channel, |entry| entry.ring.joined()).unwrap_or_default()
+    }
+
+    /// The newest plain event that is no longer in a channel's ring.
+    fn lost_plain(&self, channel: &Channel) -> Option<Key> {
+        self.interest.with(channel, |entry| entry.ring.lost_plain_after(Key::default()))?
     }
 
     /// Whether a position is not in the log yet, though it is of this log's life: someone made it up,

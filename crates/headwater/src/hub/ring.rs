@@ -20,6 +20,8 @@ const FRAME_OVERHEAD_BYTES: usize = 200;
 
 pub(super) struct Ring {
     entries: VecDeque<(Key, Frame)>,
+    /// The newest that was ever in here: what is too large is given up at once.
+    last: Key,
     bytes: usize,
     /// All rings' bytes.
     total: Arc<AtomicUsize>,
@@ -41,6 +43,7 @@ impl Ring {
     pub(super) fn new(joined: Key, total: Arc<AtomicUsize>) -> Self {
         Self {
             entries: VecDeque::new(),
+            last: Key::default(),
             bytes: 0,
             total,
             complete_since: None,
@@ -54,7 +57,15 @@ impl Ring {
 
     /// What the broker knows of the channel now that its events begin to arrive.
     pub(super) fn set_baseline(&mut self, baseline: Baseline) {
-        self.complete_since.get_or_insert(baseline.last);
+        if self.complete_since.is_none() {
+            self.complete_since = Some(baseline.last);
+            // Plain events from before that point would stand among what is read from the history.
+            while self.entries.front().is_some_and(|(key, _)| key.offset < baseline.last) {
+                let Some((key, frame)) = self.entries.pop_front() else { break };
+                self.remove_bytes(&frame);
+                self.plain_lost = Some(key);
+            }
+        }
         if baseline.ended {
             self.ended = Some(baseline.last);
         }
@@ -76,7 +87,8 @@ impl Ring {
     }
 
     fn push_back(&mut self, key: Key, frame: Frame) {
-        debug_assert!(self.entries.back().is_none_or(|(last, _)| *last < key), "keys only grow");
+        debug_assert!(self.last < key, "keys only grow");
+        self.last = key;
         self.add_bytes(&frame);
         let now_ms = frame.time_ms();
         self.entries.push_back((key, frame));
@@ -121,6 +133,10 @@ impl Ring {
         let Some(complete_since) = self.complete_since else { return };
         let keyed = history.frames.iter().filter_map(|frame| Some((frame.key()?, frame)));
         let older: Vec<_> = keyed.filter(|(key, _)| key.offset <= complete_since).collect();
+        if older.last().is_none_or(|(key, _)| key.offset != complete_since) {
+            // The ring gave up events that came after the history was read: there is a hole between.
+            return;
+        }
         for (at, (key, frame)) in older.iter().enumerate().rev() {
             let full = self.entries.len() >= RING_FRAMES_MAX
                 || self.bytes + cost(frame) > RING_BYTES_MAX
@@ -160,7 +176,7 @@ impl Ring {
     /// Where one must begin to get the last events, if the ring has so many.
     pub(super) fn before_last(&self, count: usize) -> Option<Key> {
         match self.entries.len().checked_sub(count)? {
-            0 => self.complete_since.map(Key::end_of),
+            0 => self.complete_since.map(|offset| Key { offset, number: 0 }),
             at => Some(self.entries[at - 1].0),
         }
     }
@@ -176,9 +192,9 @@ impl Ring {
         self.entries.iter().map(|(_, frame)| frame).find(|frame| frame.own_id() == Some(id))
     }
 
-    /// Whether plain events after a point are known to be missing in here, or may be.
-    pub(super) fn lost_plain_after(&self, point: Key) -> bool {
-        self.plain_lost.is_some_and(|lost| lost > point)
+    /// The newest plain event, or announcement of a gap, after a point that is no longer in here.
+    pub(super) fn lost_plain_after(&self, point: Key) -> Option<Key> {
+        self.plain_lost.filter(|lost| *lost > point)
     }
 
     pub(super) fn joined(&self) -> Key {
@@ -193,8 +209,9 @@ impl Ring {
         self.ended
     }
 
+    /// The newest that was ever in here.
     pub(super) fn last(&self) -> Key {
-        self.entries.back().map(|(key, _)| *key).unwrap_or_default()
+        self.last
     }
 
     pub(super) fn backfill(&self) -> Arc<OnceCell<()>> {
@@ -308,7 +325,7 @@ mod tests {
         assert_eq!(offsets(&ring, 0), [3, 6, 8]);
         assert_eq!(ring.complete_since(), Some(2));
         assert_eq!(ring.before_last(2), Some(Key { offset: 3, number: 0 }));
-        assert_eq!(ring.before_last(3), Some(Key::end_of(2)));
+        assert_eq!(ring.before_last(3), Some(Key { offset: 2, number: 0 }));
         assert_eq!(ring.before_last(4), None);
     }
 
@@ -323,12 +340,12 @@ mod tests {
         push(&mut ring, 4, 1);
         let after = |offset, number| ring.range(Key { offset, number }, Key::end_of(9), 9).count();
         assert_eq!((after(0, 0), after(1, 0), after(1, 1), after(1, 2)), (4, 3, 2, 1));
-        assert!(!ring.lost_plain_after(Key::default()));
+        assert!(ring.lost_plain_after(Key::default()).is_none());
         while !ring.entries.is_empty() {
             ring.pop_front();
         }
-        assert!(ring.lost_plain_after(Key { offset: 1, number: 1 }));
-        assert!(!ring.lost_plain_after(Key { offset: 1, number: 2 }));
+        assert!(ring.lost_plain_after(Key { offset: 1, number: 1 }).is_some());
+        assert!(ring.lost_plain_after(Key { offset: 1, number: 2 }).is_none());
     }
 
     #[test]

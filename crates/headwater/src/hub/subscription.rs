@@ -37,7 +37,7 @@ pub struct Subscription {
     stage: Stage,
     /// Channels that are not finished.
     open: usize,
-    /// Everything up to here was given.
+    /// Everything up to here was given when the stream was attached.
     given: Key,
 }
 
@@ -240,11 +240,10 @@ impl Subscription {
             // Positions begin anew.
             self.given = Key::default();
         }
-        if let Some(key) = frame.key() {
-            if key <= self.given {
-                return false;
-            }
-            self.given = key;
+        // The client is ahead of this node. Nothing else comes twice, and what is healed late is late,
+        // not given already.
+        if frame.key().is_some_and(|key| key <= self.given) {
+            return false;
         }
         if frame.is_end() {
             self.open = self.open.saturating_sub(1);

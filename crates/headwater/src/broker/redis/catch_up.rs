@@ -8,6 +8,7 @@ use ::redis::aio::ConnectionManager;
 use tokio::task::JoinSet;
 
 use super::log::{self, Bounds, Entry};
+use crate::broker::Baseline;
 use crate::channel::Channel;
 use crate::gap::GapReason;
 
@@ -30,8 +31,8 @@ const ATTEMPT_WAIT: Duration = Duration::from_millis(200);
 pub(super) struct Missed {
     /// Events of all channels, in the order of the log.
     pub(super) events: Vec<(Channel, Entry)>,
-    /// Channels of which not everything is there.
-    pub(super) gaps: Vec<(Channel, GapReason)>,
+    /// Channels of which not everything is there, with the offset up to which events may be missing.
+    pub(super) gaps: Vec<(Channel, GapReason, u64)>,
 }
 
 /// Reads what channels got after the offsets that the node has, up to an offset.
@@ -46,14 +47,15 @@ pub(super) async fn read_missed(
         let behind = find_behind(&commands, asked, until).await?;
         for batch in behind.chunks(READ_CHANNELS) {
             if bytes > TOTAL_BYTES_MAX {
-                let lost =
-                    batch.iter().map(|(channel, _)| (channel.clone(), GapReason::BrokerLost));
+                let lost = batch.iter().map(|behind| {
+                    (behind.channel.clone(), GapReason::BrokerLost, behind.last.min(until))
+                });
                 missed.gaps.extend(lost);
                 continue;
             }
             let mut reads = JoinSet::new();
-            for (channel, after) in batch.iter().cloned() {
-                reads.spawn(read_channel(commands.clone(), channel, after, until));
+            for behind in batch.iter().cloned() {
+                reads.spawn(read_channel(commands.clone(), behind, until));
             }
             while let Some(read) = reads.join_next().await {
                 // A task fails only by a panic, which is ours.
@@ -70,12 +72,22 @@ pub(super) async fn read_missed(
     Ok(missed)
 }
 
+/// A channel whose last event the node does not have.
+#[derive(Clone)]
+struct Behind {
+    channel: Channel,
+    /// The last that the node has.
+    after: u64,
+    /// The last that there is.
+    last: u64,
+}
+
 /// The channels whose last event the node does not have.
 async fn find_behind(
     commands: &ConnectionManager,
     channels: &[(Channel, u64)],
     until: u64,
-) -> RedisResult<Vec<(Channel, u64)>> {
+) -> RedisResult<Vec<Behind>> {
     let names: Vec<Channel> = channels.iter().map(|(channel, _)| channel.clone()).collect();
     let lasts = with_attempts(|| {
         let (mut commands, names) = (commands.clone(), names.clone());
@@ -84,13 +96,16 @@ async fn find_behind(
     .await?;
     let with_last = channels.iter().zip(lasts);
     let behind = with_last.filter(|((_, has), baseline)| baseline.last > *has && *has < until);
-    Ok(behind.map(|(channel, _)| channel.clone()).collect())
+    let behind = behind.map(|((channel, after), Baseline { last, .. })| {
+        let (channel, after) = (channel.clone(), *after);
+        Behind { channel, after, last }
+    });
+    Ok(behind.collect())
 }
 
 async fn read_channel(
     commands: ConnectionManager,
-    channel: Channel,
-    after: u64,
+    Behind { channel, after, last }: Behind,
     until: u64,
 ) -> RedisResult<Missed> {
     let mut missed = Missed::default();
@@ -111,16 +126,21 @@ async fn read_channel(
             }
         })
         .await?;
-        if at == after && entries.first().is_none_or(|first| first.previous > after) {
-            // Events between were trimmed. Without any entry the last one came after `until`, and will
-            // be given by the connection; what was before it is known to be nothing only from its
-            // own `prev`, which is looked at then.
-            if !entries.is_empty() {
-                missed.gaps.push((channel.clone(), GapReason::Trimmed));
-            }
+        if let Some(first) = entries.first()
+            && first.previous > at
+        {
+            // Events between were trimmed.
+            missed.gaps.push((channel.clone(), GapReason::Trimmed, first.previous));
         }
-        let Some(last) = entries.last() else { return Ok(missed) };
-        at = last.offset;
+        let Some(newest) = entries.last() else {
+            // If the last event came after `until`, the connection gives it, and its own `prev` says
+            // whether something before it is missing.
+            if at < last && last <= until {
+                missed.gaps.push((channel, GapReason::Trimmed, last));
+            }
+            return Ok(missed);
+        };
+        at = newest.offset;
         missed.events.extend(entries.into_iter().map(|entry| (channel.clone(), entry)));
     }
 }

@@ -88,24 +88,26 @@ pub(crate) struct Recovered {
     pub(crate) last_offset: u64,
     /// Records up to this offset may have been forgotten; above it every one is there.
     pub(crate) forgotten_to: u64,
-    /// The records, in order.
+    /// The records, in order, for tests that want them all at once.
+    #[cfg(test)]
     pub(crate) records: Vec<Record>,
 }
 
 impl Store {
-    /// Opens a directory, and makes it if it is not there.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Refused`] if another process has it open; [`ErrorKind::Invalid`] if it holds files
-    /// that are not Headwater's, or of a newer format; [`ErrorKind::Unavailable`] if the system fails.
+    /// Opens a directory and collects its records.
+    #[cfg(test)]
     pub(crate) fn open(directory: &Path) -> Result<(Self, Recovered), Error> {
         let mut records = Vec::new();
         let (store, recovered) = Self::open_each(directory, &mut |record| records.push(record))?;
         Ok((store, Recovered { records, ..recovered }))
     }
 
-    /// The same, and gives each record to `each` instead of collecting them: the log can be much
-    /// larger than what the rules of retention want of it.
+    /// Opens a directory, and makes it if it is not there. Gives each record to `each` instead of
+    /// collecting them: the log can be much larger than what the rules of retention want of it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] if another process has it open; [`ErrorKind::Invalid`] if it holds files
+    /// that are not Headwater's, or of a newer format; [`ErrorKind::Unavailable`] if the system fails.
     pub(crate) fn open_each(
         directory: &Path,
         each: &mut dyn FnMut(Record),
@@ -129,7 +131,14 @@ impl Store {
         let first_offset = store.read_segments(marker.as_ref(), each)?;
         let forgotten_to = first_offset.map_or(store.last_offset, |first| first.saturating_sub(1));
         let (epoch, last_offset) = (store.epoch, store.last_offset);
-        Ok((store, Recovered { epoch, last_offset, forgotten_to, records: Vec::new() }))
+        let recovered = Recovered {
+            epoch,
+            last_offset,
+            forgotten_to,
+            #[cfg(test)]
+            records: Vec::new(),
+        };
+        Ok((store, recovered))
     }
 
     /// Appends records, whose offsets must rise, with one write. When it returns, they survive a

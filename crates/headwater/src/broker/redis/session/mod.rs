@@ -335,7 +335,7 @@ impl<'a> Session<'a> {
             Done::Healed { channel, event, place, missed } => {
                 let missed = missed.map_err(Lost::Log)?;
                 self.deliver_missed(place.position.epoch(), missed);
-                self.deliver(&channel, &event, place);
+                self.deliver_healed(&channel, &event, place);
             }
         }
         Ok(())
@@ -344,6 +344,9 @@ impl<'a> Session<'a> {
     fn set_log(&mut self, epoch: Epoch, last: u64) {
         if self.known.epoch.replace(epoch) != Some(epoch) {
             self.known.lasts.clear();
+            // Listeners are told that nothing is missing from here on.
+            let begun = self.asked.iter().filter(|(_, phase)| **phase == Phase::Synced);
+            self.known.lasts.extend(begun.map(|(channel, _)| (channel.clone(), last)));
         }
         self.node.wanted.set_epoch(epoch);
         self.node.sink.log(epoch, last);

@@ -14,6 +14,7 @@ use crate::broker::redis::resp::{self, Parsed, Value};
 use crate::broker::{Baseline, LogEvent};
 use crate::channel::Channel;
 use crate::event::Event;
+use crate::gap::GapReason;
 use crate::limits::EVENT_DATA_BYTES_MAX;
 use crate::position::{Epoch, Position};
 
@@ -76,7 +77,8 @@ impl Session<'_> {
         // Messages still come after UNSUBSCRIBE was sent; nobody listens to them.
         let asked = self.asked.get_key_value(own_name.unwrap_or(name));
         let Some((channel, phase)) = asked else { return Ok(()) };
-        if *phase != Phase::Synced && !self.is_behind {
+        let has_begun = *phase == Phase::Synced || self.known.lasts.contains_key(channel);
+        if !has_begun && !self.is_behind {
             // From before the point where its stream begins.
             return Ok(());
         }
@@ -144,6 +146,19 @@ impl Session<'_> {
         }
     }
 
+    /// Gives the event whose hole was filled as far as the log still has what was in it.
+    pub(super) fn deliver_healed(&mut self, channel: &Channel, event: &Event, place: Place) {
+        if self.known.lasts.get(channel).is_some_and(|last| place.previous > *last) {
+            self.node.sink.gap(channel, GapReason::Trimmed);
+        }
+        self.deliver(channel, event, place);
+    }
+
+    fn note_last(&mut self, channel: Channel, offset: u64) {
+        let last = self.known.lasts.entry(channel).or_default();
+        *last = offset.max(*last);
+    }
+
     pub(super) fn deliver(&mut self, channel: &Channel, event: &Event, place: Place) {
         let Place { position, previous, time_ms, end } = place;
         self.known.lasts.insert(channel.clone(), position.offset());
@@ -170,8 +185,9 @@ impl Session<'_> {
 
     pub(super) fn deliver_missed(&mut self, epoch: Epoch, missed: Missed) {
         let healed = missed.events.len() as u64;
-        for (channel, reason) in missed.gaps {
+        for (channel, reason, last) in missed.gaps {
             self.node.sink.gap(&channel, reason);
+            self.note_last(channel, last);
         }
         for (channel, entry) in missed.events {
             self.count_replaced(&channel, entry.replaced);
@@ -198,6 +214,9 @@ impl Session<'_> {
                 *phase = Phase::Synced;
                 self.node.wanted.confirm(channel);
             } else {
+                // What comes from here on is given: if the log began anew, listeners were told that it
+                // is complete from here. What the channel had before must still be asked.
+                self.known.lasts.insert(channel.clone(), state.last);
                 unknown.push(channel.clone());
             }
         }
@@ -213,7 +232,7 @@ impl Session<'_> {
             *phase = Phase::Synced;
             self.node.sink.baseline(&channel, *baseline);
             self.node.wanted.confirm(&channel);
-            self.known.lasts.insert(channel, baseline.last);
+            self.note_last(channel, baseline.last);
         }
     }
 }
