@@ -121,11 +121,15 @@ impl EventStream {
     /// # Panics
     /// When nothing comes in time.
     pub async fn next(&mut self) -> Result<Message, End> {
-        loop {
-            if let Item::Event(message) = self.next_item().await? {
-                return Ok(message);
+        // Heartbeats do not count as something.
+        let next = async {
+            loop {
+                if let Item::Event(message) = self.read_item().await? {
+                    return Ok(message);
+                }
             }
-        }
+        };
+        timeout(PATIENCE, next).await.expect("an event on the stream in time")
     }
 
     /// The next item, comments and `retry` too.

@@ -148,10 +148,10 @@ async fn open_all(address: SocketAddr, streams: usize, ids: &[String]) -> Vec<Cl
 // === a long history ===
 
 const EVENT_BYTES: usize = 10_000;
-/// What a node may hold for one replay over Redis, beside what it held before. One answer of the broker
-/// is at most 256 KiB, the ring 1 MiB and a read for it no more than that is 8 MiB; all of it is there
-/// as Redis' answer, as events and as frames for a moment, and the allocator keeps some.
-const REPLAY_MEMORY_MAX: u64 = 32 << 20;
+/// What a node may hold for one replay, beside what it held before: the ring and one read for it, 1 MiB
+/// each, and one page of the history, 256 KiB; each as Redis' answer, as events and as frames at the
+/// same time; and as much again for the allocator. Measured: 2 to 4 MiB.
+const REPLAY_MEMORY_MAX: u64 = 16 << 20;
 
 async fn check_replay(redis: Option<&RedisServer>) -> u64 {
     let events = if is_full() { 10_000 } else { 3_000 };

@@ -2,6 +2,8 @@
 
 mod interest;
 mod linger;
+#[cfg(test)]
+mod model_tests;
 mod queue;
 mod resume;
 mod ring;

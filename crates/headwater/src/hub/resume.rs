@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::queue::Queue;
+use super::ring::Ring;
 use super::{HubInner, LogState};
 use crate::broker::{History, ReadRange};
 use crate::channel::Channel;
@@ -313,33 +314,62 @@ async fn fill(hub: &HubInner, cursor: &mut Cursor, target: Key) {
     }
     let after = cursor.filled.offset;
     let range = ReadRange::After { offset: after, count: REPLAY_FRAMES_MAX };
-    let history = hub.read(&cursor.channel, range).await;
-    let complete_since = hub.complete_since(&cursor.channel);
-    if history.previous > after || (history.frames.is_empty() && complete_since > after) {
+    let answer = hub.ask(&cursor.channel, range).await;
+    // A broker that refuses will not have more the next time.
+    let log_last = answer.as_ref().map_or(u64::MAX, |history| history.log_last);
+    let history = answer.unwrap_or_default();
+    if fill_from_ring(hub, cursor, target) {
+        // It did not know how far back it is complete, and does now.
+        return;
+    }
+    let told = cursor.filled.max(cursor.told);
+    let ring = hub.interest.with(&cursor.channel, |entry| {
+        (entry.ring.complete_since().unwrap_or(0), entry.ring.lost_plain_after(told))
+    });
+    let (ring_begin, lost_plain) = ring.unwrap_or_default();
+    if ring_begin > after.max(log_last) && history.frames.is_empty() {
+        // What the ring gave up came after the history was read.
+        return;
+    }
+    let is_trimmed = history.previous > after || (history.frames.is_empty() && ring_begin > after);
+    if is_trimmed || lost_plain.is_some() {
+        cursor.told = lost_plain.unwrap_or(cursor.told);
         cursor.announce(GapReason::Trimmed, None);
     }
     for frame in history.frames {
         let Some(key) = frame.key() else { continue };
-        if key > target {
+        // Beyond where the ring begins, it has plain events too.
+        if key > target || (ring_begin > after && key.offset > ring_begin) {
             break;
         }
         cursor.filled = key;
         cursor.buffer.push_back((key, frame));
     }
     if cursor.filled.offset == after {
-        // There is no more in the history: the ring has the rest, or nothing has.
-        cursor.filled = if complete_since > after {
-            target.min(Key { offset: complete_since, number: 0 })
+        // There is no more in the history: the ring has the rest, if only plain events because it does
+        // not know how far back it is complete.
+        if ring_begin > after {
+            cursor.filled = target.min(Key { offset: ring_begin, number: 0 });
         } else {
-            target
-        };
+            take_from_ring(hub, cursor, target, |_| true);
+        }
     }
 }
 
 /// Whether the ring reaches back far enough; if so, takes from it.
 fn fill_from_ring(hub: &HubInner, cursor: &mut Cursor, target: Key) -> bool {
+    let filled = cursor.filled;
+    take_from_ring(hub, cursor, target, |ring| ring.covers(filled))
+}
+
+fn take_from_ring(
+    hub: &HubInner,
+    cursor: &mut Cursor,
+    target: Key,
+    is_enough: impl FnOnce(&Ring) -> bool,
+) -> bool {
     let taken = hub.interest.with(&cursor.channel, |entry| {
-        entry.ring.covers(cursor.filled).then(|| {
+        is_enough(&entry.ring).then(|| {
             let range = entry.ring.range(cursor.filled, target, REPLAY_FRAMES_MAX);
             let lost = entry.ring.lost_plain_after(cursor.filled.max(cursor.told));
             (range.cloned().collect::<VecDeque<_>>(), lost)
@@ -361,14 +391,19 @@ fn fill_from_ring(hub: &HubInner, cursor: &mut Cursor, target: Key) -> bool {
 // === what a replay asks of the hub ===
 
 impl HubInner {
-    /// Reads history, and tries again until the broker answers. A broker that refuses has none for us.
+    /// Reads history. A broker that refuses has none for us.
     async fn read(&self, channel: &Channel, range: ReadRange) -> History {
+        self.ask(channel, range).await.unwrap_or_default()
+    }
+
+    /// Reads history, and tries again until the broker answers; `None` if it refuses.
+    async fn ask(&self, channel: &Channel, range: ReadRange) -> Option<History> {
         loop {
             match self.broker.read(channel, range).await {
-                Ok(history) => return history,
+                Ok(history) => return Some(history),
                 Err(error) if error.kind() == ErrorKind::Refused => {
                     tracing::warn!(%channel, "the broker refuses to read history: {error}");
-                    return History::default();
+                    return None;
                 }
                 Err(error) => self.wait_to_read_again(channel, &error).await,
             }
