@@ -13,25 +13,23 @@ const POLL_MS = 25;
 export class Server {
   #child = null;
   #log = '';
-  #flags;
 
-  /** @param {number} port @param {string[]} flags of `headwater serve` */
-  constructor(port, flags) {
+  /** @param {number} port */
+  constructor(port) {
     this.port = port;
-    this.#flags = flags;
     this.origin = `http://127.0.0.1:${port}`;
     this.page = `${this.origin}/sse/demo`;
   }
 
   /** Starts a server on a free port. */
-  static async start(...flags) {
-    const server = new Server(await freePort(), flags);
+  static async start() {
+    const server = new Server(await freePort());
     await server.start();
     return server;
   }
 
   async start() {
-    const child = spawn(binary(), ['serve', '--listen', `127.0.0.1:${this.port}`, ...this.#flags], {
+    const child = spawn(binary(), ['serve', '--listen', `127.0.0.1:${this.port}`], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#child = child;
@@ -68,7 +66,7 @@ export class Server {
    * Publishes as any program would.
    * @param {string} channel
    * @param {string} data
-   * @param {{event?: string, id?: string, end?: string}} [options]
+   * @param {{event?: string, id?: string}} [options]
    */
   publish(channel, data, options = {}) {
     const query = new URLSearchParams({ channel, ...options });

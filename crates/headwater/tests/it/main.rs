@@ -2,8 +2,5 @@
 
 mod brokers;
 mod examples;
-#[cfg(feature = "redis")]
-mod redis_function;
 mod responses;
-mod resuming;
 mod wire;
