@@ -36,6 +36,8 @@ test('the shell lines carry data, channel, name and id as typed', () => {
     const url = new URL(address);
     assert.equal(url.origin + url.pathname, 'https://example.org/prefix/sse/publish');
     assert.equal(url.searchParams.get('channel'), `c ${text}`);
+    assert.equal(url.searchParams.get('end'), null);
+    assert.match(curlPublish(BASE, { ...draft, end: true }), /&end=1'?$/);
     assert.equal(url.searchParams.get('event') ?? '', text);
     assert.equal(url.searchParams.get('id') ?? '', text);
     assert.deepEqual(words(redisPublish(draft)), ['redis-cli', 'PUBLISH', `c ${text}`, text]);

@@ -3,6 +3,9 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { chromium } from 'playwright-core';
 import { Server, chromiumPath } from './server.mjs';
@@ -81,7 +84,9 @@ test('what is published on the page arrives on the page, and in the console', as
   assert.equal(await text(event, '.event-name'), 'message');
   assert.match(await text(event, '.event-time'), /^\d\d:\d\d:\d\d\.\d{3}$/);
   await page.locator('#publish-result[data-state="done"]').waitFor();
-  assert.match(await text(page, '#publish-result'), /^Published to own/);
+  const id = await text(event, '.event-id');
+  assert.match(id, /^[0-9a-f]+-\d+$/, 'an event without an id of its own gets its position');
+  assert.equal(await text(page, '#publish-result'), `Published to own with id ${id}.`);
   assert.equal(await text(page, '#event-count'), '1 event');
   assert.ok(page.logged.some((line) => line.startsWith('[headwater] own message') && line.endsWith('from the spring')), page.logged.join('\n'));
   assert.match(await text(page, '#server'), /^\d+\.\d+\.\d+\S* · embedded broker$/);
@@ -151,8 +156,33 @@ test('the page comes back after a restart of the server', async (t) => {
   await state(page, 'open');
   assert.match(await text(page, '#reconnects'), /^[1-9]\d* reconnects?$/);
   assert.ok(await page.locator('#reconnect-now').isHidden());
+  const gap = page.locator('.event.is-gap');
+  await gap.waitFor();
+  assert.match(await text(gap, '.event-gap'), /missing on restart, because the server started a new history/);
   await published(await own.publish('restart', 'afterwards'));
   await row(page, 'afterwards');
+});
+
+test('with a directory the page goes on where it was after a restart, and misses nothing', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'headwater-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const own = await Server.start('--data', join(directory, 'log'));
+  t.after(() => own.stop());
+  const page = await openPage(await newWindow(t), ['kept'], { at: own.page });
+  await published(await own.publish('kept', 'before'));
+  await row(page, 'before');
+  await own.stop();
+  await state(page, 'reconnecting');
+  const away = (route) => route.abort();
+  await page.route('**/sse/stream**', away);
+  await own.start();
+  await published(await own.publish('kept', 'missed'));
+  await page.unroute('**/sse/stream**', away);
+  await row(page, 'missed');
+  await row(page, 'before');
+  await published(await own.publish('kept', 'afterwards'));
+  await row(page, 'afterwards');
+  assert.equal(await page.locator('.event.is-gap').count(), 0);
 });
 
 test('the page holds no connection in the back/forward cache, and asks for what it missed', async (t) => {
@@ -165,14 +195,44 @@ test('the page holds no connection in the back/forward cache, and asks for what 
   ]);
   assert.match(ended.failure().errorText, /ABORTED/);
   await state(page, 'closed');
+  await published(await server.publish('cache', 'missed'));
   const [again] = await Promise.all([
     page.waitForRequest('**/sse/stream**'),
     page.evaluate(() => dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))),
   ]);
   assert.equal((await again.allHeaders())['last-event-id'], 'seen-1');
+  await row(page, 'missed');
   await state(page, 'open');
   await published(await server.publish('cache', 'afterwards'));
   await row(page, 'afterwards');
+  await row(page, 'missed');
+});
+
+test('a channel is added with what was published before', async (t) => {
+  for (const data of ['first', 'second']) await published(await server.publish('earlier', data));
+  const page = await openPage(await newWindow(t), ['now']);
+  await page.selectOption('#channel-rewind', 'all');
+  await page.fill('#channel-name', 'earlier');
+  await page.press('#channel-name', 'Enter');
+  await row(page, 'first');
+  await row(page, 'second');
+  assert.deepEqual(await page.locator('.event-data').allTextContents(), ['second', 'first'], 'the newest is on top');
+});
+
+test('the last event ends its channel, and that is no fault', async (t) => {
+  const page = await openPage(await newWindow(t), ['ending']);
+  await page.fill('#publish-data', 'the last one');
+  await page.check('#publish-end');
+  await page.click('#publish-button');
+  await row(page, 'the last one');
+  await state(page, 'finished');
+  assert.equal(await text(page, '#status-text'), 'Ended by its publisher');
+  assert.ok(await page.locator('#reconnect-now').isHidden());
+  assert.match(await text(page, '#publish-result'), /The channel has ended\.$/);
+  assert.ok(!(await page.isChecked('#publish-end')));
+  await page.click('#publish-button');
+  await page.locator('#publish-result[data-state="error"]').waitFor();
+  assert.match(await text(page, '#publish-result'), /was ended by its publisher/);
 });
 
 /** Answers the first stream with these bytes and lets the server answer the next. */

@@ -13,23 +13,25 @@ const POLL_MS = 25;
 export class Server {
   #child = null;
   #log = '';
+  #flags;
 
-  /** @param {number} port */
-  constructor(port) {
+  /** @param {number} port @param {string[]} flags of `headwater serve` */
+  constructor(port, flags) {
     this.port = port;
+    this.#flags = flags;
     this.origin = `http://127.0.0.1:${port}`;
     this.page = `${this.origin}/sse/demo`;
   }
 
   /** Starts a server on a free port. */
-  static async start() {
-    const server = new Server(await freePort());
+  static async start(...flags) {
+    const server = new Server(await freePort(), flags);
     await server.start();
     return server;
   }
 
   async start() {
-    const child = spawn(binary(), ['serve', '--listen', `127.0.0.1:${this.port}`], {
+    const child = spawn(binary(), ['serve', '--listen', `127.0.0.1:${this.port}`, ...this.#flags], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#child = child;
@@ -66,7 +68,7 @@ export class Server {
    * Publishes as any program would.
    * @param {string} channel
    * @param {string} data
-   * @param {{event?: string, id?: string}} [options]
+   * @param {{event?: string, id?: string, end?: string}} [options]
    */
   publish(channel, data, options = {}) {
     const query = new URLSearchParams({ channel, ...options });

@@ -113,10 +113,11 @@ const status = (code, body = '', type = 'text/plain') => (response) => {
   response.end(body);
 };
 const stopped = ({ stream }) => stream?.state.name === 'stopped';
+const finished = ({ stream }) => stream?.state.name === 'finished';
 
-test('a stream that ends is opened again after the last event, and 204 ends it', async (t) => {
+test('a stream that ends is opened again after the last event, and 204 finishes it', async (t) => {
   const first = ok('retry: 1\n\nid: …1\ndata: a\n\nid: 2\ndata: cut');
-  const { requests, events, states, stream } = await listen(t, [first, ok('data: b\n\n'), status(204)], stopped);
+  const { requests, events, states, stream } = await listen(t, [first, ok('data: b\n\n'), status(204)], finished);
   assert.deepEqual(events, [
     { type: 'message', data: 'a', id: '…1' },
     { type: 'message', data: 'b', id: '…1' },
@@ -125,7 +126,7 @@ test('a stream that ends is opened again after the last event, and 204 ends it',
   const utf8 = Buffer.from('…1').toString('latin1');
   assert.deepEqual(ids, [undefined, utf8, utf8]);
   const round = ['connecting', 'open', 'reconnecting'];
-  assert.deepEqual(states, [...round, ...round, 'connecting', 'stopped']);
+  assert.deepEqual(states, [...round, ...round, 'connecting', 'finished']);
   assert.equal(stream.reconnects, 1);
 });
 

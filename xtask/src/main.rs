@@ -7,6 +7,7 @@ mod lint;
 mod packages;
 mod repo;
 mod report;
+mod soak;
 mod test;
 mod tidy;
 mod tools;
@@ -24,7 +25,10 @@ usage: cargo xtask COMMAND
   ci                      what CI runs: lint, then test
   tidy                    only the quick checks of the files themselves
   fuzz [--minutes N] [TARGET]...
-                          run every fuzz target (or those named) for N minutes each, 10 by default";
+                          run every fuzz target (or those named) for N minutes each, 10 by default
+  soak [--seed N] [--minutes N] [--scenario NAME] [--seconds N] [--log DIR] [--keep-going]
+                          check end to end that nothing is lost: each scenario once, or
+                          again and again with new seeds until the minutes are over";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,6 +48,7 @@ fn run(arguments: &[String]) -> Result<Report, String> {
     match command.as_str() {
         "test" => test::run(&mut report, &test::Part::from_arguments(rest)?),
         "fuzz" => fuzz::run(&mut report, &fuzz::Options::from_arguments(rest)?),
+        "soak" => soak::run(&mut report, &soak::Options::from_arguments(rest)?),
         "lint" | "ci" | "tidy" if !rest.is_empty() => {
             return Err(format!("`cargo xtask {command}` takes no options\n\n{USAGE}"));
         }

@@ -18,7 +18,7 @@ const SLOW_CONNECT_MS = 4_000;
 const COUNTDOWN_MS = 250;
 
 /** States from the one that needs most attention to the one that needs least. */
-const STATES = ['stopped', 'reconnecting', 'connecting', 'closed', 'open'];
+const STATES = ['stopped', 'reconnecting', 'connecting', 'closed', 'open', 'finished'];
 
 /**
  * @typedef {object} Channel
@@ -70,8 +70,12 @@ export class ChannelList {
     return { name: 'idle', count: 0, of: 0, text: 'Not listening' };
   }
 
-  /** @returns {string} why the channel cannot be added, or nothing */
-  add(name) {
+  /**
+   * @param {string} name
+   * @param {string} [rewind] how far back to begin, as in the server's `rewind=`; nothing is from now
+   * @returns {string} why the channel cannot be added, or nothing
+   */
+  add(name, rewind = '') {
     if (this.#channels.has(name)) return `You already listen to ${name}.`;
     const fault = channelFault(name);
     if (fault) return fault;
@@ -79,7 +83,7 @@ export class ChannelList {
     const used = new Set([...this.#channels.values()].map(({ slot }) => slot));
     const slot = [0, 1, 2, 3].find((free) => !used.has(free)) ?? 0;
     const channel = { name, slot, connectingSince: 0, ...this.#row(name, slot) };
-    channel.stream = new EventStream(streamUrl(this.#base, [name]), {
+    channel.stream = new EventStream(streamUrl(this.#base, [name], rewind), {
       onEvent: (event) => this.#onEvent(name, slot, event),
       onState: () => this.#stateChanged(channel),
     });
@@ -182,6 +186,7 @@ function stateText(state) {
   if (state.name === 'reconnecting') {
     return `Reconnecting in ${Math.max(0, Math.ceil((state.at - Date.now()) / 1000))} s`;
   }
+  if (state.name === 'finished') return 'Ended by its publisher';
   return state.name[0].toUpperCase() + state.name.slice(1);
 }
 

@@ -75,7 +75,7 @@ function note(text) {
 byId('add-channel').addEventListener('submit', (event) => {
   event.preventDefault();
   const field = byId('channel-name');
-  const refused = channels.add(field.value);
+  const refused = channels.add(field.value, byId('channel-rewind').value);
   note(refused);
   if (!refused) field.value = '';
 });

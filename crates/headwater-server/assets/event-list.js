@@ -17,7 +17,7 @@ const HIGHLIGHT_MAX = 12;
 const GAP_REASONS = {
   trimmed: 'they are older than the history that is kept',
   'unknown-id': 'the server does not know the last event that this page saw',
-  epoch: 'the server started a new history',
+  epoch: 'the server started a new history, or another server gave the last id',
   'broker-lost': 'the connection to the broker was lost',
 };
 

@@ -65,7 +65,7 @@ export class PublishForm {
     byId('copy-redis').disabled = memory;
     byId('redis-note').textContent = memory
       ? 'Not on this server: it was started without --redis.'
-      : 'PUBLISH carries data only: no event name, no id.';
+      : 'PUBLISH carries data only, and is not kept: no event name, no id, no end.';
   }
 
   /** @returns {import('./snippets.js').Draft} */
@@ -75,6 +75,7 @@ export class PublishForm {
       data: byId('publish-data').value,
       name: byId('publish-name').value,
       id: byId('publish-id').value,
+      end: byId('publish-end').checked,
     };
   }
 
@@ -92,7 +93,10 @@ export class PublishForm {
         return;
       }
       const { id, channel } = await response.json();
-      this.#say('done', id ? `Published to ${channel} with id ${id}.` : `Published to ${channel}.`);
+      const told = id ? `Published to ${channel} with id ${id}.` : `Published to ${channel}.`;
+      this.#say('done', draft.end ? `${told} The channel has ended.` : told);
+      byId('publish-end').checked = false; // the next event is for another channel
+      this.#writeLines();
     } catch (error) {
       const slow = error.name === 'TimeoutError';
       this.#say('error', slow ? 'No answer within 10 s. The event may or may not be out.' : 'The server does not answer. Is it running?');

@@ -15,26 +15,29 @@ export function jsQuote(text) {
   return JSON.stringify(text).replace(/[<\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
-/** @param {URL} base the page's address @param {string[]} channels */
-export function streamUrl(base, channels) {
+/** @param {URL} base the page's address @param {string[]} channels @param {string} [rewind] */
+export function streamUrl(base, channels, rewind = '') {
   const url = new URL('stream', base);
-  url.search = new URLSearchParams(channels.map((channel) => ['channel', channel])).toString();
+  const query = new URLSearchParams(channels.map((channel) => ['channel', channel]));
+  if (rewind) query.set('rewind', rewind);
+  url.search = query.toString();
   return url;
 }
 
 /** @param {URL} base the page's address @param {Draft} draft */
-export function publishUrl(base, { channel, name, id }) {
+export function publishUrl(base, { channel, name, id, end }) {
   const url = new URL('publish', base);
   const query = new URLSearchParams({ channel });
   if (name) query.set('event', name);
   if (id) query.set('id', id);
+  if (end) query.set('end', '1');
   url.search = query.toString();
   return url;
 }
 
 /**
  * What the publish form holds; an empty name or id means none.
- * @typedef {{channel: string, data: string, name: string, id: string}} Draft
+ * @typedef {{channel: string, data: string, name: string, id: string, end: boolean}} Draft
  */
 
 /** @param {URL} base @param {string[]} channels */

@@ -108,6 +108,7 @@ export class SseDecoder {
 /**
  * What a stream is doing. `at` is the time of the next attempt in milliseconds since the epoch.
  * @typedef {{name: 'closed'} | {name: 'connecting'} | {name: 'open'}
+ *   | {name: 'finished'}
  *   | {name: 'reconnecting', at: number, reason: string}
  *   | {name: 'stopped', reason: string}} StreamState
  */
@@ -116,7 +117,7 @@ export class SseDecoder {
  * One stream that reconnects for ever and resumes after the last event it has seen.
  *
  * It is kinder than EventSource in one point: 408, 429 and 5xx are tried again, because that is what
- * a proxy answers while the server behind it restarts. 204 and other errors end it, as they do there.
+ * a proxy answers while the server behind it restarts. 204 finishes it and other errors stop it, as they do there.
  */
 export class EventStream {
   /** @type {StreamState} */
@@ -183,18 +184,19 @@ export class EventStream {
     if (this.#attempt !== attempt) return; // closed or opened anew meanwhile
     attempt.abort(); // frees the connection when the answer was not read to its end
     this.#attempt = null;
-    if (end.again) this.#wait(end.reason);
+    if (end.finished) this.#enter({ name: 'finished' });
+    else if (end.again) this.#wait(end.reason);
     else this.#enter({ name: 'stopped', reason: end.reason });
   }
 
-  /** Reads one response. @returns {Promise<{again: boolean, reason: string}>} how it ended */
+  /** Reads one response. @returns {Promise<{finished: true} | {again: boolean, reason: string}>} how it ended */
   async #read(signal) {
     const headers = { Accept: 'text/event-stream' };
     if (this.lastEventId) headers['Last-Event-ID'] = utf8Header(this.lastEventId);
     const response = await fetch(this.#url, { headers, signal, cache: 'no-store' });
     const { status } = response;
     if (status === 204) {
-      return { again: false, reason: 'the server says that nothing more will come (204)' };
+      return { finished: true };
     }
     if (status !== 200) {
       const again = status === 408 || status === 429 || status >= 500;

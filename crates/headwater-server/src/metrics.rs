@@ -72,6 +72,24 @@ impl Collector for HubCollector {
             "Events from the broker that were too large or not understood",
             stats.events_refused,
         )?;
+        let mut gaps = encoder.encode_descriptor(
+            "gaps",
+            "Gaps that streams were told of, by reason",
+            None,
+            MetricType::Counter,
+        )?;
+        for (reason, count) in stats.gaps.iter() {
+            let labels = [("reason", reason.as_str())];
+            ConstCounter::new(count).encode(gaps.encode_family(&labels)?)?;
+        }
+        counter(
+            encoder,
+            "backfills",
+            "Histories of channels read from the broker, for streams that came back",
+            stats.backfills,
+        )?;
+        let ring_bytes = to_f64(self.hub.ring_bytes());
+        gauge(encoder, "ring_bytes", "Memory of recent events, in bytes", ring_bytes)?;
         counter(encoder, "events_sent", "Events handed to streams", stats.events_sent)?;
         counter(
             encoder,
@@ -102,6 +120,12 @@ impl HubCollector {
             lag_encoder.encode_gauge(&lag.as_secs_f64())?;
         }
         counter(encoder, "redis_reconnects", "Lost connections to Redis", health.reconnects)?;
+        counter(
+            encoder,
+            "redis_healed_events",
+            "Events that were missed, read from Redis and given in their place",
+            health.healed,
+        )?;
         let wanted = to_f64(health.channels_wanted);
         gauge(encoder, "redis_channels_wanted", "Channels this node must receive", wanted)?;
         let confirmed = to_f64(health.channels_confirmed);

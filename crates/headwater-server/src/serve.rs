@@ -89,8 +89,14 @@ fn hub(settings: &Settings) -> anyhow::Result<Hub> {
         .queue_bytes_max(settings.queue_bytes)
         .channels_per_stream_max(settings.max_channels_per_stream);
     Ok(match &settings.redis {
-        Some(url) => builder.build(RedisBroker::connect(url.expose())?),
-        None => builder.build(MemoryBroker::new()),
+        Some(url) => {
+            let broker = RedisBroker::connect(url.expose())?;
+            builder.build(broker.with_retention(settings.retention.clone()))
+        }
+        None => builder.build(match &settings.data {
+            Some(directory) => MemoryBroker::open(directory, settings.retention.clone())?,
+            None => MemoryBroker::with_retention(settings.retention.clone()),
+        }),
     })
 }
 

@@ -60,7 +60,7 @@ async fn events(
     State(hub): State<Hub>,
     Query(Room { room }): Query<Room>,
 ) -> Result<EventSourceResponse, ErrorResponse> {
-    let subscription = hub.subscribe([Channel::new(room)?])?;
+    let mut subscription = hub.subscribe([Channel::new(room)?])?;
     // Who publishes as soon as the stream is open gets their own message.
     subscription.confirmed().await;
     Ok(EventSourceResponse::new(subscription))

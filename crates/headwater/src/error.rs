@@ -15,6 +15,8 @@ pub enum ErrorKind {
     Unavailable,
     /// The broker understood and said no: wrong password, missing permission.
     Refused,
+    /// The channel was ended by its publisher and takes no more events.
+    Finished,
     /// The hub is ending its streams and takes no new ones.
     Draining,
     /// A Tokio runtime was needed and there was none.

@@ -45,6 +45,9 @@
 //! - **channel**: a name to publish to and to listen on; a [`Channel`].
 //! - **event**: what a publisher sends: data, and optionally a name, an id, a retry; an [`Event`].
 //! - **frame**: an event encoded once, immutable, shared by every stream that gets it; a [`Frame`].
+//! - **position**: the place of an event in a log, epoch and offset; a [`Position`]. Clients see it as the
+//!   event's id.
+//! - **gap**: events that a stream should have had and cannot get; a [`Gap`].
 //! - **stream**: one client's open response, an [`EventSourceResponse`]. **subscription**: a stream's
 //!   interest in channels, a [`Subscription`].
 //! - **broker**: carries events between nodes; a [`Broker`]. **node**: one process. **hub**: the fan-out
@@ -60,6 +63,33 @@
 //! the frame into the queue of each subscription. A queue is bounded: a client that does not keep up loses
 //! its stream, with [`Closed::Overflow`] or [`Closed::Stalled`], and costs the others nothing.
 //!
+//! # Coming back
+//!
+//! Brokers keep a history of every channel, within its [retention](RetentionRules). A stream begins now; or
+//! after the event that a client got last, with [`Subscription::since`]; or earlier, with
+//! [`Subscription::rewind`]. What it missed comes first, in order, then what is live, with no gap and no
+//! duplicate where they meet. What is kept no more is announced by a frame with a [`Gap`].
+//!
+//! ```
+//! # use axum::extract::State;
+//! use headwater::{Channel, ErrorResponse, EventSourceResponse, Hub, LastEventId, Rewind};
+//!
+//! async fn events(
+//!     State(hub): State<Hub>,
+//!     LastEventId(last_event_id): LastEventId,
+//! ) -> Result<EventSourceResponse, ErrorResponse> {
+//!     let subscription = hub.subscribe([Channel::new("news")?])?;
+//!     let mut subscription = match last_event_id {
+//!         None => subscription.rewind(Rewind::Events(10)),
+//!         id => subscription.since(id),
+//!     };
+//!     subscription.confirmed().await; // if the channel has ended, the answer is 204
+//!     Ok(EventSourceResponse::new(subscription))
+//! }
+//! ```
+//!
+//! A publisher ends a channel with [`Publish::end`], and repeats itself safely with [`Publish::key`].
+//!
 //! # Map
 //!
 //! | look for | in |
@@ -69,7 +99,10 @@
 //! | publishing, subscribing, counts, drain | [`Hub`], [`HubBuilder`], [`Subscription`], [`HubStats`] |
 //! | what carries events | [`Broker`] and its contract, [`MemoryBroker`], [`RedisBroker`] |
 //! | the response, heartbeats, timeouts, `on_close` | [`EventSourceResponse`], [`Heartbeat`], [`ErrorResponse`] |
-//! | where a client left off | [`LastEventId`] |
+//! | where a client left off, beginning earlier | [`LastEventId`], [`Position`], [`Rewind`] |
+//! | what is missing | [`Gap`], [`GapReason`], [`GAP_EVENT`] |
+//! | ends, idempotency keys | [`Publish`], [`IdempotencyKey`] |
+//! | how much is kept | [`Retention`], [`RetentionRules`] |
 //! | serving with limits that streams need | [`serve()`] |
 //! | every bound, with its reason | [`limits`] |
 //! | tests of your own handlers | [`testing`] |
@@ -93,8 +126,10 @@
 //!
 //! # What it does not do
 //!
-//! - It keeps no events yet. A client that reconnects goes on from now, whatever its `Last-Event-ID` says,
-//!   and what a node missed while its connection to Redis was lost stays missed.
+//! - It keeps no events for ever: a history is bounded by count, age and bytes. What must be there next
+//!   year belongs into a database.
+//! - It gives no place in the log to what other programs publish with a plain `PUBLISH`. Each node numbers
+//!   such events for itself; a client that comes back to another node cannot resume from them.
 //! - It does not decide who may listen or publish. That is the handlers' part.
 //! - It speaks HTTP without TLS.
 //! - Carriage returns do not survive: the format has only lines, and a client gets LF for CR and CRLF.
@@ -110,25 +145,36 @@ mod closed;
 mod error;
 mod event;
 mod frame;
+mod gap;
 mod hub;
 mod last_event_id;
+mod position;
+mod publish;
 mod response;
+mod retention;
 mod serve;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 #[cfg(feature = "redis")]
 pub use broker::RedisBroker;
-pub use broker::{Broker, BrokerFuture, Health, MemoryBroker, Receipt, Sink};
+pub use broker::{
+    Baseline, Broker, BrokerFuture, Health, History, LogEvent, MemoryBroker, ReadRange, Receipt,
+    Sink,
+};
 pub use channel::Channel;
 pub use closed::Closed;
 pub use error::{Error, ErrorKind};
 pub use event::{Decoder, Event, EventId, EventName, Item, Message};
 pub use frame::Frame;
-pub use hub::{EndedStreams, Hub, HubBuilder, HubStats, Subscription};
+pub use gap::{GAP_EVENT, Gap, GapReason};
+pub use hub::{EndedStreams, Gaps, Hub, HubBuilder, HubStats, Rewind, Subscription};
 pub use last_event_id::LastEventId;
+pub use position::{Epoch, Position};
+pub use publish::{IdempotencyKey, Publish};
 /// The Redis client of [`RedisBroker::connection`], so that handlers use the same version.
 #[cfg(feature = "redis")]
 pub use redis;
 pub use response::{BoxError, ErrorResponse, EventSourceResponse, Heartbeat, StreamItem};
+pub use retention::{Retention, RetentionRules};
 pub use serve::{Serve, serve};

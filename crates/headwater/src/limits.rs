@@ -33,6 +33,72 @@ pub const QUEUE_BYTES_MAX: usize = 1 << 20;
 /// How much of what is waiting goes to the HTTP layer as one piece. 16 KiB is what hyper buffers anyway.
 pub const BATCH_BYTES_MAX: usize = 16 << 10;
 
+/// Longest idempotency key, in bytes: a UUID has 36.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// How long an idempotency key is remembered. A publisher that has not repeated itself by then has given up.
+pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(600);
+
+/// Most recent frames of a channel that a node keeps for streams that come back. A little more than the
+/// history kept by default, so that one read of it fits.
+pub const RING_FRAMES_MAX: usize = 1024;
+
+/// Most bytes of a channel's recent frames.
+pub const RING_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of all channels' recent frames. Beyond it, the channel that gets a frame gives up its oldest.
+pub const RING_TOTAL_BYTES_MAX: usize = 64 << 20;
+
+/// How long a recent frame is kept. Whoever was away longer gets the history from the broker.
+pub const RING_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// Most frames that a resuming stream takes at a time, for each of its channels.
+pub const REPLAY_FRAMES_MAX: usize = 128;
+
+/// Most bytes of history in one answer of the broker; one event alone may be larger. A stream that
+/// resumes slowly holds at most this per channel.
+pub const REPLAY_BYTES_MAX: usize = 256 << 10;
+
+/// How long a resuming stream waits before it asks a broker again that failed to answer.
+pub const REPLAY_RETRY: Duration = Duration::from_millis(500);
+
+/// Most events to rewind by count, and the longest time to rewind by.
+pub const REWIND_EVENTS_MAX: usize = 1_000_000;
+/// See [`REWIND_EVENTS_MAX`].
+pub const REWIND_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Most events of a channel's history, if no rule says otherwise: more than a page that comes back wants to see.
+pub const RETENTION_EVENTS_DEFAULT: usize = 1_000;
+
+/// Age of a channel's history, if no rule says otherwise: a reload, a restart or a short loss of the
+/// network is over by then.
+pub const RETENTION_AGE_DEFAULT: Duration = Duration::from_secs(10 * 60);
+
+/// Most bytes of a channel's history, if no rule says otherwise: one event of the largest size.
+pub const RETENTION_BYTES_DEFAULT: usize = EVENT_DATA_BYTES_MAX;
+
+/// Most events that a rule can keep of a channel. A history that is longer belongs into a database.
+pub const RETENTION_EVENTS_MAX: usize = 1_000_000;
+
+/// Shortest age that a rule can set. Shorter would be gone before a client could come back.
+pub const RETENTION_AGE_MIN: Duration = Duration::from_secs(1);
+
+/// Longest age that a rule can set, for the same reason as the most events.
+pub const RETENTION_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Fewest bytes that a rule can keep of a channel. Chosen arbitrarily; `off` keeps nothing.
+pub const RETENTION_BYTES_MIN: usize = 1 << 10;
+
+/// Most bytes that a rule can keep of a channel. 1 GiB is what a small node has in memory.
+pub const RETENTION_BYTES_MAX: usize = 1 << 30;
+
+/// Most retention rules. They are tried one after another at every publish.
+pub const RETENTION_RULES_MAX: usize = 100;
+
+/// Store: bytes after which a segment of the log takes no more; one batch alone may be larger. Whole
+/// segments are deleted, so this is what may stay on disk beyond what is kept.
+pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
 /// How long a channel stays subscribed in the broker after its last listener left. Longer than a page
 /// load, a reconnect or a node's restart takes.
 pub const LINGER_DEFAULT: Duration = Duration::from_secs(60);

@@ -51,6 +51,19 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
+/// A port that is free now and stays so while nobody listens on it: the system gives it to no outgoing
+/// connection. For what is killed and started again on the same port; a client that tries to connect
+/// meanwhile could even meet itself.
+///
+/// # Panics
+/// When none is found.
+pub fn stable_port() -> u16 {
+    // Below what Linux (from 32768) and others (from 49152) give to outgoing connections.
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(10_240..32_768)).take(1_000);
+    ports.find(is_free).expect("a free port")
+}
+
 /// Sends a signal to a process that a test started.
 pub(crate) fn send_signal(process: u32, signal: &str) {
     let sent = std::process::Command::new("kill")

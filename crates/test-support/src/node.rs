@@ -33,6 +33,8 @@ impl Node {
         let mut process = Command::new(binary)
             .args(["serve", "--listen", listen, "--log-format", "json"])
             .args(arguments)
+            // It is for the tests, and no setting.
+            .env_remove("HEADWATER_TEST_FULL")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use redis::{Connection, FromRedisValue};
 use tempfile::TempDir;
 
-use crate::{free_port, send_signal, wait_for};
+use crate::{send_signal, stable_port, wait_for};
 
 /// A running `redis-server`; it ends when this is dropped.
 pub struct RedisServer {
@@ -28,7 +28,7 @@ impl RedisServer {
     pub fn start_with(arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory for Redis");
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.into()).collect();
-        let port = free_port();
+        let port = stable_port();
         let process = spawn(port, &directory, &arguments);
         let server = Self { process, port, directory, arguments };
         server.wait_until_up();

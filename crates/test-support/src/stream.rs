@@ -1,5 +1,6 @@
 //! One client of an event stream, over a socket of its own.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -48,26 +49,44 @@ impl EventStream {
         headers: &[(&str, &str)],
         receive_buffer: Option<u32>,
     ) -> Self {
-        let socket = TcpSocket::new_v4().expect("a socket");
+        let opened = Self::try_open(address, path, headers, receive_buffer).await;
+        opened.expect("the server listens and answers")
+    }
+
+    /// The same for a server that may be gone.
+    ///
+    /// # Errors
+    /// When it cannot be reached or goes before its stream has begun.
+    ///
+    /// # Panics
+    /// When it does not answer with HTTP/1.1, or not in time.
+    pub async fn try_open(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+        receive_buffer: Option<u32>,
+    ) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = receive_buffer {
-            socket.set_recv_buffer_size(bytes).expect("a receive buffer");
+            socket.set_recv_buffer_size(bytes)?;
         }
-        let mut socket = socket.connect(address).await.expect("the server listens");
+        let mut socket = socket.connect(address).await?;
         let mut head =
             format!("GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: text/event-stream\r\n");
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
         head += "\r\n";
-        socket.write_all(head.as_bytes()).await.expect("the request is sent");
+        socket.write_all(head.as_bytes()).await?;
         let mut bytes = Vec::new();
         let split = loop {
             if let Some(split) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
                 break split;
             }
             let read = timeout(PATIENCE, socket.read_buf(&mut bytes)).await;
-            let read = read.expect("an answer in time").expect("an answer");
-            assert_ne!(read, 0, "no answer: {:?}", String::from_utf8_lossy(&bytes));
+            if read.expect("an answer in time")? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         };
         let (status, headers) = parse_head(&bytes[..split]);
         let mut stream = Self {
@@ -81,10 +100,12 @@ impl EventStream {
         stream.take(&bytes[split + 4..]);
         if status == 200 {
             // What is published from now on must arrive.
-            let opening = stream.next_item().await;
-            assert!(matches!(opening, Ok(Item::Comment(_))), "{opening:?}");
+            let Ok(opening) = stream.next_item().await else {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
+            assert!(matches!(opening, Item::Comment(_)), "{opening:?}");
         }
-        stream
+        Ok(stream)
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -100,11 +121,15 @@ impl EventStream {
     /// # Panics
     /// When nothing comes in time.
     pub async fn next(&mut self) -> Result<Message, End> {
-        loop {
-            if let Item::Event(message) = self.next_item().await? {
-                return Ok(message);
+        // Heartbeats do not count as something.
+        let next = async {
+            loop {
+                if let Item::Event(message) = self.read_item().await? {
+                    return Ok(message);
+                }
             }
-        }
+        };
+        timeout(PATIENCE, next).await.expect("an event on the stream in time")
     }
 
     /// The next item, comments and `retry` too.
@@ -145,13 +170,22 @@ impl EventStream {
         }
     }
 
-    /// What a client would send as `Last-Event-ID`.
+    /// The next item of those that came already.
+    pub fn take_received(&mut self) -> Option<Item> {
+        self.decoder.next_item()
+    }
+
+    /// What a client that has taken all it received would send as `Last-Event-ID`.
     pub fn last_event_id(&self) -> &str {
         self.decoder.last_event_id()
     }
 
-    // Cancel safe, since read_buf is: bytes are taken as soon as they are read.
-    async fn read_item(&mut self) -> Result<Item, End> {
+    /// The next item, however long it takes. Cancel safe.
+    ///
+    /// # Errors
+    /// How the stream ended.
+    pub async fn read_item(&mut self) -> Result<Item, End> {
+        // read_buf is cancel safe, and bytes are taken as soon as they are read.
         loop {
             if let Some(item) = self.decoder.next_item() {
                 return Ok(item);

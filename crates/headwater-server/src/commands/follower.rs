@@ -27,6 +27,8 @@ pub(super) struct Follower {
     channel: Channel,
     happenings: mpsc::Sender<Happening>,
     last_event_id: String,
+    /// How far back to begin while there is no last event, as it stands in the query.
+    rewind: Option<String>,
     /// What the server asks to wait.
     retry: Duration,
     /// Attempts since the last stream that opened.
@@ -51,7 +53,7 @@ impl Follower {
     pub(super) fn new(
         url: BaseUrl,
         channel: Channel,
-        last_event_id: &str,
+        (last_event_id, rewind): (&str, Option<&str>),
         happenings: mpsc::Sender<Happening>,
     ) -> Self {
         Self {
@@ -59,6 +61,7 @@ impl Follower {
             channel,
             happenings,
             last_event_id: last_event_id.to_owned(),
+            rewind: rewind.map(ToOwned::to_owned),
             retry: RETRY_DEFAULT,
             failures: 0,
         }
@@ -118,9 +121,14 @@ impl Follower {
     }
 
     async fn ask(&self) -> anyhow::Result<Response<Incoming>> {
+        let channel = [("channel", self.channel.as_str())];
+        // Behind a last event id it has no meaning.
+        let rewind = self.rewind.as_deref().filter(|_| self.last_event_id.is_empty());
+        let query: Vec<_> =
+            channel.into_iter().chain(rewind.map(|rewind| ("rewind", rewind))).collect();
         let mut request = self
             .url
-            .request(Method::GET, "/sse/stream", &[("channel", self.channel.as_str())])
+            .request(Method::GET, "/sse/stream", &query)
             .header(ACCEPT, "text/event-stream")
             .header(CACHE_CONTROL, "no-store");
         if !self.last_event_id.is_empty() {
@@ -150,12 +158,8 @@ impl Follower {
             let pushed = decoder.push(&chunk);
             while let Some(item) = decoder.next_item() {
                 if let Item::Event(message) = item {
-                    let line = Line {
-                        channel: self.channel.to_string(),
-                        name: message.name,
-                        id: Some(message.id).filter(|id| !id.is_empty()),
-                        data: message.data,
-                    };
+                    let id = Some(message.id).filter(|id| !id.is_empty());
+                    let line = Line::new(&self.channel, message.name, id, message.data);
                     if self.happenings.send(Happening::Event(line)).await.is_err() {
                         return Attempt::Unwanted;
                     }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use headwater::{Channel, EventId, EventName, Frame};
-use serde::Serialize;
+use headwater::{Channel, EventId, EventName, Frame, GAP_EVENT, GapReason};
+use serde::{Deserialize, Serialize};
 
 /// An event that came in on a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -15,18 +15,33 @@ pub(super) struct Line {
     /// The position for a reconnect, if there is one.
     pub(super) id: Option<String>,
     pub(super) data: String,
+    /// Why events are missing here, if this is no event but tells of a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) gap: Option<String>,
+}
+
+/// The data of the event that announces a gap, as far as it is shown.
+#[derive(Deserialize)]
+struct GapData {
+    reason: String,
 }
 
 impl Line {
-    /// An event as it came over Redis.
-    pub(super) fn from_frame(frame: &Frame) -> Self {
+    /// What came on a channel, as a client of the server sees it.
+    pub(super) fn new(channel: &Channel, name: String, id: Option<String>, data: String) -> Self {
+        let gap = (name == GAP_EVENT)
+            .then(|| serde_json::from_str(&data).ok().map(|GapData { reason }| reason))
+            .flatten();
+        Self { channel: channel.to_string(), name, id, data, gap }
+    }
+
+    /// What came over Redis; `None` for a frame without a channel, which only streams of one's own have.
+    pub(super) fn from_frame(frame: &Frame) -> Option<Self> {
+        let channel = frame.channel().or(frame.gap().map(|gap| &gap.channel))?;
         let event = frame.event();
-        Self {
-            channel: frame.channel().map_or_else(String::new, Channel::to_string),
-            name: event.name().map_or_else(|| "message".to_owned(), EventName::to_string),
-            id: event.id().map(EventId::to_string),
-            data: event.data().to_owned(),
-        }
+        let name = event.name().map_or_else(|| "message".to_owned(), EventName::to_string);
+        let id = event.id().map(EventId::to_string);
+        Some(Self::new(channel, name, id, event.data().to_owned()))
     }
 
     /// One JSON object, without a line end.
@@ -39,6 +54,10 @@ impl Line {
     /// characters are escaped; `--json` has the exact data.
     pub(super) fn text(&self) -> String {
         let mut text = visible(&self.channel);
+        if let Some(reason) = &self.gap {
+            let _ = write!(text, ": GAP: events are missing: {}", why_missing(reason));
+            return text;
+        }
         if self.name != "message" {
             let _ = write!(text, " ({})", visible(&self.name));
         }
@@ -54,6 +73,19 @@ impl Line {
             let _ = write!(text, ": {}", visible(&self.data));
         }
         text
+    }
+}
+
+/// The reason in words; one that a newer server may give stands as it is.
+fn why_missing(reason: &str) -> String {
+    match GapReason::ALL.into_iter().find(|known| known.as_str() == reason) {
+        Some(GapReason::Trimmed) => "they are older than the history that is kept".to_owned(),
+        Some(GapReason::UnknownId) => "the last event id is not known".to_owned(),
+        Some(GapReason::Epoch) => {
+            "the last event id is from an earlier history, or was given by another node".to_owned()
+        }
+        Some(GapReason::BrokerLost) => "the connection to the broker was lost".to_owned(),
+        _ => visible(reason),
     }
 }
 
@@ -75,12 +107,8 @@ mod tests {
 
     #[track_caller]
     fn check(name: &str, id: Option<&str>, data: &str, text: &str, json: &str) {
-        let line = Line {
-            channel: "news".to_owned(),
-            name: name.to_owned(),
-            id: id.map(ToOwned::to_owned),
-            data: data.to_owned(),
-        };
+        let channel = Channel::new("news").expect("it is a good name");
+        let line = Line::new(&channel, name.to_owned(), id.map(ToOwned::to_owned), data.to_owned());
         assert_eq!(line.text(), text);
         assert_eq!(line.json(), json);
     }
@@ -108,6 +136,27 @@ mod tests {
             "news #7:\n    one\n    \ttwo\n    ",
             r#"{"channel":"news","event":"message","id":"7","data":"one\n\ttwo\n"}"#,
         );
+    }
+
+    #[test]
+    fn a_gap_is_told_from_an_event() {
+        check(
+            "headwater-gap",
+            Some("7"),
+            r#"{"channel":"news","reason":"trimmed"}"#,
+            "news: GAP: events are missing: they are older than the history that is kept",
+            r#"{"channel":"news","event":"headwater-gap","id":"7","data":"{\"channel\":\"news\",\"reason\":\"trimmed\"}","gap":"trimmed"}"#,
+        );
+        check(
+            "headwater-gap",
+            None,
+            r#"{"reason":"new\u001b"}"#,
+            r"news: GAP: events are missing: new\u{1b}",
+            r#"{"channel":"news","event":"headwater-gap","id":null,"data":"{\"reason\":\"new\\u001b\"}","gap":"new\u001b"}"#,
+        );
+        for reason in GapReason::ALL {
+            assert_ne!(why_missing(reason.as_str()), reason.as_str());
+        }
     }
 
     #[test]

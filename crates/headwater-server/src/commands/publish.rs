@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use headwater::limits::EVENT_DATA_BYTES_MAX;
-use headwater::{Channel, Event, EventId, EventName, Hub, RedisBroker};
+use headwater::{
+    Channel, Event, EventId, EventName, Hub, IdempotencyKey, Publish as Publishing, RedisBroker,
+};
 use http_body_util::Full;
 use hyper::Method;
 use hyper::header::CONTENT_TYPE;
@@ -27,6 +29,8 @@ Examples:
   headwater publish news 'hello, browsers'
   headwater publish orders '{\"id\": 42}' --event created --id 42
   date | headwater publish clock
+  headwater publish orders paid --key order-42         safe to repeat: it is published once
+  headwater publish answer:7 '' --event done --end     the channel's last event
   headwater publish news --redis redis://127.0.0.1:6379 hello
   headwater publish numbers -- -5                      data that begins with a dash";
 
@@ -49,12 +53,22 @@ pub(crate) struct Publish {
     /// Ask clients to wait this long before they reconnect, for example 2s
     #[arg(long, value_name = "DURATION", value_parser = parse_retry)]
     retry: Option<Duration>,
+    /// Make it the channel's last event: streams end after it, and nothing can be published behind it
+    #[arg(long)]
+    end: bool,
+    /// Name this publishing, so that repeating it within ten minutes publishes nothing
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    key: Option<IdempotencyKey>,
     #[command(flatten)]
     target: Target,
 }
 
 fn parse_retry(text: &str) -> Result<Duration, String> {
     duration(text, &(Duration::ZERO..=Duration::from_secs(60 * 60)))
+}
+
+fn parse_key(text: &str) -> Result<IdempotencyKey, headwater::Error> {
+    IdempotencyKey::new(text)
 }
 
 impl Publish {
@@ -71,15 +85,22 @@ impl Publish {
         if let Some(retry) = self.retry {
             event = event.with_retry(retry);
         }
+        let mut publishing = Publishing::new(self.channel.clone(), event).end(self.end);
+        if let Some(key) = self.key {
+            publishing = publishing.key(key);
+        }
         let id = match destination {
-            Destination::Server(url) => through_server(&url, &self.channel, &event).await?,
-            Destination::Redis(url) => through_redis(&url, &self.channel, event).await?,
+            Destination::Server(url) => through_server(&url, &publishing).await?,
+            Destination::Redis(url) => through_redis(&url, publishing).await?,
         };
-        let channel = self.channel;
-        super::print(&match id {
-            Some(id) => format!("published to {channel} as {id}\n"),
-            None => format!("published to {channel}\n"),
-        })
+        let mut said = format!("published to {}", self.channel);
+        if let Some(id) = id {
+            said = format!("{said} as {id}");
+        }
+        if self.end {
+            said.push_str(", which has ended");
+        }
+        super::print(&format!("{said}\n"))
     }
 }
 
@@ -122,23 +143,25 @@ struct Answer {
     id: Option<String>,
 }
 
-async fn through_server(
-    url: &BaseUrl,
-    channel: &Channel,
-    event: &Event,
-) -> anyhow::Result<Option<String>> {
+async fn through_server(url: &BaseUrl, publishing: &Publishing) -> anyhow::Result<Option<String>> {
+    let event = publishing.event();
     let retry_ms = event.retry().map(|retry| retry.as_millis().to_string());
     let parameters = [
-        ("channel", Some(channel.as_str())),
+        ("channel", Some(publishing.channel().as_str())),
         ("event", event.name().map(EventName::as_str)),
         ("id", event.id().map(EventId::as_str)),
         ("retry", retry_ms.as_deref()),
+        ("end", publishing.is_end().then_some("1")),
     ];
     let query: Vec<_> =
         parameters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let request = url
+    let mut request = url
         .request(Method::POST, "/sse/publish", &query)
-        .header(CONTENT_TYPE, "text/plain; charset=utf-8")
+        .header(CONTENT_TYPE, "text/plain; charset=utf-8");
+    if let Some(key) = publishing.idempotency_key() {
+        request = request.header("idempotency-key", key.as_str());
+    }
+    let request = request
         .body(Full::new(Bytes::copy_from_slice(event.data().as_bytes())))
         .context("cannot make a request of this")?;
     let response = url.send(request).await?;
@@ -151,16 +174,13 @@ async fn through_server(
     Ok(answer.id)
 }
 
-async fn through_redis(
-    url: &RedisUrl,
-    channel: &Channel,
-    event: Event,
-) -> anyhow::Result<Option<String>> {
+async fn through_redis(url: &RedisUrl, publishing: Publishing) -> anyhow::Result<Option<String>> {
     let hub = Hub::new(RedisBroker::connect(url.expose())?);
-    let receipt = timeout(REDIS_TIMEOUT, hub.publish(channel, event))
+    let receipts = timeout(REDIS_TIMEOUT, hub.publish_all([publishing]))
         .await
         .map_err(|_| anyhow!("no answer within {} s", REDIS_TIMEOUT.as_secs()))
         .and_then(|result| result.map_err(Into::into))
         .with_context(|| format!("cannot publish to {url}"))?;
-    Ok(receipt.id.map(|id| id.to_string()))
+    let id = receipts.into_iter().find_map(|receipt| receipt.id);
+    Ok(id.map(|id| id.to_string()))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use headwater::limits::CHANNELS_PER_STREAM_MAX;
-use headwater::{Channel, Closed, EventId, Hub, RedisBroker};
+use headwater::{Channel, Closed, EventId, Hub, RedisBroker, Rewind};
 use tokio::signal;
 use tokio::sync::mpsc;
 use tokio::time::interval;
@@ -15,6 +15,7 @@ use super::follower::Follower;
 use super::line::Line;
 use super::{Destination, Target};
 use crate::cli::Failure;
+use crate::routes::query::parse_rewind;
 use crate::settings::RedisUrl;
 
 const EXAMPLES: &str = "\
@@ -22,13 +23,16 @@ Examples:
   headwater subscribe news
   headwater subscribe news orders --json | jq .data
   headwater subscribe jobs/42 --count 1                wait for one event
+  headwater subscribe news --rewind 10                 begin with the last ten events
+  headwater subscribe news --rewind 2m                 or those of the last two minutes
   headwater subscribe news --redis redis://127.0.0.1:6379
 
 Events go to standard output: as `channel (name) #id: data`, or as JSON, one object
-{\"channel\",\"event\",\"id\",\"data\"} a line. What happens to the connection goes to
+{\"channel\",\"event\",\"id\",\"data\"} a line. Where events are missing that cannot be had any
+more, a line says so and why: `channel: GAP: ...`, or an object with \"gap\". What happens to the connection goes to
 standard error. Every channel has a connection of its own, so each event is known
 to belong to one. The command goes on until Ctrl-C, until --count events came, or
-until the server says that a channel is finished (204).";
+until every channel was ended by its publisher (the server answers 204).";
 
 /// Follow channels and print their events
 #[derive(clap::Args)]
@@ -40,14 +44,30 @@ pub(crate) struct Subscribe {
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
-    /// Begin behind the event with this id, as far as the server still has what follows
-    #[arg(long, value_name = "ID", conflicts_with = "redis")]
+    /// Begin behind the event with this id, as far as what follows is still kept
+    #[arg(long, value_name = "ID", conflicts_with = "rewind")]
     last_event_id: Option<EventId>,
-    /// End after this many events
+    /// Begin with the last events: 10 of each channel, those of the last 2m, or all that are kept
+    #[arg(long, value_name = "COUNT|TIME|all", value_parser = RewindText::parse)]
+    rewind: Option<RewindText>,
+    /// End after this many events; gaps do not count
     #[arg(long, value_name = "COUNT")]
     count: Option<NonZeroU64>,
     #[command(flatten)]
     target: Target,
+}
+
+/// How far back to begin, with the text that a server understands.
+#[derive(Clone)]
+struct RewindText {
+    text: String,
+    rewind: Rewind,
+}
+
+impl RewindText {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self { text: text.to_owned(), rewind: parse_rewind(text)? })
+    }
 }
 
 /// Everything that can happen while channels are followed.
@@ -86,20 +106,23 @@ impl Subscribe {
         let (happenings, mut happened) = mpsc::channel(WAITING_MAX);
         tokio::spawn(tell_of_interrupt(happenings.clone()));
         let mut open = self.channels.len();
-        match self.target.destination()? {
+        let destination = self.target.destination()?;
+        let last_event_id = self.last_event_id.map(|id| id.to_string());
+        match destination {
             Destination::Server(url) => {
-                let last_event_id = self.last_event_id.as_ref().map_or("", EventId::as_str);
+                let rewind = self.rewind.as_ref().map(|rewind| rewind.text.as_str());
+                let start = (last_event_id.as_deref().unwrap_or_default(), rewind);
                 for channel in self.channels {
-                    let follower =
-                        Follower::new(url.clone(), channel, last_event_id, happenings.clone());
+                    let follower = Follower::new(url.clone(), channel, start, happenings.clone());
                     tokio::spawn(follower.run());
                 }
             }
             Destination::Redis(url) => {
                 tokio::spawn(async move {
-                    let followed = follow_redis(url, self.channels, happenings.clone()).await;
-                    if let Err(error) = followed {
-                        let _ = happenings.send(Happening::Failed(error)).await;
+                    let failed = happenings.clone();
+                    let start = (last_event_id, self.rewind.map(|it| it.rewind));
+                    if let Err(error) = follow_redis(url, self.channels, start, happenings).await {
+                        let _ = failed.send(Happening::Failed(error)).await;
                     }
                 });
             }
@@ -156,7 +179,9 @@ impl Printer {
         let mut text = if self.json { line.json() } else { line.text() };
         text.push('\n');
         super::print(&text)?;
-        let Some(left) = self.left else { return Ok(Printed::GoOn) };
+        let Some(left) = self.left.filter(|_| line.gap.is_none()) else {
+            return Ok(Printed::GoOn);
+        };
         self.left = NonZeroU64::new(left.get() - 1);
         Ok(if self.left.is_none() { Printed::Enough } else { Printed::GoOn })
     }
@@ -166,10 +191,16 @@ impl Printer {
 async fn follow_redis(
     url: RedisUrl,
     channels: Vec<Channel>,
+    (last_event_id, rewind): (Option<String>, Option<Rewind>),
     happenings: mpsc::Sender<Happening>,
 ) -> anyhow::Result<()> {
     let hub = Hub::new(RedisBroker::connect(url.expose())?);
-    let mut subscription = hub.subscribe(channels)?;
+    let mut unfinished = channels.clone();
+    let subscription = hub.subscribe(channels)?;
+    let mut subscription = match rewind {
+        Some(rewind) => subscription.rewind(rewind),
+        None => subscription.since(last_event_id),
+    };
     let notice = |text| happenings.send(Happening::Notice(text));
     let mut connected = false;
     let mut look = interval(LOOK_INTERVAL);
@@ -184,7 +215,22 @@ async fn follow_redis(
                 }
             }
             frame = subscription.next() => match frame {
-                Some(frame) => happenings.send(Happening::Event(Line::from_frame(&frame))).await?,
+                Some(frame) => {
+                    if let Some(line) = Line::from_frame(&frame) {
+                        happenings.send(Happening::Event(line)).await?;
+                    }
+                    if let Some(channel) = frame.channel().filter(|_| frame.is_end()) {
+                        unfinished.retain(|unfinished| unfinished != channel);
+                        happenings.send(Happening::Finished(channel.clone())).await?;
+                    }
+                }
+                None if subscription.closed() == Some(Closed::Finished) => {
+                    // These were finished before.
+                    for channel in unfinished {
+                        happenings.send(Happening::Finished(channel)).await?;
+                    }
+                    return Ok(());
+                }
                 None => bail!("{}", why_ended(subscription.closed())),
             },
         }

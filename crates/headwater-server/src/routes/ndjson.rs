@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater::{Channel, Event};
+use headwater::{Channel, IdempotencyKey, Publish};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -20,6 +20,11 @@ struct Line<'a> {
     id: Option<String>,
     /// Milliseconds.
     retry: Option<u32>,
+    /// Whether it is the last event of its channel.
+    #[serde(default)]
+    end: bool,
+    /// An idempotency key.
+    key: Option<String>,
 }
 
 /// Parses a batch: every line is checked before anything is returned. Empty lines are passed over.
@@ -29,7 +34,7 @@ struct Line<'a> {
 ///
 /// # Errors
 /// A sentence for the client that names the first bad line.
-pub fn parse(body: &str, fallback: &Channel) -> Result<Vec<(Channel, Event)>, String> {
+pub fn parse(body: &str, fallback: &Channel) -> Result<Vec<Publish>, String> {
     let mut batch = Vec::new();
     for (index, line) in body.lines().enumerate() {
         if line.trim().is_empty() {
@@ -51,7 +56,7 @@ pub fn parse(body: &str, fallback: &Channel) -> Result<Vec<(Channel, Event)>, St
     Ok(batch)
 }
 
-fn parse_line(line: &str, fallback: &Channel) -> Result<(Channel, Event), String> {
+fn parse_line(line: &str, fallback: &Channel) -> Result<Publish, String> {
     let line: Line = serde_json::from_str(line).map_err(|error| told(&error))?;
     let channel = match line.channel {
         Some(name) => Channel::new(name).map_err(|error| error.to_string())?,
@@ -64,7 +69,12 @@ fn parse_line(line: &str, fallback: &Channel) -> Result<(Channel, Event), String
         text.to_owned()
     };
     let retry = line.retry.map(|ms| Duration::from_millis(ms.into()));
-    Ok((channel, build_event(data, line.event.as_deref(), line.id.as_deref(), retry)?))
+    let event = build_event(data, line.event.as_deref(), line.id.as_deref(), retry)?;
+    let publish = Publish::new(channel, event).end(line.end);
+    match line.key {
+        Some(key) => Ok(publish.key(IdempotencyKey::new(key).map_err(|error| error.to_string())?)),
+        None => Ok(publish),
+    }
 }
 
 /// The error without the line that `serde_json` counts, which would always be 1.
@@ -74,6 +84,8 @@ fn told(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use headwater::Event;
+
     use super::*;
 
     fn fallback() -> Channel {
@@ -86,16 +98,21 @@ mod tests {
             "{\"channel\":\"a\",\"data\":\"x\\ny\",\"event\":\"n\",\"id\":\"1\",\"retry\":500}\r\n",
             "\n",
             " {\"data\":{\"k\": [1, 2]}}\n",
-            "{\"data\":\"\"}",
+            "{\"data\":\"\",\"end\":true,\"key\":\"k\"}",
         );
         let batch = parse(body, &fallback()).unwrap();
         let full = Event::new("x\ny").with_name("n").unwrap().with_id("1").unwrap();
         assert_eq!(
             batch,
             [
-                (Channel::new("a").unwrap(), full.with_retry(Duration::from_millis(500))),
-                (fallback(), Event::new("{\"k\": [1, 2]}")),
-                (fallback(), Event::new("")),
+                Publish::new(
+                    Channel::new("a").unwrap(),
+                    full.with_retry(Duration::from_millis(500))
+                ),
+                Publish::new(fallback(), Event::new("{\"k\": [1, 2]}")),
+                Publish::new(fallback(), Event::new(""))
+                    .end(true)
+                    .key(IdempotencyKey::new("k").unwrap()),
             ]
         );
     }
@@ -116,6 +133,8 @@ mod tests {
             ("{\"data\":\"x\",\"id\":\"a\\nb\"}", "id"),
             ("{\"data\":\"x\",\"event\":\"a\\u0000\"}", "U+0000"),
             ("{\"data\":\"x\",\"retry\":-1}", "-1"),
+            ("{\"data\":\"x\",\"end\":1}", "boolean"),
+            ("{\"data\":\"x\",\"key\":\"\"}", "idempotency key"),
             ("{\"data\":\"x\",\"retry\":\"1\"}", "string"),
             ("{\"data\":\"\\ud800\"}", "hex escape"),
         ] {

@@ -51,9 +51,15 @@ impl From<Error> for Problem {
         match error.kind() {
             ErrorKind::Invalid => Self::bad_request(detail),
             ErrorKind::TooLarge => Self::too_large(detail),
+            ErrorKind::Finished => Self::new(StatusCode::CONFLICT, detail),
             kind => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(?kind, cause, "{detail}");
+                // The broker tells its loss once; a busy publisher would tell it at every attempt.
+                if kind == ErrorKind::Unavailable {
+                    tracing::debug!(?kind, cause, "{detail}");
+                } else {
+                    tracing::warn!(?kind, cause, "{detail}");
+                }
                 Self::unavailable(detail)
             }
         }

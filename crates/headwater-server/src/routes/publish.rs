@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
-use headwater::{Channel, Event, Receipt};
+use headwater::{IdempotencyKey, Publish, Receipt};
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
@@ -38,8 +38,14 @@ async fn publish(
 ) -> Result<Response, Problem> {
     let query = PublishQuery::parse(&query.unwrap_or_default()).map_err(Problem::bad_request)?;
     let is_batch = is_ndjson(&request);
+    let key = idempotency_key(&request)?;
+    if is_batch && key.is_some() {
+        return Err(Problem::bad_request(
+            "the idempotency keys of a batch stand in its lines: {\"data\": ..., \"key\": ...}",
+        ));
+    }
     let body = read_body(request.into_body(), app.settings.max_body_bytes).await?;
-    let batch = if is_batch { batch(&query, &body)? } else { one_event(query, body)? };
+    let batch = if is_batch { batch(&query, &body)? } else { one_event(query, body, key.as_ref())? };
     let is_single = !is_batch && batch.len() == 1;
     let mut published: Vec<Published> =
         app.hub.publish_all(batch).await?.into_iter().map(Published::from).collect();
@@ -52,16 +58,35 @@ async fn publish(
     })
 }
 
-fn one_event(query: PublishQuery, data: String) -> Result<Vec<(Channel, Event)>, Problem> {
+fn one_event(
+    query: PublishQuery,
+    data: String,
+    key: Option<&IdempotencyKey>,
+) -> Result<Vec<Publish>, Problem> {
     let event = query.event(data).map_err(Problem::bad_request)?;
+    let end = query.is_end();
     let channels = query.channels_or_default().map_err(Problem::bad_request)?;
-    Ok(channels.into_iter().map(|channel| (channel, event.clone())).collect())
+    let publish = |channel| {
+        let publish = Publish::new(channel, event.clone()).end(end);
+        match key {
+            Some(key) => publish.key(key.clone()),
+            None => publish,
+        }
+    };
+    Ok(channels.into_iter().map(publish).collect())
 }
 
-fn batch(query: &PublishQuery, body: &str) -> Result<Vec<(Channel, Event)>, Problem> {
+fn idempotency_key(request: &Request) -> Result<Option<IdempotencyKey>, Problem> {
+    let Some(key) = request.headers().get("idempotency-key") else { return Ok(None) };
+    // What is not visible ASCII is refused by the key itself.
+    let key = String::from_utf8_lossy(key.as_bytes());
+    Ok(Some(IdempotencyKey::new(key)?))
+}
+
+fn batch(query: &PublishQuery, body: &str) -> Result<Vec<Publish>, Problem> {
     if query.is_about_one_event() {
         return Err(Problem::bad_request(
-            "event, id and retry of a batch stand in its lines: leave them out of the query",
+            "event, id, retry and end of a batch stand in its lines: leave them out of the query",
         ));
     }
     let fallback = match query.channels.as_slice() {

@@ -3,10 +3,14 @@
 
 use std::time::Duration;
 
-use headwater::{Channel, Event};
+use headwater::limits::{REWIND_AGE_MAX, REWIND_EVENTS_MAX};
+use headwater::{Channel, Event, Rewind};
 use percent_encoding::percent_decode_str;
 
 use crate::limits::PUBLISH_CHANNELS_MAX;
+
+/// The id of the last event that a client got, in the query.
+const LAST_EVENT_ID: &str = "last_event_id";
 
 /// The channel of those who name none.
 const DEFAULT_CHANNEL: &str = "default";
@@ -21,16 +25,19 @@ pub struct StreamQuery {
     pub channels: Vec<Channel>,
     /// `as=channel`: the channel's name stands for the name of events that have none.
     pub name_by_channel: bool,
+    /// `rewind`: how far back a stream begins that does not say where it left off.
+    pub rewind: Option<Rewind>,
 }
 
 /// What `POST /sse/publish` was asked for, without the body.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct PublishQuery {
     /// The channels; empty if none was named.
     pub channels: Vec<Channel>,
     event: Option<String>,
     id: Option<String>,
     retry: Option<Duration>,
+    end: Option<bool>,
 }
 
 impl StreamQuery {
@@ -41,6 +48,7 @@ impl StreamQuery {
     pub fn parse(query: &str, channels_max: usize) -> Result<Self, String> {
         let mut channels = Vec::new();
         let mut name_by_channel = false;
+        let mut rewind = None;
         for pair in pairs(query) {
             match pair? {
                 (name, value) if name == "channel" => add_channel(&mut channels, &value)?,
@@ -48,7 +56,12 @@ impl StreamQuery {
                     "channel" => name_by_channel = true,
                     _ => return Err(format!("as={value:?} is not known: only as=channel is")),
                 },
-                (name, _) => check_unknown(&name, &["channel", "as", "last_event_id"])?,
+                (name, value) if name == "rewind" => {
+                    set_once(&mut rewind, "rewind", parse_rewind(&value)?)?;
+                }
+                // `LastEventId` reads it.
+                (name, _) if name == LAST_EVENT_ID => {}
+                (name, _) => check_unknown(&name, &["channel", "as", LAST_EVENT_ID, "rewind"])?,
             }
         }
         if channels.len() > channels_max {
@@ -60,7 +73,7 @@ impl StreamQuery {
         if channels.is_empty() {
             channels.push(default_channel()?);
         }
-        Ok(Self { channels, name_by_channel })
+        Ok(Self { channels, name_by_channel, rewind })
     }
 }
 
@@ -70,7 +83,7 @@ impl PublishQuery {
     /// # Errors
     /// A sentence for the client that says what is wrong and what to do.
     pub fn parse(query: &str) -> Result<Self, String> {
-        let mut parsed = Self { channels: Vec::new(), event: None, id: None, retry: None };
+        let mut parsed = Self::default();
         for pair in pairs(query) {
             let (name, value) = pair?;
             match name.as_str() {
@@ -78,7 +91,8 @@ impl PublishQuery {
                 "event" => set_once(&mut parsed.event, "event", value)?,
                 "id" => set_once(&mut parsed.id, "id", value)?,
                 "retry" => set_once(&mut parsed.retry, "retry", parse_retry(&value)?)?,
-                _ => check_unknown(&name, &["channel", "event", "id", "retry"])?,
+                "end" => set_once(&mut parsed.end, "end", parse_end(&value)?)?,
+                _ => check_unknown(&name, &["channel", "event", "id", "retry", "end"])?,
             }
         }
         if parsed.channels.len() > PUBLISH_CHANNELS_MAX {
@@ -100,7 +114,12 @@ impl PublishQuery {
 
     /// Whether something is asked for that belongs to one event.
     pub fn is_about_one_event(&self) -> bool {
-        self.event.is_some() || self.id.is_some() || self.retry.is_some()
+        self.event.is_some() || self.id.is_some() || self.retry.is_some() || self.end.is_some()
+    }
+
+    /// Whether the event is the last of its channels.
+    pub fn is_end(&self) -> bool {
+        self.end.unwrap_or(false)
     }
 
     /// The event with this data.
@@ -149,6 +168,54 @@ fn parse_retry(value: &str) -> Result<Duration, String> {
         })
 }
 
+fn parse_end(value: &str) -> Result<bool, String> {
+    match value {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err(format!("end={value:?} is neither 1 nor 0: end=1 ends the channel")),
+    }
+}
+
+/// A number of events, a time, or everything.
+pub(crate) fn parse_rewind(value: &str) -> Result<Rewind, String> {
+    let wrong = || {
+        format!(
+            "rewind={value:?} is no number of events, no time and not \"all\": write rewind=10, rewind=2m (ms, s, m, h, d) or rewind=all"
+        )
+    };
+    if value == "all" {
+        return Ok(Rewind::All);
+    }
+    let digits_end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let (digits, unit) = value.split_at(digits_end);
+    let number: u32 = digits.parse().map_err(|_| wrong())?;
+    let ms_each = match unit {
+        "" => {
+            let count = usize::try_from(number).map_err(|_| wrong())?;
+            if count > REWIND_EVENTS_MAX {
+                return Err(format!(
+                    "rewind={number} is too far: at most {REWIND_EVENTS_MAX} events"
+                ));
+            }
+            return Ok(Rewind::Events(count));
+        }
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    let age = Duration::from_millis(u64::from(number) * ms_each);
+    if age > REWIND_AGE_MAX {
+        return Err(format!(
+            "rewind={value} is too far: at most {} days",
+            REWIND_AGE_MAX.as_secs() / 86_400
+        ));
+    }
+    Ok(Rewind::Age(age))
+}
+
 fn add_channel(channels: &mut Vec<Channel>, name: &str) -> Result<(), String> {
     let channel = Channel::new(name).map_err(|error| error.to_string())?;
     if !channels.contains(&channel) {
@@ -176,7 +243,10 @@ fn check_unknown(name: &str, known: &[&str]) -> Result<(), String> {
 fn pairs(query: &str) -> impl Iterator<Item = Result<(String, String), String>> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        Ok((decode(name)?, decode(value)?))
+        let name = decode(name)?;
+        // Whatever it is that a client got last, it is no reason to turn the client away.
+        let value = if name == LAST_EVENT_ID { String::new() } else { decode(value)? };
+        Ok((name, value))
     })
 }
 
@@ -218,10 +288,48 @@ mod tests {
         check("channel", Err("empty"));
         check("channel=a%0Ab", Err("U+000A"));
         check("channel=%FF", Err("not UTF-8"));
+        check("channel=a&last_event_id=7", Ok(&["a"]));
+        check("last_event=7", Err("did you mean \"last_event_id\""));
         check("chanel=a", Err("did you mean \"channel\""));
         check("channels=a", Err("did you mean \"channel\""));
         check("as=name", Err("only as=channel"));
         check("channel=headwater:x", Err("reserved"));
+    }
+
+    #[test]
+    fn rewinds_of_a_stream() {
+        let rewind = |value: &str| {
+            StreamQuery::parse(&format!("rewind={value}"), 3).map(|query| query.rewind.unwrap())
+        };
+        assert_eq!(rewind("10"), Ok(Rewind::Events(10)));
+        assert_eq!(rewind("0"), Ok(Rewind::Events(0)));
+        assert_eq!(rewind("2m"), Ok(Rewind::Age(Duration::from_secs(120))));
+        assert_eq!(rewind("500ms"), Ok(Rewind::Age(Duration::from_millis(500))));
+        assert_eq!(rewind("all"), Ok(Rewind::All));
+        for (value, part) in [
+            ("", "no number"),
+            ("m", "no number"),
+            ("2x", "no number"),
+            ("-1", "no number"),
+            ("9999999999", "no number"),
+            ("9999999", "too far"),
+            ("31d", "at most 30 days"),
+        ] {
+            let error = rewind(value).unwrap_err();
+            assert!(error.contains(part), "{value}: {error}");
+        }
+        assert!(StreamQuery::parse("rewind=1&rewind=2", 3).unwrap_err().contains("twice"));
+    }
+
+    #[test]
+    fn ends_of_a_publish() {
+        let is_end = |query: &str| PublishQuery::parse(query).map(|query| query.is_end());
+        assert_eq!(is_end(""), Ok(false));
+        assert_eq!(is_end("end=1"), Ok(true));
+        assert_eq!(is_end("end=true"), Ok(true));
+        assert_eq!(is_end("end=0"), Ok(false));
+        assert!(is_end("end=yes").unwrap_err().contains("end=1"));
+        assert!(is_end("end").unwrap_err().contains("end=1"));
     }
 
     #[test]

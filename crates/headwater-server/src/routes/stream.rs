@@ -6,7 +6,7 @@ use axum::extract::{ConnectInfo, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use futures_util::stream;
-use headwater::{Closed, ErrorKind, Event, EventSourceResponse, Heartbeat};
+use headwater::{Closed, ErrorKind, Event, EventSourceResponse, Heartbeat, LastEventId};
 
 use super::App;
 use super::problem::Problem;
@@ -25,17 +25,23 @@ pub(super) fn route() -> MethodRouter<App> {
 async fn listen(
     State(app): State<App>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    LastEventId(last_event_id): LastEventId,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let query = parse(&app, query)?;
     let channels = query.channels.len();
-    let subscription = match app.hub.subscribe(query.channels) {
+    let mut subscription = match app.hub.subscribe(query.channels) {
         Ok(subscription) => subscription,
         // A browser never comes back after a 503, but it does after a stream that ended.
         Err(error) if error.kind() == ErrorKind::Draining => {
             return Ok(empty(&app.settings).into_response());
         }
         Err(error) => return Err(error.into()),
+    };
+    // A client that comes back says where it left off; rewinding is for those that come first.
+    subscription = match query.rewind {
+        Some(rewind) if last_event_id.is_none() => subscription.rewind(rewind),
+        _ => subscription.since(last_event_id),
     };
     // Whoever publishes when the stream is open must reach it.
     subscription.confirmed().await;

@@ -56,6 +56,11 @@ pub enum Kind {
         /// The highest.
         max: usize,
     },
+    /// The path of a directory.
+    Directory,
+    /// Rules of retention: a list. The flag can be repeated, in the environment `;` stands between
+    /// rules, and the file has a list of strings.
+    RetentionRules,
     /// One of some words.
     Choice(&'static [&'static str]),
     /// Filter directives of the log.
@@ -70,6 +75,11 @@ impl Definition {
         format!("HEADWATER_{}", self.name.to_ascii_uppercase().replace('-', "_"))
     }
 
+    /// Whether several values can be given, and all of them count.
+    pub fn is_list(&self) -> bool {
+        matches!(self.kind, Kind::RetentionRules)
+    }
+
     /// Whether the value must never be shown.
     pub fn is_secret(&self) -> bool {
         matches!(self.kind, Kind::RedisUrl)
@@ -82,6 +92,7 @@ pub fn find(name: &str) -> Option<&'static Definition> {
 }
 
 const WHERE: &str = "Where";
+const HISTORY: &str = "History";
 const STREAMS: &str = "Streams";
 const LIMITS: &str = "Limits";
 const STOPPING: &str = "Stopping";
@@ -140,6 +151,36 @@ pub const DEFINITIONS: &[Definition] = &[
         summary: "Let anybody who can reach `listen` listen to every channel and publish to it",
         details: "Needed for an address that is not loopback. Access rules come in a later version; \
                   until then put the server behind something that checks who asks.",
+    },
+    Definition {
+        name: "data",
+        value_name: "DIRECTORY",
+        kind: Kind::Directory,
+        default: None,
+        example: "headwater-data",
+        heading: HISTORY,
+        summary: "Keep the embedded broker's history in this directory, over restarts",
+        details: "It is made if it is not there, and belongs to Headwater alone: a directory with \
+                  other files in it is refused. What was acknowledged to a publisher is still there \
+                  after the process was killed. Without it a restart forgets the history, and \
+                  clients that come back are told. Redis keeps the history itself, so `data` and \
+                  `redis` exclude each other.",
+    },
+    Definition {
+        name: "retention",
+        value_name: "RULE",
+        kind: Kind::RetentionRules,
+        default: None,
+        example: "chat:* events=100 age=1h bytes=1MiB",
+        heading: HISTORY,
+        summary: "Keep this much of the history of these channels",
+        details: "A rule is a pattern, which is the name of a channel or the beginning of names and \
+                  `*`, and what is kept: `events` (1 to 1000000), `age` (1s to 30d) and `bytes` (1KiB \
+                  to 1GiB), or `off`, as in `logs:* off`. The first rule that fits a channel counts, \
+                  `*` alone fits all, and there can be 100. What a rule does not say, and a channel \
+                  that no rule fits, keeps 1000 events, 10 minutes and 8 MiB. The flag can be \
+                  repeated, `;` stands between rules in the environment variable, and the file has a \
+                  list of them.",
     },
     Definition {
         name: "heartbeat",

@@ -85,6 +85,7 @@ pub fn example_file() -> String {
 fn line(name: &str, kind: Kind, text: &str) -> String {
     match kind {
         Kind::Count { .. } | Kind::Switch => format!("{name} = {text}"),
+        Kind::RetentionRules => format!("{name} = [\"{text}\"]"),
         _ => format!("{name} = \"{text}\""),
     }
 }
@@ -103,6 +104,8 @@ fn values(kind: Kind) -> String {
             format!("a size from {} to {}", show_bytes(min), show_bytes(max))
         }
         Kind::Count { min, max } => format!("a number from {min} to {max}"),
+        Kind::Directory => "a path".to_owned(),
+        Kind::RetentionRules => "rules".to_owned(),
         Kind::Choice(words) => {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ")
         }

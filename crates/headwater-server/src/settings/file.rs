@@ -20,7 +20,7 @@ pub(super) struct Place {
     shown: String,
 }
 
-/// Every setting in the file: name, text, place.
+/// Every setting in the file: name, text, place. A list has one entry for each of its items.
 pub(super) fn read(path: &Path) -> Result<Vec<(&'static str, String, Place)>, SettingsError> {
     let shown_path = path.display();
     let bytes = fs::read(path).map_err(|error| {
@@ -48,12 +48,27 @@ fn parse(path: &str, text: &str) -> Result<Vec<(&'static str, String, Place)>, S
             let why = unknown_key(key.get_ref(), value.get_ref());
             return Err(SettingsError(place(key.span()).refusal(&why)));
         };
-        let place = place(value.span());
+        let name = definition.name;
+        let refuse =
+            |span, why: &str| SettingsError(place(span).refusal(&format!("{name}: {why}")));
+        if definition.is_list() {
+            let DeValue::Array(items) = value.get_ref() else {
+                let example = definition.example;
+                let why = format!("it is a list: write {name} = [\"{example}\"]");
+                return Err(refuse(value.span(), &why));
+            };
+            for item in items {
+                let DeValue::String(text) = item.get_ref() else {
+                    return Err(refuse(item.span(), "a list of strings has something else in it"));
+                };
+                found.push((name, text.to_string(), place(item.span())));
+            }
+            continue;
+        }
         match as_text(value.get_ref()) {
-            Ok(text) => found.push((definition.name, text, place)),
+            Ok(text) => found.push((name, text, place(value.span()))),
             Err(kind) => {
-                let why = format!("{}: {kind} is no value for a setting", definition.name);
-                return Err(SettingsError(place.refusal(&why)));
+                return Err(refuse(value.span(), &format!("{kind} is no value for a setting")));
             }
         }
     }

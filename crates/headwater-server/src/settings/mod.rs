@@ -12,7 +12,10 @@ mod value;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use headwater::RetentionRules;
 
 pub use redis_url::RedisUrl;
 pub use sources::Flags;
@@ -34,6 +37,10 @@ pub struct Settings {
     /// Whether anybody who can reach `listen` may listen and publish. Always true to the user's
     /// word: on loopback it may be false, and access is open all the same.
     pub open: bool,
+    /// Where the embedded broker keeps its history; never given together with `redis`.
+    pub data: Option<PathBuf>,
+    /// How much history which channels keep.
+    pub retention: RetentionRules,
     /// How long a stream is idle before it gets a comment.
     pub heartbeat: Option<Duration>,
     /// What clients are asked to wait before they reconnect, before jitter.
@@ -80,6 +87,8 @@ impl Settings {
             admin: sources.address("admin")?,
             redis: sources.redis_url("redis")?,
             open: sources.required("open", Sources::switch)?,
+            data: sources.directory("data")?,
+            retention: sources.retention_rules("retention")?,
             heartbeat: sources.duration_or_off("heartbeat")?,
             retry: sources.required("retry", Sources::duration_or_off)?,
             linger: sources.required("linger", Sources::duration_or_off)?,
@@ -113,6 +122,13 @@ impl Settings {
                  version)",
                 self.listen,
                 self.listen.port()
+            )));
+        }
+        if let (Some(data), Some(redis)) = (&self.data, &self.redis) {
+            return Err(SettingsError(format!(
+                "data = {}: it is for the embedded broker, and redis = {redis} keeps the history \
+                 itself: leave out one of the two",
+                data.display()
             )));
         }
         if self.admin == Some(self.listen) && self.listen.port() != 0 {

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use headwater::RetentionRules;
 
 use super::definition::{DEFINITIONS, Definition, Kind, find};
 use super::file::{self, Place};
@@ -18,7 +19,8 @@ use crate::logging::{LogFilter, LogFormat};
 #[derive(Clone, Default)]
 pub struct Flags {
     config: Option<PathBuf>,
-    texts: BTreeMap<&'static str, String>,
+    /// Several for one setting only if it is a list.
+    texts: BTreeMap<&'static str, Vec<String>>,
 }
 
 const CONFIG_VARIABLE: &str = "HEADWATER_CONFIG";
@@ -55,8 +57,8 @@ impl clap::FromArgMatches for Flags {
             self.config = Some(path.clone());
         }
         for Definition { name, .. } in DEFINITIONS {
-            if let Some(text) = matches.get_one::<String>(name) {
-                self.texts.insert(name, text.clone());
+            if let Some(texts) = matches.get_many::<String>(name) {
+                self.texts.insert(name, texts.cloned().collect());
             }
         }
         Ok(())
@@ -77,6 +79,7 @@ fn flag(definition: &Definition) -> Arg {
         );
     match definition.kind {
         Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        _ if definition.is_list() => arg.action(ArgAction::Append),
         _ => arg,
     }
 }
@@ -93,8 +96,9 @@ enum Origin {
     File(Place),
 }
 
-/// Every value that was typed and counts: of several for one setting, the one that wins.
-pub(super) struct Sources(BTreeMap<&'static str, Typed>);
+/// Every value that was typed and counts: of several sources for one setting, the one that wins. Only
+/// a list has more than one value.
+pub(super) struct Sources(BTreeMap<&'static str, Vec<Typed>>);
 
 impl Sources {
     pub(super) fn gather(
@@ -102,17 +106,20 @@ impl Sources {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
         let environment = Environment::read(environment)?;
-        let mut winning = BTreeMap::new();
+        let mut winning: BTreeMap<_, Vec<Typed>> = BTreeMap::new();
         if let Some(path) = flags.config.as_ref().or(environment.config.as_ref()) {
             for (name, text, place) in file::read(path)? {
-                winning.insert(name, Typed { text, origin: Origin::File(place) });
+                let typed = Typed { text, origin: Origin::File(place) };
+                winning.entry(name).or_default().push(typed);
             }
         }
-        for (name, text) in environment.texts {
-            winning.insert(name, Typed { text, origin: Origin::Environment });
+        for (name, texts) in environment.texts {
+            let typed = |text| Typed { text, origin: Origin::Environment };
+            winning.insert(name, texts.into_iter().map(typed).collect());
         }
-        for (name, text) in &flags.texts {
-            winning.insert(name, Typed { text: text.clone(), origin: Origin::Flag });
+        for (name, texts) in &flags.texts {
+            let typed = |text: &String| Typed { text: text.clone(), origin: Origin::Flag };
+            winning.insert(name, texts.iter().map(typed).collect());
         }
         Ok(Self(winning))
     }
@@ -133,6 +140,25 @@ impl Sources {
 
     pub(super) fn redis_url(&self, name: &str) -> Result<Option<RedisUrl>, SettingsError> {
         self.get(name, |_, text| text.parse().map(Some))
+    }
+
+    pub(super) fn directory(&self, name: &str) -> Result<Option<PathBuf>, SettingsError> {
+        self.get(name, |_, text| match text {
+            "" => Err("it is empty: write the path of a directory, or leave it out".to_owned()),
+            path => Ok(Some(path.into())),
+        })
+    }
+
+    /// The rules in the order in which they were typed.
+    pub(super) fn retention_rules(&self, name: &str) -> Result<RetentionRules, SettingsError> {
+        let definition = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
+        let mut rules = RetentionRules::new();
+        for typed in self.0.get(name).into_iter().flatten() {
+            rules
+                .parse_rule(&typed.text)
+                .map_err(|why| SettingsError(typed.refusal(definition, &why.to_string())))?;
+        }
+        Ok(rules)
     }
 
     pub(super) fn duration_or_off(&self, name: &str) -> Result<Option<Duration>, SettingsError> {
@@ -178,7 +204,8 @@ impl Sources {
         parse: impl FnOnce(Kind, &str) -> Result<Option<T>, String>,
     ) -> Result<Option<T>, SettingsError> {
         let definition = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
-        match (self.0.get(name), definition.default) {
+        let typed = self.0.get(name).and_then(|all| all.last());
+        match (typed, definition.default) {
             (Some(typed), _) => parse(definition.kind, &typed.text)
                 .map_err(|why| SettingsError(typed.refusal(definition, &why))),
             (None, Some(default)) => parse(definition.kind, default)
@@ -192,6 +219,11 @@ impl Typed {
     fn refusal(&self, definition: &Definition, why: &str) -> String {
         let text = if definition.is_secret() { "…" } else { &self.text };
         match &self.origin {
+            // What is wrong with one of several says which it is.
+            Origin::Flag if definition.is_list() => format!("--{}: {why}", definition.name),
+            Origin::Environment if definition.is_list() => {
+                format!("{}: {why}", definition.variable())
+            }
             Origin::Flag => format!("--{}={text}: {why}", definition.name),
             Origin::Environment => format!("{}={text}: {why}", definition.variable()),
             Origin::File(place) => place.refusal(&format!("{}: {why}", definition.name)),
@@ -204,7 +236,7 @@ impl Typed {
 #[derive(Default)]
 struct Environment {
     config: Option<PathBuf>,
-    texts: BTreeMap<&'static str, String>,
+    texts: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl Environment {
@@ -226,8 +258,13 @@ impl Environment {
             }
             let found = DEFINITIONS.iter().find(|definition| definition.variable() == variable);
             match (found, value.into_string()) {
+                (Some(definition), Ok(text)) if definition.is_list() => {
+                    let items = text.split(';').map(str::trim).filter(|item| !item.is_empty());
+                    let items = items.map(ToOwned::to_owned).collect();
+                    environment.texts.insert(definition.name, items);
+                }
                 (Some(definition), Ok(text)) => {
-                    environment.texts.insert(definition.name, text);
+                    environment.texts.insert(definition.name, vec![text]);
                 }
                 (Some(_), Err(_)) => {
                     return Err(SettingsError(format!("{variable}: its value is not UTF-8")));

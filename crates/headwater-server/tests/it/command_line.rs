@@ -6,6 +6,7 @@ use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use headwater_test_support::RedisServer;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -159,12 +160,15 @@ async fn publish_sends_everything_and_tells_the_id() {
     let prefixed = format!("{}/push/", server.url);
     let arguments =
         ["publish", "a b/ü", "{\"n\": 1}\r\n", "--event", "a&b", "--id", "7", "--retry", "2s"];
-    let outcome = run(&[&arguments[..], &["--url", &prefixed]].concat()).await;
-    assert_eq!(outcome, (0, "published to a b/ü as 7-12\n".to_owned(), String::new()));
+    let more = ["--end", "--key", "k/1", "--url", &prefixed];
+    let outcome = run(&[&arguments[..], &more].concat()).await;
+    let output = "published to a b/ü as 7-12, which has ended\n".to_owned();
+    assert_eq!(outcome, (0, output, String::new()));
     let request = server.request();
-    let line =
-        "POST /push/sse/publish?channel=a%20b%2F%C3%BC&event=a%26b&id=7&retry=2000 HTTP/1.1\r\n";
+    let line = "POST /push/sse/publish?channel=a%20b%2F%C3%BC&event=a%26b&id=7&retry=2000&end=1 \
+                HTTP/1.1\r\n";
     assert!(request.starts_with(line), "{request}");
+    assert_eq!(header(&request, "idempotency-key"), Some("k/1"));
     assert!(request.ends_with("\r\n\r\n{\"n\": 1}\r\n"), "{request}");
     assert_eq!(header(&request, "content-type"), Some("text/plain; charset=utf-8"));
     assert_eq!(header(&request, "host"), server.url.strip_prefix("http://"));
@@ -289,6 +293,44 @@ async fn subscribe_prints_text_and_json() {
 }
 
 #[tokio::test]
+async fn subscribe_tells_a_gap_from_an_event() {
+    const EVENTS: &str = "id: 9\nevent: headwater-gap\n\
+                          data: {\"channel\":\"news\",\"reason\":\"trimmed\"}\n\ndata: next\n\n";
+    let server = Script::start(|_, _| Answer::Hold(format!("{STREAM}{EVENTS}"))).await;
+    let arguments = ["subscribe", "news", "--count", "1", "--url", &server.url];
+    let (code, output, error) = run(&arguments).await;
+    assert_eq!(code, 0, "{error}");
+    let gap = "news: GAP: events are missing: they are older than the history that is kept\n";
+    assert_eq!(output, format!("{gap}news #9: next\n"), "a gap is none of the events");
+    let (_, output, _) = run(&[&arguments[..], &["--json"]].concat()).await;
+    assert!(
+        output.starts_with(r#"{"channel":"news","event":"headwater-gap","id":"9","#),
+        "{output}"
+    );
+    assert!(output.contains("\"gap\":\"trimmed\"}\n"), "{output}");
+    assert!(output.ends_with("\"data\":\"next\"}\n"), "{output}");
+}
+
+#[tokio::test]
+async fn subscribe_rewinds_until_it_has_an_id() {
+    let server = Script::start(|number, _| match number {
+        1 => Answer::Close(format!("{STREAM}retry: 1\n\n")),
+        2 => Answer::Close(format!("{STREAM}id: 7\ndata: one\n\n")),
+        _ => Answer::Close(FINISHED.to_owned()),
+    })
+    .await;
+    let (code, output, error) =
+        run(&["subscribe", "news", "--rewind", "2m", "--url", &server.url]).await;
+    assert_eq!((code, &*output), (0, "news #7: one\n"), "{error}");
+    let requests = server.requests();
+    let asked: Vec<_> = requests
+        .iter()
+        .map(|request| (request.contains("&rewind=2m "), header(request, "last-event-id")))
+        .collect();
+    assert_eq!(asked, [(true, None), (true, None), (false, Some("7"))]);
+}
+
+#[tokio::test]
 async fn subscribe_comes_back_where_it_left_off_until_204() {
     let server = Script::start(|number, _| match number {
         1 => {
@@ -405,47 +447,39 @@ async fn subscribe_ends_with_130_on_ctrl_c() {
 
 #[tokio::test]
 async fn publish_and_subscribe_go_straight_to_redis() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let socket = directory.path().join("redis.sock");
-    let mut redis = Command::new("redis-server")
-        .args(["--port", "0", "--save", "", "--daemonize", "no", "--unixsocket"])
-        .arg(&socket)
-        .arg("--dir")
-        .arg(directory.path())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("redis-server is needed for this test: install the package redis-server");
-    let mut lines = BufReader::new(redis.stdout.take().expect("a pipe")).lines();
-    let ready = timeout(DEADLINE, async {
-        while let Some(line) = lines.next_line().await.expect("it is read") {
-            if line.contains("ready to accept connections") {
-                return;
-            }
-        }
-        panic!("redis-server ended");
-    });
-    ready.await.expect("redis-server starts in time");
-
-    let url = format!("unix://{}", socket.display());
-    let arguments = ["subscribe", "news", "other", "--json", "--count", "2", "--redis", &url];
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let with = async |arguments: &[&str]| {
+        let (code, output, error) = run(&[arguments, &["--redis", &url]].concat()).await;
+        assert_eq!(code, 0, "{arguments:?}: {error}");
+        output
+    };
+    redis.run::<()>(&["SET", "headwater:{0}:rules", "* 7 9000 9000"]);
+    let arguments = ["subscribe", "news", "other", "--json", "--redis", &url];
     let mut subscriber = headwater(&arguments).spawn().expect("it runs");
     wait_for_notice(&mut subscriber, "connected to").await;
-    for arguments in [
-        &["publish", "news", "plain", "--redis", &url][..],
-        &["publish", "other", "named", "--event", "greeting", "--id", "7", "--redis", &url],
-    ] {
-        let (code, output, error) = run(arguments).await;
-        assert_eq!((code, output.starts_with("published to ")), (0, true), "{error}");
-    }
+    let first = with(&["publish", "news", "one", "--key", "k"]).await;
+    assert_eq!(with(&["publish", "news", "twice", "--key", "k"]).await, first);
+    with(&["publish", "other", "two", "--event", "greeting", "--id", "7", "--end"]).await;
+    with(&["publish", "news", "three", "--end"]).await;
     let output = timeout(DEADLINE, subscriber.wait_with_output()).await.expect("it ends");
     let (code, output, error) = outcome(output.expect("it is read"));
-    assert_eq!(code, 0, "{error}");
-    let expected = [
-        r#"{"channel":"news","event":"message","id":null,"data":"plain"}"#,
-        r#"{"channel":"other","event":"greeting","id":"7","data":"named"}"#,
-    ];
-    assert_eq!(output.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(code, 0, "it ends with its channels: {error}");
+    let id = first.trim_end().strip_prefix("published to news as ").expect("an id");
+    let lines: Vec<_> = output.lines().collect();
+    let expected = format!(r#"{{"channel":"news","event":"message","id":"{id}","data":"one"}}"#);
+    assert_eq!(lines[0], expected);
+    assert_eq!(lines[1], r#"{"channel":"other","event":"greeting","id":"7","data":"two"}"#);
+    assert!(lines[2].ends_with(r#""data":"three"}"#) && lines.len() == 3, "{output}");
+
+    assert!(with(&["subscribe", "news", "--last-event-id", id]).await.ends_with(": three\n"));
+    assert!(with(&["subscribe", "news", "--rewind", "1"]).await.ends_with(": three\n"));
+    assert_eq!(with(&["subscribe", "news", "--rewind", "all"]).await.lines().count(), 2);
+    assert_eq!(with(&["subscribe", "news", "other"]).await, "", "both are finished");
+    let gap = with(&["subscribe", "news", "--last-event-id", "unknown"]).await;
+    assert_eq!(gap, "news: GAP: events are missing: the last event id is not known\n");
+    let rules: String = redis.run(&["GET", "headwater:{0}:rules"]);
+    assert_eq!(rules, "* 7 9000 9000", "the command line leaves the nodes' rules alone");
 }
 
 #[tokio::test]
@@ -488,8 +522,9 @@ async fn what_makes_no_sense_is_refused_with_2() {
         .await;
     check(&["subscribe"], "<CHANNEL>...").await;
     check(&["subscribe", "news", "--count", "0"], "--count").await;
-    check(&["subscribe", "news", "--redis", "redis://h", "--last-event-id", "7"], "cannot be used")
-        .await;
+    check(&["subscribe", "news", "--rewind", "1", "--last-event-id", "7"], "cannot be used").await;
+    check(&["subscribe", "news", "--rewind", "soon"], "write rewind=10, rewind=2m").await;
+    check(&["publish", "news", "x", "--key", "a b"], "visible ASCII").await;
     let many: Vec<String> = (0..101).map(|number| number.to_string()).collect();
     let many: Vec<&str> =
         ["subscribe"].into_iter().chain(many.iter().map(String::as_str)).collect();
@@ -535,7 +570,7 @@ async fn help_and_version_go_to_standard_output() {
         (&["--help"], "headwater subscribe news"),
         (&["serve", "--help"], "[env: HEADWATER_LINGER] [default: 60s]"),
         (&["publish", "--help"], "date | headwater publish clock"),
-        (&["subscribe", "-h"], "until the server says that a channel is finished"),
+        (&["subscribe", "-h"], "until every channel was ended by its publisher"),
     ] {
         let (code, output, error) = run(arguments).await;
         assert_eq!((code, &*error), (0, ""));

@@ -16,13 +16,13 @@ use tokio::time::timeout;
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 
 /// One connection, with prior knowledge.
-struct Connection {
+pub(crate) struct Connection {
     requests: SendRequest<Empty<Bytes>>,
     origin: String,
 }
 
 impl Connection {
-    async fn open(node: &Node) -> Self {
+    pub(crate) async fn open(node: &Node) -> Self {
         let socket = TcpStream::connect(node.address()).await.expect("the server listens");
         let shaken = handshake(TokioExecutor::new(), TokioIo::new(socket)).await;
         let (requests, connection) = shaken.expect("the server speaks HTTP/2");
@@ -31,7 +31,14 @@ impl Connection {
     }
 
     async fn get(&mut self, path: &str) -> (HeaderMap, Incoming) {
-        let request = Request::get(format!("{}{path}", self.origin));
+        self.get_after(path, "").await
+    }
+
+    async fn get_after(&mut self, path: &str, last_event_id: &str) -> (HeaderMap, Incoming) {
+        let mut request = Request::get(format!("{}{path}", self.origin));
+        if !last_event_id.is_empty() {
+            request = request.header("last-event-id", last_event_id);
+        }
         let request = request.body(Empty::new()).expect("a request");
         let answer = timeout(PATIENCE, self.requests.send_request(request)).await;
         let (head, body) = answer.expect("an answer in time").expect("an answer").into_parts();
@@ -41,22 +48,26 @@ impl Connection {
     }
 
     async fn stream(&mut self, path: &str) -> Stream {
-        let (headers, body) = self.get(path).await;
+        self.stream_after(path, "").await
+    }
+
+    pub(crate) async fn stream_after(&mut self, path: &str, last_event_id: &str) -> Stream {
+        let (headers, body) = self.get_after(path, last_event_id).await;
         let mut stream = Stream { headers, body, decoder: Decoder::new() };
         assert!(matches!(stream.next_item().await, Some(Item::Comment(_))));
         stream
     }
 }
 
-struct Stream {
+pub(crate) struct Stream {
     headers: HeaderMap,
     body: Incoming,
-    decoder: Decoder,
+    pub(crate) decoder: Decoder,
 }
 
 impl Stream {
-    /// `None` is a clean end.
-    async fn next_item(&mut self) -> Option<Item> {
+    /// `None` is a clean end. Cancel safe.
+    pub(crate) async fn next_item(&mut self) -> Option<Item> {
         loop {
             if let Some(item) = self.decoder.next_item() {
                 return Some(item);
@@ -95,7 +106,7 @@ async fn one_connection_carries_150_streams() {
             assert!(!stream.headers.contains_key(name), "{name} has no place in HTTP/2");
         }
         let event = stream.next().await.expect("the stream is open");
-        assert_eq!((&*event.data, &*event.id), ("hello", ""), "{number}");
+        assert_eq!((&*event.data, event.id.contains('-')), ("hello", true), "{number}");
         if number == 77 {
             assert_eq!(stream.next().await.expect("the stream is open").id, "7");
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args as _, Command, FromArgMatches as _};
-use headwater::limits;
+use headwater::{Channel, RetentionRules, limits};
 use headwater_server::logging::LogFormat;
 use headwater_server::settings::definition::{DEFINITIONS, Definition, Kind, find};
 use headwater_server::settings::docs;
@@ -60,6 +60,7 @@ fn line_of(definition: &Definition) -> String {
     let Definition { name, example, .. } = definition;
     match definition.kind {
         Kind::Count { .. } | Kind::Switch => format!("{name} = {example}"),
+        Kind::RetentionRules => format!("{name} = [\"{example}\"]"),
         _ => format!("{name} = \"{example}\""),
     }
 }
@@ -88,6 +89,7 @@ fn defaults_are_those_of_the_library_and_of_the_design() {
     let settings = by_flag(&[]).expect("the defaults are right");
     assert_eq!(settings.listen.to_string(), "127.0.0.1:8000");
     assert_eq!((settings.admin, settings.redis.is_none(), settings.open), (None, true, false));
+    assert_eq!((settings.data, settings.retention), (None, RetentionRules::default()));
     assert_eq!(settings.heartbeat, Some(limits::HEARTBEAT_DEFAULT));
     assert_eq!(settings.retry, limits::RETRY_DEFAULT);
     assert_eq!(settings.linger, limits::LINGER_DEFAULT);
@@ -120,7 +122,11 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
                 (words.iter().map(ToString::to_string).collect(), vec!["xml".to_owned()])
             }
             Kind::Switch => (vec!["true".into(), "false".into()], vec!["1".into()]),
-            Kind::Address | Kind::RedisUrl | Kind::LogFilter => continue,
+            Kind::Address
+            | Kind::RedisUrl
+            | Kind::Directory
+            | Kind::RetentionRules
+            | Kind::LogFilter => continue,
         };
         let (name, variable) = (definition.name, definition.variable());
         for text in inside {
@@ -309,6 +315,97 @@ fn an_address_others_can_reach_needs_a_word() {
 }
 
 #[test]
+fn retention_is_a_list_in_each_of_its_three_ways() {
+    let wanted = RetentionRules::new()
+        .with_rule("chat:* events=100 age=1h")
+        .and_then(|rules| rules.with_rule("logs:* off"))
+        .expect("both are rules");
+    let found = by_flag(&["--retention", "chat:* events=100 age=1h", "--retention=logs:* off"]);
+    assert_eq!(found.expect("both are rules").retention, wanted);
+    let environment =
+        |text| by_environment(&[("HEADWATER_RETENTION", text)]).map(|it| it.retention);
+    assert_eq!(environment("chat:* events=100 age=1h; logs:* off"), Ok(wanted.clone()));
+    assert_eq!(environment(";chat:* events=100 age=1h;;logs:* off;"), Ok(wanted.clone()));
+    assert_eq!(environment(" ; "), Ok(RetentionRules::default()));
+    let file = |text| by_file(text).map(|it| it.retention);
+    assert_eq!(
+        file("retention = [\"chat:* events=100 age=1h\", \"logs:* off\"]"),
+        Ok(wanted.clone())
+    );
+    assert_eq!(
+        file("retention = [\n  \"chat:* events=100 age=1h\", # ours\n  'logs:* off',\n]"),
+        Ok(wanted)
+    );
+    assert_eq!(file("retention = []"), Ok(RetentionRules::default()));
+    // One source wins as a whole: rules of several sources would have no order.
+    let said = Said {
+        flags: &["--retention", "a off"],
+        environment: &[("HEADWATER_RETENTION", "b off")],
+        file: Some("retention = [\"c off\"]"),
+    };
+    let rules = load(&said).expect("all are rules").retention;
+    let is_off = |name| rules.for_channel(&Channel::new(name).expect("a name")).is_none();
+    assert_eq!((is_off("a"), is_off("b"), is_off("c")), (true, false, false));
+}
+
+#[test]
+fn a_rule_that_is_refused_is_shown_with_its_place() {
+    let why = "the retention rule `chat:* evnts=1`: `evnts=1` is none of events=COUNT, age=DURATION, \
+               bytes=SIZE and off";
+    assert_eq!(
+        by_flag(&["--retention=a off", "--retention=chat:* evnts=1"]).expect_err("a typo"),
+        format!("--retention: {why}")
+    );
+    assert_eq!(
+        by_environment(&[("HEADWATER_RETENTION", "a off;chat:* evnts=1")]).expect_err("a typo"),
+        format!("HEADWATER_RETENTION: {why}")
+    );
+    assert_eq!(
+        by_file("retention = [\n  \"a off\",\n  \"chat:* evnts=1\",\n]").expect_err("a typo"),
+        format!(
+            "FILE:3:3: retention: {why}\n  |\n3 |   \"chat:* evnts=1\",\n  |   ^^^^^^^^^^^^^^^^"
+        )
+    );
+    let never = by_flag(&["--retention=* off", "--retention=a off"]).expect_err("it never counts");
+    assert!(never.contains("it can never count, because `*` stands before it"), "{never}");
+    assert_eq!(
+        by_file("retention = \"a off\"").expect_err("no list"),
+        "FILE:1:13: retention: it is a list: write retention = [\"chat:* events=100 age=1h \
+         bytes=1MiB\"]\n  |\n1 | retention = \"a off\"\n  |             ^^^^^^^"
+    );
+    assert_eq!(
+        by_file("retention = [\"a off\", 5]").expect_err("no string"),
+        "FILE:1:23: retention: a list of strings has something else in it\n  |\n\
+         1 | retention = [\"a off\", 5]\n  |                       ^"
+    );
+    assert_eq!(
+        by_file("linger = [\"2s\"]").expect_err("a list"),
+        "FILE:1:10: linger: a list is no value for a setting\n  |\n1 | linger = [\"2s\"]\n  |          \
+         ^^^^^^"
+    );
+}
+
+#[test]
+fn data_is_a_path_and_not_for_redis() {
+    let settings = by_flag(&["--data", "a/b c"]).expect("a path");
+    assert_eq!(settings.data.as_deref(), Some(Path::new("a/b c")));
+    assert_eq!(
+        by_flag(&["--data="]).expect_err("no path"),
+        "--data=: it is empty: write the path of a directory, or leave it out"
+    );
+    let both = Said {
+        flags: &["--data=kept"],
+        environment: &[("HEADWATER_REDIS", "redis://:s3cret@redis.example:6379")],
+        file: None,
+    };
+    assert_eq!(
+        load(&both).expect_err("not both"),
+        "data = kept: it is for the embedded broker, and redis = redis://redis.example:6379 keeps \
+         the history itself: leave out one of the two"
+    );
+}
+
+#[test]
 fn the_password_of_redis_is_never_shown() {
     let right = "redis://me:s3cret@redis.example:6379/0";
     let settings = by_flag(&["--redis", right]).expect("it is right");
@@ -348,15 +445,19 @@ fn the_example_file_is_right_with_and_without_its_comments() {
         let name = line.strip_prefix('#').and_then(|line| line.split(' ').next());
         if let Some(definition) = name.and_then(find) {
             settings += 1;
-            uncommented.push_str(&line[1..]);
-            uncommented.push('\n');
+            // Not together with `redis`.
+            if definition.name != "data" {
+                uncommented.push_str(&line[1..]);
+                uncommented.push('\n');
+            }
             assert!(definition.default.is_none_or(|text| line.contains(text)), "{line}");
         }
     }
     assert_eq!(settings, DEFINITIONS.len());
     let said = by_file(&uncommented).expect("every line is right");
     // Only what has no default differs from it.
-    assert_eq!(Settings { admin: None, redis: None, ..said }, default);
+    let retention = RetentionRules::default();
+    assert_eq!(Settings { admin: None, redis: None, retention, ..said }, default);
 }
 
 #[test]

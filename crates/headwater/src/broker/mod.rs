@@ -3,6 +3,7 @@
 mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+mod store;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,7 +13,11 @@ use std::time::Duration;
 use crate::channel::Channel;
 use crate::error::Error;
 use crate::event::{Event, EventId};
+use crate::frame::Frame;
+use crate::gap::GapReason;
 use crate::hub::HubInner;
+use crate::position::{Epoch, Position};
+use crate::publish::Publish;
 
 pub use memory::MemoryBroker;
 #[cfg(feature = "redis")]
@@ -26,10 +31,12 @@ pub type BrokerFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The contract, which one test suite holds for every implementation:
 /// 1. `start` is called once, before anything else.
 /// 2. After `listen(channel)` every event published to the channel, on any node, is given to the sink;
-///    including those published on this node: an event has one road. Events of one channel that come
-///    from one publisher keep their order, and all nodes see them in the same order.
+///    including those published on this node: an event has one road. The sink is called by one thread
+///    at a time, and positions only grow: the sink sees the log in its order, with no event of a
+///    listened channel left out. What was missed is read again and given in its place, or announced
+///    by [`Sink::gap`].
 /// 3. `listen` and `unlisten` return at once and never block. They are called in pairs, under a lock,
-///    so they must not call back into the hub.
+///    so they must not call the sink.
 /// 4. `publish` resolves when the broker has taken the events. After an error a beginning of the batch
 ///    may have been published. It can be dropped at any time; then the batch is published as a whole,
 ///    in part or not at all.
@@ -40,10 +47,7 @@ pub trait Broker: Send + Sync + 'static {
     fn start(&mut self, sink: Sink);
 
     /// Publishes events, in their order.
-    fn publish(
-        &self,
-        batch: Vec<(Channel, Event)>,
-    ) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>>;
+    fn publish(&self, batch: Vec<Publish>) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>>;
 
     /// The first listener of a channel came.
     fn listen(&self, channel: &Channel);
@@ -51,12 +55,64 @@ pub trait Broker: Send + Sync + 'static {
     /// The last listener of a channel left, and the linger is over.
     fn unlisten(&self, channel: &Channel);
 
-    /// Resolves when events of a channel that is listened to are known to arrive, or at once if that
-    /// cannot be known soon: without a connection. Cancel safe.
+    /// Resolves when events of a channel that is listened to are known to arrive, after
+    /// [`Sink::baseline`] was called for it; or when that will not happen, since the broker refuses the
+    /// channel. Cancel safe.
     fn confirmed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, ()>;
+
+    /// Reads what is kept of a channel.
+    fn read<'a>(
+        &'a self,
+        channel: &'a Channel,
+        range: ReadRange,
+    ) -> BrokerFuture<'a, Result<History, Error>>;
 
     /// How the broker is, without waiting.
     fn health(&self) -> Health;
+}
+
+/// Which part of a channel's history to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadRange {
+    /// The oldest events after an offset, at most so many.
+    After {
+        /// Events with a larger offset are wanted.
+        offset: u64,
+        /// At most so many, at least one.
+        count: usize,
+    },
+    /// The newest events, at most so many.
+    Newest {
+        /// At most so many, at least one.
+        count: usize,
+    },
+    /// The newest events before an offset, at most so many.
+    Before {
+        /// Events with a smaller offset are wanted.
+        offset: u64,
+        /// At most so many, at least one.
+        count: usize,
+    },
+}
+
+/// Part of a channel's history.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// The events, oldest first. Fewer than asked for only if there are no more, or if they are large.
+    pub frames: Vec<Frame>,
+    /// The offset of the channel's event before the first of these, kept or not; 0 if there was none.
+    pub previous: u64,
+    /// The last offset of the whole log when this was read.
+    pub log_last: u64,
+}
+
+/// What a broker knows of a channel when it begins to receive it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Baseline {
+    /// The offset of the channel's last event so far; 0 if there is none.
+    pub last: u64,
+    /// Whether that event ended the channel.
+    pub ended: bool,
 }
 
 /// Where a broker gives the events that it receives.
@@ -70,26 +126,75 @@ impl Sink {
         Self { hub }
     }
 
-    /// Gives an event to everybody who listens to the channel on this node. Never waits.
-    pub fn deliver(&self, channel: &Channel, event: &Event) {
-        if let Some(hub) = self.hub.upgrade() {
-            hub.deliver(channel, event);
-        }
+    /// The log that positions are in, and its last offset now. To be called before the first event,
+    /// and again when the log lost its data and began anew: listeners are told of the gap.
+    pub fn log(&self, epoch: Epoch, last: u64) {
+        self.with(|hub| hub.set_log(epoch, last));
+    }
+
+    /// What is known of a channel when its events begin to arrive.
+    pub fn baseline(&self, channel: &Channel, baseline: Baseline) {
+        self.with(|hub| hub.set_baseline(channel, baseline));
+    }
+
+    /// Gives an event of the log to everybody who listens to its channel on this node. Never waits.
+    pub fn deliver(&self, event: LogEvent<'_>) {
+        self.with(|hub| hub.deliver_log_event(event));
+    }
+
+    /// Gives a frame that is encoded already.
+    pub(crate) fn deliver_frame(&self, channel: &Channel, frame: &Frame, previous: u64) {
+        self.with(|hub| hub.deliver(channel, frame, previous));
+    }
+
+    /// Gives an event that is in no log: the node numbers it.
+    pub fn deliver_plain(&self, channel: &Channel, event: &Event) {
+        self.with(|hub| hub.deliver_plain(channel, event));
+    }
+
+    /// Tells all who listen to a channel that events are missing.
+    pub fn gap(&self, channel: &Channel, reason: GapReason) {
+        self.with(|hub| hub.deliver_gap(channel, reason));
+    }
+
+    /// Whether the channel had an event that is in no log, as far as is known.
+    #[cfg(feature = "redis")]
+    pub(crate) fn had_plain(&self, channel: &Channel) -> bool {
+        self.hub.upgrade().is_some_and(|hub| hub.had_plain(channel))
     }
 
     /// Counts an event whose bytes were not UTF-8, so that U+FFFD stands in it.
     pub fn count_replaced(&self) {
-        if let Some(hub) = self.hub.upgrade() {
-            hub.stats.replaced.add(1);
-        }
+        self.with(|hub| hub.stats.replaced.add(1));
     }
 
     /// Counts an event that could not be taken: too large, or not understood.
     pub fn count_refused(&self) {
+        self.with(|hub| hub.stats.refused.add(1));
+    }
+
+    fn with(&self, call: impl FnOnce(&HubInner)) {
         if let Some(hub) = self.hub.upgrade() {
-            hub.stats.refused.add(1);
+            call(&hub);
         }
     }
+}
+
+/// An event of the log, as a broker gives it.
+#[derive(Debug, Clone, Copy)]
+pub struct LogEvent<'a> {
+    /// Its channel.
+    pub channel: &'a Channel,
+    /// The event as it was published.
+    pub event: &'a Event,
+    /// Its place.
+    pub position: Position,
+    /// The offset of the channel's event before it; 0 if there was none.
+    pub previous: u64,
+    /// When it was published, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// Whether it ends its channel.
+    pub end: bool,
 }
 
 /// What a publisher gets back for one event.
@@ -98,14 +203,20 @@ impl Sink {
 pub struct Receipt {
     /// The channel that took the event.
     pub channel: Channel,
-    /// The id under which clients see the event, if it has one.
+    /// The id under which clients see the event: the publisher's own, else the position. `None` for an
+    /// event that is in no log, since each node numbers it by itself.
     pub id: Option<EventId>,
+    /// The place of the event in the log.
+    pub position: Option<Position>,
 }
 
 impl Receipt {
     /// A receipt for an event as it was published.
-    pub fn new(channel: Channel, event: &Event) -> Self {
-        Self { channel, id: event.id().cloned() }
+    pub fn new(channel: Channel, event: &Event, position: Option<Position>) -> Self {
+        let from_position =
+            || position.and_then(|position| EventId::new(position.to_string()).ok());
+        let id = event.id().cloned().or_else(from_position);
+        Self { channel, id, position }
     }
 }
 
@@ -123,4 +234,6 @@ pub struct Health {
     pub channels_confirmed: usize,
     /// See [`channels_confirmed`](Self::channels_confirmed).
     pub channels_wanted: usize,
+    /// How many times missing events were read again and given in their place.
+    pub healed: u64,
 }

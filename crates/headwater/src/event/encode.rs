@@ -20,13 +20,15 @@ const RETRY_DIGITS_MAX: usize = 20;
 
 /// Writes an event. A name comes first: the hub turns an event without one into an event named after
 /// its channel by writing [`encode_name`] before it, without encoding it again.
-pub(crate) fn encode(event: &Event, out: &mut Vec<u8>) {
+///
+/// An event without an id gets the one given here, if any: its position.
+pub(crate) fn encode(event: &Event, position: Option<&str>, out: &mut Vec<u8>) {
     out.reserve(encoded_len_max(event));
     if let Some(name) = &event.name {
         encode_name(name.as_str(), out);
     }
-    if let Some(id) = &event.id {
-        field(ID, id.as_str(), out);
+    if let Some(id) = event.id.as_ref().map(EventId::as_str).or(position) {
+        field(ID, id, out);
     }
     if let Some(retry) = event.retry {
         retry_line(retry, out);
@@ -60,9 +62,8 @@ pub(crate) fn encode_retry(retry: Duration, out: &mut Vec<u8>) {
 
 /// Writes a block that moves the client's position and fires nothing: for events that were filtered
 /// out.
-#[allow(dead_code, reason = "resume writes it")]
-pub(crate) fn encode_id(id: &EventId, out: &mut Vec<u8>) {
-    field(ID, id.as_str(), out);
+pub(crate) fn encode_id(id: &str, out: &mut Vec<u8>) {
+    field(ID, id, out);
     out.push(b'\n');
 }
 
@@ -132,7 +133,7 @@ mod tests {
 
     #[track_caller]
     fn check(event: &Event, expected: &str) {
-        assert_eq!(written(|out| encode(event, out)), expected);
+        assert_eq!(written(|out| encode(event, None, out)), expected);
         assert_eq!(event.encode(), expected.as_bytes());
     }
 
@@ -170,7 +171,7 @@ mod tests {
         let event = Event::new("a").with_id("7").unwrap();
         let renamed = written(|out| {
             encode_name("orders", out);
-            encode(&event, out);
+            encode(&event, None, out);
         });
         assert_eq!(renamed.as_bytes(), event.with_name("orders").unwrap().encode());
     }
@@ -217,14 +218,14 @@ mod tests {
     #[test]
     fn an_id_alone_is_a_block() {
         let id = EventId::new("7").unwrap();
-        assert_eq!(written(|out| encode_id(&id, out)), "id: 7\n\n");
+        assert_eq!(written(|out| encode_id(id.as_str(), out)), "id: 7\n\n");
     }
 
     #[test]
     fn the_buffer_is_reserved_once() {
         let check = |event: Event, spare_bytes_max: usize| {
             let mut out = Vec::new();
-            encode(&event, &mut out);
+            encode(&event, None, &mut out);
             let len_max = encoded_len_max(&event);
             assert!(out.len() <= len_max, "{event:?} needs more than was reserved");
             assert!(out.capacity() <= len_max.max(8), "{event:?} made the buffer grow");

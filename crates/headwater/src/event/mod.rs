@@ -81,7 +81,11 @@ impl Event {
         Ok(self)
     }
 
-    /// Gives the event an id of your own.
+    /// Gives the event an id of your own, which clients see in place of its position.
+    ///
+    /// An event without one gets its [`Position`](crate::Position) as its id when it is published; that is
+    /// enough to resume. With an id of your own clients resume too, as long as the event is kept: the
+    /// id is looked for in the history, and the oldest event that has it counts.
     ///
     /// # Errors
     /// Those of [`EventId::new`].
@@ -110,7 +114,8 @@ impl Event {
         self.name.as_ref()
     }
 
-    /// The id, if the event was given one.
+    /// The id: for an event that is published, only one of the publisher's own; for one that came from a
+    /// [`Frame`](crate::Frame), the id that clients see.
     pub fn id(&self) -> Option<&EventId> {
         self.id.as_ref()
     }
@@ -131,7 +136,7 @@ impl Event {
     /// ```
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        encode::encode(self, &mut out);
+        encode::encode(self, None, &mut out);
         out
     }
 }

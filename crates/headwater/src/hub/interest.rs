@@ -1,6 +1,7 @@
-//! Who listens to what: channel -> listeners. Says who is first and who is last. No IO in here.
+//! Who listens to what: channel -> listeners and recent frames. Says who is first and who is last. No
+//! IO in here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,9 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::queue::Queue;
+use super::ring::Ring;
 use crate::channel::Channel;
+use crate::position::Key;
 
 /// How many locks the table is divided into, so that channels seldom wait for one another. A power of
 /// two well over the number of cores; chosen arbitrarily.
@@ -18,25 +21,35 @@ const PARTS: usize = 64;
 
 /// The table of interest.
 ///
-/// The lock of a part is held while an event is handed to all listeners of a channel: that is what keeps the
-/// order the same for all of them, and keeps "first" and "last" in order for the broker.
+/// The lock of a part is held while an event is handed to all listeners of a channel: that is what keeps
+/// the order the same for all of them, and keeps "first" and "last" in order for the broker.
 pub(super) struct Interest {
     // Names come from outside, so the hash is keyed (SipHash).
     hasher: RandomState,
     parts: Box<[Mutex<Part>]>,
     /// Channels with at least one listener.
     channels: AtomicUsize,
+    /// Bytes in all rings.
+    ring_bytes: Arc<AtomicUsize>,
 }
 
 type Part = HashMap<Channel, Entry>;
 
-struct Entry {
+/// A channel of interest.
+pub(super) struct Entry {
     listeners: Slab<Arc<Queue>>,
+    pub(super) ring: Ring,
     /// When the last listener left, while there is none.
     idle_since: Option<Instant>,
     /// Whether the linger has this channel on its list already: at most once, so the list is bounded
     /// by the table.
     on_linger_list: bool,
+}
+
+impl Entry {
+    pub(super) fn listeners(&self) -> impl Iterator<Item = &Queue> {
+        self.listeners.iter().map(|(_, queue)| &**queue)
+    }
 }
 
 impl Interest {
@@ -45,25 +58,40 @@ impl Interest {
             hasher: RandomState::new(),
             parts: (0..PARTS).map(|_| Mutex::default()).collect(),
             channels: AtomicUsize::new(0),
+            ring_bytes: Arc::default(),
         }
     }
 
-    fn part(&self, channel: &Channel) -> MutexGuard<'_, Part> {
-        let hash = usize::try_from(self.hasher.hash_one(channel) % PARTS as u64).unwrap_or(0);
-        self.parts[hash].lock().unwrap_or_else(PoisonError::into_inner)
+    fn part_index(&self, channel: &Channel) -> usize {
+        usize::try_from(self.hasher.hash_one(channel) % PARTS as u64).unwrap_or(0)
     }
 
-    /// Adds a listener; calls `first` if the channel was not in the table.
+    fn lock(&self, index: usize) -> MutexGuard<'_, Part> {
+        self.parts[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn part(&self, channel: &Channel) -> MutexGuard<'_, Part> {
+        self.lock(self.part_index(channel))
+    }
+
+    /// Adds a listener; calls `joined` and `first` if the channel was not in the table. A channel that is
+    /// new is received from `joined` on.
     pub(super) fn insert(
         &self,
         channel: &Channel,
         queue: &Arc<Queue>,
+        joined: impl FnOnce() -> Key,
         first: impl FnOnce(),
     ) -> usize {
         let mut part = self.part(channel);
         let entry = part.entry(channel.clone()).or_insert_with(|| {
             first();
-            Entry { listeners: Slab::new(), idle_since: None, on_linger_list: false }
+            Entry {
+                listeners: Slab::new(),
+                ring: Ring::new(joined(), Arc::clone(&self.ring_bytes)),
+                idle_since: None,
+                on_linger_list: false,
+            }
         });
         if entry.listeners.is_empty() {
             self.channels.fetch_add(1, Ordering::Relaxed);
@@ -124,30 +152,51 @@ impl Interest {
         None
     }
 
-    /// Calls `deliver` with the listeners of a channel, if there are any.
-    pub(super) fn with_listeners(
+    /// Calls `visit` with a channel, if it is in the table.
+    pub(super) fn with<T>(
         &self,
         channel: &Channel,
-        deliver: impl FnOnce(&mut dyn Iterator<Item = &Queue>),
-    ) {
-        let part = self.part(channel);
-        if let Some(entry) = part.get(channel).filter(|entry| !entry.listeners.is_empty()) {
-            deliver(&mut entry.listeners.iter().map(|(_, queue)| &**queue));
-        }
+        visit: impl FnOnce(&mut Entry) -> T,
+    ) -> Option<T> {
+        self.part(channel).get_mut(channel).map(visit)
     }
 
-    /// Calls `visit` for every listener; one that listens to several channels is visited for each.
-    pub(super) fn each_queue(&self, mut visit: impl FnMut(&Queue)) {
-        for part in &self.parts {
-            let part = part.lock().unwrap_or_else(PoisonError::into_inner);
-            for (_, queue) in part.values().flat_map(|entry| &entry.listeners) {
-                visit(queue);
+    /// Calls `visit` with several channels at one moment, so that nothing is delivered to one of them
+    /// meanwhile. `None` if one is not in the table.
+    pub(super) fn with_all<'a, T>(
+        &self,
+        channels: impl Iterator<Item = &'a Channel> + Clone,
+        visit: impl FnOnce(&[&Entry]) -> T,
+    ) -> Option<T> {
+        // Locks are taken in the order of their index, so two of these cannot wait for each other.
+        let mut parts = BTreeMap::new();
+        for channel in channels.clone() {
+            parts.insert(self.part_index(channel), None);
+        }
+        for (index, guard) in &mut parts {
+            *guard = Some(self.lock(*index));
+        }
+        let entries =
+            channels.map(|channel| parts.get(&self.part_index(channel))?.as_ref()?.get(channel));
+        let entries: Option<Vec<&Entry>> = entries.collect();
+        entries.map(|entries| visit(&entries))
+    }
+
+    /// Calls `visit` for every channel in the table.
+    pub(super) fn each(&self, mut visit: impl FnMut(&Channel, &mut Entry)) {
+        for index in 0..PARTS {
+            for (channel, entry) in self.lock(index).iter_mut() {
+                visit(channel, entry);
             }
         }
     }
 
     pub(super) fn channels(&self) -> usize {
         self.channels.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn ring_bytes(&self) -> usize {
+        self.ring_bytes.load(Ordering::Relaxed)
     }
 
     pub(super) fn listeners(&self, channel: &Channel) -> usize {
@@ -170,9 +219,9 @@ mod tests {
         let queue = Arc::new(Queue::new(1, 1));
         let linger = Duration::from_secs(60);
         let channel = Channel::new("a").unwrap();
+        let insert = || interest.insert(&channel, &queue, Key::default, first);
 
-        let one = interest.insert(&channel, &queue, first);
-        let two = interest.insert(&channel, &queue, first);
+        let (one, two) = (insert(), insert());
         assert_eq!((interest.channels(), interest.listeners(&channel)), (1, 2));
         assert!(!interest.remove(&channel, one, linger, last));
         assert!(interest.remove(&channel, two, linger, last), "goes on the list");
@@ -180,7 +229,7 @@ mod tests {
 
         // Back within the linger, and away again: one place on the list is enough.
         tokio::time::advance(Duration::from_secs(40)).await;
-        let three = interest.insert(&channel, &queue, first);
+        let three = insert();
         assert!(!interest.remove(&channel, three, linger, last), "is on the list");
         tokio::time::advance(Duration::from_secs(20)).await;
         let again = interest.sweep(&channel, linger, last).expect("not over yet");
@@ -190,7 +239,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(40)).await;
         assert_eq!(interest.sweep(&channel, linger, last), None);
         assert_eq!(*calls.borrow(), ["first", "last"]);
-        interest.insert(&channel, &queue, first);
+        insert();
         assert_eq!(*calls.borrow(), ["first", "last", "first"]);
     }
 
@@ -199,7 +248,7 @@ mod tests {
         let interest = Interest::new();
         let queue = Arc::new(Queue::new(1, 1));
         let channel = Channel::new("a").unwrap();
-        let key = interest.insert(&channel, &queue, || {});
+        let key = interest.insert(&channel, &queue, Key::default, || {});
         let mut last = false;
         assert!(!interest.remove(&channel, key, Duration::ZERO, || last = true));
         assert!(last);

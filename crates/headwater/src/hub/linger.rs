@@ -15,6 +15,9 @@ use crate::channel::Channel;
 /// How many channels are looked at in one turn, so that a hundred thousand of them do not hold up the runtime.
 const SWEEP_MAX: usize = 1024;
 
+/// How often rings of quiet channels are looked at for what is too old.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(30);
+
 /// The list of channels that linger, and the task that takes them off it. One task per hub.
 pub(super) struct Linger {
     period: Duration,
@@ -35,9 +38,7 @@ impl Linger {
     /// Starts the task, once.
     pub(super) fn start(self: &Arc<Self>, runtime: &Handle, hub: impl FnOnce() -> Weak<HubInner>) {
         self.task.get_or_init(|| {
-            if !self.period.is_zero() {
-                runtime.spawn(run(Arc::clone(self), hub()));
-            }
+            runtime.spawn(run(Arc::clone(self), hub()));
         });
     }
 
@@ -70,9 +71,14 @@ impl Linger {
 }
 
 async fn run(linger: Arc<Linger>, hub: Weak<HubInner>) {
+    let mut expire_at = Instant::now() + EXPIRE_INTERVAL;
     loop {
         {
             let Some(hub) = hub.upgrade() else { return };
+            if Instant::now() >= expire_at {
+                hub.expire_rings();
+                expire_at = Instant::now() + EXPIRE_INTERVAL;
+            }
             let due = std::iter::from_fn(|| linger.pop_due());
             for channel in due.take(SWEEP_MAX) {
                 if let Some(again) = hub.linger_over(&channel) {
@@ -80,12 +86,8 @@ async fn run(linger: Arc<Linger>, hub: Weak<HubInner>) {
                 }
             }
         }
-        match linger.next_due() {
-            Some(at) => {
-                let _ = tokio::time::timeout_at(at, linger.changed.notified()).await;
-            }
-            None => linger.changed.notified().await,
-        }
+        let look_again = linger.next_due().map_or(expire_at, |due| due.min(expire_at));
+        let _ = tokio::time::timeout_at(look_again, linger.changed.notified()).await;
         tokio::task::yield_now().await;
     }
 }

@@ -2,31 +2,39 @@
 
 mod interest;
 mod linger;
+#[cfg(test)]
+mod model_tests;
 mod queue;
+mod resume;
+mod ring;
 mod stats;
 mod subscription;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::broker::{Broker, Health, MemoryBroker, Receipt, Sink};
+use crate::broker::{Baseline, Broker, Health, LogEvent, MemoryBroker, Receipt, Sink};
 use crate::channel::Channel;
 use crate::closed::Closed;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::frame::Frame;
+use crate::frame::{Frame, Published, now_ms};
+use crate::gap::{Gap, GapReason};
 use crate::limits;
+use crate::position::{Epoch, Key, Position};
+use crate::publish::Publish;
 
 use interest::Interest;
 use linger::Linger;
 use queue::Queue;
+pub use resume::Rewind;
 pub(crate) use stats::Stats;
-pub use stats::{EndedStreams, HubStats};
+pub use stats::{EndedStreams, Gaps, HubStats};
 pub use subscription::Subscription;
 
 /// The fan-out of this node: publishers give it events, streams subscribe to channels.
@@ -66,9 +74,23 @@ pub(crate) struct HubInner {
     linger: Arc<Linger>,
     settings: HubBuilder,
     draining: AtomicBool,
+    /// This node's own epoch, for events that are in no log.
+    node: Epoch,
+    log: Mutex<LogState>,
     /// How many subscriptions there are, to wait for the last one.
     streams: watch::Sender<usize>,
     pub(crate) stats: Stats,
+}
+
+/// Where the log is, as this node has delivered it.
+#[derive(Debug, Clone, Copy, Default)]
+struct LogState {
+    /// `None` until the broker has told.
+    epoch: Option<Epoch>,
+    /// Everything up to here is in the rings.
+    last: Key,
+    /// The last number that this node gave to an event that is in no log.
+    number: u64,
 }
 
 impl Hub {
@@ -96,17 +118,22 @@ impl Hub {
     /// # Cancel safety
     /// When the future is dropped before it resolves, the event is published or not.
     pub async fn publish(&self, channel: &Channel, event: Event) -> Result<Receipt, Error> {
-        let mut receipts = self.publish_all(vec![(channel.clone(), event)]).await?;
+        let mut receipts = self.publish_all([(channel.clone(), event)]).await?;
         receipts.pop().ok_or_else(|| Error::new(ErrorKind::Protocol, "the broker gave no receipt"))
     }
 
     /// Publishes events in their order, in one go: with Redis, in one round trip.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish). Sizes are checked before the first event is published; after an
-    /// error of the broker a beginning of the batch may have been published.
-    pub async fn publish_all(&self, batch: Vec<(Channel, Event)>) -> Result<Vec<Receipt>, Error> {
-        for (channel, event) in &batch {
+    /// As [`publish`](Self::publish), and [`ErrorKind::Finished`] for a channel that was ended. Sizes are
+    /// checked before the first event is published; after an error of the broker a beginning of the
+    /// batch may have been published.
+    pub async fn publish_all<P: Into<Publish>>(
+        &self,
+        batch: impl IntoIterator<Item = P>,
+    ) -> Result<Vec<Receipt>, Error> {
+        let batch: Vec<Publish> = batch.into_iter().map(Into::into).collect();
+        for Publish { channel, event, .. } in &batch {
             if event.data().len() > limits::EVENT_DATA_BYTES_MAX {
                 return Err(Error::new(
                     ErrorKind::TooLarge,
@@ -127,8 +154,12 @@ impl Hub {
         result
     }
 
-    /// Listens to channels from now on. A channel named twice counts once. With Redis "now" is when it
-    /// has confirmed them: see [`Subscription::confirmed`].
+    /// Listens to channels. A channel named twice counts once.
+    ///
+    /// The subscription begins now, which with Redis is when it has confirmed the channels: see
+    /// [`Subscription::confirmed`]. To begin earlier, say so before you read from it:
+    /// [`since`](Subscription::since) the event that a client got last, or with a
+    /// [`rewind`](Subscription::rewind).
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] without a channel; [`ErrorKind::TooLarge`] with more than the hub allows on one stream
@@ -192,7 +223,9 @@ impl Hub {
     /// [`Closed::Drain`] as the reason. New subscriptions are refused from now on; publishing goes on.
     pub fn drain(&self) {
         self.inner.draining.store(true, Ordering::SeqCst);
-        self.inner.interest.each_queue(|queue| queue.close(Closed::Drain));
+        self.inner
+            .interest
+            .each(|_, entry| entry.listeners().for_each(|queue| queue.close(Closed::Drain)));
     }
 
     /// Whether [`drain`](Self::drain) was called.
@@ -220,6 +253,11 @@ impl Hub {
     /// How many listeners a channel has on this node.
     pub fn listeners(&self, channel: &Channel) -> usize {
         self.inner.interest.listeners(channel)
+    }
+
+    /// How many bytes the recent frames of all channels take.
+    pub fn ring_bytes(&self) -> usize {
+        self.inner.interest.ring_bytes()
     }
 
     /// What the hub has counted since it began.
@@ -290,6 +328,8 @@ impl HubBuilder {
                 linger: Arc::new(Linger::new(self.linger)),
                 settings: self,
                 draining: AtomicBool::new(false),
+                node: Epoch::random(),
+                log: Mutex::default(),
                 streams: watch::Sender::new(0),
                 stats: Stats::default(),
             }
@@ -298,20 +338,125 @@ impl HubBuilder {
     }
 }
 
+// === what a broker tells ===
+
 impl HubInner {
-    /// Gives an event to all who listen to the channel. Never waits: a stream whose queue is full ends.
-    pub(crate) fn deliver(&self, channel: &Channel, event: &Event) {
-        self.stats.received.add(1);
-        self.interest.with_listeners(channel, |listeners| {
-            let frame = Frame::of_channel(channel, event);
-            for queue in listeners {
+    fn lock_log(&self) -> MutexGuard<'_, LogState> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log(&self) -> LogState {
+        *self.lock_log()
+    }
+
+    /// The broker's log and its last offset. A new epoch means that the log lost its data.
+    pub(crate) fn set_log(&self, epoch: Epoch, last: u64) {
+        let before = {
+            let mut log = self.lock_log();
+            let before = log.epoch.replace(epoch);
+            let now = Key { offset: last, number: log.number };
+            log.last = if before == Some(epoch) { log.last.max(now) } else { now };
+            before
+        };
+        if before.is_some_and(|before| before != epoch) {
+            self.begin_anew(epoch, last);
+        }
+    }
+
+    fn begin_anew(&self, epoch: Epoch, last: u64) {
+        tracing::warn!(%epoch, "the log lost its data and began anew: listeners are told of the gap");
+        let position = Position::new(epoch, last);
+        self.interest.each(|channel, entry| {
+            entry.ring.reset(Key { offset: last, number: 0 });
+            let gap = Gap { channel: channel.clone(), reason: GapReason::Epoch };
+            let frame = Frame::of_gap(gap, Some(position));
+            for queue in entry.listeners() {
+                self.stats.gap(GapReason::Epoch);
                 queue.push(&frame);
             }
         });
     }
 
+    pub(crate) fn set_baseline(&self, channel: &Channel, baseline: Baseline) {
+        self.interest.with(channel, |entry| entry.ring.set_baseline(baseline));
+    }
+
+    pub(crate) fn deliver_log_event(&self, event: LogEvent<'_>) {
+        let LogEvent { channel, position, previous, time_ms, end, .. } = event;
+        let published = Published { position: Some(position), time_ms, end };
+        self.deliver(channel, &Frame::of_channel(channel, event.event, published), previous);
+    }
+
+    /// Gives a frame of the log to all who listen to its channel. Never waits: a stream whose queue is
+    /// full ends.
+    pub(crate) fn deliver(&self, channel: &Channel, frame: &Frame, previous: u64) {
+        self.stats.received.add(1);
+        let Some(key) = frame.key() else { return };
+        self.interest.with(channel, |entry| {
+            entry.ring.push(key, frame.clone(), previous);
+            entry.listeners().for_each(|queue| queue.push(frame));
+        });
+        let mut log = self.lock_log();
+        log.last = log.last.max(key);
+    }
+
+    /// Numbers an event that is in no log, and gives it to all who listen to its channel.
+    pub(crate) fn deliver_plain(&self, channel: &Channel, event: &Event) {
+        self.stats.received.add(1);
+        let position = self.next_plain();
+        let published = Published { position, time_ms: now_ms(), end: false };
+        let frame = Frame::of_channel(channel, event, published);
+        self.deliver_between(channel, &frame, frame.key());
+    }
+
+    pub(crate) fn deliver_gap(&self, channel: &Channel, reason: GapReason) {
+        let gap = Gap { channel: channel.clone(), reason };
+        let position = self.next_plain();
+        let frame = Frame::of_gap(gap, position);
+        self.deliver_between(channel, &frame, position.map(Position::key));
+        let listeners = self.interest.listeners(channel);
+        (0..listeners).for_each(|_| self.stats.gap(reason));
+    }
+
+    /// Gives what stands between two events of the log.
+    fn deliver_between(&self, channel: &Channel, frame: &Frame, key: Option<Key>) {
+        self.interest.with(channel, |entry| {
+            if let Some(key) = key {
+                entry.ring.push_plain(key, frame.clone());
+            }
+            entry.listeners().for_each(|queue| queue.push(frame));
+        });
+        if let Some(key) = key {
+            let mut log = self.lock_log();
+            log.last = log.last.max(key);
+        }
+    }
+
+    fn next_plain(&self) -> Option<Position> {
+        let mut log = self.lock_log();
+        let epoch = log.epoch?;
+        log.number += 1;
+        Some(Position::plain(epoch, log.last.offset, self.node, log.number))
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) fn had_plain(&self, channel: &Channel) -> bool {
+        self.interest.with(channel, |entry| entry.ring.had_plain()).unwrap_or(false)
+    }
+}
+
+// === what subscriptions and the linger ask ===
+
+impl HubInner {
     fn listen(&self, channel: &Channel, queue: &Arc<Queue>) -> usize {
-        self.interest.insert(channel, queue, || self.broker.listen(channel))
+        // A number of its own, after every event that was given before: what was published while the
+        // channel was not received is unknown also to a stream that has the newest of all.
+        let joined = || {
+            let mut log = self.lock_log();
+            log.number += 1;
+            Key { offset: log.last.offset, number: log.number }
+        };
+        self.interest.insert(channel, queue, joined, || self.broker.listen(channel))
     }
 
     /// A listener left. The channel stays subscribed for the linger.
@@ -325,6 +470,12 @@ impl HubInner {
     /// The linger of a channel may be over; says when to look again if it is not.
     fn linger_over(&self, channel: &Channel) -> Option<tokio::time::Instant> {
         self.interest.sweep(channel, self.linger.period(), || self.broker.unlisten(channel))
+    }
+
+    /// Gives up recent frames that are older than is kept.
+    fn expire_rings(&self) {
+        let now_ms = now_ms();
+        self.interest.each(|_, entry| entry.ring.expire(now_ms));
     }
 
     fn stream_ended(&self, reason: Closed) {

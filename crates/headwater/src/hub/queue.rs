@@ -18,6 +18,8 @@ pub(super) struct Queue {
 struct State {
     frames: VecDeque<Frame>,
     bytes: usize,
+    /// While the stream replays, it takes what it needs from the rings.
+    paused: bool,
     closed: Option<Closed>,
     waker: Option<Waker>,
 }
@@ -34,7 +36,7 @@ impl Queue {
     /// Adds a frame, or closes the queue if it does not fit. A frame always fits an empty queue.
     pub(super) fn push(&self, frame: &Frame) {
         let mut state = self.state();
-        if state.closed.is_some() {
+        if state.closed.is_some() || state.paused {
             return;
         }
         let full = state.frames.len() >= self.frames_max
@@ -51,11 +53,40 @@ impl Queue {
         Self::wake(state);
     }
 
+    /// Takes nothing from now on, and forgets what it has: the stream replays.
+    pub(super) fn pause(&self) {
+        let mut state = self.state();
+        state.paused = true;
+        state.frames = VecDeque::new();
+        state.bytes = 0;
+    }
+
+    /// Takes frames again.
+    pub(super) fn resume_push(&self) {
+        self.state().paused = false;
+    }
+
+    /// Notes who is to be woken when the queue is closed, without taking a frame.
+    pub(super) fn watch_close(&self, context: &Context<'_>) -> Option<Closed> {
+        let mut state = self.state();
+        Self::set_waker(&mut state, context);
+        state.closed
+    }
+
     /// Closes the queue: what waits is still taken, then comes the end. The first reason stays.
     pub(super) fn close(&self, reason: Closed) {
         let mut state = self.state();
         state.closed.get_or_insert(reason);
         Self::wake(state);
+    }
+
+    /// How many of the frames that wait end their channel.
+    pub(super) fn ends(&self) -> usize {
+        self.state().frames.iter().filter(|frame| frame.is_end()).count()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.state().frames.is_empty()
     }
 
     pub(super) fn closed(&self) -> Option<Closed> {
@@ -71,25 +102,23 @@ impl Queue {
         if state.closed.is_some() {
             return Poll::Ready(None);
         }
-        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-            state.waker = Some(context.waker().clone());
-        }
+        Self::set_waker(&mut state, context);
         Poll::Pending
     }
 
-    /// Takes further frames that wait already, up to a number of bytes.
-    pub(super) fn pop_more(&self, bytes_max: usize, mut take: impl FnMut(Frame)) {
-        let mut state = self.state();
-        let mut bytes = 0;
-        while let Some(next) = state.frames.front() {
-            bytes += next.len();
-            if bytes > bytes_max {
-                return;
-            }
-            if let Some(frame) = Self::pop(&mut state) {
-                take(frame);
-            }
+    fn set_waker(state: &mut State, context: &Context<'_>) {
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            state.waker = Some(context.waker().clone());
         }
+    }
+
+    /// Takes the next frame that waits already, if it is wanted.
+    pub(super) fn pop_if(&self, wanted: impl FnOnce(&Frame) -> bool) -> Option<Frame> {
+        let mut state = self.state();
+        if !state.frames.front().is_some_and(wanted) {
+            return None;
+        }
+        Self::pop(&mut state)
     }
 
     fn pop(state: &mut State) -> Option<Frame> {
@@ -168,14 +197,16 @@ mod tests {
     }
 
     #[test]
-    fn more_is_taken_up_to_a_bound() {
+    fn a_paused_queue_takes_nothing() {
         let queue = Queue::new(10, 1000);
-        for _ in 0..5 {
-            queue.push(&frame(20));
-        }
-        let mut taken = 0;
-        queue.pop_more(45, |_| taken += 1);
-        assert_eq!(taken, 2);
-        assert_eq!(drain(&queue), 3);
+        queue.push(&frame(20));
+        queue.pause();
+        queue.push(&frame(20));
+        assert!(queue.is_empty());
+        queue.resume_push();
+        queue.push(&frame(20));
+        assert!(queue.pop_if(|frame| frame.len() > 20).is_none());
+        assert!(queue.pop_if(|frame| frame.len() == 20).is_some());
+        assert!(queue.pop_if(|_| true).is_none());
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::closed::Closed;
+use crate::gap::GapReason;
 
 /// A number that only grows.
 #[derive(Default)]
@@ -26,9 +27,11 @@ pub(crate) struct Stats {
     pub(crate) received: Counter,
     pub(crate) replaced: Counter,
     pub(crate) refused: Counter,
+    pub(crate) backfills: Counter,
     pub(crate) sent: Counter,
     pub(crate) sent_bytes: Counter,
     ended: [Counter; Closed::ALL.len()],
+    gaps: [Counter; GapReason::ALL.len()],
 }
 
 /// What a [`Hub`](crate::Hub) has counted since it began.
@@ -49,6 +52,10 @@ pub struct HubStats {
     pub events_replaced: u64,
     /// Events received that were too large or not understood, and not delivered.
     pub events_refused: u64,
+    /// Gaps that streams were told of, by reason.
+    pub gaps: Gaps,
+    /// Histories of channels read from the broker into the ring, for streams that came back.
+    pub backfills: u64,
     /// Events handed to streams.
     pub events_sent: u64,
     /// Bytes of these events as they stand on the wire, without HTTP's framing.
@@ -71,7 +78,27 @@ impl EndedStreams {
     }
 }
 
+/// How many gaps streams were told of, by reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gaps([u64; GapReason::ALL.len()]);
+
+impl Gaps {
+    /// How many for a reason.
+    pub fn by(&self, reason: GapReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// Every reason with its number.
+    pub fn iter(&self) -> impl Iterator<Item = (GapReason, u64)> + '_ {
+        GapReason::ALL.into_iter().zip(self.0)
+    }
+}
+
 impl Stats {
+    pub(crate) fn gap(&self, reason: GapReason) {
+        self.gaps[reason as usize].add(1);
+    }
+
     pub(crate) fn ended(&self, reason: Closed) {
         self.ended[reason as usize].add(1);
     }
@@ -85,6 +112,8 @@ impl Stats {
             events_received: self.received.get(),
             events_replaced: self.replaced.get(),
             events_refused: self.refused.get(),
+            gaps: Gaps(std::array::from_fn(|at| self.gaps[at].get())),
+            backfills: self.backfills.get(),
             events_sent: self.sent.get(),
             bytes_sent: self.sent_bytes.get(),
         }
@@ -96,6 +125,11 @@ const _: () = {
     let mut at = 0;
     while at < Closed::ALL.len() {
         assert!(Closed::ALL[at] as usize == at);
+        at += 1;
+    }
+    let mut at = 0;
+    while at < GapReason::ALL.len() {
+        assert!(GapReason::ALL[at] as usize == at);
         at += 1;
     }
 };

@@ -1,24 +1,30 @@
 //! A stream's interest in channels: frames come out, in order. Look here for the async side of the hub.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
 use super::HubInner;
 use super::queue::Queue;
+use super::resume::{self, Replay, Rewind, Start, Started, Step};
 use crate::channel::Channel;
 use crate::closed::Closed;
 use crate::frame::Frame;
+use crate::gap::GapReason;
 use crate::limits::CONFIRM_TIMEOUT;
+use crate::position::Key;
 
 /// An async stream of [`Frame`]s of the channels it was made for, from
 /// [`Hub::subscribe`](crate::Hub::subscribe).
 ///
 /// Its queue is bounded: a subscription that is not read fast enough ends, with
-/// [`Closed::Overflow`], and costs the others nothing. Dropping it unsubscribes.
+/// [`Closed::Overflow`], and costs the others nothing. What it replays is not queued but read on as it is taken.
+/// Dropping it unsubscribes.
 ///
 /// # Cancel safety
 /// [`next`](Self::next) can be dropped at any time without losing a frame.
@@ -28,6 +34,27 @@ pub struct Subscription {
     queue: Arc<Queue>,
     /// The channels, each with the place of this listener in the table of interest.
     entries: Box<[(Channel, usize)]>,
+    stage: Stage,
+    /// Channels that are not finished.
+    open: usize,
+    /// Everything up to here was given when the stream was attached.
+    given: Key,
+}
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// How far a subscription is.
+enum Stage {
+    /// It was not read yet.
+    New(Start),
+    /// The broker is confirming the channels.
+    Starting(Boxed<Started>),
+    /// It reads what was published before, in steps.
+    Replaying(Boxed<(Replay, Step)>),
+    /// Frames that are ready, and what comes after them.
+    Ready(VecDeque<Frame>, Option<Boxed<(Replay, Step)>>),
+    /// The queue gives what is published.
+    Live,
 }
 
 impl Subscription {
@@ -36,32 +63,63 @@ impl Subscription {
         queue: Arc<Queue>,
         entries: Box<[(Channel, usize)]>,
     ) -> Self {
-        Self { hub, queue, entries }
+        let open = entries.len();
+        Self { hub, queue, entries, stage: Stage::New(Start::Now), open, given: Key::default() }
     }
 
     pub(super) fn queue(&self) -> &Queue {
         &self.queue
     }
 
-    /// The next frame; `None` when the subscription has ended, and [`closed`](Self::closed) says why.
-    pub async fn next(&mut self) -> Option<Frame> {
-        std::future::poll_fn(|context| self.poll_frame(context)).await
+    /// Begins after the event with this id, which a client says it got last: see
+    /// [`LastEventId`](crate::LastEventId). With `None`, or an empty id, it begins now.
+    ///
+    /// What cannot be found is announced, by a frame with a [`gap`](Frame::gap); then the subscription goes on with
+    /// what is there. To be called before the first read; later it has no effect.
+    pub fn since(self, last_event_id: impl Into<Option<String>>) -> Self {
+        match last_event_id.into() {
+            Some(id) if !id.is_empty() => self.begin(Start::Since(id)),
+            _ => self,
+        }
     }
 
-    /// Waits until what is published to the channels from now on is known to arrive, for a second at
-    /// most. With the embedded broker that is at once; with Redis it takes one round trip for the
-    /// first listener of a channel.
+    /// Begins with events that were published before. To be called before the first read; later it has
+    /// no effect.
+    pub fn rewind(self, rewind: Rewind) -> Self {
+        self.begin(Start::Rewind(rewind))
+    }
+
+    fn begin(mut self, start: Start) -> Self {
+        if matches!(self.stage, Stage::New(_)) {
+            self.queue.pause();
+            self.stage = Stage::New(start);
+        }
+        self
+    }
+
+    /// The next frame; `None` when the subscription has ended, and [`closed`](Self::closed) says why.
+    pub async fn next(&mut self) -> Option<Frame> {
+        std::future::poll_fn(|context| self.poll_event(context)).await
+    }
+
+    /// Waits until what is published to the channels from now on is known to arrive and, for a
+    /// subscription that begins earlier, until the first event is there; for a second at most. With the
+    /// embedded broker that is at once; with Redis it takes one round trip for the first listener of a
+    /// channel.
     ///
     /// Wait for it before you answer a request, and a client that publishes as soon as its stream is
-    /// open gets its own event. When Redis cannot be reached there is no wait. Cancel safe.
-    pub async fn confirmed(&self) {
-        let confirmed = async {
-            for (channel, _) in &self.entries {
-                self.hub.broker.confirmed(channel).await;
-            }
-        };
+    /// open gets its own event. Cancel safe.
+    pub async fn confirmed(&mut self) {
+        let started = std::future::poll_fn(|context| self.poll_started(context));
         // Late is better than never: the stream opens all the same.
-        let _ = tokio::time::timeout(CONFIRM_TIMEOUT, confirmed).await;
+        let _ = tokio::time::timeout(CONFIRM_TIMEOUT, started).await;
+    }
+
+    /// Whether every channel was ended by its publisher and nothing is left to give. Known after
+    /// [`confirmed`](Self::confirmed); [`EventSourceResponse`](crate::EventSourceResponse) answers such
+    /// a subscription with `204`, so that clients do not come back.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.stage, Stage::Live) && self.open == 0 && self.queue.is_empty()
     }
 
     /// Why the subscription ended, if it did.
@@ -74,13 +132,132 @@ impl Subscription {
         self.entries.iter().map(|(channel, _)| channel)
     }
 
-    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
-        self.queue.poll_pop(context)
+    /// Resolves when there is something to read, or it is known that there is nothing yet.
+    fn poll_started(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.stage {
+                Stage::New(start) => {
+                    let start = std::mem::replace(start, Start::Now);
+                    let channels = self.entries.iter().map(|(channel, _)| channel.clone());
+                    self.stage = Stage::Starting(Box::pin(resume::start(
+                        Arc::clone(&self.hub),
+                        Arc::clone(&self.queue),
+                        channels.collect(),
+                        start,
+                    )));
+                }
+                Stage::Starting(starting) => match ready!(starting.as_mut().poll(context)) {
+                    Started::Live { open, position } => {
+                        self.open = open;
+                        // With its position from the beginning, a client that got nothing yet loses
+                        // nothing either.
+                        let is_new = open > 0 && self.queue.is_empty();
+                        let marker = position.filter(|_| is_new).map(Frame::marker);
+                        self.stage = Stage::Ready(marker.into_iter().collect(), None);
+                    }
+                    Started::Replay(replay) => {
+                        self.stage = Stage::Replaying(Box::pin(replay.step()));
+                    }
+                },
+                Stage::Replaying(step) => {
+                    let (replay, Step { frames, live }) = ready!(step.as_mut().poll(context));
+                    let next = match live {
+                        Some((open, given)) => {
+                            (self.open, self.given) = (open, given);
+                            None
+                        }
+                        None => Some(Box::pin(replay.step()) as _),
+                    };
+                    self.stage = Stage::Ready(frames, next);
+                }
+                Stage::Ready(frames, next) if frames.is_empty() => {
+                    self.stage = next.take().map_or(Stage::Live, Stage::Replaying);
+                }
+                Stage::Ready(..) | Stage::Live => return Poll::Ready(()),
+            }
+        }
     }
 
-    /// Frames that wait already, up to a number of bytes.
-    pub(crate) fn take_waiting(&self, bytes_max: usize, take: impl FnMut(Frame)) {
-        self.queue.pop_more(bytes_max, take);
+    /// The next frame, markers too.
+    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
+        loop {
+            if self.poll_started(context).is_pending() {
+                // While nothing can be read, only the end of the hub matters.
+                return match self.queue.watch_close(context) {
+                    Some(_) => Poll::Ready(None),
+                    None => Poll::Pending,
+                };
+            }
+            if let Some(frame) = self.take_ready() {
+                return Poll::Ready(Some(frame));
+            }
+            if !matches!(self.stage, Stage::Live) {
+                // A drain ends a replay too, on a whole event.
+                if self.queue.closed().is_some() {
+                    return Poll::Ready(None);
+                }
+                continue;
+            }
+            if self.open == 0 && self.queue.is_empty() {
+                self.queue.close(Closed::Finished);
+            }
+            let Some(frame) = ready!(self.queue.poll_pop(context)) else {
+                return Poll::Ready(None);
+            };
+            if self.note_live(&frame) {
+                return Poll::Ready(Some(frame));
+            }
+        }
+    }
+
+    /// A frame that waits already, if it has at most so many bytes.
+    pub(crate) fn take_waiting(&mut self, bytes_max: usize) -> Option<Frame> {
+        match &mut self.stage {
+            Stage::Ready(frames, _) => {
+                frames.front().is_some_and(|frame| frame.len() <= bytes_max).then_some(())?;
+                frames.pop_front()
+            }
+            Stage::Live => loop {
+                let frame = self.queue.pop_if(|frame| frame.len() <= bytes_max)?;
+                if self.note_live(&frame) {
+                    return Some(frame);
+                }
+            },
+            _ => None,
+        }
+    }
+
+    fn take_ready(&mut self) -> Option<Frame> {
+        match &mut self.stage {
+            Stage::Ready(frames, _) => frames.pop_front(),
+            _ => None,
+        }
+    }
+
+    /// Keeps account of a live frame; says whether it is to be given.
+    fn note_live(&mut self, frame: &Frame) -> bool {
+        if frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch) {
+            // Positions begin anew.
+            self.given = Key::default();
+        }
+        // The client is ahead of this node. Nothing else comes twice, and what is healed late is late,
+        // not given already.
+        if frame.key().is_some_and(|key| key <= self.given) {
+            return false;
+        }
+        if frame.is_end() {
+            self.open = self.open.saturating_sub(1);
+        }
+        true
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
+        loop {
+            match ready!(self.poll_frame(context)) {
+                Some(frame) if frame.is_marker() => {}
+                frame => return Poll::Ready(frame),
+            }
+        }
     }
 
     /// Ends the subscription for a reason of its owner's.
@@ -98,7 +275,7 @@ impl Stream for Subscription {
     type Item = Frame;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Frame>> {
-        self.poll_frame(context)
+        self.poll_event(context)
     }
 }
 

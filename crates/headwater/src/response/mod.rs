@@ -12,8 +12,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
-use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
 
 use crate::closed::Closed;
 use crate::event::{Event, encode};
@@ -185,6 +185,14 @@ impl EventSourceResponse {
 
 impl IntoResponse for EventSourceResponse {
     fn into_response(self) -> Response {
+        if self.source.is_finished() {
+            // The standard's way to say: do not come back.
+            self.source.close(Closed::Finished);
+            if let Some(on_close) = self.on_close {
+                on_close(Closed::Finished);
+            }
+            return StatusCode::NO_CONTENT.into_response();
+        }
         let (body, watch) = StreamBody::new(self);
         let mut response = Response::new(Body::new(body));
         let headers = response.headers_mut();
@@ -208,8 +216,8 @@ impl fmt::Debug for EventSourceResponse {
 
 /// An [`Error`](crate::Error) as an HTTP response, so that handlers can use `?`: a problem document (RFC 9457).
 ///
-/// `400` for what the client got wrong, `413` for what is too large, `503` otherwise. The cause is
-/// logged, not told.
+/// `400` for what the client got wrong, `409` for a channel that was ended, `413` for what is too large,
+/// `503` otherwise. The cause is logged, not told.
 #[derive(Debug)]
 pub struct ErrorResponse(pub crate::Error);
 
@@ -222,11 +230,11 @@ impl From<crate::Error> for ErrorResponse {
 impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         use crate::ErrorKind;
-        use http::StatusCode;
 
         let status = match self.0.kind() {
             ErrorKind::Invalid => StatusCode::BAD_REQUEST,
             ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorKind::Finished => StatusCode::CONFLICT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
         if let Some(cause) = StdError::source(&self.0) {

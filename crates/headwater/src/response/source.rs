@@ -101,6 +101,14 @@ impl Source {
         }
     }
 
+    /// Whether there is nothing to stream and never will be.
+    pub(super) fn is_finished(&self) -> bool {
+        match self {
+            Self::Subscription(subscription) => subscription.is_finished(),
+            Self::Stream(_) => false,
+        }
+    }
+
     /// Tells the subscription why it ends; the first reason stays.
     pub(super) fn close(&self, reason: Closed) -> Closed {
         match self {
@@ -114,19 +122,22 @@ impl Source {
 }
 
 /// A lone frame goes out as it is, without a copy; several small ones become one piece.
-fn gather(subscription: &Subscription, first: &Frame, view: impl Fn(&Frame) -> Bytes) -> Bytes {
-    let first = view(first);
-    let mut frames = 1;
-    let mut rest = BytesMut::new();
-    let room = BATCH_BYTES_MAX.saturating_sub(first.len());
-    subscription.take_waiting(room, |frame| {
-        if rest.is_empty() {
-            rest.extend_from_slice(&first);
+fn gather(subscription: &mut Subscription, first: &Frame, view: impl Fn(&Frame) -> Bytes) -> Bytes {
+    let mut frames = u64::from(!first.is_marker());
+    let mut piece = view(first);
+    let mut joined = BytesMut::new();
+    while let Some(room) = BATCH_BYTES_MAX.checked_sub(joined.len().max(piece.len()))
+        && let Some(frame) = subscription.take_waiting(room)
+    {
+        if joined.is_empty() {
+            joined.extend_from_slice(&piece);
         }
-        rest.extend_from_slice(&view(&frame));
+        joined.extend_from_slice(&view(&frame));
         frames += 1;
-    });
-    let piece = if rest.is_empty() { first } else { rest.freeze() };
+    }
+    if !joined.is_empty() {
+        piece = joined.freeze();
+    }
     subscription.count_sent(frames, piece.len());
     piece
 }

@@ -149,6 +149,94 @@ fn axum_app_says_where_it_is() {
     assert_ne!(port.parse(), Ok(0_u16));
 }
 
+/// What a client has of an answer: its text, the last id, and the name of the event that ended it.
+#[derive(Debug, Default, PartialEq)]
+struct Answer {
+    text: String,
+    last_id: String,
+    end: Option<String>,
+}
+
+impl Answer {
+    /// Reads on until the answer ends, or until so many tokens have come.
+    async fn read(mut self, stream: &mut EventStream, tokens_max: usize) -> Self {
+        for _ in 0..tokens_max {
+            let event = stream.next().await.expect("an event");
+            self.last_id = event.id;
+            if event.name == "message" {
+                self.text += &event.data;
+            } else {
+                self.end = Some(event.name);
+                break;
+            }
+        }
+        self
+    }
+}
+
+async fn ask(app: &Example) -> String {
+    let asked = http::post(app.address, "/ask", b"why?").await.json();
+    format!("/answer/{}", asked["id"].as_str().expect("an id"))
+}
+
+async fn listen_after(app: &Example, path: &str, last_id: &str) -> EventStream {
+    EventStream::open_with(app.address, path, &[("last-event-id", last_id)], None).await
+}
+
+#[tokio::test]
+async fn ai_answer_survives_lost_connections_reloads_and_second_devices() {
+    let app = Example::start("ai_answer", &[("TOKEN_MS", "20")]).await;
+    let page = http::get(app.address, "/").await;
+    assert!(page.text().contains("new EventSource"), "{}", page.text());
+    let path = ask(&app).await;
+
+    // The first client loses its connection after each third token.
+    let mut first = Answer::default();
+    while first.end.is_none() {
+        let mut stream = if first.last_id.is_empty() {
+            EventStream::open(app.address, &path).await
+        } else {
+            listen_after(&app, &path, &first.last_id).await
+        };
+        first = first.read(&mut stream, 3).await;
+    }
+    assert!(first.text.starts_with("You asked: why?\n\nA river"), "{first:?}");
+    assert!(first.text.ends_with("wait for you."), "{first:?}");
+    assert_eq!(first.end.as_deref(), Some("done"));
+
+    // A reload, or another device, has no last id and gets everything, also when all is written.
+    let mut second = EventStream::open(app.address, &path).await;
+    assert_eq!(Answer::default().read(&mut second, usize::MAX).await, first);
+    assert_eq!(second.end().await, End::Clean);
+    // Who has everything is told not to come back.
+    assert_eq!(listen_after(&app, &path, &first.last_id).await.status, 204);
+}
+
+#[tokio::test]
+async fn ai_answer_is_stopped_by_a_word_and_not_by_a_disconnect() {
+    let redis = RedisServer::start();
+    let variables: &[(&str, &str)] = &[("REDIS_URL", &redis.url()), ("TOKEN_MS", "50")];
+    let app = Example::start("ai_answer", variables).await;
+    let other = Example::start("ai_answer", variables).await;
+    let path = ask(&app).await;
+
+    let mut stream = EventStream::open(app.address, &path).await;
+    let begun = Answer::default().read(&mut stream, 2).await;
+    drop(stream);
+    // The other device is on another node, and the answer goes on.
+    let mut stream = EventStream::open(other.address, &path).await;
+    let more = Answer::default().read(&mut stream, 4).await;
+    assert!(more.text.starts_with(&begun.text) && more.end.is_none(), "{more:?}");
+    let stopped = http::post(other.address, &format!("{path}/stop"), b"").await;
+    assert_eq!(stopped.status, 204, "{}", stopped.text());
+    let stopped = Answer::default().read(&mut stream, usize::MAX).await;
+    assert_eq!(stopped.end.as_deref(), Some("stopped"));
+
+    let again = http::post(app.address, &format!("{path}/stop"), b"").await;
+    assert_eq!(again.status, 204, "{}", again.text());
+    assert_eq!(listen_after(&app, &path, &stopped.last_id).await.status, 204);
+}
+
 /// The program without its first lines of documentation.
 fn hello_program() -> &'static str {
     let (_, program) = HELLO.split_once("\n\n").expect("an empty line after the documentation");

@@ -2,5 +2,8 @@
 
 mod brokers;
 mod examples;
+#[cfg(feature = "redis")]
+mod redis_function;
 mod responses;
+mod resuming;
 mod wire;

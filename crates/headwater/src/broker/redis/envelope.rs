@@ -1,13 +1,20 @@
-//! How an event with a name, an id or a retry travels through Redis: header lines, an empty line, the
-//! data as it is. Look here for its form; other programs need not know it.
+//! How an event of the log, or one with a name, an id or a retry, travels through Redis: header lines, an
+//! empty line, the data as it is. Look here for its form; other programs need not know it.
 //!
 //! ```text
+//! epoch: 5f3a9c01d2e7
+//! offset: 1042
+//! prev: 1037
+//! time: 1790000000000
 //! event: price
 //! id: 42
 //! retry: 1500
 //!
 //! the data, any bytes, to the end
 //! ```
+//! The first four are there for an event of the log only: its position, the offset of its channel's
+//! event before it, and when it was published. `end: 1` says that it ends its channel.
+//!
 //! Names and ids cannot hold a line end. Headers that a node does not know are passed over, so nodes
 //! of different versions can share a Redis.
 
@@ -16,6 +23,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::event::Event;
+use crate::position::{Epoch, Position};
 
 /// Longest headers that we write, with room for those of newer nodes.
 pub(super) const HEADERS_BYTES_MAX: usize = 4096;
@@ -41,22 +49,43 @@ pub(super) fn encode(event: &Event) -> Vec<u8> {
     envelope
 }
 
-/// The event, and whether bytes that are not UTF-8 were replaced in its data.
-pub(super) fn decode(mut envelope: &[u8]) -> Result<(Event, bool), Error> {
+/// What was in an envelope.
+#[derive(Debug, PartialEq)]
+pub(super) struct Opened {
+    pub(super) event: Event,
+    /// Whether bytes that are not UTF-8 were replaced in its data.
+    pub(super) replaced: bool,
+    /// For an event of the log.
+    pub(super) place: Option<Place>,
+}
+
+/// Where an event of the log stands.
+#[derive(Debug, PartialEq, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) position: Position,
+    pub(super) previous: u64,
+    pub(super) time_ms: u64,
+    pub(super) end: bool,
+}
+
+pub(super) fn decode(mut envelope: &[u8]) -> Result<Opened, Error> {
     let broken = || Error::invalid("an envelope needs header lines and an empty line");
-    let mut name = None;
-    let mut id = None;
-    let mut retry = None;
+    let number = |value: &str| value.parse::<u64>().map_err(|_| broken());
+    let (mut name, mut id, mut retry) = (None, None, None);
+    let (mut epoch, mut offset, mut previous, mut time_ms, mut end) = (None, None, 0, 0, false);
     loop {
-        let end = memchr::memchr(b'\n', envelope).ok_or_else(broken)?;
-        let line = std::str::from_utf8(&envelope[..end]).map_err(|_| broken())?;
-        envelope = &envelope[end + 1..];
+        let at = memchr::memchr(b'\n', envelope).ok_or_else(broken)?;
+        let line = std::str::from_utf8(&envelope[..at]).map_err(|_| broken())?;
+        envelope = &envelope[at + 1..];
         match line.split_once(": ") {
+            Some(("epoch", value)) => epoch = Some(value.parse::<Epoch>()?),
+            Some(("offset", value)) => offset = Some(number(value)?),
+            Some(("prev", value)) => previous = number(value)?,
+            Some(("time", value)) => time_ms = number(value)?,
+            Some(("end", value)) => end = value == "1",
             Some(("event", value)) => name = Some(value),
             Some(("id", value)) => id = Some(value),
-            Some(("retry", value)) => {
-                retry = Some(Duration::from_millis(value.parse().map_err(|_| broken())?));
-            }
+            Some(("retry", value)) => retry = Some(Duration::from_millis(number(value)?)),
             Some(_) => {}
             None if line.is_empty() => break,
             None => return Err(broken()),
@@ -74,7 +103,13 @@ pub(super) fn decode(mut envelope: &[u8]) -> Result<(Event, bool), Error> {
     if let Some(retry) = retry {
         event = event.with_retry(retry);
     }
-    Ok((event, replaced))
+    let place = epoch.zip(offset).map(|(epoch, offset)| Place {
+        position: Position::new(epoch, offset),
+        previous,
+        time_ms,
+        end,
+    });
+    Ok(Opened { event, replaced, place })
 }
 
 #[cfg(test)]
@@ -88,15 +123,19 @@ mod tests {
             let named = plain.clone().with_name("a: b").unwrap();
             let all = named.clone().with_id("1").unwrap().with_retry(Duration::from_millis(7));
             for event in [plain, named, all] {
-                assert_eq!(decode(&encode(&event)).unwrap(), (event, false));
+                let opened = Opened { event: event.clone(), replaced: false, place: None };
+                assert_eq!(decode(&encode(&event)).unwrap(), opened);
             }
         }
     }
 
     #[test]
     fn unknown_headers_are_passed_over_and_broken_ones_refused() {
-        let (event, _) = decode(b"later: 1\nevent: n\n\nd").unwrap();
-        assert_eq!(event, Event::new("d").with_name("n").unwrap());
+        let opened = decode(b"later: 1\nevent: n\n\nd").unwrap();
+        assert_eq!(opened.event, Event::new("d").with_name("n").unwrap());
+        let opened = decode(b"epoch: ab\noffset: 7\nprev: 5\ntime: 9\nend: 1\n\nd").unwrap();
+        let position = Position::new(Epoch::from_bits(0xab).unwrap(), 7);
+        assert_eq!(opened.place, Some(Place { position, previous: 5, time_ms: 9, end: true }));
         for broken in
             [&b""[..], b"event: n", b"event: n\n", b"no colon\n\n", b"retry: x\n\n", b"id: \n\n"]
         {
@@ -106,7 +145,7 @@ mod tests {
 
     #[test]
     fn data_that_is_not_utf8_is_replaced_and_told() {
-        let (event, replaced) = decode(b"\na\xffb").unwrap();
-        assert_eq!((event.data(), replaced), ("a\u{fffd}b", true));
+        let opened = decode(b"\na\xffb").unwrap();
+        assert_eq!((opened.event.data(), opened.replaced), ("a\u{fffd}b", true));
     }
 }

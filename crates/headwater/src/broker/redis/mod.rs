@@ -1,12 +1,18 @@
-//! The broker over Redis Pub/Sub. Look here for which Redis channels carry what, and for publishing.
+//! The broker over Redis. Look here for which Redis channels and keys carry what, and for publishing.
 //!
-//! An event that is only data is a plain `PUBLISH` on the channel's own name, so that every Redis
-//! subscriber sees it, and every Redis client can send one. An event with a name, an id or a retry
-//! travels in an [envelope] on `headwater:{0}:<channel>`. A node subscribes to both; Redis keeps their
-//! order, since both arrive over one connection.
+//! An event of a channel with retention goes through the function `headwater_publish`, which keeps it in
+//! the log and publishes it, in an [envelope], on `headwater:{0}:<channel>`. Without retention an event
+//! that is only data is a plain `PUBLISH` on the channel's own name, so that every Redis subscriber sees
+//! it; one with a name, an id or a retry travels in an envelope without a position. Every Redis client
+//! can send plain events. A node subscribes to both names; Redis keeps their order, since both arrive
+//! over one connection.
 
+mod catch_up;
 mod connect;
 mod envelope;
+mod function;
+mod log;
+mod probe;
 mod resp;
 mod session;
 mod subscriber;
@@ -16,18 +22,24 @@ use std::sync::Arc;
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use ::redis::io::tcp::TcpSettings;
-use ::redis::{Client, ErrorKind as RedisErrorKind, IntoConnectionInfo, RedisError};
+use ::redis::{
+    Client, ErrorKind as RedisErrorKind, IntoConnectionInfo, Pipeline, RedisError, Value,
+};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::{Broker, BrokerFuture, Health, Receipt, Sink};
+use super::{Broker, BrokerFuture, Health, History, ReadRange, Receipt, Sink};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::limits::{RECONNECT_WAIT_MAX, REDIS_RESPONSE_TIMEOUT};
+use crate::position::Position;
+use crate::publish::{IdempotencyKey, Publish};
+use crate::retention::RetentionRules;
 
 use connect::Address;
-use subscriber::Wanted;
+use function::Mode;
+use subscriber::{Subscriber, Wanted};
 
 /// Redis channels of events that travel in an envelope. `{0}` is the log, in Redis Cluster's hash tag.
 const ENVELOPE_PREFIX: &str = "headwater:{0}:";
@@ -35,11 +47,14 @@ const ENVELOPE_PREFIX: &str = "headwater:{0}:";
 /// How many commands may wait for the command connection; redis' own 50 makes publishers queue up.
 const PIPELINE_BUFFER: usize = 1024;
 
-/// Carries events through Redis Pub/Sub: Redis 6.2 or newer, or Valkey.
+/// Carries events through Redis: Redis 6.2 or newer, or Valkey.
 ///
 /// A process has two connections to Redis, however many streams and channels it serves: one subscribes,
 /// one sends commands. Both are opened in the background, reconnect for ever, and neither is needed to
 /// start: without Redis, streams open and wait, and publishing fails with [`ErrorKind::Unavailable`].
+///
+/// Events are kept in Redis, within their [retention](RetentionRules), so that streams resume on any
+/// node, and what a node missed while its connection was lost is read again and given in its place.
 ///
 /// ```no_run
 /// use headwater::{Hub, RedisBroker};
@@ -53,6 +68,8 @@ const PIPELINE_BUFFER: usize = 1024;
 pub struct RedisBroker {
     address: Address,
     commands: ConnectionManager,
+    /// `None` leaves the rules that stand in Redis.
+    rules: Option<RetentionRules>,
     wanted: Arc<Wanted>,
     runtime: Handle,
     task: Option<AbortHandle>,
@@ -91,7 +108,17 @@ impl RedisBroker {
             .map_err(|error| {
                 Error::invalid("the Redis URL cannot be used: see the cause").with_source(error)
             })?;
-        Ok(Self { address, commands, wanted: Arc::default(), runtime, task: None })
+        let rules = None;
+        Ok(Self { address, commands, rules, wanted: Arc::default(), runtime, task: None })
+    }
+
+    /// Keeps what the rules say, and writes them to Redis for all who publish there. Without this call the
+    /// rules that stand in Redis count, or the default. Nodes on one Redis should have the same rules:
+    /// those of the node that connected last hold.
+    #[must_use]
+    pub fn with_retention(mut self, rules: RetentionRules) -> Self {
+        self.rules = Some(rules);
+        self
     }
 
     /// The connection for commands, shared and pipelined: for handlers that want Redis itself. It must
@@ -103,27 +130,36 @@ impl RedisBroker {
 
 impl Broker for RedisBroker {
     fn start(&mut self, sink: Sink) {
-        let subscriber = subscriber::run(
-            self.address.clone(),
-            self.commands.clone(),
-            Arc::clone(&self.wanted),
+        let subscriber = Subscriber {
+            address: self.address.clone(),
+            commands: self.commands.clone(),
+            wanted: Arc::clone(&self.wanted),
+            rules: self.rules.as_ref().map(RetentionRules::to_redis_text),
             sink,
-        );
-        self.task = Some(self.runtime.spawn(subscriber).abort_handle());
+        };
+        self.task = Some(self.runtime.spawn(subscriber.run()).abort_handle());
     }
 
-    fn publish(
-        &self,
-        batch: Vec<(Channel, Event)>,
-    ) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>> {
-        let mut commands = self.commands.clone();
+    fn publish(&self, batch: Vec<Publish>) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>> {
         Box::pin(async move {
-            let mut pipeline = ::redis::pipe();
-            for (channel, event) in &batch {
-                add_publish(&mut pipeline, channel, event);
+            let mut commands = self.commands.clone();
+            let mut mode = match self.wanted.durability() {
+                Durability::Unknown => self.install(&mut commands).await?,
+                Durability::Off => None,
+                Durability::On(mode) => Some(mode),
+            };
+            let mut answers = self.send(&mut commands, &batch, mode).await;
+            // Redis restarted without its data: the function is gone, and nothing was published.
+            if answers.as_ref().is_err_and(function::is_missing) {
+                mode = self.install(&mut commands).await?;
+                answers = self.send(&mut commands, &batch, mode).await;
             }
-            pipeline.exec_async(&mut commands).await.map_err(publish_error)?;
-            Ok(batch.into_iter().map(|(channel, event)| Receipt::new(channel, &event)).collect())
+            let answers = answers.map_err(publish_error)?;
+            Ok(batch
+                .into_iter()
+                .zip(answers)
+                .map(|(publish, answer)| receipt(publish, answer))
+                .collect())
         })
     }
 
@@ -144,12 +180,86 @@ impl Broker for RedisBroker {
         })
     }
 
+    fn read<'a>(
+        &'a self,
+        channel: &'a Channel,
+        range: ReadRange,
+    ) -> BrokerFuture<'a, Result<History, Error>> {
+        Box::pin(async move {
+            let Some(epoch) = self.wanted.epoch() else {
+                // Without permission for the log there is no history.
+                return Ok(History::default());
+            };
+            let mut commands = self.commands.clone();
+            log::read_history(&mut commands, channel, range, epoch).await.map_err(publish_error)
+        })
+    }
+
     fn health(&self) -> Health {
         self.wanted.health()
     }
 }
 
-fn add_publish(pipeline: &mut ::redis::Pipeline, channel: &Channel, event: &Event) {
+/// Whether events can be kept in this Redis.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Durability {
+    /// Not tried yet.
+    #[default]
+    Unknown,
+    /// The Redis user may not use the log's keys.
+    Off,
+    /// With the function.
+    On(Mode),
+}
+
+impl RedisBroker {
+    /// Installs the function; `None` if it is not permitted.
+    async fn install(&self, commands: &mut ConnectionManager) -> Result<Option<Mode>, Error> {
+        match function::install(commands).await {
+            Ok(mode) => {
+                self.wanted.set_durability(Durability::On(mode));
+                Ok(Some(mode))
+            }
+            Err(error) if is_refused(&error) => Ok(None),
+            Err(error) => Err(publish_error(error)),
+        }
+    }
+
+    async fn send(
+        &self,
+        commands: &mut ConnectionManager,
+        batch: &[Publish],
+        mode: Option<Mode>,
+    ) -> Result<Vec<Value>, RedisError> {
+        let mut pipeline = ::redis::pipe();
+        for Publish { channel, event, end, key } in batch {
+            // Of rules that only Redis knows, the function finds out.
+            let is_off = self.rules.as_ref().is_some_and(|it| it.for_channel(channel).is_none());
+            let is_kept = !is_off || *end || key.is_some();
+            match mode.filter(|_| is_kept) {
+                Some(mode) => {
+                    let key = key.as_ref().map(IdempotencyKey::as_str);
+                    function::add_publish(&mut pipeline, mode, channel.as_str(), event, key, *end);
+                }
+                None => add_publish(&mut pipeline, channel, event),
+            }
+        }
+        pipeline.query_async(commands).await
+    }
+}
+
+fn receipt(publish: Publish, answer: Value) -> Receipt {
+    // Only the function answers with a position; PUBLISH with a number of receivers.
+    let position = match answer {
+        Value::BulkString(id) => String::from_utf8(id).ok(),
+        Value::SimpleString(id) => Some(id),
+        _ => None,
+    };
+    let position = position.and_then(|id| id.parse::<Position>().ok());
+    Receipt::new(publish.channel, &publish.event, position)
+}
+
+fn add_publish(pipeline: &mut Pipeline, channel: &Channel, event: &Event) {
     let only_data = event.name().is_none() && event.id().is_none() && event.retry().is_none();
     let command = pipeline.cmd("PUBLISH");
     if only_data {
@@ -163,17 +273,28 @@ fn add_publish(pipeline: &mut ::redis::Pipeline, channel: &Channel, event: &Even
 fn is_refused(error: &RedisError) -> bool {
     let answers = error.clone().into_server_errors().unwrap_or_default();
     matches!(error.kind(), RedisErrorKind::AuthenticationFailed)
-        || answers.iter().any(|(_, answer)| connect::is_refusal(answer.code()))
+        || answers.iter().any(|(_, answer)| {
+            // Redis says it this way when the permission is missing inside of a function or script.
+            let details = answer.details().unwrap_or_default();
+            connect::is_refusal(answer.code()) || details.contains("user executing the script")
+        })
 }
 
 fn publish_error(error: RedisError) -> Error {
+    if function::is_ended(&error) {
+        let message = "the channel was ended by its publisher: publish to another channel";
+        return Error::new(ErrorKind::Finished, message).with_source(error);
+    }
+    if let Some(fault) = function::fault(&error) {
+        return Error::invalid(fault).with_source(error);
+    }
     let kind = if is_refused(&error) { ErrorKind::Refused } else { ErrorKind::Unavailable };
     let message = match kind {
         ErrorKind::Refused => {
-            "Redis refused the event: check user, password and permissions of the Redis URL"
+            "Redis refused it: check user, password and permissions of the Redis URL"
         }
         _ => {
-            "Redis did not answer in time or cannot be reached: publish again, though the event may have been taken"
+            "Redis did not answer in time or cannot be reached: publish again, though the event may have been taken; with an idempotency key it is taken once"
         }
     };
     Error::new(kind, message).with_source(error)

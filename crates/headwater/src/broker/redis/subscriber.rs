@@ -5,15 +5,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ::redis::RedisResult;
 use ::redis::aio::ConnectionManager;
 use tokio::sync::{Notify, oneshot};
 
 use super::connect::Address;
 use super::session::Session;
+use super::{Durability, function, is_refused};
 use crate::broker::{Health, Sink};
 use crate::channel::Channel;
 use crate::error::ErrorKind;
 use crate::limits::RECONNECT_WAIT_MAX;
+use crate::position::Epoch;
 
 /// The first wait before connecting again; doubled up to the limit. Chosen to be kind to a Redis that restarts.
 const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(50);
@@ -32,6 +35,9 @@ struct State {
     /// new one asks for everything: so it is bounded by what can change between two looks.
     changes: HashSet<Channel>,
     in_session: bool,
+    durability: Durability,
+    /// The life of the log, once it is known.
+    epoch: Option<Epoch>,
     health: Health,
 }
 
@@ -98,9 +104,6 @@ impl Wanted {
     /// nothing to wait for.
     pub(super) fn confirmation(&self, channel: &Channel) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state();
-        if !state.in_session {
-            return None;
-        }
         let listening = state.channels.get_mut(channel)?;
         if listening.confirmed || listening.refused {
             return None;
@@ -110,6 +113,23 @@ impl Wanted {
         listening.waiters.retain(|waiter| !waiter.is_closed());
         listening.waiters.push(waiter);
         Some(confirmation)
+    }
+
+    pub(super) fn durability(&self) -> Durability {
+        self.state().durability
+    }
+
+    pub(super) fn set_durability(&self, durability: Durability) {
+        self.state().durability = durability;
+    }
+
+    /// The life of the log; `None` until it is known.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.state().epoch
+    }
+
+    pub(super) fn set_epoch(&self, epoch: Epoch) {
+        self.state().epoch = Some(epoch);
     }
 
     pub(super) fn health(&self) -> Health {
@@ -139,8 +159,9 @@ impl Wanted {
         state.in_session = false;
         state.changes = HashSet::new();
         for listening in state.channels.values_mut() {
-            // Without the waiters, their receivers resolve.
-            *listening = Listening::default();
+            // Those who wait go on waiting for the next session.
+            listening.confirmed = false;
+            listening.refused = false;
         }
         state.health.ready = false;
         state.health.lag = None;
@@ -159,28 +180,70 @@ impl Wanted {
     }
 }
 
-/// Keeps the subscriber connected until the task is aborted.
-pub(super) async fn run(
-    address: Address,
-    commands: ConnectionManager,
-    wanted: Arc<Wanted>,
-    sink: Sink,
-) {
-    let mut failures = Failures::default();
-    loop {
-        match address.open().await {
-            Ok(connection) => {
-                tracing::info!(%address, "connected to Redis");
-                failures = Failures::default();
-                let session = Session::new(connection, commands.clone(), &wanted, &sink);
-                let lost = session.run().await;
-                wanted.end();
-                wanted.update_health(|health| health.reconnects += 1);
-                tracing::warn!(%address, "lost the connection to Redis, streams stay open: {lost}");
+/// Keeps the node subscribed until its task is aborted.
+pub(super) struct Subscriber {
+    pub(super) address: Address,
+    pub(super) commands: ConnectionManager,
+    pub(super) wanted: Arc<Wanted>,
+    /// The retention rules as the function reads them; `None` leaves those that are there.
+    pub(super) rules: Option<String>,
+    pub(super) sink: Sink,
+}
+
+/// What is remembered from one session to the next: where the log was, and where each channel was that
+/// the node has received without a hole.
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) epoch: Option<Epoch>,
+    pub(super) lasts: HashMap<Channel, u64>,
+}
+
+impl Subscriber {
+    pub(super) async fn run(self) {
+        let address = &self.address;
+        let mut known = Known::default();
+        let mut failures = Failures::default();
+        loop {
+            match address.open().await {
+                Ok(connection) => {
+                    tracing::info!(%address, "connected to Redis");
+                    failures = Failures::default();
+                    self.install().await;
+                    let lost = Session::new(connection, &self, &mut known).run().await;
+                    self.wanted.end();
+                    self.wanted.update_health(|health| health.reconnects += 1);
+                    tracing::warn!(%address, "lost the connection to Redis, streams stay open: {lost}");
+                }
+                Err(error) => failures.log(address, &error),
             }
-            Err(error) => failures.log(&address, &error),
+            tokio::time::sleep(failures.next_wait()).await;
         }
-        tokio::time::sleep(failures.next_wait()).await;
+    }
+
+    /// Brings the function into Redis, and the retention rules that it goes by.
+    async fn install(&self) {
+        let mut commands = self.commands.clone();
+        let installed = match function::install(&mut commands).await {
+            Ok(mode) => self.write_rules(&mut commands).await.map(|()| mode),
+            Err(error) => Err(error),
+        };
+        match installed {
+            Ok(mode) => self.wanted.set_durability(Durability::On(mode)),
+            Err(error) if is_refused(&error) => {
+                tracing::warn!(
+                    "events are not kept: the Redis user may not use the keys headwater:{{0}}:*, so streams resume on the same node only ({error})"
+                );
+                self.wanted.set_durability(Durability::Off);
+            }
+            Err(error) => tracing::debug!("the Redis function could not be installed: {error}"),
+        }
+    }
+
+    async fn write_rules(&self, commands: &mut ConnectionManager) -> RedisResult<()> {
+        match &self.rules {
+            Some(rules) => function::write_rules(commands, rules).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -255,7 +318,6 @@ mod tests {
         let (a, b) = (Channel::new("a").unwrap(), Channel::new("b").unwrap());
         let wanted = Wanted::default();
         wanted.insert(&a);
-        assert!(wanted.confirmation(&a).is_none(), "nothing to wait for without a session");
         wanted.begin();
         assert!(wanted.confirmation(&b).is_none(), "nobody asked for it");
         let mut confirmation = wanted.confirmation(&a).unwrap();
@@ -277,6 +339,9 @@ mod tests {
         wanted.insert(&a);
         let mut confirmation = wanted.confirmation(&a).unwrap();
         wanted.end();
-        assert_eq!(confirmation.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert!(confirmation.try_recv().is_err(), "the next session may confirm it");
+        wanted.begin();
+        wanted.confirm(&a);
+        assert_eq!(confirmation.try_recv(), Ok(()));
     }
 }

@@ -1,0 +1,133 @@
+//! A node that is killed while it publishes, and comes back: with Redis, and with a directory of its
+//! own. And a disk that is full. HEADWATER_TEST_FULL=1 kills it 10 times instead of 3.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use headwater_test_support::{EventStream, Node, PATIENCE, RedisServer, http, stable_port};
+use tempfile::TempDir;
+
+use crate::follower::{Follower, Wire, is_full};
+use crate::load::{Door, Load};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+const KEEP: &str = "* events=100000 bytes=64MiB";
+
+/// What is killed with SIGKILL and started again loses nothing that was acknowledged, and listeners get
+/// each event once.
+async fn check(arguments: &[&str]) {
+    let kills = if is_full() { 10 } else { 3 };
+    let listen = format!("127.0.0.1:{}", stable_port());
+    let mut node = Node::start_on(BINARY, &listen, arguments);
+    node.wait_until_ready().await;
+    let mut followers = Vec::new();
+    for number in 0..20 {
+        let path =
+            ["/sse/stream?channel=a&channel=b", "/sse/stream?channel=b&channel=a&as=channel"];
+        followers.push(Follower::open(&node, Wire::Http1, path[number % 2]).await);
+    }
+    let load = Load::start(Door::Http(node.address()), &["a", "b"], 1_000);
+    for _ in 0..kills {
+        let acknowledged = load.acknowledged();
+        headwater_test_support::wait_for("events are published", || {
+            load.acknowledged() > acknowledged + 300
+        });
+        node.signal("KILL");
+        node.wait_for_end(PATIENCE);
+        node = Node::start_on(BINARY, &listen, arguments);
+    }
+    let acknowledged = load.acknowledged();
+    headwater_test_support::wait_for("events are published again", || {
+        load.acknowledged() > acknowledged + 300
+    });
+    let published = load.stop();
+    for (number, follower) in followers.iter_mut().enumerate() {
+        follower.read_to(published - 1).await;
+        for (message, channel) in follower.got.iter_mut().zip(["a", "b"].iter().cycle()) {
+            if number % 2 == 1 {
+                assert_eq!(message.name, *channel);
+                "message".clone_into(&mut message.name);
+            }
+        }
+        follower.assert_gapless(published);
+    }
+    println!("{published} events, {kills} kills");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_killed_loses_nothing_over_redis() {
+    let redis = RedisServer::start();
+    check(&["--redis", &redis.url(), "--retention", KEEP]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_killed_loses_nothing_with_a_directory() {
+    let directory = TempDir::new().expect("a directory");
+    let data = directory.path().join("data");
+    check(&["--data", data.to_str().expect("UTF-8"), "--retention", KEEP]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_directory_a_restart_is_told() {
+    let listen = format!("127.0.0.1:{}", stable_port());
+    let mut node = Node::start_on(BINARY, &listen, &[]);
+    let mut follower = Follower::open(&node, Wire::Http1, "/sse/stream?channel=a").await;
+    http::post(node.address(), "/sse/publish?channel=a", b"0").await;
+    follower.read_to(0).await;
+    node.signal("KILL");
+    node.wait_for_end(PATIENCE);
+    node = Node::start_on(BINARY, &listen, &[]);
+    follower.go_away();
+    follower.resume().await;
+    http::post(node.address(), "/sse/publish?channel=a", b"1").await;
+    follower.read_to(1).await;
+    assert_eq!(follower.gaps(), [("a".to_owned(), "epoch".to_owned())]);
+    assert_eq!(follower.got.len(), 3);
+}
+
+/// A file that cannot grow stands for a disk that is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_an_error_for_the_publisher_and_nothing_for_listeners() {
+    let directory = TempDir::new().expect("a directory");
+    let limited = directory.path().join("limited");
+    // 1,000 blocks are 500 or 1,000 KiB, as the shell counts. The signal of the limit is ignored, or it kills.
+    let script = format!("#!/bin/sh\ntrap '' XFSZ && ulimit -f 1000 && exec '{BINARY}' \"$@\"\n");
+    std::fs::write(&limited, script).expect("a file");
+    std::fs::set_permissions(&limited, PermissionsExt::from_mode(0o755)).expect("its permissions");
+    let data = directory.path().join("data");
+    let arguments = ["--data", data.to_str().expect("UTF-8"), "--heartbeat", "1s"];
+    let mut node = Node::start(limited.to_str().expect("UTF-8"), &arguments);
+    let path = "/sse/stream?channel=a";
+    let mut stream = EventStream::open(node.address(), path).await;
+    let mut taken = Vec::new();
+    let refused = loop {
+        let data = format!("{} {}", taken.len(), "x".repeat(100_000));
+        let answer = http::post(node.address(), "/sse/publish?channel=a", data.as_bytes()).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        taken.push(data);
+        assert!(taken.len() < 20, "the disk is never full");
+    };
+    let detail = refused.problem(503);
+    assert!(detail.contains("the store cannot write"), "{detail}");
+    assert!(!taken.is_empty());
+    for data in &taken {
+        assert_eq!(stream.next().await.expect("an open stream").data, *data);
+    }
+    // It stays open, quiet and alive; a new one opens, and gets the history.
+    assert!(stream.next_item().await.is_ok(), "a heartbeat");
+    let mut late = EventStream::open(node.address(), "/sse/stream?channel=a&rewind=all").await;
+    assert_eq!(late.next().await.expect("an open stream").data, taken[0]);
+    // With room again, everything that was acknowledged is there, and nothing else.
+    node.signal("TERM");
+    node.wait_for_end(PATIENCE);
+    let node = Node::start(BINARY, &arguments);
+    let mut after = EventStream::open(node.address(), "/sse/stream?channel=a&rewind=all").await;
+    for data in &taken {
+        assert_eq!(after.next().await.expect("an open stream").data, *data);
+    }
+    assert_eq!(after.next_within(Duration::from_millis(50)).await, None);
+    assert_eq!(http::post(node.address(), "/sse/publish?channel=a", b"room").await.status, 200);
+    assert_eq!(after.next().await.expect("an open stream").data, "room");
+}

@@ -1,0 +1,236 @@
+//! Resuming on another node, and what a lost connection to Redis, a lost Redis or lost data mean for
+//! listeners. HEADWATER_TEST_FULL=1 publishes 2,000 events a second instead of 1,000.
+
+use headwater_test_support::{EventStream, Node, RedisServer, eventually, http};
+
+use crate::follower::{Follower, Wire, gap_in, is_full};
+use crate::load::{Door, Load};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+const KEEP: &str = "* events=100000 bytes=64MiB";
+/// A Redis that has on disk what it acknowledged.
+const DURABLE: [&str; 6] = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
+
+fn per_second() -> u64 {
+    if is_full() { 2_000 } else { 1_000 }
+}
+
+async fn start_node(redis: &RedisServer) -> Node {
+    let node = Node::start(BINARY, &["--redis", &redis.url(), "--retention", KEEP]);
+    node.wait_until_ready().await;
+    node
+}
+
+async fn publish(node: &Node, query: &str, data: &str) -> serde_json::Value {
+    let answer =
+        http::post(node.address(), &format!("/sse/publish?{query}"), data.as_bytes()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_changes_nodes_and_loses_nothing() {
+    let redis = RedisServer::start();
+    let nodes = [start_node(&redis).await, start_node(&redis).await];
+    let path = "/sse/stream?channel=a&channel=b";
+    let mut stays = Follower::open(&nodes[0], Wire::Http1, path).await;
+    let mut moves = Follower::open(&nodes[0], Wire::Http1, path).await;
+    let load = Load::start(Door::Http(nodes[1].address()), &["a", "b"], per_second());
+    for round in 1..=10 {
+        let count = moves.got.len() + 200;
+        while moves.got.len() < count {
+            moves.next().await;
+        }
+        moves.go_away();
+        moves.resume_at(nodes[round % 2].address()).await;
+    }
+    let published = load.stop();
+    for follower in [&mut stays, &mut moves] {
+        follower.read_to(published - 1).await;
+        follower.assert_gapless(published);
+    }
+    // The ids are the same on both nodes.
+    assert_eq!(stays.got, moves.got);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_connection_that_is_killed_20_times_loses_nothing() {
+    let redis = RedisServer::start();
+    let node = start_node(&redis).await;
+    let mut followers = Vec::new();
+    for path in
+        ["/sse/stream?channel=a", "/sse/stream?channel=b&channel=a", "/sse/stream?channel=b"]
+    {
+        followers.push(Follower::open(&node, Wire::Http1, path).await);
+    }
+    let load = Load::start(Door::Http(node.address()), &["a", "b"], per_second());
+    for round in 1..=20 {
+        let count = followers[1].got.len() + 100;
+        while followers[1].got.len() < count {
+            followers[1].next().await;
+        }
+        let killed: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        assert_eq!(killed, 1);
+        node.wait_for_metric("headwater_redis_reconnects_total", f64::from(round)).await;
+        // Killed again only when it is there again.
+        eventually("it subscribes again", || async {
+            node.metric("headwater_redis_channels_confirmed").await >= 2.0
+        })
+        .await;
+    }
+    let published = load.stop();
+    followers[1].read_to(published - 1).await;
+    followers[1].assert_gapless(published);
+    for (follower, odd) in [(0, 0), (2, 1)] {
+        let last = (0..published).rev().find(|number| number % 2 == odd).expect("some");
+        followers[follower].read_to(last).await;
+        let got = followers[follower].got.iter().map(|message| message.data.clone());
+        let wanted = (0..published).filter(|number| number % 2 == odd).map(|it| it.to_string());
+        assert!(got.eq(wanted), "one channel's events, each once, in order, and nothing else");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_comes_back_with_its_data_loses_nothing() {
+    let mut redis = RedisServer::start_with(&DURABLE);
+    let node = start_node(&redis).await;
+    let mut followers = Vec::new();
+    for _ in 0..3 {
+        followers.push(Follower::open(&node, Wire::Http1, "/sse/stream?channel=a&channel=b").await);
+    }
+    let load = Load::start(Door::Http(node.address()), &["a", "b"], 500);
+    for _ in 0..3 {
+        let count = followers[0].got.len() + 300;
+        while followers[0].got.len() < count {
+            followers[0].next().await;
+        }
+        redis.kill();
+        redis.restart();
+    }
+    let published = load.stop();
+    for follower in &mut followers {
+        follower.read_to(published - 1).await;
+        follower.assert_gapless(published);
+    }
+}
+
+fn epoch(id: &str) -> &str {
+    id.split_once('-').expect("a position").0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_lost_its_data_is_told_to_every_stream_once() {
+    let mut redis = RedisServer::start();
+    let node = start_node(&redis).await;
+    let mut followers = Vec::new();
+    for number in 0..5 {
+        let path = format!("/sse/stream?channel=lost-{}", number % 2);
+        followers.push(Follower::open(&node, Wire::Http1, &path).await);
+    }
+    let mut away = Follower::open(&node, Wire::Http1, "/sse/stream?channel=lost-0").await;
+    let channels = "channel=lost-0&channel=lost-1";
+    let old = publish(&node, channels, "before").await;
+    away.next().await;
+    away.go_away();
+    redis.kill();
+    redis.restart();
+    // The function is gone with the data, too.
+    let begun = std::time::Instant::now();
+    while http::post(node.address(), &format!("/sse/publish?{channels}"), b"meanwhile").await.status
+        != 200
+    {
+        assert!(begun.elapsed() < headwater_test_support::PATIENCE, "{}", node.log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    node.wait_until_ready().await;
+    eventually("all are confirmed", || async {
+        node.metric("headwater_redis_channels_confirmed").await >= 2.0
+    })
+    .await;
+    away.resume().await;
+    let new = publish(&node, channels, "after").await;
+    let (old, new) = (old[0]["id"].as_str().expect("an id"), new[0]["id"].as_str().expect("an id"));
+    assert_ne!(epoch(old), epoch(new));
+    followers.push(away);
+    for (number, follower) in followers.iter_mut().enumerate() {
+        while follower.next().await.data != "after" {}
+        let channel = format!("lost-{}", if number == 5 { 0 } else { number % 2 });
+        assert_eq!(follower.gaps(), [(channel, "epoch".into())], "{:#?}", follower.got);
+        assert_eq!(epoch(&follower.got.last().expect("an event").id), epoch(new));
+        // What comes after the gap is in the new life of the log.
+        let gap = follower.got.iter().position(|message| gap_in(message).is_some()).expect("a gap");
+        assert!(follower.got[..gap].iter().all(|message| epoch(&message.id) == epoch(old)));
+        assert!(follower.got[gap..].iter().all(|message| epoch(&message.id) == epoch(new)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_channels_with_plain_events_are_told_of_a_lost_connection() {
+    let redis = RedisServer::start();
+    let node = start_node(&redis).await;
+    let mut plain = Follower::open(&node, Wire::Http1, "/sse/stream?channel=plain").await;
+    let mut durable = Follower::open(&node, Wire::Http1, "/sse/stream?channel=durable").await;
+    let mut both =
+        Follower::open(&node, Wire::Http1, "/sse/stream?channel=durable&channel=plain").await;
+    publish(&node, "channel=durable", "1").await;
+    redis.publish("plain", b"2");
+    both.read_to(2).await;
+    redis.run::<i64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    node.wait_for_metric("headwater_redis_reconnects_total", 1.0).await;
+    eventually("it subscribes again", || async {
+        node.metric("headwater_redis_channels_confirmed").await >= 2.0
+    })
+    .await;
+    publish(&node, "channel=durable", "3").await;
+    redis.publish("plain", b"4");
+    plain.read_to(4).await;
+    durable.read_to(3).await;
+    both.read_to(4).await;
+    let lost = vec![("plain".to_owned(), "broker-lost".to_owned())];
+    assert_eq!((plain.gaps(), durable.gaps(), both.gaps()), (lost.clone(), vec![], lost.clone()));
+    assert_eq!((plain.got.len(), durable.got.len(), both.got.len()), (3, 2, 5));
+    // A client that comes back to before the gap is told of it, too.
+    let id = both.got[1].id.clone();
+    let path = "/sse/stream?channel=durable&channel=plain";
+    let mut late =
+        EventStream::open_with(node.address(), path, &[("last-event-id", &id)], None).await;
+    let gap = late.next().await.expect("an open stream");
+    assert_eq!(gap_in(&gap), Some(lost[0].clone()));
+    assert_eq!(late.next().await.expect("an open stream").data, "3");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_without_keys_gets_events_that_are_not_kept() {
+    let redis = RedisServer::start();
+    // As an administrator would allow it to whom only Pub/Sub is meant for.
+    let user = [
+        "ACL",
+        "SETUSER",
+        "node",
+        "on",
+        ">pw",
+        "resetkeys",
+        "allchannels",
+        "+@pubsub",
+        "+@connection",
+    ];
+    redis.run::<()>(&user);
+    let url = format!("redis://node:pw@127.0.0.1:{}", redis.port());
+    let node = Node::start(BINARY, &["--redis", &url]);
+    node.wait_until_ready().await;
+    node.wait_for_log("events are not kept");
+    let mut follower = Follower::open(&node, Wire::Http1, "/sse/stream?channel=a&channel=b").await;
+    publish(&node, "channel=a", "0").await;
+    redis.publish("b", b"1");
+    publish(&node, "channel=b&event=named", "2").await;
+    follower.read_to(2).await;
+    assert_eq!(follower.got[2].name, "named");
+    follower.go_away();
+    publish(&node, "channel=a", "3").await;
+    redis.publish("b", b"4");
+    follower.resume().await;
+    publish(&node, "channel=b", "5").await;
+    follower.read_to(5).await;
+    follower.got[2].name = "message".into();
+    follower.assert_gapless(6);
+}

@@ -1,0 +1,228 @@
+//! The log as it stands in Redis: reading it, and finding out where it is. Look here for the keys that
+//! a node reads; `publish.lua` writes them.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use ::redis::aio::ConnectionManager;
+use ::redis::{FromRedisValue, RedisError, RedisResult, Script, Value, pipe};
+
+use super::function::PREFIX;
+use crate::broker::{Baseline, History, ReadRange};
+use crate::channel::Channel;
+use crate::event::Event;
+use crate::frame::{Frame, Published};
+use crate::limits::{REPLAY_BYTES_MAX, RING_BYTES_MAX};
+use crate::position::{Epoch, Position};
+
+static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
+
+/// An event of the log as it is kept.
+pub(super) struct Entry {
+    pub(super) offset: u64,
+    pub(super) previous: u64,
+    pub(super) time_ms: u64,
+    pub(super) end: bool,
+    pub(super) event: Event,
+    pub(super) replaced: bool,
+}
+
+/// Where the log is at one moment, and what is known of some of its channels.
+pub(super) struct LogState {
+    pub(super) epoch: Epoch,
+    pub(super) last: u64,
+    pub(super) baselines: Vec<Baseline>,
+}
+
+/// What to read.
+pub(super) struct Bounds<'a> {
+    pub(super) newest: bool,
+    /// Events after this offset.
+    pub(super) after: u64,
+    /// Events up to this offset.
+    pub(super) until: Option<u64>,
+    pub(super) count: usize,
+    pub(super) bytes: usize,
+    pub(super) channel: &'a Channel,
+}
+
+/// The fields of an entry as Redis gives them.
+type Fields = Vec<(String, Vec<u8>)>;
+
+/// Reads entries, oldest first, and the log's last offset.
+pub(super) async fn read_entries(
+    commands: &mut ConnectionManager,
+    bounds: Bounds<'_>,
+) -> RedisResult<(Vec<Entry>, u64)> {
+    let until = bounds.until.map_or_else(|| "+".to_owned(), |until| until.to_string());
+    let (last, raw): (u64, Vec<(String, Fields)>) = READ
+        .key(PREFIX)
+        .arg(bounds.channel.as_str())
+        .arg(if bounds.newest { "newest" } else { "after" })
+        .arg(bounds.after)
+        .arg(until)
+        .arg(bounds.count)
+        .arg(bounds.bytes)
+        .invoke_async(commands)
+        .await?;
+    // What another program put there and is no entry of ours is passed over.
+    let mut entries: Vec<_> =
+        raw.into_iter().filter_map(|(id, fields)| entry(&id, fields)).collect();
+    if bounds.newest {
+        entries.reverse();
+    }
+    Ok((entries, last))
+}
+
+fn entry(id: &str, fields: Fields) -> Option<Entry> {
+    let mut entry = Entry {
+        offset: id.split_once('-')?.0.parse().ok()?,
+        previous: 0,
+        time_ms: 0,
+        end: false,
+        event: Event::new(""),
+        replaced: false,
+    };
+    let (mut name, mut own_id, mut retry) = (None, None, None);
+    for (field, value) in fields {
+        let text = String::from_utf8_lossy(&value);
+        match field.as_str() {
+            "d" => {
+                entry.replaced = matches!(text, Cow::Owned(_));
+                entry.event = Event::new(text);
+            }
+            "p" => entry.previous = text.parse().ok()?,
+            "t" => entry.time_ms = text.parse().ok()?,
+            "n" => name = Some(text.into_owned()),
+            "i" => own_id = Some(text.into_owned()),
+            "r" => retry = text.parse().ok().map(Duration::from_millis),
+            "e" => entry.end = true,
+            _ => {}
+        }
+    }
+    if let Some(name) = name {
+        entry.event = entry.event.with_name(name).ok()?;
+    }
+    if let Some(own_id) = own_id {
+        entry.event = entry.event.with_id(own_id).ok()?;
+    }
+    if let Some(retry) = retry {
+        entry.event = entry.event.with_retry(retry);
+    }
+    Some(entry)
+}
+
+/// Reads a part of a channel's history for the hub.
+pub(super) async fn read_history(
+    commands: &mut ConnectionManager,
+    channel: &Channel,
+    range: ReadRange,
+    epoch: Epoch,
+) -> RedisResult<History> {
+    let bounds = match range {
+        ReadRange::After { offset, count } => Bounds {
+            newest: false,
+            after: offset,
+            until: None,
+            count,
+            bytes: REPLAY_BYTES_MAX,
+            channel,
+        },
+        ReadRange::Newest { count } => {
+            Bounds { newest: true, after: 0, until: None, count, bytes: RING_BYTES_MAX, channel }
+        }
+        ReadRange::Before { offset, count } => Bounds {
+            newest: true,
+            after: 0,
+            until: Some(offset.saturating_sub(1)),
+            count,
+            bytes: RING_BYTES_MAX,
+            channel,
+        },
+    };
+    let (entries, log_last) = read_entries(commands, bounds).await?;
+    let previous = entries.first().map_or(0, |entry| entry.previous);
+    let frames = entries.iter().map(|entry| {
+        let position = Some(Position::new(epoch, entry.offset));
+        let published = Published { position, time_ms: entry.time_ms, end: entry.end };
+        Frame::of_channel(channel, &entry.event, published)
+    });
+    Ok(History { frames: frames.collect(), previous, log_last })
+}
+
+/// Finds out, at one moment, where the log is and what is known of channels; gives the log an epoch if
+/// it has none; and publishes a marker at that moment, so that the subscriber connection knows when it
+/// has everything from before.
+pub(super) async fn sync(
+    commands: &mut ConnectionManager,
+    channels: &[Channel],
+    marker_channel: &str,
+    marker: &str,
+) -> RedisResult<LogState> {
+    let mut pipeline = pipe();
+    pipeline.atomic();
+    // The function begins a new epoch when it finds the one without the other.
+    pipeline.cmd("MSETNX").arg(format!("{PREFIX}:epoch")).arg(padded(Epoch::random()));
+    pipeline.arg(format!("{PREFIX}:seq")).arg(0).ignore();
+    pipeline.cmd("GET").arg(format!("{PREFIX}:epoch"));
+    pipeline.cmd("GET").arg(format!("{PREFIX}:seq"));
+    if !channels.is_empty() {
+        let mget = pipeline.cmd("MGET");
+        for channel in channels {
+            mget.arg(last_key(channel));
+        }
+    }
+    pipeline.cmd("PUBLISH").arg(marker_channel).arg(marker).ignore();
+    let values: Vec<Value> = pipeline.query_async(commands).await?;
+    let mut values = values.into_iter();
+    let mut next = || values.next().unwrap_or(Value::Nil);
+    let epoch: String = FromRedisValue::from_redis_value(next())?;
+    let last: Option<u64> = FromRedisValue::from_redis_value(next())?;
+    let lasts: Vec<Option<String>> =
+        if channels.is_empty() { Vec::new() } else { FromRedisValue::from_redis_value(next())? };
+    let epoch = parse_epoch(&epoch)?;
+    let baselines = lasts.iter().map(|last| baseline(last.as_deref())).collect();
+    Ok(LogState { epoch, last: last.unwrap_or(0), baselines })
+}
+
+/// The last offsets of channels.
+pub(super) async fn lasts(
+    commands: &mut ConnectionManager,
+    channels: &[Channel],
+) -> RedisResult<Vec<Baseline>> {
+    let mut mget = ::redis::cmd("MGET");
+    for channel in channels {
+        mget.arg(last_key(channel));
+    }
+    let lasts: Vec<Option<String>> = mget.query_async(commands).await?;
+    Ok(lasts.iter().map(|last| baseline(last.as_deref())).collect())
+}
+
+/// The epoch as Redis keeps it: 12 digits, of which the first is not 0.
+fn padded(epoch: Epoch) -> String {
+    Epoch::from_bits(epoch.to_bits() | 1 << 47).unwrap_or(epoch).to_string()
+}
+
+pub(super) fn parse_epoch(text: &str) -> RedisResult<Epoch> {
+    text.parse().map_err(|_| {
+        RedisError::from((
+            ::redis::ErrorKind::UnexpectedReturnType,
+            "the key headwater:{0}:epoch holds no epoch: delete it",
+        ))
+    })
+}
+
+fn last_key(channel: &Channel) -> String {
+    format!("{PREFIX}:last:{channel}")
+}
+
+/// `OFFSET`, or `OFFSET end` for a channel that was ended.
+fn baseline(text: Option<&str>) -> Baseline {
+    let text = text.unwrap_or("0");
+    let (last, ended) = match text.strip_suffix(" end") {
+        Some(last) => (last, true),
+        None => (text, false),
+    };
+    Baseline { last: last.parse().unwrap_or(0), ended }
+}

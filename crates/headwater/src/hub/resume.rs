@@ -1,0 +1,550 @@
+//! From where a stream left off, or rewinds to, up to what is live: without a gap, without a duplicate,
+//! in order. Look here for what happens to a `Last-Event-ID`.
+//!
+//! While a stream replays it gets nothing from the fan-out. It reads in rounds: each round has a target,
+//! the last event that the node had delivered when the round began, and takes from the rings (or, for
+//! what is older, from the broker) all that stands before it, merged over the stream's channels in the
+//! order of the log. When a round ends and nothing came meanwhile, the stream is attached to the
+//! fan-out, under the locks of all its channels.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::queue::Queue;
+use super::ring::Ring;
+use super::{HubInner, LogState};
+use crate::broker::{History, ReadRange};
+use crate::channel::Channel;
+use crate::error::{Error, ErrorKind};
+use crate::event::EventId;
+use crate::frame::{Frame, now_ms};
+use crate::gap::{Gap, GapReason};
+use crate::limits::{
+    REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX, REPLAY_RETRY, REWIND_AGE_MAX, REWIND_EVENTS_MAX,
+    RING_FRAMES_MAX,
+};
+use crate::position::{Epoch, Key, Position};
+
+/// How far back a new stream begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rewind {
+    /// With the last so many events of each channel.
+    Events(usize),
+    /// With what was published in the last so long.
+    Age(Duration),
+    /// With the oldest event that is kept.
+    All,
+}
+
+/// Where a stream begins.
+#[derive(Debug, Clone)]
+pub(super) enum Start {
+    /// With what is published from now on.
+    Now,
+    /// After the event with this id.
+    Since(String),
+    /// With what was published before.
+    Rewind(Rewind),
+}
+
+/// What has been found out when a stream begins.
+pub(super) enum Started {
+    /// It is attached; how many of its channels are not finished, and its position.
+    Live { open: usize, position: Option<Position> },
+    /// There is something to replay, or may be.
+    Replay(Replay),
+}
+
+/// A stream that is not live yet.
+pub(super) struct Replay {
+    hub: Arc<HubInner>,
+    queue: Arc<Queue>,
+    epoch: Epoch,
+    cursors: Vec<Cursor>,
+    /// Events from before this time are passed over.
+    since_ms: u64,
+}
+
+/// How far a replay is with one channel.
+struct Cursor {
+    channel: Channel,
+    /// What was read up to here is given or in the buffer.
+    filled: Key,
+    /// Plain events up to here may be missing, and the stream knows.
+    told: Key,
+    buffer: VecDeque<(Key, Frame)>,
+}
+
+/// What one step of a replay gave.
+pub(super) struct Step {
+    pub(super) frames: VecDeque<Frame>,
+    /// The stream is attached if this says how many of its channels are not finished, and up to where
+    /// everything was given.
+    pub(super) live: Option<(usize, Key)>,
+}
+
+/// Begins a stream whose queue is in the table of interest already.
+pub(super) async fn start(
+    hub: Arc<HubInner>,
+    queue: Arc<Queue>,
+    channels: Vec<Channel>,
+    start: Start,
+) -> Started {
+    for channel in &channels {
+        hub.broker.confirmed(channel).await;
+    }
+    let log = hub.log();
+    let Some(epoch) = log.epoch else {
+        // A broker without a log: nothing can be resumed, everything is from now on.
+        queue.resume_push();
+        return Started::Live { open: channels.len(), position: None };
+    };
+    let cursors = match start {
+        Start::Now => {
+            let open = hub.open_or_ending(&channels, &queue);
+            return Started::Live { open, position: Some(Position::new(epoch, log.last.offset)) };
+        }
+        Start::Since(id) => since(&hub, &channels, &id, &log, epoch).await,
+        Start::Rewind(rewind) => return begin_rewind(hub, queue, channels, rewind, epoch).await,
+    };
+    Started::Replay(Replay { hub, queue, epoch, cursors, since_ms: 0 })
+}
+
+/// Where each channel is resumed, with announcements of what is known to be missing.
+async fn since(
+    hub: &HubInner,
+    channels: &[Channel],
+    id: &str,
+    log: &LogState,
+    epoch: Epoch,
+) -> Vec<Cursor> {
+    let parsed = id.parse::<Position>().ok();
+    let position = match parsed.filter(|position| position.epoch() == epoch) {
+        Some(position) if hub.is_ahead(&channels[0], position, log.last).await => None,
+        Some(position) => Some(position),
+        None => hub.find_own_id(channels, id).await,
+    };
+    let Some(position) = position else {
+        let reason = match parsed {
+            Some(position) if position.epoch() != epoch => GapReason::Epoch,
+            _ => GapReason::UnknownId,
+        };
+        let now = Position::new(epoch, log.last.offset);
+        return Cursor::all_after_gap(channels, reason, log.last, now);
+    };
+    channels.iter().map(|channel| since_position(hub, channel, position, log.last)).collect()
+}
+
+fn since_position(hub: &HubInner, channel: &Channel, position: Position, last: Key) -> Cursor {
+    let mut cursor = Cursor::new(channel, position.key());
+    match position.plain_part() {
+        // Only the log counts, unless plain events are known to be missing: see `fill_from_ring`.
+        None => {}
+        Some(plain) if plain.node == hub.node => {
+            let joined = hub.joined(channel);
+            if joined > position.key() {
+                cursor.told = joined;
+                cursor.announce(GapReason::Trimmed, None);
+            }
+        }
+        Some(_) => {
+            // Another node numbered it, or this one in another life. What this node has between the
+            // same two events of the log may have been seen or not; what comes from now on was not.
+            let begin = Key { offset: position.offset(), number: 0 };
+            cursor.filled = last.min(Key::end_of(position.offset())).max(begin);
+            cursor.told = cursor.filled;
+            cursor.announce(GapReason::Epoch, None);
+        }
+    }
+    cursor
+}
+
+async fn begin_rewind(
+    hub: Arc<HubInner>,
+    queue: Arc<Queue>,
+    channels: Vec<Channel>,
+    rewind: Rewind,
+    epoch: Epoch,
+) -> Started {
+    let mut cursors = Vec::with_capacity(channels.len());
+    let since_ms = match rewind {
+        Rewind::Age(age) => {
+            let age_ms = u64::try_from(age.min(REWIND_AGE_MAX).as_millis()).unwrap_or(u64::MAX);
+            now_ms().saturating_sub(age_ms)
+        }
+        Rewind::Events(_) | Rewind::All => 0,
+    };
+    for channel in &channels {
+        hub.backfill(channel).await;
+        let begin = match rewind {
+            Rewind::Events(count) => hub.before_last(channel, count.min(REWIND_EVENTS_MAX)).await,
+            Rewind::Age(_) => hub.before_time(channel, since_ms).await,
+            Rewind::All => hub.before_all(channel).await,
+        };
+        let mut cursor = Cursor::new(channel, begin);
+        // Nobody has seen what is no longer there.
+        cursor.told = hub.lost_plain(channel).unwrap_or_default();
+        cursors.push(cursor);
+    }
+    Started::Replay(Replay { hub, queue, epoch, cursors, since_ms })
+}
+
+impl Cursor {
+    fn new(channel: &Channel, filled: Key) -> Self {
+        let (channel, told) = (channel.clone(), Key::default());
+        Self { channel, filled, told, buffer: VecDeque::new() }
+    }
+
+    /// Begins with what is live, since what was before cannot be found. The last announcement moves
+    /// the client's position: a stream that is cut between two is told of both again.
+    fn all_after_gap(
+        channels: &[Channel],
+        reason: GapReason,
+        last: Key,
+        now: Position,
+    ) -> Vec<Self> {
+        let cursors = channels.iter().enumerate().map(|(at, channel)| {
+            let mut cursor = Self::new(channel, last);
+            cursor.announce(reason, (at + 1 == channels.len()).then_some(now));
+            cursor
+        });
+        cursors.collect()
+    }
+
+    fn announce(&mut self, reason: GapReason, position: Option<Position>) {
+        let gap = Gap { channel: self.channel.clone(), reason };
+        tracing::debug!(channel = %self.channel, %reason, "a stream is told of a gap");
+        self.buffer.push_back((self.filled, Frame::of_gap(gap, position)));
+    }
+
+    fn needs_more(&self, target: Key) -> bool {
+        self.buffer.is_empty() && self.filled < target
+    }
+}
+
+impl Replay {
+    /// Reads on: gives the next frames, or attaches the stream. Fails never; it waits for a broker that
+    /// does not answer.
+    pub(super) async fn step(mut self) -> (Self, Step) {
+        let mut frames = VecDeque::new();
+        let mut bytes = 0;
+        loop {
+            let log = self.hub.log();
+            if log.epoch != Some(self.epoch) {
+                self.begin_anew(&log);
+            }
+            let target = log.last;
+            while let Some((_, frame)) = self.next(target).await {
+                if frame.gap().is_none() && frame.time_ms() < self.since_ms {
+                    continue;
+                }
+                if let Some(gap) = frame.gap() {
+                    self.hub.stats.gap(gap.reason);
+                }
+                bytes += frame.len();
+                frames.push_back(frame);
+                if frames.len() >= REPLAY_FRAMES_MAX || bytes >= REPLAY_BYTES_MAX {
+                    return (self, Step { frames, live: None });
+                }
+            }
+            let live = self.attach(target);
+            if live.is_some() || !frames.is_empty() {
+                return (self, Step { frames, live });
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The log lost its data: what was to be replayed is gone.
+    fn begin_anew(&mut self, log: &LogState) {
+        let Some(epoch) = log.epoch else { return };
+        self.epoch = epoch;
+        let now = Position::new(epoch, log.last.offset);
+        let channels: Vec<Channel> =
+            self.cursors.iter().map(|cursor| cursor.channel.clone()).collect();
+        self.cursors = Cursor::all_after_gap(&channels, GapReason::Epoch, log.last, now);
+    }
+
+    /// The next entry over all channels, in order, up to the target; `None` too when the log begins anew.
+    async fn next(&mut self, target: Key) -> Option<(Key, Frame)> {
+        for cursor in &mut self.cursors {
+            while cursor.needs_more(target) {
+                fill(&self.hub, cursor, target).await;
+                if self.hub.log().epoch != Some(self.epoch) {
+                    // What was read may be of either log.
+                    return None;
+                }
+            }
+        }
+        let with_next = self.cursors.iter_mut().filter(|cursor| !cursor.buffer.is_empty());
+        let first = with_next.min_by_key(|cursor| cursor.buffer.front().map(|(key, _)| *key))?;
+        first.buffer.pop_front()
+    }
+
+    /// Attaches the stream to the fan-out if nothing came after the target.
+    fn attach(&self, target: Key) -> Option<(usize, Key)> {
+        let given = self.cursors.iter().map(|cursor| cursor.filled).fold(target, Key::max);
+        let channels = self.cursors.iter().map(|cursor| &cursor.channel);
+        self.hub.interest.with_all(channels, |entries| {
+            if entries.iter().any(|entry| entry.ring.last() > given) {
+                return None;
+            }
+            // A log that began anew since the target was read has told all but this stream, which took
+            // nothing; one that begins anew after this tells this one too.
+            if self.hub.log().epoch != Some(self.epoch) {
+                return None;
+            }
+            self.queue.resume_push();
+            let open = entries.iter().filter(|entry| entry.ring.ended().is_none()).count();
+            Some((open, given))
+        })?
+    }
+}
+
+/// Reads the next frames of a channel, up to the target.
+async fn fill(hub: &HubInner, cursor: &mut Cursor, target: Key) {
+    if fill_from_ring(hub, cursor, target) {
+        return;
+    }
+    hub.backfill(&cursor.channel).await;
+    if fill_from_ring(hub, cursor, target) {
+        return;
+    }
+    let after = cursor.filled.offset;
+    let range = ReadRange::After { offset: after, count: REPLAY_FRAMES_MAX };
+    let answer = hub.ask(&cursor.channel, range).await;
+    // A broker that refuses will not have more the next time.
+    let log_last = answer.as_ref().map_or(u64::MAX, |history| history.log_last);
+    let history = answer.unwrap_or_default();
+    if fill_from_ring(hub, cursor, target) {
+        // It did not know how far back it is complete, and does now.
+        return;
+    }
+    let told = cursor.filled.max(cursor.told);
+    let ring = hub.interest.with(&cursor.channel, |entry| {
+        (entry.ring.complete_since().unwrap_or(0), entry.ring.lost_plain_after(told))
+    });
+    let (ring_begin, lost_plain) = ring.unwrap_or_default();
+    if ring_begin > after.max(log_last) && history.frames.is_empty() {
+        // What the ring gave up came after the history was read.
+        return;
+    }
+    let is_trimmed = history.previous > after || (history.frames.is_empty() && ring_begin > after);
+    if is_trimmed || lost_plain.is_some() {
+        cursor.told = lost_plain.unwrap_or(cursor.told);
+        cursor.announce(GapReason::Trimmed, None);
+    }
+    for frame in history.frames {
+        let Some(key) = frame.key() else { continue };
+        // Beyond where the ring begins, it has plain events too.
+        if key > target || (ring_begin > after && key.offset > ring_begin) {
+            break;
+        }
+        cursor.filled = key;
+        cursor.buffer.push_back((key, frame));
+    }
+    if cursor.filled.offset == after {
+        // There is no more in the history: the ring has the rest, if only plain events because it does
+        // not know how far back it is complete.
+        if ring_begin > after {
+            cursor.filled = target.min(Key { offset: ring_begin, number: 0 });
+        } else {
+            take_from_ring(hub, cursor, target, |_| true);
+        }
+    }
+}
+
+/// Whether the ring reaches back far enough; if so, takes from it.
+fn fill_from_ring(hub: &HubInner, cursor: &mut Cursor, target: Key) -> bool {
+    let filled = cursor.filled;
+    take_from_ring(hub, cursor, target, |ring| ring.covers(filled))
+}
+
+fn take_from_ring(
+    hub: &HubInner,
+    cursor: &mut Cursor,
+    target: Key,
+    is_enough: impl FnOnce(&Ring) -> bool,
+) -> bool {
+    let taken = hub.interest.with(&cursor.channel, |entry| {
+        is_enough(&entry.ring).then(|| {
+            let range = entry.ring.range(cursor.filled, target, REPLAY_FRAMES_MAX);
+            let lost = entry.ring.lost_plain_after(cursor.filled.max(cursor.told));
+            (range.cloned().collect::<VecDeque<_>>(), lost)
+        })
+    });
+    let Some((entries, lost)) = taken.flatten() else { return false };
+    if let Some(lost) = lost {
+        cursor.told = lost;
+        cursor.announce(GapReason::Trimmed, None);
+    }
+    cursor.filled = match entries.back() {
+        Some((last, _)) if entries.len() == REPLAY_FRAMES_MAX => *last,
+        _ => target,
+    };
+    cursor.buffer.extend(entries);
+    true
+}
+
+// === what a replay asks of the hub ===
+
+impl HubInner {
+    /// Reads history. A broker that refuses has none for us.
+    async fn read(&self, channel: &Channel, range: ReadRange) -> History {
+        self.ask(channel, range).await.unwrap_or_default()
+    }
+
+    /// Reads history, and tries again until the broker answers; `None` if it refuses.
+    async fn ask(&self, channel: &Channel, range: ReadRange) -> Option<History> {
+        loop {
+            match self.broker.read(channel, range).await {
+                Ok(history) => return Some(history),
+                Err(error) if error.kind() == ErrorKind::Refused => {
+                    tracing::warn!(%channel, "the broker refuses to read history: {error}");
+                    return None;
+                }
+                Err(error) => self.wait_to_read_again(channel, &error).await,
+            }
+        }
+    }
+
+    async fn wait_to_read_again(&self, channel: &Channel, error: &Error) {
+        tracing::debug!(%channel, "reading history failed, trying again: {error}");
+        tokio::time::sleep(REPLAY_RETRY).await;
+    }
+
+    /// Fills a channel's ring from the broker's history, once, however many streams ask.
+    async fn backfill(&self, channel: &Channel) {
+        let Some(once) = self.interest.with(channel, |entry| entry.ring.backfill()) else { return };
+        once.get_or_init(|| async {
+            // Complete since the beginning: there is nothing older.
+            if self.complete_since(channel) == 0 {
+                return;
+            }
+            let history = self.read(channel, ReadRange::Newest { count: RING_FRAMES_MAX }).await;
+            self.stats.backfills.add(1);
+            self.interest.with(channel, |entry| {
+                // Not if the log began anew meanwhile.
+                if Arc::ptr_eq(&entry.ring.backfill(), &once) {
+                    entry.ring.prepend(&history);
+                }
+            });
+        })
+        .await;
+    }
+
+    /// How far back a channel's ring is complete; 0 for all there ever was, or if nothing is known.
+    fn complete_since(&self, channel: &Channel) -> u64 {
+        let since = self.interest.with(channel, |entry| entry.ring.complete_since());
+        since.flatten().unwrap_or(0)
+    }
+
+    /// How many channels are not finished, or are with an end that waits in the queue.
+    fn open_or_ending(&self, channels: &[Channel], queue: &Queue) -> usize {
+        let open = self.interest.with_all(channels.iter(), |entries| {
+            let open = entries.iter().filter(|entry| entry.ring.ended().is_none()).count();
+            open + queue.ends()
+        });
+        open.unwrap_or(channels.len())
+    }
+
+    /// Since when the node receives a channel.
+    fn joined(&self, channel: &Channel) -> Key {
+        self.interest.with(channel, |entry| entry.ring.joined()).unwrap_or_default()
+    }
+
+    /// The newest plain event that is no longer in a channel's ring.
+    fn lost_plain(&self, channel: &Channel) -> Option<Key> {
+        self.interest.with(channel, |entry| entry.ring.lost_plain_after(Key::default()))?
+    }
+
+    /// Whether a position is not in the log yet, though it is of this log's life: someone made it up,
+    /// or the log was put back to an older state. A node that is only late is not ahead of itself.
+    async fn is_ahead(&self, channel: &Channel, position: Position, last: Key) -> bool {
+        if position.offset() <= last.offset {
+            return position
+                .plain_part()
+                .is_some_and(|plain| plain.node == self.node && plain.number > self.log().number);
+        }
+        let range = ReadRange::Newest { count: 1 };
+        position.offset() > self.read(channel, range).await.log_last
+    }
+
+    /// The position of the oldest event with an id of its publisher's.
+    async fn find_own_id(&self, channels: &[Channel], id: &str) -> Option<Position> {
+        EventId::new(id).ok()?;
+        let mut found: Option<Position> = None;
+        for channel in channels {
+            let position = self.find_own_id_in(channel, id).await;
+            found = match (found, position) {
+                (Some(one), Some(two)) if two.key() < one.key() => Some(two),
+                (found, position) => found.or(position),
+            };
+        }
+        found
+    }
+
+    async fn find_own_id_in(&self, channel: &Channel, id: &str) -> Option<Position> {
+        self.backfill(channel).await;
+        // What is older than the ring, in pages.
+        let mut after = 0;
+        while after < self.complete_since(channel) {
+            let range = ReadRange::After { offset: after, count: REPLAY_FRAMES_MAX };
+            let history = self.read(channel, range).await;
+            if let Some(frame) = history.frames.iter().find(|frame| frame.own_id() == Some(id)) {
+                return frame.position();
+            }
+            match history.frames.last().and_then(Frame::key) {
+                Some(key) => after = key.offset,
+                None => break,
+            }
+        }
+        self.interest.with(channel, |entry| entry.ring.find_own_id(id)?.position())?
+    }
+
+    async fn before_last(&self, channel: &Channel, count: usize) -> Key {
+        let in_ring = self.interest.with(channel, |entry| entry.ring.before_last(count)).flatten();
+        if let Some(key) = in_ring {
+            return key;
+        }
+        // One answer of the broker may have fewer, so they are counted in pages.
+        let (mut left, page) = (count.max(1), |left: usize| left.min(RING_FRAMES_MAX));
+        let mut history = self.read(channel, ReadRange::Newest { count: page(left) }).await;
+        let mut begin = self.begin_of(channel, &history);
+        while let Some(first) = history.frames.first().and_then(Frame::key) {
+            begin = self.begin_of(channel, &history);
+            left = left.saturating_sub(history.frames.len());
+            if left == 0 || history.previous == 0 {
+                break;
+            }
+            let range = ReadRange::Before { offset: first.offset, count: page(left) };
+            history = self.read(channel, range).await;
+        }
+        begin
+    }
+
+    async fn before_time(&self, channel: &Channel, since_ms: u64) -> Key {
+        let in_ring =
+            self.interest.with(channel, |entry| entry.ring.before_time(since_ms)).flatten();
+        match in_ring {
+            Some(key) => key,
+            None => self.before_all(channel).await,
+        }
+    }
+
+    async fn before_all(&self, channel: &Channel) -> Key {
+        let range = ReadRange::After { offset: 0, count: 1 };
+        let history = self.read(channel, range).await;
+        self.begin_of(channel, &history)
+    }
+
+    /// The point before the first event of a history, or before all that the ring has.
+    fn begin_of(&self, channel: &Channel, history: &History) -> Key {
+        if history.frames.is_empty() {
+            return Key { offset: self.complete_since(channel), number: 0 };
+        }
+        Key { offset: history.previous, number: 0 }
+    }
+}

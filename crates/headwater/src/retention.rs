@@ -1,0 +1,446 @@
+//! How much of each channel's history is kept: rules as text, checked. Look here for what a rule may
+//! say and for the numbers of a channel that no rule names.
+
+use std::fmt::{self, Write as _};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::channel::Channel;
+use crate::error::{Error, ErrorKind};
+use crate::limits::{
+    RETENTION_AGE_DEFAULT, RETENTION_AGE_MAX, RETENTION_AGE_MIN, RETENTION_BYTES_DEFAULT,
+    RETENTION_BYTES_MAX, RETENTION_BYTES_MIN, RETENTION_EVENTS_DEFAULT, RETENTION_EVENTS_MAX,
+    RETENTION_RULES_MAX,
+};
+
+/// How much of one channel's history is kept. What is over any of the three is dropped, the oldest
+/// events first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Retention {
+    /// Most events, from 1 to 1,000,000. The default is 1,000.
+    pub events: usize,
+    /// The age of the oldest event, from 1 second to 30 days. The default is 10 minutes.
+    pub age: Duration,
+    /// Most bytes of data, from 1 KiB to 1 GiB. The default is 8 MiB. The newest event is kept also
+    /// if it alone is larger.
+    pub bytes: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            events: RETENTION_EVENTS_DEFAULT,
+            age: RETENTION_AGE_DEFAULT,
+            bytes: RETENTION_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// Which channels keep how much: rules in their order, of which the first that fits a channel counts.
+/// A channel that no rule fits keeps [`Retention::default`].
+///
+/// A rule is a pattern and what it keeps, with blanks between:
+///
+/// | rule | meaning |
+/// |---|---|
+/// | `chat:* events=100 age=1h bytes=1MiB` | channels whose names begin with `chat:` |
+/// | `news age=30d` | the channel `news`; what is not said is the default |
+/// | `logs:* off` | these keep nothing |
+/// | `* events=50` | all channels that no earlier rule fits |
+///
+/// A pattern is the name of a channel, or the beginning of names and `*`. It holds no blanks: a name
+/// that has some is reached by a pattern that ends before them. Ages have the units `ms`, `s`, `m`,
+/// `h` and `d`; sizes are bytes, or have the units `B`, `KiB`, `MiB` and `GiB`.
+///
+/// ```
+/// use headwater::{Channel, RetentionRules};
+///
+/// let rules = RetentionRules::new().with_rule("chat:* events=100 age=1h")?.with_rule("logs:* off")?;
+/// assert_eq!(rules.for_channel(&Channel::new("chat:7")?).unwrap().events, 100);
+/// assert_eq!(rules.for_channel(&Channel::new("logs:7")?), None);
+/// assert_eq!(rules.for_channel(&Channel::new("news")?).unwrap().events, 1000);
+/// # Ok::<(), headwater::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RetentionRules {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    pattern: Pattern,
+    /// `None` is `off`.
+    keep: Option<Retention>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pattern {
+    Exact(Channel),
+    Beginning(String),
+}
+
+impl RetentionRules {
+    /// No rules: every channel keeps [`Retention::default`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a rule behind the others.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the text is no rule, if a number is outside of its bounds, or if an
+    /// earlier rule fits every channel that this one does, so that it would never count;
+    /// [`ErrorKind::TooLarge`] if there are 100 rules already. The message says which.
+    pub fn with_rule(mut self, text: impl AsRef<str>) -> Result<Self, Error> {
+        self.parse_rule(text.as_ref())?;
+        Ok(self)
+    }
+
+    /// Adds a rule behind the others, in place. After an error the rules are as they were.
+    ///
+    /// # Errors
+    /// Those of [`with_rule`](Self::with_rule).
+    pub fn parse_rule(&mut self, text: &str) -> Result<(), Error> {
+        let rule = Rule::parse(text).map_err(|why| Error::invalid(about(text, &why)))?;
+        if let Some(earlier) = self.rules.iter().find(|it| it.pattern.covers(&rule.pattern)) {
+            let why = format!(
+                "it can never count, because `{}` stands before it and the first rule that fits a \
+                 channel counts: put it in front, or leave it out",
+                earlier.pattern.text()
+            );
+            return Err(Error::invalid(about(text, &why)));
+        }
+        if self.rules.len() == RETENTION_RULES_MAX {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                about(text, &format!("there are {RETENTION_RULES_MAX} rules already: join some")),
+            ));
+        }
+        self.rules.push(rule);
+        Ok(())
+    }
+
+    /// What a channel keeps; `None` if it keeps nothing.
+    pub fn for_channel(&self, channel: &Channel) -> Option<Retention> {
+        match self.rules.iter().find(|rule| rule.pattern.fits(channel.as_str())) {
+            Some(rule) => rule.keep,
+            None => Some(Retention::default()),
+        }
+    }
+
+    /// The rules as nodes write them to Redis for the function `headwater_publish`: one line each,
+    /// `PATTERN EVENTS AGE_MS BYTES` or `PATTERN off`.
+    pub fn to_redis_text(&self) -> String {
+        let mut text = String::new();
+        for Rule { pattern, keep } in &self.rules {
+            let pattern = pattern.text();
+            let _ = match keep {
+                Some(Retention { events, age, bytes }) => {
+                    writeln!(text, "{pattern} {events} {} {bytes}", age.as_millis())
+                }
+                None => writeln!(text, "{pattern} off"),
+            };
+        }
+        text
+    }
+}
+
+impl Rule {
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut words = text.split_whitespace();
+        let Some(pattern) = words.next() else { return Err(FORM.to_owned()) };
+        let pattern = Pattern::parse(pattern)?;
+        let parts: Vec<&str> = words.collect();
+        match parts[..] {
+            [] => Err(FORM.to_owned()),
+            ["off"] => Ok(Self { pattern, keep: None }),
+            _ => Ok(Self { pattern, keep: Some(parse_parts(&parts)?) }),
+        }
+    }
+}
+
+const FORM: &str = "it must be a pattern and what it keeps, like `chat:* events=100 age=1h \
+                    bytes=1MiB` or `logs:* off`";
+
+fn parse_parts(parts: &[&str]) -> Result<Retention, String> {
+    let mut retention = Retention::default();
+    let mut seen: Vec<&str> = Vec::new();
+    for part in parts {
+        if *part == "off" {
+            return Err("`off` stands alone behind the pattern: leave out the other parts".into());
+        }
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        if seen.contains(&name) {
+            return Err(format!("`{name}` is said twice: leave out one of them"));
+        }
+        seen.push(name);
+        match name {
+            "events" => retention.events = events(value).map_err(|why| of(part, &why))?,
+            "age" => retention.age = age(value).map_err(|why| of(part, &why))?,
+            "bytes" => retention.bytes = bytes(value).map_err(|why| of(part, &why))?,
+            _ => {
+                return Err(format!(
+                    "`{part}` is none of events=COUNT, age=DURATION, bytes=SIZE and off"
+                ));
+            }
+        }
+    }
+    Ok(retention)
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Result<Self, String> {
+        let Some(beginning) = text.strip_suffix('*') else {
+            if text.contains('*') {
+                return Err(STAR.to_owned());
+            }
+            return Channel::new(text).map(Self::Exact).map_err(|why| of(text, &why));
+        };
+        if beginning.contains('*') {
+            return Err(STAR.to_owned());
+        }
+        if !beginning.is_empty() {
+            Channel::new(beginning).map_err(|why| of(text, &why))?;
+        }
+        Ok(Self::Beginning(beginning.to_owned()))
+    }
+
+    fn fits(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(channel) => channel.as_str() == name,
+            Self::Beginning(beginning) => name.starts_with(beginning),
+        }
+    }
+
+    /// Whether this one fits every channel that `other` does.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Exact(channel)) => self.fits(channel.as_str()),
+            (Self::Beginning(ours), Self::Beginning(theirs)) => theirs.starts_with(ours),
+            (Self::Exact(_), Self::Beginning(_)) => false,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Exact(channel) => channel.as_str().to_owned(),
+            Self::Beginning(beginning) => format!("{beginning}*"),
+        }
+    }
+}
+
+const STAR: &str = "a `*` stands at the end of a pattern and nowhere else";
+
+fn about(rule: &str, why: &str) -> String {
+    format!("the retention rule `{}`: {why}", rule.trim().escape_debug())
+}
+
+fn of(part: &str, why: &dyn fmt::Display) -> String {
+    format!("`{}`: {why}", part.escape_debug())
+}
+
+fn events(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) => within(count, &(1..=RETENTION_EVENTS_MAX), "1 to 1000000"),
+        Err(_) => Err("it is not a whole number".to_owned()),
+    }
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split_unit(text);
+    let number = number.ok_or("it is not a duration like 90s, 10m, 24h or 30d")?;
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
+        "d" => 24 * 60 * 60 * 1000,
+        "" => return Err(format!("it needs a unit: write {number}s or {number}m")),
+        _ => return Err("it is not a duration like 90s, 10m, 24h or 30d".to_owned()),
+    };
+    let age = Duration::from_millis(number.saturating_mul(unit_ms));
+    within(age, &(RETENTION_AGE_MIN..=RETENTION_AGE_MAX), "1s to 30d")
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    let (number, unit) = split_unit(text);
+    let number = number.ok_or("it is not a size like 65536, 64KiB or 8MiB")?;
+    let unit_bytes = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("it is not a size like 65536, 64KiB or 8MiB".to_owned()),
+    };
+    let bytes = usize::try_from(number.saturating_mul(unit_bytes)).unwrap_or(usize::MAX);
+    within(bytes, &(RETENTION_BYTES_MIN..=RETENTION_BYTES_MAX), "1KiB to 1GiB")
+}
+
+fn split_unit(text: &str) -> (Option<u64>, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    (number.parse().ok(), unit)
+}
+
+fn within<T: PartialOrd>(value: T, bounds: &RangeInclusive<T>, shown: &str) -> Result<T, String> {
+    if bounds.contains(&value) { Ok(value) } else { Err(format!("it must be from {shown}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[track_caller]
+    fn check(rule: &str, channel: &str, expected: Result<Option<(usize, Duration, usize)>, &str>) {
+        let channel = Channel::new(channel).unwrap();
+        match (RetentionRules::new().with_rule(rule), expected) {
+            (Ok(rules), Ok(expected)) => {
+                let expected =
+                    expected.map(|(events, age, bytes)| Retention { events, age, bytes });
+                assert_eq!(rules.for_channel(&channel), expected, "{rule}");
+            }
+            (Err(error), Err(part)) => {
+                let text = error.to_string();
+                assert!(text.contains(part), "{rule}: {text:?} lacks {part:?}");
+                assert!(text.starts_with("the retention rule `"), "{text}");
+            }
+            (got, expected) => panic!("{rule:?}: got {got:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn rules_say_what_is_kept() {
+        let usual = (1000, Duration::from_secs(600), 8 << 20);
+        let (events, age, bytes) = usual;
+        check("chat:* events=100 age=1h bytes=1MiB", "chat:7", Ok(Some((100, HOUR, 1 << 20))));
+        check("chat:* bytes=1MiB age=1h events=100", "chat:7", Ok(Some((100, HOUR, 1 << 20))));
+        check("chat:* events=100", "chat", Ok(Some(usual)));
+        check("chat:* events=100", "chat:", Ok(Some((100, age, bytes))));
+        check("  chat:*\tevents=100  ", "chat:7", Ok(Some((100, age, bytes))));
+        check("news age=30d", "news", Ok(Some((events, 720 * HOUR, bytes))));
+        check("news age=30d", "news2", Ok(Some(usual)));
+        check("news age=1500ms", "news", Ok(Some((events, Duration::from_millis(1500), bytes))));
+        check("news age=90s", "news", Ok(Some((events, Duration::from_secs(90), bytes))));
+        check("news age=2m", "news", Ok(Some((events, Duration::from_secs(120), bytes))));
+        check("logs:* off", "logs:7", Ok(None));
+        check("logs:* off", "news", Ok(Some(usual)));
+        check("* off", "news", Ok(None));
+        check("gr\u{fc}\u{df}e;* off", "gr\u{fc}\u{df}e;7", Ok(None));
+        check("headwater* off", "headwaters", Ok(None));
+        check("a=b off", "a=b", Ok(None));
+    }
+
+    #[test]
+    fn bounds_are_inclusive() {
+        let kept = |rule: &str| {
+            let rules = RetentionRules::new().with_rule(rule).unwrap();
+            rules.for_channel(&Channel::new("a").unwrap()).unwrap()
+        };
+        assert_eq!(kept("a events=1").events, 1);
+        assert_eq!(kept("a events=1000000").events, 1_000_000);
+        assert_eq!(kept("a age=1s").age, Duration::from_secs(1));
+        assert_eq!(kept("a age=30d").age, Duration::from_secs(30 * 24 * 3600));
+        assert_eq!(kept("a bytes=1KiB").bytes, 1024);
+        assert_eq!(kept("a bytes=1024").bytes, 1024);
+        assert_eq!(kept("a bytes=1073741824B").bytes, 1 << 30);
+        assert_eq!(kept("a bytes=1GiB").bytes, 1 << 30);
+        check("a events=0", "a", Err("`events=0`: it must be from 1 to 1000000"));
+        check("a events=1000001", "a", Err("from 1 to 1000000"));
+        check("a age=999ms", "a", Err("`age=999ms`: it must be from 1s to 30d"));
+        check("a age=31d", "a", Err("from 1s to 30d"));
+        check("a age=18446744073709551615d", "a", Err("from 1s to 30d"));
+        check("a bytes=1023", "a", Err("`bytes=1023`: it must be from 1KiB to 1GiB"));
+        check("a bytes=1073741825", "a", Err("from 1KiB to 1GiB"));
+        check("a bytes=18446744073709551615GiB", "a", Err("from 1KiB to 1GiB"));
+    }
+
+    #[test]
+    fn what_is_no_rule_is_refused_with_what_to_write() {
+        check("", "a", Err("the retention rule ``: it must be a pattern and what it keeps, like"));
+        check("chat:*", "a", Err("it must be a pattern and what it keeps"));
+        check("events=100", "a", Err("it must be a pattern and what it keeps"));
+        check(
+            "chat:* 100",
+            "a",
+            Err("`100` is none of events=COUNT, age=DURATION, bytes=SIZE and off"),
+        );
+        check("chat:* evnts=100", "a", Err("`evnts=100` is none of events=COUNT"));
+        check("my channel off", "a", Err("`channel` is none of"));
+        check("chat:* off events=1", "a", Err("`off` stands alone"));
+        check("chat:* events=1 off", "a", Err("`off` stands alone"));
+        check("chat:* events=1 events=2", "a", Err("`events` is said twice"));
+        check("chat:* events", "a", Err("`events`: it is not a whole number"));
+        check("chat:* events=1e3", "a", Err("not a whole number"));
+        check("chat:* events=-1", "a", Err("not a whole number"));
+        check("chat:* age=10", "a", Err("`age=10`: it needs a unit: write 10s or 10m"));
+        for age in ["", "h", "1.5h", "-1h", "1w", "1H", "18446744073709551616d"] {
+            check(&format!("a age={age}"), "a", Err("it is not a duration like 90s"));
+        }
+        for size in ["", "MiB", "1MB", "1M", "1.5MiB", "-1"] {
+            check(&format!("a bytes={size}"), "a", Err("it is not a size like 65536"));
+        }
+        check("*:chat off", "a", Err("a `*` stands at the end of a pattern and nowhere else"));
+        check("chat:** off", "a", Err("a `*` stands at the end"));
+        check("headwater:* off", "a", Err("reserved"));
+        check("headwater:{0}:seq off", "a", Err("reserved"));
+        check(
+            "a\u{1}b off",
+            "a",
+            Err("the retention rule `a\\u{1}b off`: `a\\u{1}b`: a channel's name has"),
+        );
+        check(&format!("{} off", "x".repeat(256)), "a", Err("256 bytes"));
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_counts() {
+        let rules = RetentionRules::new()
+            .with_rule("chat:vip events=5")
+            .and_then(|rules| rules.with_rule("chat:* off"))
+            .and_then(|rules| rules.with_rule("* events=7 age=1s bytes=1KiB"))
+            .unwrap();
+        let events = |name| rules.for_channel(&Channel::new(name).unwrap()).map(|it| it.events);
+        assert_eq!(events("chat:vip"), Some(5));
+        assert_eq!(events("chat:vip2"), None);
+        assert_eq!(events("news"), Some(7));
+        assert_eq!(rules.to_redis_text(), "chat:vip 5 600000 8388608\nchat:* off\n* 7 1000 1024\n");
+        assert_eq!(RetentionRules::new().to_redis_text(), "");
+    }
+
+    #[test]
+    fn a_rule_that_can_never_count_is_refused() {
+        #[track_caller]
+        fn check(first: &str, second: &str, can_count: bool) {
+            let mut rules = RetentionRules::new().with_rule(first).unwrap();
+            let before = rules.clone();
+            match rules.parse_rule(second) {
+                Ok(()) => assert!(can_count, "{first}, {second}"),
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(!can_count && text.contains("it can never count"), "{text}");
+                    assert_eq!(rules, before);
+                }
+            }
+        }
+        check("* off", "chat:* events=1", false);
+        check("chat:* off", "chat:* events=1", false);
+        check("chat:* off", "chat:vip:* events=1", false);
+        check("chat:* off", "chat:vip events=1", false);
+        check("news off", "news events=1", false);
+        check("chat:vip:* off", "chat:* events=1", true);
+        check("news off", "news* events=1", true);
+        check("news off", "news2 events=1", true);
+    }
+
+    #[test]
+    fn the_number_of_rules_is_bounded() {
+        let mut rules = RetentionRules::new();
+        for number in 0..RETENTION_RULES_MAX {
+            rules.parse_rule(&format!("channel-{number} off")).unwrap();
+        }
+        let error = rules.parse_rule("news off").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        assert!(error.to_string().contains("there are 100 rules already"), "{error}");
+    }
+}

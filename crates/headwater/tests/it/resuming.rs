@@ -1,0 +1,299 @@
+//! Streams that come back: nothing lost, nothing twice, in order; and what they are told when that cannot be.
+
+use std::time::Duration;
+
+use headwater::{
+    Channel, Closed, ErrorKind, Event, Frame, GapReason, Hub, IdempotencyKey, MemoryBroker,
+    Publish, RetentionRules, Rewind, Subscription,
+};
+use headwater_test_support::PATIENCE;
+use tokio::time::timeout;
+
+fn channel(name: &str) -> Channel {
+    Channel::new(name).unwrap()
+}
+
+fn hub(rule: &str) -> Hub {
+    Hub::new(MemoryBroker::with_retention(RetentionRules::new().with_rule(rule).unwrap()))
+}
+
+async fn publish(hub: &Hub, name: &str, data: impl ToString) -> String {
+    let receipt = hub.publish(&channel(name), Event::new(data.to_string())).await.unwrap();
+    receipt.id.expect("an id").to_string()
+}
+
+/// What comes next, as text: data of events, reasons of gaps.
+async fn next(subscription: &mut Subscription) -> Option<String> {
+    let frame = timeout(PATIENCE, subscription.next()).await.expect("a frame in time")?;
+    Some(tell(&frame))
+}
+
+fn tell(frame: &Frame) -> String {
+    match frame.gap() {
+        Some(gap) => format!("gap {} {}", gap.channel, gap.reason),
+        None => frame.event().data().to_owned(),
+    }
+}
+
+/// The next so many, as one text.
+async fn take(subscription: &mut Subscription, count: usize) -> String {
+    let mut taken = Vec::new();
+    for _ in 0..count {
+        taken.push(next(subscription).await.expect("an open subscription"));
+    }
+    taken.join(" ")
+}
+
+#[tokio::test]
+async fn one_id_resumes_several_channels_in_order() {
+    let hub = hub("* events=1000");
+    for number in 0..3 {
+        publish(&hub, "a", format!("a{number}")).await;
+        publish(&hub, "b", format!("b{number}")).await;
+        publish(&hub, "c", format!("c{number}")).await;
+    }
+    let id = publish(&hub, "a", "seen").await;
+    for number in 3..6 {
+        publish(&hub, "b", format!("b{number}")).await;
+        publish(&hub, "a", format!("a{number}")).await;
+        publish(&hub, "c", format!("c{number}")).await;
+    }
+    let mut resumed = hub.subscribe([channel("a"), channel("b")]).unwrap().since(id);
+    assert_eq!(take(&mut resumed, 6).await, "b3 a3 b4 a4 b5 a5");
+    publish(&hub, "b", "live").await;
+    assert_eq!(next(&mut resumed).await.unwrap(), "live");
+}
+
+#[tokio::test]
+async fn replay_meets_live_without_gap_or_duplicate_while_others_publish() {
+    let hub = Hub::builder().queue_frames_max(100_000).build(MemoryBroker::with_retention(
+        RetentionRules::new().with_rule("* events=100000 bytes=64MiB").unwrap(),
+    ));
+    let first = publish(&hub, "a", 0).await;
+    let publisher = tokio::spawn({
+        let hub = hub.clone();
+        async move {
+            for number in 1..=5_000 {
+                publish(&hub, if number % 3 == 0 { "b" } else { "a" }, number).await;
+                if number % 50 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    });
+    let mut id = first;
+    let mut expected = 1;
+    while expected <= 5_000 {
+        let mut stream = hub.subscribe([channel("a"), channel("b")]).unwrap().since(id.clone());
+        // Some read a little, some a lot, before they drop.
+        for _ in 0..fastrand::usize(1..700) {
+            let frame = timeout(PATIENCE, stream.next()).await.unwrap().unwrap();
+            assert_eq!(frame.event().data(), expected.to_string());
+            id = frame.position().unwrap().to_string();
+            expected += 1;
+            if expected > 5_000 {
+                break;
+            }
+        }
+    }
+    publisher.await.unwrap();
+}
+
+#[tokio::test]
+async fn ids_that_cannot_be_found_give_one_gap_and_then_what_is_live() {
+    let hub = hub("* events=1000");
+    publish(&hub, "a", "old").await;
+    let long = "x".repeat(10_000);
+    for (id, reason) in [
+        ("abc-1", GapReason::Epoch),
+        ("abc-1~def-7", GapReason::Epoch),
+        ("nonsense", GapReason::UnknownId),
+        ("two words\u{1}", GapReason::UnknownId),
+        (long.as_str(), GapReason::UnknownId),
+        ("…", GapReason::UnknownId),
+    ] {
+        let mut stream = hub.subscribe([channel("a")]).unwrap().since(id.to_owned());
+        let frame = timeout(PATIENCE, stream.next()).await.unwrap().unwrap();
+        assert_eq!(frame.gap().expect("a gap").reason, reason, "{id}");
+        let moved_to = frame.position().expect("the client's position moves").to_string();
+        publish(&hub, "a", "live").await;
+        assert_eq!(next(&mut stream).await.unwrap(), "live");
+        // From where the gap left it, the client is told of no other.
+        let mut again = hub.subscribe([channel("a")]).unwrap().since(moved_to);
+        assert_eq!(next(&mut again).await.unwrap(), "live");
+    }
+    // An offset that this log never reached.
+    let last = publish(&hub, "a", "last").await;
+    let (epoch, _) = last.split_once('-').unwrap();
+    let mut stream = hub.subscribe([channel("a")]).unwrap().since(format!("{epoch}-99999"));
+    assert_eq!(next(&mut stream).await.unwrap(), "gap a unknown-id");
+    publish(&hub, "a", "live").await;
+    assert_eq!(next(&mut stream).await.unwrap(), "live");
+    assert_eq!(hub.stats().gaps.by(GapReason::UnknownId), 5);
+}
+
+#[tokio::test]
+async fn without_an_id_a_stream_begins_now() {
+    let hub = hub("* events=1000");
+    publish(&hub, "a", "old").await;
+    for id in [None, Some(String::new())] {
+        let mut stream = hub.subscribe([channel("a")]).unwrap().since(id);
+        stream.confirmed().await;
+        publish(&hub, "a", "new").await;
+        assert_eq!(next(&mut stream).await.unwrap(), "new");
+    }
+}
+
+#[tokio::test]
+async fn trimmed_history_is_told_and_the_rest_is_given() {
+    let hub = hub("* events=3");
+    let id = publish(&hub, "a", 0).await;
+    let other = publish(&hub, "b", "other").await;
+    for number in 1..=5 {
+        publish(&hub, "a", number).await;
+    }
+    let mut stream = hub.subscribe([channel("a")]).unwrap().since(id);
+    assert_eq!(take(&mut stream, 4).await, "gap a trimmed 3 4 5");
+    // Only where something is missing: b lost nothing.
+    let mut stream = hub.subscribe([channel("a"), channel("b")]).unwrap().since(other);
+    assert_eq!(take(&mut stream, 4).await, "gap a trimmed 3 4 5");
+    let mut stream = hub.subscribe([channel("b")]).unwrap().since(publish(&hub, "a", 6).await);
+    publish(&hub, "b", "live").await;
+    assert_eq!(next(&mut stream).await.unwrap(), "live");
+}
+
+#[tokio::test]
+async fn without_history_the_ring_of_a_listened_channel_is_enough() {
+    let hub = hub("* off");
+    let mut stream = hub.subscribe([channel("a")]).unwrap();
+    stream.confirmed().await;
+    let id = publish(&hub, "a", 1).await;
+    drop(stream);
+    // Nobody listens, and the channel lingers.
+    publish(&hub, "a", 2).await;
+    publish(&hub, "a", 3).await;
+    let mut stream = hub.subscribe([channel("a")]).unwrap().since(id.clone());
+    assert_eq!(take(&mut stream, 2).await, "2 3");
+
+    let hub = Hub::builder()
+        .linger(Duration::ZERO)
+        .build(MemoryBroker::with_retention(RetentionRules::new().with_rule("* off").unwrap()));
+    let id = publish(&hub, "a", 1).await;
+    publish(&hub, "a", 2).await;
+    let mut stream = hub.subscribe([channel("a")]).unwrap().since(id);
+    assert_eq!(next(&mut stream).await.unwrap(), "gap a trimmed");
+}
+
+#[tokio::test]
+async fn a_publishers_own_id_resumes_too() {
+    let hub = hub("* events=5000 bytes=64MiB");
+    let own = |id: &str, data: &str| Event::new(data).with_id(id).unwrap();
+    let a = channel("a");
+    publish(&hub, "a", "before").await;
+    hub.publish(&a, own("order-1", "one")).await.unwrap();
+    publish(&hub, "b", "between").await;
+    hub.publish(&a, own("order-1", "one again")).await.unwrap();
+    let mut stream = hub.subscribe([a.clone(), channel("b")]).unwrap().since("order-1".to_owned());
+    assert_eq!(take(&mut stream, 2).await, "between one again");
+    // Also when it is older than the ring.
+    for number in 0..2_000 {
+        publish(&hub, "a", number).await;
+    }
+    let mut stream = hub.subscribe([a]).unwrap().since("order-1".to_owned());
+    assert_eq!(take(&mut stream, 3).await, "one again 0 1");
+}
+
+#[tokio::test]
+async fn rewinds_by_count_by_age_and_to_the_beginning() {
+    let hub = hub("* events=5000 bytes=64MiB");
+    for number in 0..3_000 {
+        publish(&hub, "a", number).await;
+    }
+    let rewound = |rewind| hub.subscribe([channel("a"), channel("empty")]).unwrap().rewind(rewind);
+    assert_eq!(take(&mut rewound(Rewind::Events(2)), 2).await, "2998 2999");
+    assert_eq!(next(&mut rewound(Rewind::Events(2_500))).await.unwrap(), "500");
+    assert_eq!(next(&mut rewound(Rewind::Events(9_999))).await.unwrap(), "0");
+    assert_eq!(next(&mut rewound(Rewind::All)).await.unwrap(), "0");
+    assert_eq!(next(&mut rewound(Rewind::Age(Duration::from_secs(60)))).await.unwrap(), "0");
+    let mut none = rewound(Rewind::Events(0));
+    none.confirmed().await;
+    publish(&hub, "a", "live").await;
+    assert_eq!(next(&mut none).await.unwrap(), "live");
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    publish(&hub, "a", "young").await;
+    let mut young = rewound(Rewind::Age(Duration::from_millis(50)));
+    assert_eq!(next(&mut young).await.unwrap(), "young");
+}
+
+#[tokio::test]
+async fn a_finished_channel_ends_its_streams_and_stays_finished() {
+    let hub = hub("* events=1000");
+    let a = channel("a");
+    let mut listener = hub.subscribe([a.clone()]).unwrap();
+    let mut both = hub.subscribe([a.clone(), channel("b")]).unwrap();
+    listener.confirmed().await;
+    both.confirmed().await;
+    let first = publish(&hub, "a", "first").await;
+    let end = Publish::new(a.clone(), Event::new("end")).end(true);
+    let last = hub.publish_all([end]).await.unwrap()[0].id.clone().unwrap().to_string();
+    assert_eq!(take(&mut listener, 2).await, "first end");
+    assert_eq!(next(&mut listener).await, None);
+    assert_eq!(listener.closed(), Some(Closed::Finished));
+    // Another channel is open, so the stream goes on.
+    assert_eq!(take(&mut both, 2).await, "first end");
+    publish(&hub, "b", "more").await;
+    assert_eq!(next(&mut both).await.unwrap(), "more");
+
+    let error = hub.publish(&a, Event::new("too late")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Finished);
+
+    let mut back = hub.subscribe([a.clone()]).unwrap().since(last);
+    back.confirmed().await;
+    assert!(back.is_finished());
+    let mut new = hub.subscribe([a.clone()]).unwrap();
+    new.confirmed().await;
+    assert!(new.is_finished());
+    let mut missed_it = hub.subscribe([a.clone()]).unwrap().since(first);
+    missed_it.confirmed().await;
+    assert!(!missed_it.is_finished());
+    assert_eq!(next(&mut missed_it).await.unwrap(), "end");
+    assert_eq!(next(&mut missed_it).await, None);
+    let mut late = hub.subscribe([a]).unwrap().rewind(Rewind::All);
+    assert_eq!(take(&mut late, 2).await, "first end");
+    assert_eq!(next(&mut late).await, None);
+}
+
+#[tokio::test]
+async fn a_repeated_publish_is_one_event() {
+    let hub = hub("* events=1000");
+    let mut listener = hub.subscribe([channel("a")]).unwrap();
+    listener.confirmed().await;
+    let keyed =
+        || Publish::new(channel("a"), Event::new("once")).key(IdempotencyKey::new("key").unwrap());
+    let first = hub.publish_all([keyed()]).await.unwrap();
+    let second = hub.publish_all([keyed()]).await.unwrap();
+    assert_eq!(first, second);
+    publish(&hub, "a", "next").await;
+    assert_eq!(take(&mut listener, 2).await, "once next");
+}
+
+/// A slow reader of a long history holds a page of it, not the whole; and what is published meanwhile
+/// does not end its stream.
+#[tokio::test]
+async fn a_replay_is_read_as_it_is_taken() {
+    let hub = hub("* events=100000 bytes=512MiB");
+    let id = publish(&hub, "a", "begin").await;
+    let data = "x".repeat(10_000);
+    for _ in 0..5_000 {
+        hub.publish(&channel("a"), Event::new(data.clone())).await.unwrap();
+    }
+    let mut stream = hub.subscribe([channel("a")]).unwrap().since(id);
+    for taken in 0..5_000 {
+        if taken % 100 == 0 {
+            // More than a queue holds.
+            hub.publish(&channel("a"), Event::new(data.clone())).await.unwrap();
+        }
+        assert_eq!(next(&mut stream).await.expect("an open stream").len(), data.len());
+    }
+    assert_eq!(stream.closed(), None);
+}

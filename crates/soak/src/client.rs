@@ -1,0 +1,293 @@
+//! One client: listens, drops at random moments and at any byte, comes back with its last id, and logs
+//! what it got.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use fastrand::Rng;
+use headwater::{Decoder, Item, Message};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::connection::{Ask, Connection, NoStream};
+use crate::data;
+use crate::ledger::Ledger;
+use crate::log::{ClientLog, Entry, Line};
+use crate::round::Phase;
+use crate::scenario::{Group, Pace};
+use crate::tally::Tally;
+
+/// How long the head of an answer and the first bytes of a stream may take.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client waits when it cannot reach a node.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a slow client does something else after each read.
+const SLOW_PAUSE_MS: std::ops::Range<u64> = 0..60;
+
+/// The longest that a stream may be silent, with a heartbeat every second, before the client takes it
+/// for dead.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// What clients share.
+pub struct Listening {
+    /// Where the nodes listen.
+    pub nodes: Vec<SocketAddr>,
+    /// What was published.
+    pub ledger: Arc<Ledger>,
+    /// Counts.
+    pub tally: Arc<Tally>,
+}
+
+/// How far a client is, for those who wait for it.
+pub struct Progress {
+    /// Whether it has an open stream.
+    pub connected: AtomicBool,
+    /// Which of the world's channels it listens to, and the highest number that it got there.
+    pub highest: Vec<(usize, AtomicU64)>,
+}
+
+/// A client.
+pub struct Client {
+    shared: Arc<Listening>,
+    group: Group,
+    rng: Rng,
+    home: usize,
+    path: String,
+    /// How long a stream lives on average before the client drops it; `None`: for ever.
+    stream_life: Option<Duration>,
+    last_id: String,
+    progress: Arc<Progress>,
+    log: ClientLog,
+}
+
+/// Why a stream is over.
+enum Over {
+    Dropped,
+    Ended(&'static str),
+    Stopped,
+}
+
+impl Client {
+    /// A client of some channels of the world.
+    pub fn new(
+        shared: Arc<Listening>,
+        group: Group,
+        number: usize,
+        channels: Vec<usize>,
+        stream_life: Option<Duration>,
+        mut rng: Rng,
+    ) -> Self {
+        let home = rng.usize(0..shared.nodes.len());
+        let mut path = "/sse/stream?".to_owned();
+        for channel in &channels {
+            path += &format!("channel={}&", shared.ledger.name(*channel));
+        }
+        let pace = if group.pace == Pace::Slow { ", slow" } else { "" };
+        let moves = if group.moves { ", moves" } else { "" };
+        let name = format!("client {number} ({}{pace}{moves})", group.protocol);
+        let highest = channels.iter().map(|channel| (*channel, AtomicU64::new(0))).collect();
+        let progress = Progress { connected: AtomicBool::new(false), highest };
+        Self {
+            shared,
+            group,
+            rng,
+            home,
+            path: path.trim_end_matches('&').to_owned(),
+            stream_life,
+            last_id: String::new(),
+            progress: Arc::new(progress),
+            log: ClientLog { name, channels, lines: Vec::new() },
+        }
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Listens until it is told to stop.
+    pub async fn run(mut self, mut phase: watch::Receiver<Phase>) -> ClientLog {
+        while *phase.borrow_and_update() != Phase::Stop {
+            let node = if self.group.moves {
+                self.rng.usize(0..self.shared.nodes.len())
+            } else {
+                self.home
+            };
+            match timeout(OPEN_TIMEOUT, self.open(node)).await {
+                Ok(Ok(connection)) => {
+                    self.listen(connection, node, &mut phase).await;
+                    self.progress.connected.store(false, Ordering::Relaxed);
+                    if *phase.borrow() == Phase::Publish {
+                        sleep(self.away()).await;
+                    }
+                }
+                Ok(Err(NoStream::Refused(status))) => {
+                    self.note(Entry::Refused(status));
+                    sleep(UNREACHABLE_PAUSE).await;
+                }
+                Ok(Err(NoStream::Unreachable)) => sleep(UNREACHABLE_PAUSE).await,
+                Err(_) => self.note(Entry::Ended("no answer in time")),
+            }
+        }
+        self.log
+    }
+
+    async fn open(&mut self, node: usize) -> Result<Connection, NoStream> {
+        let in_header = self.last_id.is_empty() || self.rng.bool();
+        let query_path = format!("{}&last_event_id={}", self.path, self.last_id);
+        let ask = Ask {
+            address: self.shared.nodes[node],
+            path: if in_header { &self.path } else { &query_path },
+            last_event_id: Some(self.last_id.as_str()).filter(|id| in_header && !id.is_empty()),
+            protocol: self.group.protocol,
+            pace: self.group.pace,
+        };
+        Connection::open(&ask).await
+    }
+
+    /// Reads a stream until it is over.
+    async fn listen(
+        &mut self,
+        mut connection: Connection,
+        node: usize,
+        phase: &mut watch::Receiver<Phase>,
+    ) {
+        let mut decoder = Decoder::new();
+        // A client that never dropped began when its stream did; one that drops has a plan.
+        let drop_at = self.stream_life.map(|life| Instant::now() + life.mul_f64(self.part()));
+        let mut is_open = false;
+        let over = loop {
+            let bytes = match self.next_bytes(&mut connection, drop_at, phase).await {
+                Ok(bytes) => bytes,
+                Err(over) => break over,
+            };
+            if !std::mem::replace(&mut is_open, true) {
+                self.opened(node);
+            }
+            let calm = *phase.borrow() != Phase::Publish;
+            let is_last = !calm && drop_at.is_some_and(|at| at <= Instant::now());
+            let taken = if is_last { self.rng.usize(0..=bytes.len()) } else { bytes.len() };
+            if let Err(error) = connection.decode(&bytes[..taken], &mut decoder) {
+                self.note(Entry::Alien(format!("the stream cannot be decoded: {error}")));
+                break Over::Ended("undecodable");
+            }
+            self.take(&mut decoder);
+            if is_last {
+                break Over::Dropped;
+            }
+            if self.group.pace == Pace::Slow && !calm {
+                sleep(Duration::from_millis(self.rng.u64(SLOW_PAUSE_MS))).await;
+            }
+        };
+        match over {
+            Over::Dropped => {
+                self.shared.tally.drops.add(1);
+                self.note(Entry::Dropped);
+            }
+            Over::Ended(how) => {
+                self.shared.tally.ended.add(1);
+                self.note(Entry::Ended(how));
+            }
+            Over::Stopped => {}
+        }
+        connection.cut(self.rng.bool());
+    }
+
+    async fn next_bytes(
+        &mut self,
+        connection: &mut Connection,
+        drop_at: Option<Instant>,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Result<Vec<u8>, Over> {
+        let silent = sleep(SILENCE_MAX);
+        tokio::pin!(silent);
+        loop {
+            let calm = *phase.borrow_and_update() != Phase::Publish;
+            if *phase.borrow() == Phase::Stop {
+                return Err(Over::Stopped);
+            }
+            // A busy stream is dropped when its next bytes are there, so that they can be cut; a quiet
+            // one soon after.
+            let grace = Duration::from_millis(20);
+            let drop = drop_at.filter(|_| !calm).map(|at| at + grace);
+            tokio::select! {
+                bytes = connection.read() => {
+                    let end = if connection.ended_well() { "cleanly" } else { "cut" };
+                    return bytes.ok_or(Over::Ended(end));
+                }
+                () = sleep_until(drop.unwrap_or_else(Instant::now)), if drop.is_some() => {
+                    return Err(Over::Dropped);
+                }
+                () = &mut silent => return Err(Over::Ended("silent for too long")),
+                _ = phase.changed() => {}
+            }
+        }
+    }
+
+    fn opened(&mut self, node: usize) {
+        let begun =
+            self.log.channels.iter().map(|channel| self.shared.ledger.begun(*channel)).collect();
+        let resumed_from = Some(self.last_id.clone()).filter(|id| !id.is_empty());
+        self.shared.tally.opened.add(1);
+        self.note(Entry::Opened { node, resumed_from, begun });
+        self.progress.connected.store(true, Ordering::Relaxed);
+    }
+
+    fn take(&mut self, decoder: &mut Decoder) {
+        while let Some(item) = decoder.next_item() {
+            if let Item::Event(message) = item {
+                let entry = self.entry(message);
+                self.note(entry);
+            }
+        }
+        if !decoder.last_event_id().is_empty() {
+            decoder.last_event_id().clone_into(&mut self.last_id);
+        }
+    }
+
+    fn entry(&mut self, message: Message) -> Entry {
+        if message.name == "headwater-gap" {
+            self.shared.tally.gaps.add(1);
+            return self.gap(&message.data);
+        }
+        self.shared.tally.deliveries.add(1);
+        let (channel, number) = match data::decode(&message.data) {
+            Ok((name, number)) => (self.shared.ledger.find(name), number),
+            Err(why) => return Entry::Alien(why),
+        };
+        let Some(channel) = channel else {
+            return Entry::Alien(format!("{:?} is of an unknown channel", message.data));
+        };
+        if let Some((_, highest)) = self.progress.highest.iter().find(|(of, _)| *of == channel) {
+            highest.fetch_max(number, Ordering::Relaxed);
+        }
+        Entry::Event { channel, number, id: message.id }
+    }
+
+    fn gap(&self, data: &str) -> Entry {
+        let gap: serde_json::Value = serde_json::from_str(data).unwrap_or_default();
+        let channel = gap["channel"].as_str().and_then(|name| self.shared.ledger.find(name));
+        match (channel, gap["reason"].as_str()) {
+            (Some(channel), Some(reason)) => Entry::Gap { channel, reason: reason.to_owned() },
+            _ => Entry::Alien(format!("{data:?} announces no gap")),
+        }
+    }
+
+    fn note(&mut self, entry: Entry) {
+        self.log.lines.push(Line { at_ms: self.shared.ledger.now_ms(), entry });
+    }
+
+    /// Around one, and far from it at times.
+    fn part(&mut self) -> f64 {
+        self.rng.f64() * 2.0
+    }
+
+    fn away(&mut self) -> Duration {
+        // Half of all clients come back at once.
+        if self.rng.bool() { Duration::ZERO } else { self.group.away_max.mul_f64(self.rng.f64()) }
+    }
+}

@@ -1,0 +1,64 @@
+//! The data of the checker's events: channel, number, and padding that can be checked. Look here for
+//! what an event looks like on the wire.
+
+use std::ops::Range;
+
+use fastrand::Rng;
+
+/// Sizes of padding in bytes, and how many of 100 events have one of them. Small ones are what most
+/// programs send; large ones make sockets block and cut events in the middle.
+const PADDING: &[(Range<usize>, u8)] = &[(0..40, 80), (40..300, 18), (1_000..8_000, 2)];
+
+/// The data of an event.
+pub fn encode(channel: &str, number: u64, rng: &mut Rng) -> String {
+    let mut share = rng.u8(0..100);
+    let mut length = 0;
+    for (range, of_100) in PADDING {
+        if share < *of_100 {
+            length = rng.usize(range.clone());
+            break;
+        }
+        share -= of_100;
+    }
+    // Line ends within the data are `data:` lines of their own on the wire.
+    let padding: String = (0..length).map(|at| if at % 61 == 60 { '\n' } else { 'x' }).collect();
+    format!("{channel} {number} {length} {padding}")
+}
+
+/// The channel and number of an event.
+///
+/// # Errors
+/// What is wrong with the data.
+pub fn decode(data: &str) -> Result<(&str, u64), String> {
+    let mut words = data.splitn(4, ' ');
+    let mut word = || words.next().ok_or_else(|| shown("is no event of the checker", data));
+    let (channel, number, length, padding) = (word()?, word()?, word()?, word()?);
+    let number = number.parse().map_err(|_| shown("has no number", data))?;
+    if length.parse() != Ok(padding.len()) {
+        return Err(shown(&format!("has {} bytes of padding", padding.len()), data));
+    }
+    Ok((channel, number))
+}
+
+fn shown(what: &str, data: &str) -> String {
+    let begin: String = data.chars().take(80).collect();
+    format!("{begin:?} {what}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let mut rng = Rng::with_seed(1);
+        for number in 1..500 {
+            let data = encode("soak.a", number, &mut rng);
+            assert_eq!(decode(&data), Ok(("soak.a", number)));
+            assert!(decode(&format!("{data}x")).is_err());
+        }
+        for broken in ["", "a", "a b 0 ", "a 1 2 "] {
+            assert!(decode(broken).is_err(), "{broken}");
+        }
+    }
+}

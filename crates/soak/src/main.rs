@@ -1,0 +1,150 @@
+//! `headwater-soak`: runs scenarios of the end-to-end checker, one after the other, and exits with 0 if
+//! all were lossless. Look here for the command line; `cargo xtask soak` builds the server and calls it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use headwater_soak::scenario::{ALL, ON_DEMAND};
+use headwater_soak::{Options, Scenario, run, storm};
+
+/// The scenario that runs only when it is asked for, and its streams: the server's own limit of
+/// connections, less a few for its health.
+const STORM: &str = "storm";
+const STREAMS: usize = 9_990;
+
+/// Exit codes: what was found, and what could not be done.
+const FOUND: u8 = 1;
+const BROKEN: u8 = 2;
+/// As shells tell of SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// Checks end to end that Headwater loses nothing: starts Redis and nodes, publishes numbered events,
+/// lets clients drop and come back, breaks things, and compares.
+#[derive(Parser)]
+#[command(name = "headwater-soak", disable_version_flag = true)]
+struct Arguments {
+    /// What all random choices come from; a random one if not given
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Go on with new seeds until this time is over; without it each scenario runs once
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=7 * 24 * 60))]
+    minutes: Option<u64>,
+    /// Only this scenario; a name that others begin with stands for all of them
+    #[arg(long, value_name = "NAME")]
+    scenario: Option<String>,
+    /// How long events are published in each round, in seconds, instead of the scenario's own time
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: Option<u64>,
+    /// Write what each client and node did into this folder
+    #[arg(long, value_name = "DIR")]
+    log: Option<PathBuf>,
+    /// Go on after a counterexample
+    #[arg(long)]
+    keep_going: bool,
+    /// The program `headwater`
+    #[arg(long, env = "HEADWATER_BIN", value_name = "FILE")]
+    binary: PathBuf,
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 4)]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let scenarios: Vec<Scenario> = match arguments.scenario.as_deref() {
+        None => ALL.to_vec(),
+        Some(STORM) => vec![Scenario { name: STORM, durable_channels: 10, ..ALL[0] }],
+        Some(name) => Scenario::find(name).into_iter().copied().collect(),
+    };
+    if scenarios.is_empty() {
+        let names = ALL.iter().chain(ON_DEMAND).map(|scenario| scenario.name).chain([STORM]);
+        let names = names.collect::<Vec<_>>().join(", ");
+        eprintln!("there is no such scenario; there are {names}");
+        return ExitCode::from(BROKEN);
+    }
+    // What is dropped then ends all processes.
+    tokio::select! {
+        code = run_all(&arguments, &scenarios) => ExitCode::from(code),
+        () = interrupted() => {
+            eprintln!("interrupted");
+            ExitCode::from(INTERRUPTED)
+        }
+    }
+}
+
+async fn run_all(arguments: &Arguments, scenarios: &[Scenario]) -> u8 {
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(0..1 << 32));
+    let end = arguments.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
+    let options = Options { binary: arguments.binary.clone(), logs: arguments.log.clone() };
+    println!("seed {seed}");
+    let mut code = 0;
+    let mut rounds = 0_u64;
+    let mut failed = Vec::new();
+    for (round, scenario) in scenarios.iter().cycle().enumerate() {
+        let over = match end {
+            None => round == scenarios.len(),
+            Some(end) => Instant::now() >= end,
+        };
+        if over || (code != 0 && !arguments.keep_going) {
+            break;
+        }
+        let seed = seed + (round / scenarios.len()) as u64;
+        let scenario = match arguments.seconds {
+            Some(seconds) => scenario.lasting(Duration::from_secs(seconds)),
+            None => *scenario,
+        };
+        rounds += 1;
+        let result = run_round(&options, &scenario, seed).await;
+        if result != 0 {
+            failed.push(format!("--seed {seed} --scenario {}", scenario.name));
+        }
+        code = code.max(result);
+    }
+    println!("\n{rounds} rounds, {} failed", failed.len());
+    for again in failed {
+        println!("again: {again}");
+    }
+    println!("{}", if code == 0 { "LOSSLESS" } else { "NOT LOSSLESS" });
+    code
+}
+
+/// Runs a round and tells what it found; gives the exit code.
+async fn run_round(options: &Options, scenario: &Scenario, seed: u64) -> u8 {
+    let name = scenario.name;
+    println!("\n== {name}, seed {seed}, {:?}", scenario.duration);
+    let begin = Instant::now();
+    let verdict = match name {
+        STORM => storm::run(options, scenario, STREAMS).await,
+        _ => run(options, scenario, seed).await,
+    };
+    let took = begin.elapsed().as_secs_f64();
+    match verdict {
+        Ok(verdict) if verdict.counterexamples.is_empty() => {
+            println!("   lossless in {took:.1} s: {}", verdict.summary);
+            0
+        }
+        Ok(verdict) => {
+            println!("   {}", verdict.summary);
+            for counterexample in &verdict.counterexamples {
+                println!("{counterexample}");
+            }
+            println!("   {name}, seed {seed}: NOT LOSSLESS after {took:.1} s");
+            FOUND
+        }
+        Err(why) => {
+            println!("   {name}, seed {seed}: cannot tell after {took:.1} s: {why}");
+            BROKEN
+        }
+    }
+}
+
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,338 @@
+//! One round: starts a world, publishes, listens and breaks for a while, lets everything come to rest,
+//! and compares. Look here for the order of a round and for its bounds.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, block_in_place};
+use tokio::time::{sleep, timeout};
+
+use crate::check::check;
+use crate::client::{Client, Listening, Progress};
+use crate::counterexample::{Injected, describe};
+use crate::faults;
+use crate::ledger::{Channel, Kind, Ledger};
+use crate::log::ClientLog;
+use crate::publisher::{Publisher, Publishing};
+use crate::scenario::{Broker, Channels, Group, Scenario};
+use crate::tally::Tally;
+use crate::world::World;
+
+/// How long all clients may take to connect, and to get what is owed to them at the end. Generous:
+/// it only matters when something is wrong.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between the last events, until every client got one of each of its channels.
+const LAST_EVENTS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long clients listen on when all is there: what comes twice comes then.
+const SETTLE: Duration = Duration::from_millis(400);
+
+/// How often progress is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// On top of a scenario's duration: starting, outages, coming to rest. A round that takes longer hangs.
+const ROUND_EXTRA: Duration = Duration::from_secs(150);
+
+/// What a round is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Events are published, clients drop, things break.
+    Publish,
+    /// Nothing breaks any more, and clients stay.
+    Rest,
+    /// It is over.
+    Stop,
+}
+
+/// Where a round finds the server and leaves its logs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The program `headwater`.
+    pub binary: PathBuf,
+    /// Where the logs of all clients and nodes go.
+    pub logs: Option<PathBuf>,
+}
+
+/// What a round found.
+#[derive(Debug)]
+pub struct Verdict {
+    /// What happened, in one line.
+    pub summary: String,
+    /// What is wrong; empty is lossless.
+    pub counterexamples: Vec<String>,
+}
+
+/// Runs a scenario once.
+///
+/// # Errors
+/// When the round could not be brought to its end.
+///
+/// # Panics
+/// When Redis or a node does not start.
+pub async fn run(options: &Options, scenario: &Scenario, seed: u64) -> Result<Verdict, String> {
+    let limit = scenario.duration + ROUND_EXTRA;
+    let round = timeout(limit, run_unbounded(options, scenario, seed)).await;
+    round.unwrap_or_else(|_| Err(format!("the round did not end within {limit:?}")))
+}
+
+async fn run_unbounded(
+    options: &Options,
+    scenario: &Scenario,
+    seed: u64,
+) -> Result<Verdict, String> {
+    let mut rng = Rng::with_seed(seed);
+    let mut world = block_in_place(|| World::start(&options.binary, scenario))?;
+    world.wait_until_ready().await;
+    let mut round = Round::start(&world, scenario, &mut rng).await?;
+    let injected = round.publish(&mut world, scenario, &mut rng).await?;
+    world.wait_until_ready().await;
+    round.come_to_rest().await;
+    let logs = round.stop().await?;
+    for node in world.ended_nodes() {
+        round.tally.trouble(format!("node {node} ended by itself"));
+    }
+    let channels = round.ledger.snapshot();
+    let found = check(&channels, &logs, scenario.rules);
+    let mut counterexamples: Vec<String> =
+        found.iter().map(|found| describe(found, &channels, &logs, &injected)).collect();
+    counterexamples.extend(round.tally.troubles());
+    if !counterexamples.is_empty() {
+        counterexamples.extend(world.node_warnings());
+        counterexamples.extend(world.metrics("headwater_redis_reconnects").await);
+    }
+    if let Some(directory) = &options.logs {
+        let directory = directory.join(format!("{}-{seed}", scenario.name));
+        write_logs(&directory, &world, &channels, &logs, &injected).map_err(|error| {
+            format!("logs cannot be written to {}: {error}", directory.display())
+        })?;
+    }
+    Ok(Verdict { summary: round.tally.to_string(), counterexamples })
+}
+
+/// All that runs beside the world.
+struct Round {
+    ledger: Arc<Ledger>,
+    tally: Arc<Tally>,
+    phase: watch::Sender<Phase>,
+    clients: Vec<JoinHandle<ClientLog>>,
+    progress: Vec<Arc<Progress>>,
+    publishing: Arc<Publishing>,
+    publishers: Vec<Publisher>,
+}
+
+impl Round {
+    /// Connects all clients. Nothing is published yet.
+    async fn start(world: &World, scenario: &Scenario, rng: &mut Rng) -> Result<Self, String> {
+        let durable =
+            (0..scenario.durable_channels).map(|at| (format!("soak.d{at}"), Kind::Durable));
+        let plain = (0..scenario.plain_channels).map(|at| (format!("soak.p{at}"), Kind::Plain));
+        let ledger = Arc::new(Ledger::new(durable.chain(plain)));
+        let tally = Arc::new(Tally::default());
+        let nodes = world.addresses().to_vec();
+        let publishing = Arc::new(Publishing {
+            nodes: nodes.clone(),
+            redis: world.redis_url(),
+            repeats: scenario.broker != Broker::RedisForgets,
+            own_ids: scenario.own_ids,
+            may_fail: !scenario.faults.is_empty(),
+            ledger: Arc::clone(&ledger),
+            tally: Arc::clone(&tally),
+        });
+        let listening =
+            Arc::new(Listening { nodes, ledger: Arc::clone(&ledger), tally: Arc::clone(&tally) });
+        let (phase, _) = watch::channel(Phase::Publish);
+        let mut round = Self {
+            ledger,
+            tally,
+            phase,
+            clients: Vec::new(),
+            progress: Vec::new(),
+            publishing,
+            publishers: Vec::new(),
+        };
+        for group in scenario.clients {
+            for _ in 0..group.count {
+                let number = round.clients.len();
+                let client = new_client(&listening, scenario, group, number, rng);
+                round.progress.push(client.progress());
+                round.clients.push(tokio::spawn(client.run(round.phase.subscribe())));
+            }
+        }
+        let all_opened =
+            || round.progress.iter().all(|client| client.connected.load(Ordering::Relaxed));
+        if wait_until(PATIENCE, all_opened).await {
+            Ok(round)
+        } else {
+            Err("not all clients got a stream when the round began".to_owned())
+        }
+    }
+
+    /// Publishes, while things break.
+    async fn publish(
+        &mut self,
+        world: &mut World,
+        scenario: &Scenario,
+        rng: &mut Rng,
+    ) -> Result<Vec<Injected>, String> {
+        let channels = self.ledger.channels();
+        #[allow(clippy::cast_precision_loss, reason = "a handful of channels")]
+        let rate = f64::from(scenario.events_per_second) / channels as f64;
+        let publishers: Vec<_> = (0..channels)
+            .map(|channel| {
+                let publisher =
+                    Publisher::new(Arc::clone(&self.publishing), channel, rate, rng.fork());
+                tokio::spawn(publisher.run(self.phase.subscribe()))
+            })
+            .collect();
+        let (ledger, tally) = (Arc::clone(&self.ledger), Arc::clone(&self.tally));
+        let faults = faults::inject(world, scenario, rng.fork(), ledger, tally);
+        let begin = Instant::now();
+        let both = async { tokio::join!(faults, sleep(scenario.duration)).0 };
+        let injected = tokio::select! {
+            injected = both => injected,
+            () = self.tell_progress(begin) => Vec::new(),
+        };
+        self.phase.send_replace(Phase::Rest);
+        for publisher in publishers {
+            let publisher = publisher.await.map_err(|error| format!("a publisher: {error}"))?;
+            self.publishers.push(publisher);
+        }
+        Ok(injected)
+    }
+
+    async fn tell_progress(&self, begin: Instant) {
+        loop {
+            sleep(PROGRESS_INTERVAL).await;
+            println!("  {:>4} s: {}", begin.elapsed().as_secs(), self.tally);
+        }
+    }
+
+    /// Publishes last events until every client has one of each of its channels, and waits until every
+    /// client has the last one that was acknowledged. If one never does, the check tells what it lacks.
+    async fn come_to_rest(&mut self) {
+        let is_connected = |client: &Arc<Progress>| client.connected.load(Ordering::Relaxed);
+        wait_until(PATIENCE, || self.progress.iter().all(is_connected)).await;
+        let deadline = Instant::now() + PATIENCE;
+        let mut first = Vec::new();
+        while Instant::now() < deadline {
+            let mut last = Vec::new();
+            for publisher in &mut self.publishers {
+                last.push(publisher.publish_last().await);
+            }
+            if first.is_empty() {
+                first = last;
+            }
+            sleep(LAST_EVENTS_INTERVAL).await;
+            if self.all_have(|channel| first[channel]) {
+                break;
+            }
+        }
+        wait_until(PATIENCE, || self.all_have(|channel| self.ledger.last_acknowledged(channel)))
+            .await;
+        sleep(SETTLE).await;
+    }
+
+    fn all_have(&self, wanted: impl Fn(usize) -> u64) -> bool {
+        let has = |client: &Arc<Progress>| {
+            let mut channels = client.highest.iter();
+            channels.all(|(channel, highest)| highest.load(Ordering::Relaxed) >= wanted(*channel))
+        };
+        self.progress.iter().all(has)
+    }
+
+    /// Ends all clients and takes their logs.
+    async fn stop(&mut self) -> Result<Vec<ClientLog>, String> {
+        self.phase.send_replace(Phase::Stop);
+        let mut logs = Vec::new();
+        for client in self.clients.drain(..) {
+            let log = timeout(PATIENCE, client).await.map_err(|_| "a client does not stop")?;
+            logs.push(log.map_err(|error| format!("a client: {error}"))?);
+        }
+        Ok(logs)
+    }
+}
+
+impl Drop for Round {
+    fn drop(&mut self) {
+        for client in &self.clients {
+            client.abort();
+        }
+    }
+}
+
+fn new_client(
+    listening: &Arc<Listening>,
+    scenario: &Scenario,
+    group: &Group,
+    number: usize,
+    rng: &mut Rng,
+) -> Client {
+    let (durable, all) =
+        (scenario.durable_channels, scenario.durable_channels + scenario.plain_channels);
+    let (mut channels, count): (Vec<usize>, _) = match group.channels {
+        Channels::Durable(count) => ((0..durable).collect(), count),
+        Channels::Plain(count) => ((durable..all).collect(), count),
+        Channels::Any(count) => ((0..all).collect(), count),
+    };
+    rng.shuffle(&mut channels);
+    channels.truncate(count);
+    let drops = scenario.scaled(group.drops);
+    let life = (drops > 0).then(|| {
+        let every = scenario.duration / drops;
+        // Half of the time it comes back at once, else after half of the longest time on average.
+        every.saturating_sub(group.away_max / 4).max(Duration::from_millis(5))
+    });
+    Client::new(Arc::clone(listening), *group, number, channels, life, rng.fork())
+}
+
+async fn wait_until(limit: Duration, holds: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !holds() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    true
+}
+
+fn write_logs(
+    directory: &Path,
+    world: &World,
+    channels: &[Channel],
+    clients: &[ClientLog],
+    faults: &[Injected],
+) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let names = |channel: usize| channels[channel].name.clone();
+    for (number, client) in clients.iter().enumerate() {
+        let mut text = format!("{}\n", client.name);
+        for (at, line) in client.lines.iter().enumerate() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{at:>7} {}", line.shown(&names));
+        }
+        std::fs::write(directory.join(format!("client-{number}.log")), text)?;
+    }
+    for (number, log) in world.node_logs().iter().enumerate() {
+        std::fs::write(directory.join(format!("node-{number}.log")), log)?;
+    }
+    let mut text = String::new();
+    for fault in faults {
+        let _ = writeln!(text, "{:>7} ms  {}", fault.at_ms, fault.what);
+    }
+    std::fs::write(directory.join("faults.log"), text)?;
+    for channel in channels {
+        let mut text = String::new();
+        for (event, number) in channel.published.iter().zip(1..) {
+            let _ = writeln!(text, "{number:>7} {event}");
+        }
+        std::fs::write(directory.join(format!("published-{}.log", channel.name)), text)?;
+    }
+    Ok(())
+}

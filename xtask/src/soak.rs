@@ -1,0 +1,94 @@
+//! `cargo xtask soak`: runs the end-to-end checker against the server as it is built, for as long as you
+//! like.
+//!
+//! Look here for how it is started. What it does is in `crates/soak`.
+
+use std::time::Duration;
+
+use crate::repo;
+use crate::report::{Report, run_within};
+use crate::tools::{self, Tool};
+
+/// On top of the time that was asked for: the build, and the end of the last round.
+const EXTRA: Duration = Duration::from_secs(30 * 60);
+
+/// A week: chosen arbitrarily, so that a slip of the finger is refused.
+const MINUTES_MAX: u64 = 7 * 24 * 60;
+
+/// What the checker is told, and how long it may take.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    minutes: u64,
+    arguments: Vec<String>,
+}
+
+impl Options {
+    pub(crate) fn from_arguments(arguments: &[String]) -> Result<Self, String> {
+        let mut options = Self { minutes: 0, arguments: arguments.to_vec() };
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            let (name, value) = match argument.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (argument.as_str(), None),
+            };
+            match name {
+                "--keep-going" if value.is_none() => continue,
+                "--seed" | "--minutes" | "--scenario" | "--seconds" | "--log" => {}
+                _ => return Err(format!("`cargo xtask soak` has no option `{argument}`")),
+            }
+            let value = value.or_else(|| rest.next().map(String::as_str));
+            let value = value.ok_or_else(|| format!("`{name}` needs a value"))?;
+            if name == "--minutes" {
+                options.minutes = minutes(value)?;
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Builds server and checker, and runs it.
+pub(crate) fn run(report: &mut Report, options: &Options) {
+    let built = report.step("build the server and the checker", || {
+        tools::install(&[Tool::RedisServer])?;
+        let mut cargo = repo::cargo();
+        cargo.args(["build", "--package", "headwater-server", "--package", "headwater-soak"]);
+        run_within(EXTRA, &mut cargo)
+    });
+    if !built {
+        return;
+    }
+    report.step("soak", || {
+        let mut cargo = repo::cargo();
+        cargo.args(["run", "--quiet", "--package", "headwater-soak", "--"]);
+        cargo.args(&options.arguments);
+        cargo.env("HEADWATER_BIN", repo::server_binary()).env("PATH", tools::search_path());
+        run_within(Duration::from_secs(60 * options.minutes) + EXTRA, &mut cargo)
+    });
+}
+
+fn minutes(text: &str) -> Result<u64, String> {
+    text.parse()
+        .ok()
+        .filter(|minutes| (1..=MINUTES_MAX).contains(minutes))
+        .ok_or_else(|| format!("`--minutes` needs a number from 1 to {MINUTES_MAX}, not `{text}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_checked_and_passed_on() {
+        let parse = |line: &str| {
+            let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            Options::from_arguments(&arguments)
+        };
+        assert_eq!(parse(""), Ok(Options { minutes: 0, arguments: Vec::new() }));
+        let line = "--seed 7 --minutes=60 --scenario mix --keep-going";
+        let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        assert_eq!(parse(line), Ok(Options { minutes: 60, arguments }));
+        for wrong in ["--minutes", "--minutes 0", "--minutes=ten", "--hours 1", "--keep-going=x"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
