@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::CHANNELS;
 use super::script::{Record, Script, channel};
+use crate::frame::Frame;
 use crate::gap::GapReason;
 use crate::hub::{Hub, Subscription};
 
@@ -25,8 +27,10 @@ pub(super) struct Client {
     from_plain: bool,
     /// Whether it came back with such an id.
     came_from_plain: bool,
-    /// It has all events of its channels before this place.
-    at: usize,
+    /// It has all events of a channel before this place.
+    at: [usize; CHANNELS],
+    /// It was told that events of a channel are missing before this place.
+    told_before: [usize; CHANNELS],
     /// Channels that something is said to be missing of, until their next event; and the client's place
     /// when it was said, if something must be missing after it.
     told: HashMap<usize, Option<usize>>,
@@ -45,7 +49,8 @@ impl Client {
             id: None,
             from_plain: false,
             came_from_plain: false,
-            at: 0,
+            at: [0; CHANNELS],
+            told_before: [0; CHANNELS],
             told: HashMap::new(),
             told_plain: HashMap::new(),
         }
@@ -53,8 +58,14 @@ impl Client {
 
     pub(super) fn disconnect(&mut self) {
         self.subscription = None;
-        self.told.clear();
-        self.told_plain.clear();
+        let newest = self.at.into_iter().max().unwrap_or(0);
+        for (channel, _) in self.told.drain() {
+            self.told_before[channel] = newest;
+        }
+        if !self.came_from_plain {
+            // What was unknown then stays so.
+            self.told_plain.extend((0..CHANNELS).map(|channel| (channel, newest)));
+        }
     }
 
     /// Connects to channels; to the same ones as before if it comes back.
@@ -67,7 +78,7 @@ impl Client {
         let mut subscription = hub.subscribe(names).unwrap().since(self.id.clone());
         if self.id.is_none() {
             subscription.confirmed().await;
-            self.at = script.count();
+            self.at = [script.count(); CHANNELS];
             self.from_plain = false;
         }
         self.came_from_plain = self.from_plain;
@@ -82,33 +93,30 @@ impl Client {
             left = left.saturating_sub(1);
             let Some(subscription) = &mut self.subscription else { return };
             match tokio::time::timeout(QUIET, subscription.next()).await {
-                Ok(Some(frame)) => match frame.gap() {
-                    Some(gap) => {
-                        let number = gap.channel.as_str()[1..].parse().unwrap();
-                        self.take_gap(script, number, gap.reason);
-                        if let Some(position) = frame.position() {
-                            self.id = Some(position.to_string());
-                            self.from_plain = !position.is_durable();
-                            if gap.reason == GapReason::Epoch {
-                                self.at = self.at.max(script.count_up_to(position));
-                            }
-                        }
-                    }
-                    None => {
-                        let place = frame.event().data().trim_end().parse().unwrap();
-                        self.take_event(script, place);
-                        let position = frame.position().expect("a position");
-                        (self.id, self.from_plain) =
-                            (Some(position.to_string()), !position.is_durable());
-                    }
-                },
+                Ok(Some(frame)) => self.take(script, &frame),
                 // Its queue was too full: it comes back.
                 Ok(None) => return self.disconnect(),
                 Err(_) => {
                     let end = script.count();
-                    return self.check_missing(script, end);
+                    return self.check_missing(script, &self.channels, end);
                 }
             }
+        }
+    }
+
+    fn take(&mut self, script: &Script, frame: &Frame) {
+        if let Some(gap) = frame.gap() {
+            let number = gap.channel.as_str()[1..].parse().unwrap();
+            self.take_gap(script, number, gap.reason);
+        } else {
+            self.take_event(script, frame.event().data().trim_end().parse().unwrap());
+        }
+        let Some(position) = frame.position() else { return };
+        self.id = Some(position.to_string());
+        self.from_plain = !position.is_durable();
+        if frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch) {
+            let count = script.count_up_to(position);
+            self.at = self.at.map(|at| at.max(count));
         }
     }
 
@@ -129,7 +137,7 @@ impl Client {
                 }
             }
             GapReason::Trimmed => {
-                self.told.entry(number).or_insert(Some(self.at));
+                self.told.entry(number).or_insert(Some(self.at[number]));
             }
             other => panic!("no such gap can be: {other}"),
         }
@@ -138,12 +146,13 @@ impl Client {
     fn take_event(&mut self, script: &Script, place: usize) {
         let record = script.record(place);
         assert!(self.channels.contains(&record.channel), "{place} is of another channel");
-        assert!(
-            place >= self.at,
-            "{place} came twice or late: the client has all before {}",
-            self.at
-        );
-        self.check_missing(script, place);
+        // Where an event in no log stands among those of channels that the node does not receive yet is
+        // the node's affair.
+        let at = if self.is_strict { self.at.iter().max() } else { self.at.get(record.channel) };
+        let at = *at.expect("a place");
+        assert!(place >= at, "{place} came twice or late: the client has all before {at}");
+        let checked = if self.is_strict { &self.channels[..] } else { &[record.channel] };
+        self.check_missing(script, checked, place);
         if let Some(Some(told_at)) = self.told.remove(&record.channel)
             && self.is_strict
         {
@@ -151,15 +160,18 @@ impl Client {
             let is_missing = between.any(|other| other.channel == record.channel);
             assert!(is_missing, "a gap was told before {place}, and nothing is missing");
         }
-        self.at = place + 1;
+        self.at[record.channel] = place + 1;
     }
 
     /// What is before a place and did not come must have been told.
-    fn check_missing(&self, script: &Script, until: usize) {
-        for place in self.at..until {
-            let record = script.record(place);
-            if self.channels.contains(&record.channel) && !self.is_excused(place, &record) {
-                panic!("{place} of channel {} is missing, and nobody said so", record.channel);
+    fn check_missing(&self, script: &Script, channels: &[usize], until: usize) {
+        for channel in channels {
+            for place in self.at[*channel].max(self.told_before[*channel])..until {
+                let record = script.record(place);
+                assert!(
+                    record.channel != *channel || self.is_excused(place, &record),
+                    "{place} of channel {channel} is missing, and nobody said so"
+                );
             }
         }
     }
@@ -168,7 +180,8 @@ impl Client {
         // A stream that resumes from the log is told what is missing of the log, and of the ring as long
         // as there is one.
         let is_known = record.offset.is_some() || self.came_from_plain;
-        let unknown = !is_known && !(record.received && self.lingers);
+        let is_in_ring = record.received && self.lingers;
+        let unknown = !is_known && !is_in_ring;
         let told_plain = self.told_plain.get(&record.channel).is_some_and(|until| place < *until);
         self.told.contains_key(&record.channel)
             || unknown

@@ -50,7 +50,7 @@ fn id_of(hub: &Hub, offset: u64) -> String {
 async fn an_epoch_that_ends_while_history_is_read_is_told() {
     let (script, hub) = begin();
     script.happen(&publish(0, 9));
-    listen(&hub).await;
+    drop(listen(&hub).await);
     let id = id_of(&hub, 5);
     script.happen(&Happening::Trim { channel: 0, keep: 0 });
     script.happen_while_reading(Happening::FailReads(1));
@@ -67,7 +67,7 @@ async fn an_epoch_that_ends_while_history_is_read_is_told() {
 async fn an_event_too_large_for_the_ring_that_comes_while_history_is_read_is_given() {
     let (script, hub) = begin();
     script.happen(&publish(0, 3));
-    listen(&hub).await;
+    drop(listen(&hub).await);
     let id = id_of(&hub, 2);
     script.happen_while_reading(publish(1, 1));
     script.happen_while_reading(large(0));
@@ -82,7 +82,7 @@ async fn an_event_too_large_for_the_ring_that_comes_while_history_is_read_is_giv
 async fn plain_events_go_on_after_an_id_of_another_node() {
     let (script, hub) = begin();
     script.happen(&publish(0, 1));
-    listen(&hub).await;
+    drop(listen(&hub).await);
     script.happen(&Happening::Plain { channel: 0 });
     let foreign = format!("{}~abc-7", id_of(&hub, 1));
     let mut stream = hub.subscribe([channel(0)]).unwrap().since(foreign);
@@ -94,7 +94,7 @@ async fn plain_events_go_on_after_an_id_of_another_node() {
 #[tokio::test(start_paused = true)]
 async fn a_rewind_by_as_many_as_there_are_gives_plain_events() {
     let (script, hub) = begin();
-    listen(&hub).await;
+    drop(listen(&hub).await);
     script.happen(&Happening::Plain { channel: 0 });
     script.happen(&Happening::Plain { channel: 0 });
     let mut stream = hub.subscribe([channel(0)]).unwrap().rewind(Rewind::Events(2));

@@ -213,7 +213,7 @@ impl World {
             let trimmed = self.trimmed.get(&record.channel);
             record.offset.unwrap() <= trimmed.copied().unwrap_or(0)
         };
-        for number in trim {
+        if let Some(number) = trim {
             let is_lost =
                 missed.iter().any(|record| record.channel == number && is_trimmed(record));
             if is_lost && self.listening.get(&channel(number)) == Some(&true) {
