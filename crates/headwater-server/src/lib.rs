@@ -1,5 +1,6 @@
 //! The binary `headwater`, as a library for its tests: command line, settings, server.
 
+pub mod access;
 pub mod cli;
 pub mod logging;
 pub mod routes;

@@ -15,3 +15,50 @@ pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections that the kernel holds until we accept them: a thousand clients that come back at once fit many times.
 pub(crate) const LISTEN_BACKLOG: i32 = 4096;
+
+/// Longest token, in bytes. Header lines of servers and proxies end at 8 or 16 KiB.
+pub(crate) const TOKEN_BYTES_MAX: usize = 16 << 10;
+
+/// Longest ticket that is looked up, in bytes; ours have 43.
+pub(crate) const TICKET_BYTES_MAX: usize = 64;
+
+/// How long a ticket is good: a page that asked for one opens its stream at once.
+pub(crate) const TICKET_TIME: Duration = Duration::from_secs(30);
+
+/// Most tickets that wait to be used, without Redis: 10,000 in 30 s is a crowd at the door; 5 MB.
+pub(crate) const TICKETS_MAX: usize = 10_000;
+
+/// By how many seconds the clock of whoever makes tokens may be ahead of ours.
+pub(crate) const NOT_BEFORE_LEEWAY_S: f64 = 5.0;
+
+/// Most keys of a set that are looked at. Sets in the field have two to ten.
+pub(crate) const JWKS_KEYS_MAX: usize = 100;
+
+/// Largest set of keys, in bytes: a hundred keys with their certificates.
+pub(crate) const JWKS_BYTES_MAX: usize = 512 << 10;
+
+/// How long reading a set of keys may take. Requests wait for it.
+pub(crate) const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// When a set of keys is read again in any case: so long a key that was taken out may still count.
+pub(crate) const JWKS_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// How often a set of keys is read at most, whatever tokens are sent.
+pub(crate) const JWKS_INTERVAL_MIN: Duration = Duration::from_secs(5);
+
+/// Most questions to the application at a time. A small application has a few workers; more would only
+/// wait there.
+pub(crate) const APPLICATION_QUESTIONS_MAX: usize = 32;
+
+/// How long an answer of the application counts for the same question: long enough for a page that opens
+/// several streams, short enough that nobody notices a logout late.
+pub(crate) const APPLICATION_CACHE_TIME: Duration = Duration::from_secs(2);
+
+/// Most answers of the application that are remembered: a storm of 5,000 a second for two seconds.
+pub(crate) const APPLICATION_CACHE_MAX: usize = 10_000;
+
+/// Largest answer of the application, in bytes: a hundred channels with the longest names fit.
+pub(crate) const APPLICATION_ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Longest time for which a token is kept out whose own end was not said.
+pub(crate) const REVOKED_TIME_DEFAULT: Duration = Duration::from_secs(30 * 24 * 60 * 60);

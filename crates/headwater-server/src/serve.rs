@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use headwater::{Hub, MemoryBroker, RedisBroker};
+use redis::aio::ConnectionManager;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::access::{Access, Tickets};
 use crate::limits::LISTEN_BACKLOG;
 use crate::logging::LogFormat;
 use crate::metrics::Metrics;
@@ -22,8 +24,10 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let listener = bind("listen", settings.listen)?;
     let admin_listener = settings.admin.map(|admin| bind("admin", admin)).transpose()?;
-    let hub = hub(&settings)?;
-    let app = App { hub: hub.clone(), settings: Arc::new(settings) };
+    let (hub, redis) = hub(&settings)?;
+    let access = Access::load(&settings, hub.clone(), Tickets::new(redis)).await?;
+    let (settings, access) = (Arc::new(settings), Arc::new(access));
+    let app = App { hub: hub.clone(), settings, access };
     announce(&app, listener.local_addr()?, admin_listener.as_ref())?;
 
     let (stop, stopping) = watch::channel(false);
@@ -82,22 +86,26 @@ fn cut_off(hub: &Hub, drain_timeout: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn hub(settings: &Settings) -> anyhow::Result<Hub> {
+/// The hub, and the connection for commands if there is Redis.
+fn hub(settings: &Settings) -> anyhow::Result<(Hub, Option<ConnectionManager>)> {
     let builder = Hub::builder()
         .linger(settings.linger)
         .queue_frames_max(settings.queue_frames)
         .queue_bytes_max(settings.queue_bytes)
         .channels_per_stream_max(settings.max_channels_per_stream);
-    Ok(match &settings.redis {
-        Some(url) => {
-            let broker = RedisBroker::connect(url.expose())?;
-            builder.build(broker.with_retention(settings.retention.clone()))
-        }
-        None => builder.build(match &settings.data {
+    let Some(url) = &settings.redis else {
+        let broker = match &settings.data {
             Some(directory) => MemoryBroker::open(directory, settings.retention.clone())?,
             None => MemoryBroker::with_retention(settings.retention.clone()),
-        }),
-    })
+        };
+        return Ok((builder.build(broker), None));
+    };
+    let mut broker = RedisBroker::connect(url.expose())?.with_retention(settings.retention.clone());
+    if let Some(patterns) = settings.access.plain_channels() {
+        broker = broker.with_plain_channels(patterns);
+    }
+    let commands = broker.connection();
+    Ok((builder.build(broker), Some(commands)))
 }
 
 fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -127,6 +135,7 @@ fn announce(
         %listen,
         admin = admin.map(tracing::field::display),
         broker,
+        access = if app.access.is_open() { "open" } else { "rules" },
         "serving"
     );
     if app.settings.log_format == LogFormat::Json {
@@ -143,8 +152,10 @@ fn announce(
     if let Some(admin) = admin {
         text += &format!("  Health     http://{admin}/health/ready\n");
     }
-    text += if app.settings.listens_on_loopback() {
-        "\nOnly this machine can reach it, and every program on it may listen and publish.\n"
+    text += if !app.access.is_open() {
+        "\nAccess rules: nobody may listen or publish but whom they let.\n"
+    } else if app.settings.listens_on_loopback() {
+        "\nOpen: there are no access rules. Only this machine can reach it, and every program on it may listen and publish.\n"
     } else {
         "\nOpen: everybody who can reach this address may listen and publish.\n"
     };

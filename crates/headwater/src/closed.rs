@@ -20,11 +20,15 @@ pub enum Closed {
     Lifetime,
     /// The node ends its streams because it stops.
     Drain,
+    /// What its client was allowed is over: see [`EventSourceResponse::expires_at`](crate::EventSourceResponse::expires_at).
+    Expired,
+    /// It was ended from outside: see [`Hub::revoke`](crate::Hub::revoke).
+    Revoked,
 }
 
 impl Closed {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Client,
         Self::Finished,
         Self::Source,
@@ -32,6 +36,8 @@ impl Closed {
         Self::Stalled,
         Self::Lifetime,
         Self::Drain,
+        Self::Expired,
+        Self::Revoked,
     ];
 
     /// The reason as one word, as it stands in logs and metrics.
@@ -44,6 +50,8 @@ impl Closed {
             Self::Stalled => "stalled",
             Self::Lifetime => "lifetime",
             Self::Drain => "drain",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
         }
     }
 }

@@ -139,8 +139,10 @@
 
 pub mod limits;
 
+mod authorize;
 mod broker;
 mod channel;
+mod channel_pattern;
 mod closed;
 mod error;
 mod event;
@@ -152,10 +154,12 @@ mod position;
 mod publish;
 mod response;
 mod retention;
+mod revocation;
 mod serve;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use authorize::{AccessRequest, Action, Authorize, Decision, Denied, Grant};
 #[cfg(feature = "redis")]
 pub use broker::RedisBroker;
 pub use broker::{
@@ -163,6 +167,7 @@ pub use broker::{
     Sink,
 };
 pub use channel::Channel;
+pub use channel_pattern::ChannelPattern;
 pub use closed::Closed;
 pub use error::{Error, ErrorKind};
 pub use event::{Decoder, Event, EventId, EventName, Item, Message};
@@ -177,4 +182,5 @@ pub use publish::{IdempotencyKey, Publish};
 pub use redis;
 pub use response::{BoxError, ErrorResponse, EventSourceResponse, Heartbeat, StreamItem};
 pub use retention::{Retention, RetentionRules};
+pub use revocation::Revocation;
 pub use serve::{Serve, serve};

@@ -107,6 +107,14 @@ pub const LINGER_DEFAULT: Duration = Duration::from_secs(60);
 /// Redis takes a millisecond; after a reconnect with 100,000 channels it may take longer.
 pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Most ids of tokens that are kept out at a time: at 100 bytes each, 10 MB. Whoever must revoke more
+/// changes the keys.
+pub const REVOKED_TOKENS_MAX: usize = 100_000;
+
+/// Redis: how long a revocation is kept for nodes whose connection was lost. A node that was away longer
+/// has had its streams end by their own expiry, or has been restarted.
+pub const REVOCATION_KEPT: Duration = Duration::from_secs(600);
+
 /// Heartbeat of an idle stream. Proxies cut idle streams after 29 to 100 s; 15 s survives a lost one.
 pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);
 

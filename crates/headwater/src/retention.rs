@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::channel::Channel;
+use crate::channel_pattern::ChannelPattern;
 use crate::error::{Error, ErrorKind};
 use crate::limits::{
     RETENTION_AGE_DEFAULT, RETENTION_AGE_MAX, RETENTION_AGE_MIN, RETENTION_BYTES_DEFAULT,
@@ -68,15 +69,9 @@ pub struct RetentionRules {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
-    pattern: Pattern,
+    pattern: ChannelPattern,
     /// `None` is `off`.
     keep: Option<Retention>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Pattern {
-    Exact(Channel),
-    Beginning(String),
 }
 
 impl RetentionRules {
@@ -106,7 +101,7 @@ impl RetentionRules {
             let why = format!(
                 "it can never count, because `{}` stands before it and the first rule that fits a \
                  channel counts: put it in front, or leave it out",
-                earlier.pattern.text()
+                earlier.pattern
             );
             return Err(Error::invalid(about(text, &why)));
         }
@@ -122,7 +117,7 @@ impl RetentionRules {
 
     /// What a channel keeps; `None` if it keeps nothing.
     pub fn for_channel(&self, channel: &Channel) -> Option<Retention> {
-        match self.rules.iter().find(|rule| rule.pattern.fits(channel.as_str())) {
+        match self.rules.iter().find(|rule| rule.pattern.fits(channel)) {
             Some(rule) => rule.keep,
             None => Some(Retention::default()),
         }
@@ -133,7 +128,6 @@ impl RetentionRules {
     pub fn to_redis_text(&self) -> String {
         let mut text = String::new();
         for Rule { pattern, keep } in &self.rules {
-            let pattern = pattern.text();
             let _ = match keep {
                 Some(Retention { events, age, bytes }) => {
                     writeln!(text, "{pattern} {events} {} {bytes}", age.as_millis())
@@ -149,7 +143,7 @@ impl Rule {
     fn parse(text: &str) -> Result<Self, String> {
         let mut words = text.split_whitespace();
         let Some(pattern) = words.next() else { return Err(FORM.to_owned()) };
-        let pattern = Pattern::parse(pattern)?;
+        let pattern = ChannelPattern::new(pattern).map_err(|error| error.to_string())?;
         let parts: Vec<&str> = words.collect();
         match parts[..] {
             [] => Err(FORM.to_owned()),
@@ -187,49 +181,6 @@ fn parse_parts(parts: &[&str]) -> Result<Retention, String> {
     }
     Ok(retention)
 }
-
-impl Pattern {
-    fn parse(text: &str) -> Result<Self, String> {
-        let Some(beginning) = text.strip_suffix('*') else {
-            if text.contains('*') {
-                return Err(STAR.to_owned());
-            }
-            return Channel::new(text).map(Self::Exact).map_err(|why| of(text, &why));
-        };
-        if beginning.contains('*') {
-            return Err(STAR.to_owned());
-        }
-        if !beginning.is_empty() {
-            Channel::new(beginning).map_err(|why| of(text, &why))?;
-        }
-        Ok(Self::Beginning(beginning.to_owned()))
-    }
-
-    fn fits(&self, name: &str) -> bool {
-        match self {
-            Self::Exact(channel) => channel.as_str() == name,
-            Self::Beginning(beginning) => name.starts_with(beginning),
-        }
-    }
-
-    /// Whether this one fits every channel that `other` does.
-    fn covers(&self, other: &Self) -> bool {
-        match (self, other) {
-            (_, Self::Exact(channel)) => self.fits(channel.as_str()),
-            (Self::Beginning(ours), Self::Beginning(theirs)) => theirs.starts_with(ours),
-            (Self::Exact(_), Self::Beginning(_)) => false,
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Self::Exact(channel) => channel.as_str().to_owned(),
-            Self::Beginning(beginning) => format!("{beginning}*"),
-        }
-    }
-}
-
-const STAR: &str = "a `*` stands at the end of a pattern and nowhere else";
 
 fn about(rule: &str, why: &str) -> String {
     format!("the retention rule `{}`: {why}", rule.trim().escape_debug())

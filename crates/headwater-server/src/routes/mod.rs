@@ -7,13 +7,16 @@ mod problem;
 mod publish;
 pub mod query;
 mod stream;
+mod streams;
+mod ticket;
 
-use axum::Router;
 use axum::routing::get;
+use axum::{Router, middleware};
 use headwater::Hub;
 use http::Uri;
 use std::sync::Arc;
 
+use crate::access::{Access, Cors};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use problem::Problem;
@@ -23,24 +26,35 @@ use problem::Problem;
 pub(crate) struct App {
     pub(crate) hub: Hub,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) access: Arc<Access>,
 }
 
 /// Streams, publishing and the demo page.
 pub(crate) fn public(app: App) -> Router {
-    Router::new()
-        .route("/", get(demo::redirect))
+    let cors = Cors::new(&app.settings.access.cors_origins);
+    let shared = Router::new()
         .route("/sse/stream", stream::route())
         .route("/sse/publish", publish::route())
+        .route("/sse/ticket", ticket::route());
+    let shared = if cors.is_off() {
+        shared
+    } else {
+        shared.layer(middleware::from_fn_with_state(cors, Cors::layer))
+    };
+    Router::new()
+        .merge(shared)
+        .route("/", get(demo::redirect))
         .route("/sse/demo", get(demo::page))
         .route("/sse/demo/{file}", get(demo::file))
         .with_state(app)
 }
 
-/// Health and metrics.
+/// Health, metrics, and ending streams of others.
 pub(crate) fn admin(app: App, metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
+        .route("/admin/streams", streams::route())
         .with_state(app)
         .route("/metrics", get(move || async move { metrics.encode() }))
 }

@@ -1,8 +1,8 @@
 //! Errors as HTTP answers: problem documents (RFC 9457). Look here for which error gets which status.
 
 use axum::response::{IntoResponse, Response};
-use headwater::{Error, ErrorKind};
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use headwater::{Denied, Error, ErrorKind};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 /// A problem document: a status, and a sentence that says what to do.
@@ -16,6 +16,10 @@ pub(crate) struct Problem {
 impl Problem {
     fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), header: None }
+    }
+
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
@@ -42,6 +46,17 @@ impl Problem {
     pub(crate) fn method_not_allowed(allow: &'static str, detail: impl Into<String>) -> Self {
         let allow = Some((ALLOW, HeaderValue::from_static(allow)));
         Self { header: allow, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        if denied.status() == StatusCode::SERVICE_UNAVAILABLE {
+            return Self::unavailable(denied.detail());
+        }
+        let challenge = denied.challenge().map(HeaderValue::from_static);
+        let header = challenge.map(|challenge| (WWW_AUTHENTICATE, challenge));
+        Self { header, ..Self::new(denied.status(), denied.detail()) }
     }
 }
 

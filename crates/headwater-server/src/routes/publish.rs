@@ -1,12 +1,15 @@
 //! `POST /sse/publish`: a program publishes one event, or a batch of them.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{RawQuery, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
-use headwater::{IdempotencyKey, Publish, Receipt};
+use headwater::{AccessRequest, Action, Channel, IdempotencyKey, Publish, Receipt};
 use http::header::CONTENT_TYPE;
+use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 
@@ -31,21 +34,33 @@ struct Published {
     channel: String,
 }
 
-async fn publish(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    request: Request,
-) -> Result<Response, Problem> {
-    let query = PublishQuery::parse(&query.unwrap_or_default()).map_err(Problem::bad_request)?;
-    let is_batch = is_ndjson(&request);
-    let key = idempotency_key(&request)?;
+async fn publish(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let query = parts.uri.query().unwrap_or_default();
+    let query = PublishQuery::parse(query).map_err(Problem::bad_request)?;
+    let is_batch = is_ndjson(&parts);
+    // Before the body is read. Where a batch goes stands in the body; then only who sends it is judged.
+    let named = if is_batch {
+        Vec::new()
+    } else {
+        query.channels_or_default().map_err(Problem::bad_request)?
+    };
+    check(&app, &parts, &named).await?;
+    let key = idempotency_key(&parts)?;
     if is_batch && key.is_some() {
         return Err(Problem::bad_request(
             "the idempotency keys of a batch stand in its lines: {\"data\": ..., \"key\": ...}",
         ));
     }
-    let body = read_body(request.into_body(), app.settings.max_body_bytes).await?;
-    let batch = if is_batch { batch(&query, &body)? } else { one_event(query, body, key.as_ref())? };
+    let body = read_body(body, app.settings.max_body_bytes).await?;
+    let batch = if is_batch {
+        let batch = batch(&query, &body)?;
+        let channels: BTreeSet<Channel> = batch.iter().map(|it| it.channel().clone()).collect();
+        check(&app, &parts, &Vec::from_iter(channels)).await?;
+        batch
+    } else {
+        one_event(&query, named, body, key.as_ref())?
+    };
     let is_single = !is_batch && batch.len() == 1;
     let mut published: Vec<Published> =
         app.hub.publish_all(batch).await?.into_iter().map(Published::from).collect();
@@ -58,14 +73,20 @@ async fn publish(
     })
 }
 
+/// Whether all of it may be published.
+async fn check(app: &App, parts: &Parts, channels: &[Channel]) -> Result<(), Problem> {
+    AccessRequest::new(Action::Publish, channels, parts).check(&*app.access).await?;
+    Ok(())
+}
+
 fn one_event(
-    query: PublishQuery,
+    query: &PublishQuery,
+    channels: Vec<Channel>,
     data: String,
     key: Option<&IdempotencyKey>,
 ) -> Result<Vec<Publish>, Problem> {
     let event = query.event(data).map_err(Problem::bad_request)?;
     let end = query.is_end();
-    let channels = query.channels_or_default().map_err(Problem::bad_request)?;
     let publish = |channel| {
         let publish = Publish::new(channel, event.clone()).end(end);
         match key {
@@ -76,8 +97,8 @@ fn one_event(
     Ok(channels.into_iter().map(publish).collect())
 }
 
-fn idempotency_key(request: &Request) -> Result<Option<IdempotencyKey>, Problem> {
-    let Some(key) = request.headers().get("idempotency-key") else { return Ok(None) };
+fn idempotency_key(request: &Parts) -> Result<Option<IdempotencyKey>, Problem> {
+    let Some(key) = request.headers.get("idempotency-key") else { return Ok(None) };
     // What is not visible ASCII is refused by the key itself.
     let key = String::from_utf8_lossy(key.as_bytes());
     Ok(Some(IdempotencyKey::new(key)?))
@@ -101,8 +122,8 @@ fn batch(query: &PublishQuery, body: &str) -> Result<Vec<Publish>, Problem> {
     ndjson::parse(body, &fallback).map_err(Problem::bad_request)
 }
 
-fn is_ndjson(request: &Request) -> bool {
-    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+fn is_ndjson(request: &Parts) -> bool {
+    let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
     // The first is the usual name; none is registered.
     ["application/x-ndjson", "application/ndjson", "application/jsonl"]

@@ -12,6 +12,12 @@ use crate::limits::PUBLISH_CHANNELS_MAX;
 /// The id of the last event that a client got, in the query.
 const LAST_EVENT_ID: &str = "last_event_id";
 
+/// Credentials in the query. Their values are read by the access rules, and by nobody else, so that
+/// no message can repeat them.
+fn is_credential(name: &str) -> bool {
+    matches!(name, "token" | "ticket")
+}
+
 /// The channel of those who name none.
 const DEFAULT_CHANNEL: &str = "default";
 
@@ -59,8 +65,8 @@ impl StreamQuery {
                 (name, value) if name == "rewind" => {
                     set_once(&mut rewind, "rewind", parse_rewind(&value)?)?;
                 }
-                // `LastEventId` reads it.
-                (name, _) if name == LAST_EVENT_ID => {}
+                // `LastEventId` reads it, or the access rules do.
+                (name, _) if name == LAST_EVENT_ID || is_credential(&name) => {}
                 (name, _) => check_unknown(&name, &["channel", "as", LAST_EVENT_ID, "rewind"])?,
             }
         }
@@ -92,6 +98,7 @@ impl PublishQuery {
                 "id" => set_once(&mut parsed.id, "id", value)?,
                 "retry" => set_once(&mut parsed.retry, "retry", parse_retry(&value)?)?,
                 "end" => set_once(&mut parsed.end, "end", parse_end(&value)?)?,
+                _ if is_credential(&name) => {}
                 _ => check_unknown(&name, &["channel", "event", "id", "retry", "end"])?,
             }
         }
@@ -108,8 +115,11 @@ impl PublishQuery {
     ///
     /// # Errors
     /// None: the default channel's name is a good one.
-    pub fn channels_or_default(self) -> Result<Vec<Channel>, String> {
-        if self.channels.is_empty() { Ok(vec![default_channel()?]) } else { Ok(self.channels) }
+    pub fn channels_or_default(&self) -> Result<Vec<Channel>, String> {
+        if self.channels.is_empty() {
+            return Ok(vec![default_channel()?]);
+        }
+        Ok(self.channels.clone())
     }
 
     /// Whether something is asked for that belongs to one event.
@@ -128,6 +138,95 @@ impl PublishQuery {
     /// A sentence for the client if the name or the id is not a good one.
     pub fn event(&self, data: String) -> Result<Event, String> {
         build_event(data, self.event.as_deref(), self.id.as_deref(), self.retry)
+    }
+}
+
+/// What `POST /sse/ticket` was asked for.
+#[derive(Debug, Default, PartialEq)]
+pub struct TicketQuery {
+    /// The channels; empty if none was named.
+    pub channels: Vec<Channel>,
+}
+
+impl TicketQuery {
+    /// Parses a query string.
+    ///
+    /// # Errors
+    /// A sentence for the client that says what is wrong and what to do.
+    pub fn parse(query: &str, channels_max: usize) -> Result<Self, String> {
+        let mut channels = Vec::new();
+        for pair in pairs(query) {
+            match pair? {
+                (name, value) if name == "channel" => add_channel(&mut channels, &value)?,
+                (name, _) => check_unknown(&name, &["channel"])?,
+            }
+        }
+        if channels.len() > channels_max {
+            return Err(format!(
+                "a ticket is for one stream, and that has at most {channels_max} channels"
+            ));
+        }
+        Ok(Self { channels })
+    }
+}
+
+/// Whose streams `DELETE /admin/streams` ends.
+#[derive(Debug, PartialEq)]
+pub enum RevokeQuery {
+    /// A user's.
+    User(String),
+    /// Those that listen to a channel.
+    Channel(Channel),
+    /// One.
+    Stream(String),
+    /// A token's.
+    Token {
+        /// Its id.
+        id: String,
+        /// When it expires, in seconds since 1970.
+        expires: Option<u64>,
+    },
+}
+
+impl RevokeQuery {
+    /// Parses a query string.
+    ///
+    /// # Errors
+    /// A sentence for the client that says what is wrong and what to do.
+    pub fn parse(query: &str) -> Result<Self, String> {
+        const ONE: &str = "say whose streams end, by one of user=, channel=, stream= and token=";
+        let (mut found, mut expires) = (None, None);
+        // Here a token is an id, and no secret.
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decode(value)?;
+            if value.is_empty() {
+                return Err(format!("{name:?} in the query is empty: {ONE}"));
+            }
+            let one = match name {
+                "user" => Self::User(value),
+                "channel" => Self::Channel(Channel::new(value).map_err(|error| error.to_string())?),
+                "stream" => Self::Stream(value),
+                "token" => Self::Token { id: value, expires: None },
+                "expires" => {
+                    let seconds = value
+                        .parse()
+                        .map_err(|_| "expires is no time in whole seconds since 1970".to_owned())?;
+                    set_once(&mut expires, "expires", seconds)?;
+                    continue;
+                }
+                _ => return Err(format!("{name:?} in the query is not known: {ONE}")),
+            };
+            if found.replace(one).is_some() {
+                return Err(format!("there are several in the query: {ONE}"));
+            }
+        }
+        match (found, expires) {
+            (Some(Self::Token { id, .. }), expires) => Ok(Self::Token { id, expires }),
+            (_, Some(_)) => Err("expires is for token= only".to_owned()),
+            (Some(found), None) => Ok(found),
+            (None, None) => Err(ONE.to_owned()),
+        }
     }
 }
 
@@ -245,7 +344,8 @@ fn pairs(query: &str) -> impl Iterator<Item = Result<(String, String), String>> 
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode(name)?;
         // Whatever it is that a client got last, it is no reason to turn the client away.
-        let value = if name == LAST_EVENT_ID { String::new() } else { decode(value)? };
+        let is_for_others = name == LAST_EVENT_ID || is_credential(&name);
+        let value = if is_for_others { String::new() } else { decode(value)? };
         Ok((name, value))
     })
 }

@@ -2,16 +2,25 @@
 
 use std::net::SocketAddr;
 
-use axum::extract::{ConnectInfo, RawQuery, State};
+use axum::extract::{ConnectInfo, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use futures_util::stream;
-use headwater::{Closed, ErrorKind, Event, EventSourceResponse, Heartbeat, LastEventId};
+use headwater::{
+    AccessRequest, Action, Channel, Closed, ErrorKind, Event, EventSourceResponse, Grant,
+    Heartbeat, LastEventId,
+};
+use http::header::ACCEPT;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::App;
 use super::problem::Problem;
 use super::query::StreamQuery;
 use crate::settings::Settings;
+
+/// The id of a stream that has an owner, for whoever may end it.
+const STREAM_ID: HeaderName = HeaderName::from_static("headwater-stream");
 
 pub(super) fn route() -> MethodRouter<App> {
     get(listen).head(head).fallback(|| async {
@@ -26,11 +35,20 @@ async fn listen(
     State(app): State<App>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     LastEventId(last_event_id): LastEventId,
-    RawQuery(query): RawQuery,
+    parts: Parts,
 ) -> Result<Response, Problem> {
-    let query = parse(&app, query)?;
-    let channels = query.channels.len();
-    let mut subscription = match app.hub.subscribe(query.channels) {
+    let query = parse(&app, &parts)?;
+    let grant = match authorize(&app, &parts, &query.channels).await {
+        Ok(grant) => grant,
+        // Nobody could decide. A browser would never come back after a 503.
+        Err(problem) if problem.is_unavailable() && wants_events(&parts.headers) => {
+            return Ok(empty(&app.settings).into_response());
+        }
+        Err(problem) => return Err(problem),
+    };
+    let channels = grant.channels.len();
+    let expires_at = grant.expires_at();
+    let mut subscription = match app.hub.subscribe(grant.channels) {
         Ok(subscription) => subscription,
         // A browser never comes back after a 503, but it does after a stream that ended.
         Err(error) if error.kind() == ErrorKind::Draining => {
@@ -38,6 +56,10 @@ async fn listen(
         }
         Err(error) => return Err(error.into()),
     };
+    if grant.user.is_some() || grant.token_id.is_some() {
+        subscription = subscription.owned_by(grant.user.as_deref(), grant.token_id.as_deref());
+    }
+    let id = subscription.id().and_then(|id| HeaderValue::try_from(id).ok());
     // A client that comes back says where it left off; rewinding is for those that come first.
     subscription = match query.rewind {
         Some(rewind) if last_event_id.is_none() => subscription.rewind(rewind),
@@ -47,6 +69,7 @@ async fn listen(
     subscription.confirmed().await;
     tracing::debug!(%peer, channels, "a stream opened");
     let response = set_up(EventSourceResponse::new(subscription), &app.settings)
+        .expires_at(expires_at)
         .name_by_channel(query.name_by_channel)
         .on_close(move |reason| match reason {
             Closed::Overflow | Closed::Stalled => {
@@ -54,18 +77,33 @@ async fn listen(
             }
             _ => tracing::debug!(%peer, channels, %reason, "a stream ended"),
         });
-    Ok(response.into_response())
+    let mut response = response.into_response();
+    if let Some(id) = id {
+        response.headers_mut().insert(STREAM_ID, id);
+    }
+    Ok(response)
 }
 
 /// The headers of a stream, without one.
-async fn head(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    parse(&app, query)?;
+async fn head(State(app): State<App>, parts: Parts) -> Result<Response, Problem> {
+    let query = parse(&app, &parts)?;
+    authorize(&app, &parts, &query.channels).await?;
     Ok(empty(&app.settings).into_response())
 }
 
-fn parse(app: &App, query: Option<String>) -> Result<StreamQuery, Problem> {
-    StreamQuery::parse(&query.unwrap_or_default(), app.settings.max_channels_per_stream)
-        .map_err(Problem::bad_request)
+fn parse(app: &App, parts: &Parts) -> Result<StreamQuery, Problem> {
+    let query = parts.uri.query().unwrap_or_default();
+    StreamQuery::parse(query, app.settings.max_channels_per_stream).map_err(Problem::bad_request)
+}
+
+async fn authorize(app: &App, parts: &Parts, channels: &[Channel]) -> Result<Grant, Problem> {
+    Ok(AccessRequest::new(Action::Subscribe, channels, parts).check(&*app.access).await?)
+}
+
+/// Whether it is an EventSource that asks, which says so.
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/event-stream"))
 }
 
 /// A stream that ends at once, and says when to come back.

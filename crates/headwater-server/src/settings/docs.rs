@@ -85,7 +85,7 @@ pub fn example_file() -> String {
 fn line(name: &str, kind: Kind, text: &str) -> String {
     match kind {
         Kind::Count { .. } | Kind::Switch => format!("{name} = {text}"),
-        Kind::RetentionRules => format!("{name} = [\"{text}\"]"),
+        _ if kind.is_list() => format!("{name} = [\"{text}\"]"),
         _ => format!("{name} = \"{text}\""),
     }
 }
@@ -106,6 +106,13 @@ fn values(kind: Kind) -> String {
         Kind::Count { min, max } => format!("a number from {min} to {max}"),
         Kind::Directory => "a path".to_owned(),
         Kind::RetentionRules => "rules".to_owned(),
+        Kind::Secret | Kind::Text => "a text".to_owned(),
+        Kind::File => "a path".to_owned(),
+        Kind::HttpUrl => "a URL of http or https".to_owned(),
+        Kind::Jwks => "a URL of http or https, or a path".to_owned(),
+        Kind::Patterns => "patterns of channels".to_owned(),
+        Kind::Templates => "patterns of channels with claims".to_owned(),
+        Kind::Origins => "origins".to_owned(),
         Kind::Choice(words) => {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ")
         }

@@ -1,12 +1,17 @@
 //! The settings of `headwater serve`, checked. Look here for what the server can be told; each
-//! setting is defined in `definition.rs`, and `sources.rs` says where values come from.
+//! setting is defined in `definition/`, and `sources.rs` says where values come from.
 
 pub mod definition;
 pub mod docs;
 
+mod access;
 mod file;
+mod http_url;
+mod origin;
 mod redis_url;
+mod secret;
 mod sources;
+mod template;
 mod value;
 
 use std::ffi::OsString;
@@ -17,8 +22,14 @@ use std::time::Duration;
 
 use headwater::RetentionRules;
 
+pub use access::{AccessSettings, JwksPlace};
+pub use http_url::HttpUrl;
+pub use origin::Origin;
 pub use redis_url::RedisUrl;
+pub use secret::Secret;
 pub use sources::Flags;
+pub use template::Template;
+pub(crate) use template::as_text;
 pub(crate) use value::duration;
 
 use crate::logging::{LogFilter, LogFormat};
@@ -35,8 +46,10 @@ pub struct Settings {
     /// Where Redis is; without it the embedded broker is used.
     pub redis: Option<RedisUrl>,
     /// Whether anybody who can reach `listen` may listen and publish. Always true to the user's
-    /// word: on loopback it may be false, and access is open all the same.
+    /// word: on loopback it may be false, and access is open all the same if there are no rules.
     pub open: bool,
+    /// Who may listen and publish.
+    pub access: AccessSettings,
     /// Where the embedded broker keeps its history; never given together with `redis`.
     pub data: Option<PathBuf>,
     /// How much history which channels keep.
@@ -87,6 +100,7 @@ impl Settings {
             admin: sources.address("admin")?,
             redis: sources.redis_url("redis")?,
             open: sources.required("open", Sources::switch)?,
+            access: AccessSettings::load(&sources)?,
             data: sources.directory("data")?,
             retention: sources.retention_rules("retention")?,
             heartbeat: sources.duration_or_off("heartbeat")?,
@@ -114,12 +128,14 @@ impl Settings {
     }
 
     fn check_together(&self) -> Result<(), SettingsError> {
-        if !self.listens_on_loopback() && !self.open {
+        self.access.check_together(self.open)?;
+        if !self.listens_on_loopback() && !self.open && !self.access.has_rules() {
             return Err(SettingsError(format!(
-                "listen = {}: other machines can reach this address, and there are no access rules: \
-                 say --open (HEADWATER_OPEN=true, or open = true in the file) to let anybody who can \
-                 reach it listen and publish, or listen on 127.0.0.1:{} (access rules come in a later \
-                 version)",
+                "listen = {}: other machines can reach this address, and nothing says who may listen \
+                 and publish. There are three ways on: take tokens (--jwt-secret-file, \
+                 --jwt-public-key or --jwks), ask your application (--authorize-url), or say --open \
+                 (HEADWATER_OPEN=true, or open = true in the file) to let anybody who can reach it \
+                 listen and publish. Or listen on 127.0.0.1:{}. docs/access.md has it all",
                 self.listen,
                 self.listen.port()
             )));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -25,9 +26,10 @@ pub struct Flags {
 
 const CONFIG_VARIABLE: &str = "HEADWATER_CONFIG";
 
-/// Variables that begin like ours and belong to something else: the address for the client commands
-/// and the binary that tests run.
-const OTHER_VARIABLES: [&str; 3] = [CONFIG_VARIABLE, "HEADWATER_URL", "HEADWATER_BIN"];
+/// Variables that begin like ours and belong to something else: the address and the token for the client
+/// commands, and the binary that tests run.
+const OTHER_VARIABLES: [&str; 4] =
+    [CONFIG_VARIABLE, "HEADWATER_URL", "HEADWATER_TOKEN", "HEADWATER_BIN"];
 
 impl clap::Args for Flags {
     fn augment_args(command: Command) -> Command {
@@ -149,6 +151,13 @@ impl Sources {
         })
     }
 
+    pub(super) fn file(&self, name: &str) -> Result<Option<PathBuf>, SettingsError> {
+        self.get(name, |_, text| match text {
+            "" => Err("it is empty: write the path of a file, or leave it out".to_owned()),
+            path => Ok(Some(path.into())),
+        })
+    }
+
     /// The rules in the order in which they were typed.
     pub(super) fn retention_rules(&self, name: &str) -> Result<RetentionRules, SettingsError> {
         let definition = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
@@ -159,6 +168,37 @@ impl Sources {
                 .map_err(|why| SettingsError(typed.refusal(definition, &why.to_string())))?;
         }
         Ok(rules)
+    }
+
+    /// Every value of a list, in the order in which they were typed; `None` if there is none.
+    pub(super) fn list<T: FromStr<Err: ToString>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<Vec<T>>, SettingsError> {
+        let definition = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
+        let Some(all) = self.0.get(name) else { return Ok(None) };
+        let parse = |typed: &Typed| match typed.text.parse() {
+            Ok(value) => Ok(value),
+            Err(why) => {
+                let why: T::Err = why;
+                Err(SettingsError(typed.refusal(definition, &why.to_string())))
+            }
+        };
+        all.iter().map(parse).collect::<Result<_, _>>().map(Some)
+    }
+
+    pub(super) fn parsed<T: FromStr<Err = String>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, SettingsError> {
+        self.get(name, |_, text| text.parse().map(Some))
+    }
+
+    pub(super) fn text(&self, name: &str) -> Result<Option<String>, SettingsError> {
+        self.get(name, |_, text| match text {
+            "" => Err("it is empty: write something, or leave it out".to_owned()),
+            text => Ok(Some(text.to_owned())),
+        })
     }
 
     pub(super) fn duration_or_off(&self, name: &str) -> Result<Option<Duration>, SettingsError> {

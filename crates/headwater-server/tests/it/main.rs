@@ -1,5 +1,6 @@
 //! What the binary promises, tested from outside: one file per theme.
 
+mod access;
 mod admin;
 mod command_line;
 mod connections;

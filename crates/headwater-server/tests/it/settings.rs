@@ -60,26 +60,31 @@ fn line_of(definition: &Definition) -> String {
     let Definition { name, example, .. } = definition;
     match definition.kind {
         Kind::Count { .. } | Kind::Switch => format!("{name} = {example}"),
-        Kind::RetentionRules => format!("{name} = [\"{example}\"]"),
+        _ if definition.is_list() => format!("{name} = [\"{example}\"]"),
         _ => format!("{name} = \"{example}\""),
     }
 }
 
 #[test]
 fn every_setting_has_three_ways_to_the_same_value() {
-    let default = by_flag(&[]).expect("the defaults are right");
     for definition in DEFINITIONS {
         let Definition { name, example, .. } = definition;
-        let flag = by_flag(&[&format!("--{name}={example}")]);
-        let environment = by_environment(&[(&definition.variable(), example)]);
-        let file = by_file(&line_of(definition));
+        // What is about tokens makes no sense alone; `open` makes none beside rules.
+        let key = if *name == "open" { &[][..] } else { &[("HEADWATER_JWKS", "keys.json")][..] };
+        let flag = format!("--{name}={example}");
+        let flag = load(&Said { flags: &[&flag], environment: key, file: None });
+        let variable = definition.variable();
+        let mut both = key.to_vec();
+        both.retain(|(other, _)| *other != variable);
+        both.push((&variable, example));
+        let environment = by_environment(&both);
+        let file = load(&Said { flags: &[], environment: key, file: Some(&line_of(definition)) });
+        // The environment wins over the file.
+        let file = if *name == "jwks" { by_file(&line_of(definition)) } else { file };
         assert_eq!(flag, environment, "{name}");
         assert_eq!(flag, file, "{name}");
-        assert_ne!(
-            flag.as_ref(),
-            Ok(&default),
-            "{name}: its example is its default, or nobody reads it"
-        );
+        let without = by_environment(if *name == "jwks" { &[] } else { key });
+        assert_ne!(flag, without, "{name}: its example is its default, or nobody reads it");
         assert!(flag.is_ok(), "{name}: {flag:?}");
     }
 }
@@ -126,6 +131,14 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
             | Kind::RedisUrl
             | Kind::Directory
             | Kind::RetentionRules
+            | Kind::Secret
+            | Kind::Text
+            | Kind::File
+            | Kind::HttpUrl
+            | Kind::Jwks
+            | Kind::Patterns
+            | Kind::Templates
+            | Kind::Origins
             | Kind::LogFilter => continue,
         };
         let (name, variable) = (definition.name, definition.variable());
@@ -299,11 +312,14 @@ fn an_address_others_can_reach_needs_a_word() {
     check(
         &["--listen", "0.0.0.0:8000"],
         Err(
-            "listen = 0.0.0.0:8000: other machines can reach this address, and there are no access \
-             rules: say --open (HEADWATER_OPEN=true, or open = true in the file)",
+            "listen = 0.0.0.0:8000: other machines can reach this address, and nothing says who may \
+             listen and publish. There are three ways on: take tokens (--jwt-secret-file, \
+             --jwt-public-key or --jwks), ask your application (--authorize-url), or say --open \
+             (HEADWATER_OPEN=true, or open = true in the file)",
         ),
     );
-    check(&["--listen", "0.0.0.0:8000"], Err("or listen on 127.0.0.1:8000"));
+    check(&["--listen", "0.0.0.0:8000"], Err("Or listen on 127.0.0.1:8000"));
+    check(&["--listen", "0.0.0.0:8000", "--public", "news"], Ok(()));
     check(&["--listen", "[::]:8000"], Err("say --open"));
     check(&["--listen", "192.0.2.1:8000", "--open=false"], Err("say --open"));
     check(&["--listen", "0.0.0.0:8000", "--open"], Ok(()));
@@ -456,8 +472,8 @@ fn the_example_file_is_right_with_and_without_its_comments() {
     assert_eq!(settings, DEFINITIONS.len());
     let said = by_file(&uncommented).expect("every line is right");
     // Only what has no default differs from it.
-    let retention = RetentionRules::default();
-    assert_eq!(Settings { admin: None, redis: None, retention, ..said }, default);
+    let (retention, access) = (RetentionRules::default(), default.access.clone());
+    assert_eq!(Settings { admin: None, redis: None, retention, access, ..said }, default);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::gap::GapReason;
 use crate::hub::HubInner;
 use crate::position::{Epoch, Position};
 use crate::publish::Publish;
+use crate::revocation::Revocation;
 
 pub use memory::MemoryBroker;
 #[cfg(feature = "redis")]
@@ -66,6 +67,13 @@ pub trait Broker: Send + Sync + 'static {
         channel: &'a Channel,
         range: ReadRange,
     ) -> BrokerFuture<'a, Result<History, Error>>;
+
+    /// Tells all other nodes that streams must end: each gives it to [`Sink::revoke`]. A node that cannot be
+    /// reached now gets it when it is back. A broker of one node has nobody to tell.
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BrokerFuture<'a, Result<(), Error>> {
+        let _ = revocation;
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// How the broker is, without waiting.
     fn health(&self) -> Health;
@@ -155,6 +163,11 @@ impl Sink {
     /// Tells all who listen to a channel that events are missing.
     pub fn gap(&self, channel: &Channel, reason: GapReason) {
         self.with(|hub| hub.deliver_gap(channel, reason));
+    }
+
+    /// Ends the streams that are meant, on this node. It can be said more than once.
+    pub fn revoke(&self, revocation: &Revocation) {
+        self.with(|hub| hub.apply_revocation(revocation));
     }
 
     /// Whether the channel had an event that is in no log, as far as is known.

@@ -5,6 +5,7 @@ mod linger;
 #[cfg(test)]
 mod model_tests;
 mod queue;
+mod registry;
 mod resume;
 mod ring;
 mod stats;
@@ -28,10 +29,12 @@ use crate::gap::{Gap, GapReason};
 use crate::limits;
 use crate::position::{Epoch, Key, Position};
 use crate::publish::Publish;
+use crate::revocation::Revocation;
 
 use interest::Interest;
 use linger::Linger;
 use queue::Queue;
+use registry::Registry;
 pub use resume::Rewind;
 pub(crate) use stats::Stats;
 pub use stats::{EndedStreams, Gaps, HubStats};
@@ -71,6 +74,7 @@ pub struct HubBuilder {
 pub(crate) struct HubInner {
     broker: Box<dyn Broker>,
     interest: Interest,
+    registry: Registry,
     linger: Arc<Linger>,
     settings: HubBuilder,
     draining: AtomicBool,
@@ -228,6 +232,24 @@ impl Hub {
             .each(|_, entry| entry.listeners().for_each(|queue| queue.close(Closed::Drain)));
     }
 
+    /// Ends streams on every node, with [`Closed::Revoked`] as the reason; what waits for them is not
+    /// sent. Those of this node have ended when the broker is asked to tell the others. Clients come back
+    /// by themselves, so whatever let them in should not do so again: only
+    /// [`Revocation::Token`] sees to that by itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Refused`] if the other nodes could not be told: do it
+    /// again.
+    pub async fn revoke(&self, revocation: &Revocation) -> Result<(), Error> {
+        self.inner.apply_revocation(revocation);
+        self.inner.broker.revoke(revocation).await
+    }
+
+    /// Whether the token with this id was revoked.
+    pub fn is_token_revoked(&self, id: &str) -> bool {
+        self.inner.registry.is_revoked(id)
+    }
+
     /// Whether [`drain`](Self::drain) was called.
     pub fn is_draining(&self) -> bool {
         self.inner.draining.load(Ordering::SeqCst)
@@ -325,6 +347,7 @@ impl HubBuilder {
             HubInner {
                 broker: Box::new(broker),
                 interest: Interest::new(),
+                registry: Registry::default(),
                 linger: Arc::new(Linger::new(self.linger)),
                 settings: self,
                 draining: AtomicBool::new(false),
@@ -437,6 +460,19 @@ impl HubInner {
         let epoch = log.epoch?;
         log.number += 1;
         Some(Position::plain(epoch, log.last.offset, self.node, log.number))
+    }
+
+    /// Ends the streams of this node that are meant.
+    pub(crate) fn apply_revocation(&self, revocation: &Revocation) {
+        match revocation {
+            Revocation::Channel(channel) => {
+                self.interest.with(channel, |entry| entry.listeners().for_each(Queue::revoke));
+            }
+            other => self.registry.revoke(other, |id| {
+                let (node, number) = id.rsplit_once('-')?;
+                number.parse().ok().filter(|_| node == self.node.to_string())
+            }),
+        }
     }
 
     #[cfg(feature = "redis")]

@@ -80,6 +80,15 @@ impl Queue {
         Self::wake(state);
     }
 
+    /// Closes the queue and forgets what waits: its client may not have it any more.
+    pub(super) fn revoke(&self) {
+        let mut state = self.state();
+        state.closed.get_or_insert(Closed::Revoked);
+        state.frames = VecDeque::new();
+        state.bytes = 0;
+        Self::wake(state);
+    }
+
     /// How many of the frames that wait end their channel.
     pub(super) fn ends(&self) -> usize {
         self.state().frames.iter().filter(|frame| frame.is_end()).count()

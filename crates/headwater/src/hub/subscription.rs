@@ -39,6 +39,8 @@ pub struct Subscription {
     open: usize,
     /// Everything up to here was given when the stream was attached.
     given: Key,
+    /// Its place in the registry; 0 if it has none.
+    number: u64,
 }
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -64,7 +66,15 @@ impl Subscription {
         entries: Box<[(Channel, usize)]>,
     ) -> Self {
         let open = entries.len();
-        Self { hub, queue, entries, stage: Stage::New(Start::Now), open, given: Key::default() }
+        Self {
+            hub,
+            queue,
+            entries,
+            stage: Stage::New(Start::Now),
+            open,
+            given: Key::default(),
+            number: 0,
+        }
     }
 
     pub(super) fn queue(&self) -> &Queue {
@@ -87,6 +97,21 @@ impl Subscription {
     /// no effect.
     pub fn rewind(self, rewind: Rewind) -> Self {
         self.begin(Start::Rewind(rewind))
+    }
+
+    /// Says whose it is, so that [`Hub::revoke`](crate::Hub::revoke) can end it by its user, its token
+    /// or its [id](Self::id). If the token is revoked already, it ends at once.
+    pub fn owned_by(mut self, user: Option<&str>, token_id: Option<&str>) -> Self {
+        if self.number == 0 {
+            self.number = self.hub.registry.insert(&self.queue, user, token_id);
+        }
+        self
+    }
+
+    /// Its id among all nodes, for [`Revocation::Stream`](crate::Revocation::Stream); `None` unless it
+    /// has an [owner](Self::owned_by).
+    pub fn id(&self) -> Option<String> {
+        (self.number > 0).then(|| format!("{}-{}", self.hub.node, self.number))
     }
 
     fn begin(mut self, start: Start) -> Self {
@@ -283,6 +308,9 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         for (channel, key) in &self.entries {
             self.hub.leave(channel, *key);
+        }
+        if self.number > 0 {
+            self.hub.registry.remove(self.number);
         }
         self.hub.stream_ended(self.queue.closed().unwrap_or(Closed::Client));
     }

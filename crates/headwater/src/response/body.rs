@@ -31,7 +31,8 @@ struct State {
     on_close: Option<OnClose>,
     until: Option<Until>,
     heartbeat_due: Option<Pin<Box<Sleep>>>,
-    lifetime_over: Option<Pin<Box<Sleep>>>,
+    /// When the stream must end, and why then.
+    time_over: Option<(Pin<Box<Sleep>>, Closed)>,
     written_at: Instant,
     /// Since when the client has not asked for more, after it was given something.
     waiting_since: Option<Instant>,
@@ -47,7 +48,7 @@ impl StreamBody {
             on_close,
             until,
             heartbeat_due: None,
-            lifetime_over: None,
+            time_over: None,
             written_at: Instant::now(),
             waiting_since: None,
         };
@@ -116,17 +117,25 @@ impl State {
             .heartbeat
             .as_ref()
             .map(|heartbeat| Box::pin(tokio::time::sleep(heartbeat.interval)));
-        self.lifetime_over = self.settings.lifetime_max.map(|lifetime| {
-            Box::pin(tokio::time::sleep(lifetime.mul_f64(1.0 - fastrand::f64() / 10.0)))
+        let lifetime_over = self.settings.lifetime_max.map(|lifetime| {
+            (Instant::now() + lifetime.mul_f64(1.0 - fastrand::f64() / 10.0), Closed::Lifetime)
         });
+        let expired = self.settings.expires_at.map(|time| (time, Closed::Expired));
+        // One timer serves both: only the first of them matters.
+        self.time_over = lifetime_over
+            .into_iter()
+            .chain(expired)
+            .min_by_key(|(time, _)| *time)
+            .map(|(time, reason)| (Box::pin(tokio::time::sleep_until(time)), reason));
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
-        if let Some(over) = &mut self.lifetime_over
+        if let Some((over, reason)) = &mut self.time_over
             && over.as_mut().poll(context).is_ready()
         {
-            return Poll::Ready(self.end(Closed::Lifetime));
+            let reason = *reason;
+            return Poll::Ready(self.end(reason));
         }
         if let Some(until) = &mut self.until
             && until.as_mut().poll(context).is_ready()
@@ -171,7 +180,7 @@ impl State {
         drop(source);
         self.until = None;
         self.heartbeat_due = None;
-        self.lifetime_over = None;
+        self.time_over = None;
         if let Some(on_close) = self.on_close.take() {
             on_close(reason);
         }

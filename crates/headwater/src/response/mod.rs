@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
+use tokio::time::Instant;
 
 use crate::closed::Closed;
 use crate::event::{Event, encode};
@@ -60,6 +61,7 @@ struct Settings {
     retry: Option<Duration>,
     send_timeout: Option<Duration>,
     lifetime_max: Option<Duration>,
+    expires_at: Option<Instant>,
     name_by_channel: bool,
 }
 
@@ -125,6 +127,7 @@ impl EventSourceResponse {
             retry: Some(RETRY_DEFAULT),
             send_timeout: Some(SEND_TIMEOUT_DEFAULT),
             lifetime_max: None,
+            expires_at: None,
             name_by_channel: false,
         };
         Self { source, settings, on_close: None, until: None }
@@ -158,6 +161,14 @@ impl EventSourceResponse {
     /// together. Default: for ever.
     pub fn lifetime_max(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
         self.settings.lifetime_max = lifetime.into();
+        self
+    }
+
+    /// Ends the stream at this time, on a whole event, with [`Closed::Expired`]: what its client was
+    /// allowed is over then. Unlike [`lifetime_max`](Self::lifetime_max) nothing is taken off, and what
+    /// waits for the client at that time is not sent. Default: never.
+    pub fn expires_at(mut self, time: impl Into<Option<Instant>>) -> Self {
+        self.settings.expires_at = time.into();
         self
     }
 

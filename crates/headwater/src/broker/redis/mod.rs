@@ -14,6 +14,7 @@ mod function;
 mod log;
 mod probe;
 mod resp;
+mod revoke;
 mod session;
 mod subscriber;
 
@@ -30,12 +31,14 @@ use tokio::task::AbortHandle;
 
 use super::{Broker, BrokerFuture, Health, History, ReadRange, Receipt, Sink};
 use crate::channel::Channel;
+use crate::channel_pattern::ChannelPattern;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::limits::{RECONNECT_WAIT_MAX, REDIS_RESPONSE_TIMEOUT};
 use crate::position::Position;
 use crate::publish::{IdempotencyKey, Publish};
 use crate::retention::RetentionRules;
+use crate::revocation::Revocation;
 
 use connect::Address;
 use function::Mode;
@@ -70,6 +73,7 @@ pub struct RedisBroker {
     commands: ConnectionManager,
     /// `None` leaves the rules that stand in Redis.
     rules: Option<RetentionRules>,
+    plain: PlainChannels,
     wanted: Arc<Wanted>,
     runtime: Handle,
     task: Option<AbortHandle>,
@@ -108,8 +112,8 @@ impl RedisBroker {
             .map_err(|error| {
                 Error::invalid("the Redis URL cannot be used: see the cause").with_source(error)
             })?;
-        let rules = None;
-        Ok(Self { address, commands, rules, wanted: Arc::default(), runtime, task: None })
+        let (rules, plain) = (None, PlainChannels::default());
+        Ok(Self { address, commands, rules, plain, wanted: Arc::default(), runtime, task: None })
     }
 
     /// Keeps what the rules say, and writes them to Redis for all who publish there. Without this call the
@@ -118,6 +122,19 @@ impl RedisBroker {
     #[must_use]
     pub fn with_retention(mut self, rules: RetentionRules) -> Self {
         self.rules = Some(rules);
+        self
+    }
+
+    /// Listens only to those plain Redis channels that a pattern fits: nothing else that is published in
+    /// this Redis by other programs reaches a stream, and nothing is published where they listen.
+    /// Events that come through a hub or the function reach every channel all the same. Without this
+    /// call every plain channel is listened to that a stream asks for.
+    #[must_use]
+    pub fn with_plain_channels(
+        mut self,
+        patterns: impl IntoIterator<Item = ChannelPattern>,
+    ) -> Self {
+        self.plain = PlainChannels(Some(patterns.into_iter().collect()));
         self
     }
 
@@ -135,6 +152,7 @@ impl Broker for RedisBroker {
             commands: self.commands.clone(),
             wanted: Arc::clone(&self.wanted),
             rules: self.rules.as_ref().map(RetentionRules::to_redis_text),
+            plain: self.plain.clone(),
             sink,
         };
         self.task = Some(self.runtime.spawn(subscriber.run()).abort_handle());
@@ -195,8 +213,32 @@ impl Broker for RedisBroker {
         })
     }
 
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BrokerFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let mut commands = self.commands.clone();
+            revoke::publish(&mut commands, revocation, &self.wanted).await.map_err(|error| {
+                let kind = if is_refused(&error) { ErrorKind::Refused } else { ErrorKind::Unavailable };
+                Error::new(
+                    kind,
+                    "Redis did not take the revocation, so other nodes may not know of it: revoke again",
+                )
+                .with_source(error)
+            })
+        })
+    }
+
     fn health(&self) -> Health {
         self.wanted.health()
+    }
+}
+
+/// Which plain Redis channels are listened to and published on; `None` for all.
+#[derive(Clone, Default)]
+struct PlainChannels(Option<Arc<[ChannelPattern]>>);
+
+impl PlainChannels {
+    fn contains(&self, channel: &Channel) -> bool {
+        self.0.as_ref().is_none_or(|all| all.iter().any(|pattern| pattern.fits(channel)))
     }
 }
 
@@ -241,7 +283,7 @@ impl RedisBroker {
                     let key = key.as_ref().map(IdempotencyKey::as_str);
                     function::add_publish(&mut pipeline, mode, channel.as_str(), event, key, *end);
                 }
-                None => add_publish(&mut pipeline, channel, event),
+                None => add_publish(&mut pipeline, channel, event, self.plain.contains(channel)),
             }
         }
         pipeline.query_async(commands).await
@@ -259,10 +301,10 @@ fn receipt(publish: Publish, answer: Value) -> Receipt {
     Receipt::new(publish.channel, &publish.event, position)
 }
 
-fn add_publish(pipeline: &mut Pipeline, channel: &Channel, event: &Event) {
+fn add_publish(pipeline: &mut Pipeline, channel: &Channel, event: &Event, may_be_plain: bool) {
     let only_data = event.name().is_none() && event.id().is_none() && event.retry().is_none();
     let command = pipeline.cmd("PUBLISH");
-    if only_data {
+    if only_data && may_be_plain {
         command.arg(channel.as_str()).arg(event.data());
     } else {
         command.arg(format!("{ENVELOPE_PREFIX}{channel}")).arg(envelope::encode(event));

@@ -11,10 +11,11 @@ use tokio::sync::{Notify, oneshot};
 
 use super::connect::Address;
 use super::session::Session;
-use super::{Durability, function, is_refused};
+use super::{Durability, PlainChannels, function, is_refused};
 use crate::broker::{Health, Sink};
 use crate::channel::Channel;
 use crate::error::ErrorKind;
+use crate::frame::now_ms;
 use crate::limits::RECONNECT_WAIT_MAX;
 use crate::position::Epoch;
 
@@ -187,6 +188,8 @@ pub(super) struct Subscriber {
     pub(super) wanted: Arc<Wanted>,
     /// The retention rules as the function reads them; `None` leaves those that are there.
     pub(super) rules: Option<String>,
+    /// Which plain Redis channels are listened to.
+    pub(super) plain: PlainChannels,
     pub(super) sink: Sink,
 }
 
@@ -196,6 +199,8 @@ pub(super) struct Subscriber {
 pub(super) struct Known {
     pub(super) epoch: Option<Epoch>,
     pub(super) lasts: HashMap<Channel, u64>,
+    /// When the last session ended, in milliseconds since 1970.
+    pub(super) lost_ms: Option<u64>,
 }
 
 impl Subscriber {
@@ -210,6 +215,7 @@ impl Subscriber {
                     failures = Failures::default();
                     self.install().await;
                     let lost = Session::new(connection, &self, &mut known).run().await;
+                    known.lost_ms = Some(now_ms());
                     self.wanted.end();
                     self.wanted.update_health(|health| health.reconnects += 1);
                     tracing::warn!(%address, "lost the connection to Redis, streams stay open: {lost}");

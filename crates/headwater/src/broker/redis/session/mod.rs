@@ -51,6 +51,8 @@ pub(super) struct Session<'a> {
     /// confirmation can only be for that one.
     asked: HashMap<Channel, Phase>,
     unconfirmed: VecDeque<Asked>,
+    /// Redis channels of the node's own that were asked for and not answered, in their order.
+    own_unanswered: VecDeque<Own>,
     /// Questions where the log is, in the order of their markers.
     syncs: VecDeque<Sync>,
     sync_count: u64,
@@ -73,8 +75,15 @@ enum Phase {
     Unsubscribing,
 }
 
+/// A Redis channel of the node's own.
+enum Own {
+    Probe,
+    Revocations,
+}
+
 /// A SUBSCRIBE or UNSUBSCRIBE that is not wholly confirmed.
 struct Asked {
+    /// Empty for a Redis channel of the node's own.
     channels: Vec<Channel>,
     is_subscribe: bool,
     confirmations_left: usize,
@@ -122,6 +131,7 @@ impl<'a> Session<'a> {
             todo: VecDeque::new(),
             asked: HashMap::new(),
             unconfirmed: VecDeque::new(),
+            own_unanswered: VecDeque::new(),
             syncs: VecDeque::new(),
             sync_count: 0,
             is_behind,
@@ -132,7 +142,7 @@ impl<'a> Session<'a> {
 
     /// Serves until the connection is lost.
     pub(super) async fn run(mut self) -> Lost {
-        self.subscribe_probe();
+        self.subscribe_own();
         let all = self.node.wanted.begin();
         // What left while there was no connection is forgotten.
         let still_wanted: HashSet<&Channel> = all.iter().collect();

@@ -11,6 +11,7 @@ use crate::broker::redis::catch_up::{self, Missed};
 use crate::broker::redis::envelope::{self, Place};
 use crate::broker::redis::log::LogState;
 use crate::broker::redis::resp::{self, Parsed, Value};
+use crate::broker::redis::revoke;
 use crate::broker::{Baseline, LogEvent};
 use crate::channel::Channel;
 use crate::event::Event;
@@ -71,6 +72,10 @@ impl Session<'_> {
         if name == self.probe.channel.as_bytes() {
             self.on_probe_back(payload);
             return self.on_marker(payload);
+        }
+        if name == revoke::REVOCATIONS_CHANNEL.as_bytes() {
+            revoke::receive(payload, &self.node.sink);
+            return Ok(());
         }
         let Ok(name) = std::str::from_utf8(name) else { return Ok(()) };
         let own_name = name.strip_prefix(ENVELOPE_PREFIX);

@@ -1,6 +1,9 @@
 //! Bringing what Redis sends in line with what is wanted, in bounded batches.
 
-use super::{Asked, Phase, Session};
+use std::collections::VecDeque;
+
+use super::{Asked, Own, Phase, Session};
+use crate::broker::redis::revoke::{self, REVOCATIONS_CHANNEL};
 use crate::broker::redis::{Durability, ENVELOPE_PREFIX, resp};
 use crate::channel::Channel;
 use crate::limits::{SUBSCRIBE_BATCH_MAX, SUBSCRIBE_UNCONFIRMED_MAX};
@@ -12,13 +15,15 @@ const NAMES_PER_CHANNEL: usize = 2;
 pub(super) const BATCH_CHANNELS: usize = SUBSCRIBE_BATCH_MAX / NAMES_PER_CHANNEL;
 
 impl Session<'_> {
-    pub(super) fn subscribe_probe(&mut self) {
-        resp::encode_command(
-            [b"SUBSCRIBE".as_slice(), self.probe.channel.as_bytes()],
-            &mut self.output,
-        );
-        let asked = Asked { channels: Vec::new(), is_subscribe: true, confirmations_left: 1 };
-        self.unconfirmed.push_back(asked);
+    /// Subscribes to the Redis channels that are the node's own. Each has a command of its own, since
+    /// the Redis user may be allowed one and not the other.
+    pub(super) fn subscribe_own(&mut self) {
+        for name in [self.probe.channel.as_str(), REVOCATIONS_CHANNEL] {
+            resp::encode_command([b"SUBSCRIBE".as_slice(), name.as_bytes()], &mut self.output);
+            let asked = Asked { channels: Vec::new(), is_subscribe: true, confirmations_left: 1 };
+            self.unconfirmed.push_back(asked);
+        }
+        self.own_unanswered = VecDeque::from([Own::Probe, Own::Revocations]);
     }
 
     pub(super) fn add_todo(&mut self, channels: &[Channel]) {
@@ -73,11 +78,13 @@ impl Session<'_> {
         }
         let envelopes: Vec<String> =
             channels.iter().map(|channel| format!("{ENVELOPE_PREFIX}{channel}")).collect();
-        let names = channels.iter().zip(&envelopes);
         let mut words = vec![command];
-        words.extend(
-            names.flat_map(|(plain, envelope)| [envelope.as_bytes(), plain.as_str().as_bytes()]),
-        );
+        for (channel, envelope) in channels.iter().zip(&envelopes) {
+            words.push(envelope.as_bytes());
+            if self.node.plain.contains(channel) {
+                words.push(channel.as_str().as_bytes());
+            }
+        }
         let confirmations_left = words.len() - 1;
         resp::encode_command(words, &mut self.output);
         let is_subscribe = command == b"SUBSCRIBE";
@@ -92,6 +99,13 @@ impl Session<'_> {
         }
         if name == self.probe.channel.as_bytes() {
             self.probe.interval.reset_immediately();
+            self.own_unanswered.pop_front();
+        }
+        if name == REVOCATIONS_CHANNEL.as_bytes() {
+            self.own_unanswered.pop_front();
+            // From here on they come; what came before must be read.
+            let (commands, sink) = (self.node.commands.clone(), self.node.sink.clone());
+            tokio::spawn(revoke::catch_up(commands, sink, self.known.lost_ms));
         }
         let Some(Asked { channels, is_subscribe, .. }) = self.unconfirmed.pop_front() else {
             return;
@@ -136,10 +150,15 @@ impl Session<'_> {
             self.asked.remove(channel);
         }
         match channels.len() {
-            0 => tracing::error!(
-                "Redis refuses the probe's channel {}: {message}",
-                self.probe.channel
-            ),
+            0 => match self.own_unanswered.pop_front() {
+                Some(Own::Revocations) => tracing::error!(
+                    "Redis refuses to subscribe to {REVOCATIONS_CHANNEL}, so this node does not hear what others revoke: {message}"
+                ),
+                _ => tracing::error!(
+                    "Redis refuses the probe's channel {}: {message}",
+                    self.probe.channel
+                ),
+            },
             1 => {
                 self.node.wanted.refuse(&channels[0]);
                 tracing::error!(channel = %channels[0], "Redis refuses to subscribe: {message}");

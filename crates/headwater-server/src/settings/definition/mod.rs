@@ -1,12 +1,14 @@
 //! The one definition of every setting of `headwater serve`: flag, environment variable, TOML key,
 //! `--help` and docs/configuration.md all come from this table. Look here to add or change a setting.
 
+mod access;
+
 use std::time::Duration;
 
 use headwater::limits;
 
 /// One setting, before it has a value.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Definition {
     /// The TOML key. `--name` is the flag; see [`Definition::variable`] for the environment.
     pub name: &'static str,
@@ -58,6 +60,22 @@ pub enum Kind {
     },
     /// The path of a directory.
     Directory,
+    /// A text that is never printed.
+    Secret,
+    /// Any text but none.
+    Text,
+    /// The path of a file.
+    File,
+    /// A URL of `http` or `https`.
+    HttpUrl,
+    /// A URL of a set of keys, or the path of a file with one.
+    Jwks,
+    /// Patterns of channels: a list.
+    Patterns,
+    /// Patterns of channels with claims in them: a list.
+    Templates,
+    /// Origins of pages: a list.
+    Origins,
     /// Rules of retention: a list. The flag can be repeated, in the environment `;` stands between
     /// rules, and the file has a list of strings.
     RetentionRules,
@@ -77,12 +95,19 @@ impl Definition {
 
     /// Whether several values can be given, and all of them count.
     pub fn is_list(&self) -> bool {
-        matches!(self.kind, Kind::RetentionRules)
+        self.kind.is_list()
     }
 
     /// Whether the value must never be shown.
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::RedisUrl)
+        matches!(self.kind, Kind::RedisUrl | Kind::Secret)
+    }
+}
+
+impl Kind {
+    /// Whether several values can be given, and all of them count.
+    pub fn is_list(self) -> bool {
+        matches!(self, Self::RetentionRules | Self::Patterns | Self::Templates | Self::Origins)
     }
 }
 
@@ -103,7 +128,27 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// Every setting, in the order of `--help` and of the documentation.
-pub const DEFINITIONS: &[Definition] = &[
+pub const DEFINITIONS: &[Definition] =
+    &joined::<{ GENERAL.len() + access::DEFINITIONS.len() }>(&[GENERAL, access::DEFINITIONS]);
+
+/// The tables as one.
+const fn joined<const N: usize>(tables: &[&[Definition]]) -> [Definition; N] {
+    let mut all = [tables[0][0]; N];
+    let (mut at, mut table) = (0, 0);
+    while table < tables.len() {
+        let mut row = 0;
+        while row < tables[table].len() {
+            all[at] = tables[table][row];
+            at += 1;
+            row += 1;
+        }
+        table += 1;
+    }
+    assert!(at == N, "every definition has its place");
+    all
+}
+
+const GENERAL: &[Definition] = &[
     Definition {
         name: "listen",
         value_name: "ADDRESS:PORT",
@@ -113,7 +158,7 @@ pub const DEFINITIONS: &[Definition] = &[
         heading: WHERE,
         summary: "Serve streams, publishing and the demo page on this address",
         details: "`localhost` stands for 127.0.0.1, and port 0 takes any free port. An address that \
-                  other machines can reach needs `open` too.",
+                  other machines can reach needs access rules, or `open`.",
     },
     Definition {
         name: "admin",
@@ -149,8 +194,8 @@ pub const DEFINITIONS: &[Definition] = &[
         example: "true",
         heading: WHERE,
         summary: "Let anybody who can reach `listen` listen to every channel and publish to it",
-        details: "Needed for an address that is not loopback. Access rules come in a later version; \
-                  until then put the server behind something that checks who asks.",
+        details: "An address that is not loopback needs this or access rules. It cannot be given together \
+                  with access rules, under which nothing is open but what they open.",
     },
     Definition {
         name: "data",

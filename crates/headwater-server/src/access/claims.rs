@@ -1,0 +1,287 @@
+//! What a token says, once its signature is proved: who, until when, which channels. Look here to add
+//! another way to write channels into claims. No IO in here.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use headwater::{Action, Channel, ChannelPattern, Decision};
+use serde_json::{Map, Value};
+
+use super::time_of;
+use crate::limits::NOT_BEFORE_LEEWAY_S;
+use crate::settings::{Template, as_text};
+
+/// The claims of a token.
+pub type Claims = Map<String, Value>;
+
+/// Who asks, and what is granted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Identity {
+    /// What may be listened to.
+    pub subscribe: Vec<ChannelPattern>,
+    /// What may be published to.
+    pub publish: Vec<ChannelPattern>,
+    /// Whether streams of others may be ended.
+    pub admin: bool,
+    /// Until when.
+    pub until: Option<SystemTime>,
+    /// Who: the claim `sub`.
+    pub user: Option<String>,
+    /// The claim `jti`.
+    pub token_id: Option<String>,
+}
+
+/// What every token must say, and what everybody with a token may do.
+#[derive(Debug, Default)]
+pub struct Expected {
+    /// Whom it must be for.
+    pub audience: Option<String>,
+    /// Who must have made it.
+    pub issuer: Option<String>,
+    /// What everybody may listen to.
+    pub subscribe: Vec<Template>,
+    /// What everybody may publish to.
+    pub publish: Vec<Template>,
+}
+
+/// Why claims do not count. It holds no value of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// `exp` is over.
+    Expired,
+    /// `nbf` is to come.
+    NotYetValid,
+    /// It is for others.
+    Audience,
+    /// It is of others.
+    Issuer,
+    /// A claim has the wrong type.
+    Type(&'static str),
+}
+
+/// One way to write channels into claims. Each adds what it finds; one that finds nothing adds nothing.
+type Dialect = fn(&Claims, &mut Identity);
+
+/// All ways that are understood.
+const DIALECTS: &[Dialect] = &[headwater_claim];
+
+impl Identity {
+    /// Reads claims at a time, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Why they do not count.
+    pub fn read(claims: &Claims, expected: &Expected, now: f64) -> Result<Self, Refusal> {
+        let expires = time(claims, "exp")?;
+        if expires.is_some_and(|expires| expires <= now) {
+            return Err(Refusal::Expired);
+        }
+        if time(claims, "nbf")?.is_some_and(|begins| begins > now + NOT_BEFORE_LEEWAY_S) {
+            return Err(Refusal::NotYetValid);
+        }
+        check_audience(claims, expected.audience.as_deref())?;
+        if let Some(issuer) = &expected.issuer
+            && claims.get("iss").and_then(Value::as_str) != Some(issuer)
+        {
+            return Err(Refusal::Issuer);
+        }
+        let mut identity = Self {
+            until: expires.and_then(time_of),
+            user: name(claims, "sub")?,
+            token_id: name(claims, "jti")?,
+            ..Self::default()
+        };
+        let fill = |templates: &[Template]| {
+            templates.iter().filter_map(|template| template.fill(claims)).collect()
+        };
+        identity.subscribe = fill(&expected.subscribe);
+        identity.publish = fill(&expected.publish);
+        for dialect in DIALECTS {
+            dialect(claims, &mut identity);
+        }
+        Ok(identity)
+    }
+
+    /// Whether all of it is granted.
+    pub fn allows(
+        &self,
+        action: Action,
+        channels: &[Channel],
+        is_public: impl Fn(&Channel) -> bool,
+    ) -> bool {
+        let fits = |patterns: &[ChannelPattern], channel: &Channel| {
+            patterns.iter().any(|pattern| pattern.fits(channel))
+        };
+        match action {
+            Action::Subscribe => {
+                channels.iter().all(|it| fits(&self.subscribe, it) || is_public(it))
+            }
+            Action::Publish => channels.iter().all(|it| fits(&self.publish, it)),
+            Action::Admin => self.admin,
+            // What is new is not granted by what is old.
+            _ => false,
+        }
+    }
+
+    /// The answer for what is granted.
+    pub(super) fn decision(self) -> Decision {
+        let mut decision = match self.until {
+            Some(until) => Decision::allow_until(until),
+            None => Decision::allow(),
+        };
+        if let Some(user) = self.user {
+            decision = decision.user(user);
+        }
+        if let Some(id) = self.token_id {
+            decision = decision.token_id(id);
+        }
+        decision
+    }
+}
+
+/// `{"headwater": {"subscribe": [...], "publish": [...], "admin": true}}`. What is no pattern grants nothing.
+fn headwater_claim(claims: &Claims, identity: &mut Identity) {
+    let Some(Value::Object(ours)) = claims.get("headwater") else { return };
+    let patterns = |name: &str| {
+        let list = ours.get(name).and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(Value::as_str)
+            .filter_map(|text| ChannelPattern::new(text).ok())
+            .collect::<Vec<_>>()
+    };
+    identity.subscribe.extend(patterns("subscribe"));
+    identity.publish.extend(patterns("publish"));
+    identity.admin |= ours.get("admin") == Some(&Value::Bool(true));
+}
+
+/// A time (RFC 7519, NumericDate): a number, with or without a fraction.
+fn time(claims: &Claims, name: &'static str) -> Result<Option<f64>, Refusal> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(Value::Number(number)) => match number.as_f64().filter(|number| number.is_finite()) {
+            Some(seconds) => Ok(Some(seconds)),
+            None => Err(Refusal::Type(name)),
+        },
+        Some(_) => Err(Refusal::Type(name)),
+    }
+}
+
+fn name(claims: &Claims, name: &'static str) -> Result<Option<String>, Refusal> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(value) => as_text(value).map(Some).ok_or(Refusal::Type(name)),
+    }
+}
+
+/// RFC 7519, 4.1.3: a token that names an audience is for that audience only.
+fn check_audience(claims: &Claims, expected: Option<&str>) -> Result<(), Refusal> {
+    let ours = |value: &Value| value.as_str().is_some_and(|name| Some(name) == expected);
+    let is_for_us = match claims.get("aud") {
+        None => expected.is_none(),
+        Some(Value::Array(all)) => all.iter().any(ours),
+        Some(one) => ours(one),
+    };
+    if is_for_us { Ok(()) } else { Err(Refusal::Audience) }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expired => f.write_str("it has expired"),
+            Self::NotYetValid => f.write_str("it is not valid yet"),
+            Self::Audience => f.write_str("it is not for this audience (see jwt-audience)"),
+            Self::Issuer => f.write_str("it is not of this issuer (see jwt-issuer)"),
+            Self::Type(claim) => write!(f, "the claim `{claim}` has the wrong type"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: f64 = 1_000.0;
+
+    fn read(claims: &Value, expected: &Expected) -> Result<Identity, Refusal> {
+        Identity::read(claims.as_object().unwrap(), expected, NOW)
+    }
+
+    #[track_caller]
+    fn check(claims: &Value, expected: Option<Refusal>) {
+        assert_eq!(read(claims, &Expected::default()).err(), expected, "{claims}");
+    }
+
+    #[test]
+    fn times_are_numbers() {
+        check(&json!({}), None);
+        check(&json!({ "exp": 1001, "nbf": 1000 }), None);
+        check(&json!({ "exp": 1000.5, "nbf": 999.5 }), None);
+        check(&json!({ "exp": 1e300 }), None);
+        check(&json!({ "exp": 1000 }), Some(Refusal::Expired));
+        check(&json!({ "exp": 0 }), Some(Refusal::Expired));
+        check(&json!({ "exp": -1.5 }), Some(Refusal::Expired));
+        check(&json!({ "nbf": 1100 }), Some(Refusal::NotYetValid));
+        for wrong in [json!("1001"), json!(null), json!([1001]), json!(true), json!({})] {
+            check(&json!({ "exp": wrong }), Some(Refusal::Type("exp")));
+            check(&json!({ "nbf": wrong }), Some(Refusal::Type("nbf")));
+        }
+        check(&json!({ "sub": [] }), Some(Refusal::Type("sub")));
+    }
+
+    #[test]
+    fn audience_and_issuer() {
+        let named = Expected {
+            audience: Some("hw".into()),
+            issuer: Some("me".into()),
+            ..Expected::default()
+        };
+        assert!(read(&json!({ "aud": "hw", "iss": "me" }), &named).is_ok());
+        assert!(read(&json!({ "aud": ["x", "hw"], "iss": "me" }), &named).is_ok());
+        for aud in [json!("x"), json!(["x"]), json!([]), json!(7), json!("HW"), json!(null)] {
+            let refused = read(&json!({ "aud": aud, "iss": "me" }), &named);
+            assert_eq!(refused, Err(Refusal::Audience), "{aud}");
+            check(&json!({ "aud": aud }), Some(Refusal::Audience));
+        }
+        assert_eq!(read(&json!({ "iss": "me" }), &named), Err(Refusal::Audience));
+        for iss in [json!("x"), json!(["me"]), json!(null)] {
+            let refused = read(&json!({ "aud": "hw", "iss": iss }), &named);
+            assert_eq!(refused, Err(Refusal::Issuer), "{iss}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_grants_nothing() {
+        let claims = json!({ "headwater": {
+            "subscribe": ["news", "user:42:*", "*a", "", 7, "headwater:*"], "publish": "news", "admin": 1,
+        } });
+        let identity = read(&claims, &Expected::default()).unwrap();
+        let shown: Vec<String> = identity.subscribe.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["news", "user:42:*"]);
+        assert_eq!((identity.publish.len(), identity.admin), (0, false));
+        for claims in [json!({ "headwater": [] }), json!({ "headwater": null })] {
+            assert_eq!(read(&claims, &Expected::default()), Ok(Identity::default()));
+        }
+    }
+
+    #[test]
+    fn templates_give_everybody_their_own() {
+        let expected = Expected {
+            subscribe: vec!["user:{sub}:*".parse().unwrap()],
+            publish: vec!["from:{sub}".parse().unwrap()],
+            ..Expected::default()
+        };
+        let identity = read(&json!({ "sub": 42, "jti": "j" }), &expected).unwrap();
+        let channel = |name: &str| [Channel::new(name).unwrap()];
+        let allows = |action, name: &str| identity.allows(action, &channel(name), |_| false);
+        assert!(allows(Action::Subscribe, "user:42:a"));
+        assert!(allows(Action::Publish, "from:42"));
+        assert!(!allows(Action::Publish, "user:42:a") && !allows(Action::Subscribe, "user:421:a"));
+        assert!(!identity.allows(Action::Admin, &[], |_| false));
+        assert_eq!(
+            (identity.user.as_deref(), identity.token_id.as_deref()),
+            (Some("42"), Some("j"))
+        );
+        let nobody = read(&json!({}), &expected).unwrap();
+        assert!(nobody.subscribe.is_empty() && nobody.publish.is_empty());
+    }
+}

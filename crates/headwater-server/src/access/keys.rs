@@ -1,0 +1,241 @@
+//! Keys that prove the signature of a token, each with the algorithms that its type allows. Look here
+//! for which algorithms count.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use serde::Deserialize;
+
+use super::claims::Claims;
+use crate::limits::{JWKS_KEYS_MAX, TOKEN_BYTES_MAX};
+use crate::settings::Secret;
+
+const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+const RSA: &[Algorithm] = &[
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+];
+const EC: &[Algorithm] = &[Algorithm::ES256, Algorithm::ES384];
+const ED: &[Algorithm] = &[Algorithm::EdDSA];
+
+/// A key, and what it may be used for. No `Debug`: it may be a secret.
+#[derive(Clone)]
+pub struct Key {
+    id: Option<String>,
+    key: DecodingKey,
+    algorithms: Vec<Algorithm>,
+}
+
+/// Why a token does not count, before its claims are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadToken {
+    /// It is no token: three parts, JSON in two of them.
+    Form,
+    /// Its algorithm is not one of ours, or it wants what we do not understand.
+    Algorithm,
+    /// No key proves it.
+    Signature,
+}
+
+/// The head of a token, as far as it matters. What it says is not proved.
+#[derive(Deserialize)]
+struct Head {
+    alg: String,
+    kid: Option<String>,
+    /// What must be understood to take it; we understand nothing of this kind.
+    crit: Option<serde_json::Value>,
+}
+
+/// A token, taken apart.
+pub struct Parts<'a> {
+    algorithm: Algorithm,
+    key_id: Option<String>,
+    /// Head and claims as they were signed.
+    signed: &'a [u8],
+    claims: &'a str,
+    signature: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    /// Takes a token apart (RFC 7515, compact).
+    ///
+    /// # Errors
+    /// That it is none, or that its algorithm is not one of ours.
+    pub fn read(token: &'a str) -> Result<Self, BadToken> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(BadToken::Form);
+        }
+        let mut parts = token.split('.');
+        let (Some(head), Some(claims), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(BadToken::Form);
+        };
+        let signed = &token.as_bytes()[..head.len() + 1 + claims.len()];
+        let head = URL_SAFE_NO_PAD.decode(head).map_err(|_| BadToken::Form)?;
+        let head: Head = serde_json::from_slice(&head).map_err(|_| BadToken::Form)?;
+        let algorithm = algorithm(&head.alg).ok_or(BadToken::Algorithm)?;
+        if head.crit.is_some() {
+            return Err(BadToken::Algorithm);
+        }
+        Ok(Self { algorithm, key_id: head.kid, signed, claims, signature })
+    }
+
+    /// Whether one of the keys could have signed it.
+    pub fn has_key_in(&self, keys: &[Key]) -> bool {
+        keys.iter().any(|key| key.is_for(self))
+    }
+
+    /// The claims, if one of the keys signed them.
+    ///
+    /// # Errors
+    /// That none did, or that they are no claims.
+    pub fn prove<'k>(&self, keys: impl IntoIterator<Item = &'k Key>) -> Result<Claims, BadToken> {
+        let mut fitting = keys.into_iter().filter(|key| key.is_for(self));
+        let is_proved = |key: &Key| {
+            // An error means that the key cannot be used for it, or that the signature is no base64.
+            crypto::verify(self.signature, self.signed, &key.key, self.algorithm).unwrap_or(false)
+        };
+        if !fitting.any(is_proved) {
+            return Err(BadToken::Signature);
+        }
+        let claims = URL_SAFE_NO_PAD.decode(self.claims).map_err(|_| BadToken::Form)?;
+        serde_json::from_slice(&claims).map_err(|_| BadToken::Form)
+    }
+}
+
+/// The allowlist. `none` is not on it.
+fn algorithm(name: &str) -> Option<Algorithm> {
+    [HMAC, RSA, EC, ED]
+        .into_iter()
+        .flatten()
+        .copied()
+        .find(|algorithm| format!("{algorithm:?}") == name)
+}
+
+impl Key {
+    fn is_for(&self, parts: &Parts<'_>) -> bool {
+        let is_named = match (&self.id, &parts.key_id) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => true,
+        };
+        is_named && self.algorithms.contains(&parts.algorithm)
+    }
+
+    /// A shared secret.
+    ///
+    /// # Errors
+    /// That it is empty.
+    pub fn from_secret(secret: &Secret) -> anyhow::Result<Self> {
+        let secret = secret.expose().as_bytes();
+        if secret.is_empty() {
+            bail!("the secret is empty: `openssl rand -hex 32` makes a good one");
+        }
+        Ok(Self { id: None, key: DecodingKey::from_secret(secret), algorithms: HMAC.to_vec() })
+    }
+
+    /// A public key in PEM. Its type decides about the algorithms.
+    ///
+    /// # Errors
+    /// That it is none.
+    pub fn from_pem(pem: &[u8]) -> anyhow::Result<Self> {
+        let text = String::from_utf8_lossy(pem);
+        if text.contains("PRIVATE KEY") {
+            bail!(
+                "it holds a private key, which must stay with whoever makes the tokens: \
+                 `openssl pkey -pubout` makes the public one"
+            );
+        }
+        let found = [
+            (DecodingKey::from_rsa_pem(pem), RSA),
+            (DecodingKey::from_ec_pem(pem), EC),
+            (DecodingKey::from_ed_pem(pem), ED),
+        ];
+        let found = found.into_iter().find_map(|(key, algorithms)| Some((key.ok()?, algorithms)));
+        let (key, algorithms) =
+            found.context("it is no public key of RSA, EC or Ed25519 in PEM")?;
+        Ok(Self { id: None, key, algorithms: algorithms.to_vec() })
+    }
+
+    /// A key of a set; `None` if it is not one to prove signatures with.
+    fn from_jwk(jwk: &Jwk) -> Option<Self> {
+        if matches!(&jwk.common.public_key_use, Some(it) if *it != PublicKeyUse::Signature) {
+            return None;
+        }
+        let algorithms = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => RSA,
+            AlgorithmParameters::EllipticCurve(it) => match it.curve {
+                EllipticCurve::P256 => &EC[..1],
+                EllipticCurve::P384 => &EC[1..],
+                _ => return None,
+            },
+            AlgorithmParameters::OctetKeyPair(it) if it.curve == EllipticCurve::Ed25519 => ED,
+            // A secret does not belong into a set of public keys.
+            _ => return None,
+        };
+        let only = jwk.common.key_algorithm.map(|it| it.to_string());
+        let algorithms = algorithms.iter().copied();
+        let algorithms: Vec<_> = algorithms
+            .filter(|it| only.as_ref().is_none_or(|only| *only == format!("{it:?}")))
+            .collect();
+        let key = DecodingKey::from_jwk(jwk).ok().filter(|_| !algorithms.is_empty())?;
+        Some(Self { id: jwk.common.key_id.clone(), key, algorithms })
+    }
+
+    /// The keys of a set (RFC 7517). What is not understood is passed over, as the standard wants it.
+    ///
+    /// # Errors
+    /// That it is no set, or that no key in it can be used.
+    pub fn from_jwks(text: &[u8]) -> anyhow::Result<Vec<Self>> {
+        #[derive(Deserialize)]
+        struct Set {
+            keys: Vec<serde_json::Value>,
+        }
+        let set: Set = serde_json::from_slice(text)
+            .ok()
+            .context("it is no JSON Web Key Set: {\"keys\": [...]}")?;
+        let understood =
+            set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
+        let set = JwkSet { keys: understood.take(JWKS_KEYS_MAX).collect() };
+        let keys: Vec<Self> = set.keys.iter().filter_map(Self::from_jwk).collect();
+        if keys.is_empty() {
+            bail!("no key in it can be used: RSA, EC (P-256, P-384) or Ed25519 for signatures");
+        }
+        Ok(keys)
+    }
+}
+
+/// The secret in a file. A line end behind it is not part of it.
+pub(crate) fn read_secret(path: &Path) -> anyhow::Result<Secret> {
+    let shown = path.display();
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read the secret in {shown}"))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(Secret::new(text.strip_suffix('\r').unwrap_or(text)))
+}
+
+/// The public key in a file.
+pub(crate) fn read_public_key(path: &Path) -> anyhow::Result<Key> {
+    let shown = path.display();
+    let pem = fs::read(path).with_context(|| format!("cannot read the key in {shown}"))?;
+    Key::from_pem(&pem).with_context(|| format!("the key in {shown} cannot be used"))
+}
+
+impl std::fmt::Display for BadToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Form => "it is no token: three parts with dots between them",
+            Self::Algorithm => "its algorithm is not taken",
+            Self::Signature => "no key proves its signature",
+        })
+    }
+}

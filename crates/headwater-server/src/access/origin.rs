@@ -1,0 +1,75 @@
+//! Whether a page may do something with a cookie that its browser sent along (CSRF). Look here for which
+//! pages may. No IO in here.
+
+use headwater::{AccessRequest, Action, Denied};
+use http::HeaderMap;
+use http::header::{HOST, ORIGIN};
+
+use crate::settings::Origin;
+
+const DETAIL: &str = "a cookie alone allows this to pages of this server and of the origins in \
+                      cors-origin only: send a header Origin, or a token in a header Authorization";
+
+/// Refuses what changes something if only a cookie stands for it and the page that sent it is a
+/// stranger. Browsers say in `Origin` which page it is, and no page can change that.
+pub(super) fn check(request: &AccessRequest<'_>, allowed: &[Origin]) -> Result<(), Denied> {
+    if request.action == Action::Subscribe {
+        // Reading is what CORS is for.
+        return Ok(());
+    }
+    if comes_from_a_friend(request.headers, allowed) {
+        return Ok(());
+    }
+    Err(Denied::forbidden().with_detail(DETAIL))
+}
+
+fn comes_from_a_friend(headers: &HeaderMap, allowed: &[Origin]) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if text("sec-fetch-site") == Some("same-origin") {
+        return true;
+    }
+    let Some(origin) = text(ORIGIN.as_str()).map(str::to_ascii_lowercase) else { return false };
+    if allowed.iter().any(|it| matches!(it, Origin::One(one) if *one == origin)) {
+        return true;
+    }
+    // Behind a proxy the scheme is not known here, so host and port decide.
+    let host = origin.split_once("://").map(|(_, host)| host);
+    let asked = text(HOST.as_str()).map(str::to_ascii_lowercase);
+    host.is_some_and(|host| !host.is_empty() && Some(host) == asked.as_deref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_are_told_from_friends() {
+        let allowed = ["https://app.example".parse().unwrap(), Origin::Any];
+        let check = |lines: &[(&'static str, &'static str)]| {
+            let headers = lines.iter().map(|(name, value)| {
+                let name = http::HeaderName::from_static(name);
+                (name, http::HeaderValue::from_static(value))
+            });
+            comes_from_a_friend(&headers.collect(), &allowed)
+        };
+        let host = ("host", "hub.example:8000");
+        assert!(check(&[host, ("origin", "https://hub.example:8000")]));
+        assert!(check(&[host, ("origin", "https://app.example")]));
+        assert!(check(&[host, ("sec-fetch-site", "same-origin")]));
+        for origin in [
+            "null",
+            "",
+            "https://hub.example",
+            "https://hub.example:8001",
+            "https://evil.example",
+            "https://app.example.evil.example",
+            "http://app.example",
+            "https://evil.example/https://app.example",
+        ] {
+            assert!(!check(&[host, ("origin", origin)]), "{origin}");
+        }
+        assert!(!check(&[host]), "who says nothing is a stranger");
+        assert!(!check(&[host, ("sec-fetch-site", "same-site")]));
+        assert!(!check(&[("origin", "https://hub.example:8000")]));
+    }
+}

@@ -1,0 +1,205 @@
+//! One-time tickets, for clients that cannot send headers. Look here for how long they are good and
+//! where they are kept.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::{digest, rand};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use headwater::{ChannelPattern, Denied};
+use redis::aio::ConnectionManager;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::claims::Identity;
+use super::{seconds_since_1970, time_of};
+use crate::limits::{TICKET_TIME, TICKETS_MAX};
+use crate::settings::Secret;
+
+/// Where tickets are kept until they are used.
+pub(crate) enum Tickets {
+    /// In this process.
+    Memory(Mutex<HashMap<String, (Instant, Kept)>>),
+    /// In Redis, for all nodes.
+    Redis(ConnectionManager),
+}
+
+/// Whom a ticket is for. The ticket itself is kept nowhere: whoever reads this cannot use it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    /// Names, and beginnings with a `*` after them; the second part says which.
+    subscribe: Vec<(String, bool)>,
+    /// Seconds since 1970.
+    until: Option<f64>,
+    user: Option<String>,
+    token_id: Option<String>,
+}
+
+/// Keys in Redis: below the log's, so that one permission covers both.
+const KEY_PREFIX: &str = "headwater:{0}:ticket:";
+
+impl Tickets {
+    pub(crate) fn new(redis: Option<ConnectionManager>) -> Self {
+        match redis {
+            Some(commands) => Self::Redis(commands),
+            None => Self::Memory(Mutex::default()),
+        }
+    }
+
+    /// Makes a ticket for somebody.
+    pub(crate) async fn make(&self, identity: &Identity) -> Result<Secret, Denied> {
+        let ticket = random().ok_or_else(Denied::unavailable)?;
+        let (key, kept) = (key_of(ticket.expose()), Kept::new(identity));
+        match self {
+            Self::Memory(table) => {
+                let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = Instant::now();
+                if table.len() >= TICKETS_MAX {
+                    table.retain(|_, (until, _)| *until > now);
+                }
+                if table.len() >= TICKETS_MAX {
+                    tracing::warn!("{TICKETS_MAX} tickets wait to be used: no more are made");
+                    return Err(Denied::unavailable());
+                }
+                table.insert(key, (now + TICKET_TIME, kept));
+            }
+            Self::Redis(commands) => {
+                let text = serde_json::to_string(&kept).map_err(|_| Denied::unavailable())?;
+                let mut set = redis::cmd("SET");
+                set.arg(KEY_PREFIX.to_owned() + &key).arg(text);
+                set.arg("EX").arg(TICKET_TIME.as_secs());
+                set.exec_async(&mut commands.clone()).await.map_err(|error| unavailable(&error))?;
+            }
+        }
+        Ok(ticket)
+    }
+
+    /// Whom a ticket is for. It is used up by this.
+    pub(crate) async fn take(&self, ticket: &str) -> Result<Identity, Denied> {
+        let key = key_of(ticket);
+        let kept = match self {
+            Self::Memory(table) => {
+                let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+                let found = table.remove(&key).filter(|(until, _)| *until > Instant::now());
+                found.map(|(_, kept)| kept)
+            }
+            Self::Redis(commands) => {
+                let mut take = redis::cmd("GETDEL");
+                take.arg(KEY_PREFIX.to_owned() + &key);
+                let taken: Result<Option<Vec<u8>>, _> =
+                    take.query_async(&mut commands.clone()).await;
+                let text = taken.map_err(|error| unavailable(&error))?;
+                text.and_then(|text| serde_json::from_slice(&text).ok())
+            }
+        };
+        let identity = kept.map(Kept::identity).ok_or_else(Denied::bad_credentials)?;
+        if identity.until.is_some_and(|until| until <= SystemTime::now()) {
+            return Err(Denied::bad_credentials());
+        }
+        Ok(identity)
+    }
+}
+
+fn unavailable(error: &redis::RedisError) -> Denied {
+    tracing::warn!("Redis does not keep or give tickets, so the answer is no: {error}");
+    Denied::unavailable()
+}
+
+impl Kept {
+    fn new(identity: &Identity) -> Self {
+        let split = |pattern: &ChannelPattern| {
+            let text = pattern.to_string();
+            match text.strip_suffix('*') {
+                Some(beginning) if !pattern.is_exact() => (beginning.to_owned(), true),
+                _ => (text, false),
+            }
+        };
+        Self {
+            subscribe: identity.subscribe.iter().map(split).collect(),
+            until: identity.until.map(seconds_since_1970),
+            user: identity.user.clone(),
+            token_id: identity.token_id.clone(),
+        }
+    }
+
+    fn identity(self) -> Identity {
+        let pattern = |(text, is_beginning): (String, bool)| {
+            if is_beginning {
+                return ChannelPattern::beginning(text).ok();
+            }
+            headwater::Channel::new(text).ok().map(ChannelPattern::exact)
+        };
+        Identity {
+            subscribe: self.subscribe.into_iter().filter_map(pattern).collect(),
+            // A time that cannot be understood is over.
+            until: self.until.map(|until| time_of(until).unwrap_or(UNIX_EPOCH)),
+            user: self.user,
+            token_id: self.token_id,
+            ..Identity::default()
+        }
+    }
+}
+
+/// 256 bits that nobody can guess; `None` if the system has none.
+pub(crate) fn random() -> Option<Secret> {
+    let mut bytes = [0; 32];
+    rand::fill(&mut bytes).ok()?;
+    Some(Secret::new(URL_SAFE_NO_PAD.encode(bytes)))
+}
+
+fn key_of(ticket: &str) -> String {
+    URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, ticket.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater::{Action, Channel};
+
+    use super::*;
+    use std::time::Duration;
+
+    fn identity() -> Identity {
+        Identity {
+            subscribe: vec![
+                ChannelPattern::new("news:*").unwrap(),
+                ChannelPattern::exact(Channel::new("a*").unwrap()),
+            ],
+            until: Some(SystemTime::now() + Duration::from_secs(60)),
+            user: Some("42".into()),
+            token_id: Some("j".into()),
+            ..Identity::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ticket_is_good_once_and_for_a_while() {
+        let tickets = Tickets::new(None);
+        let made = tickets.make(&identity()).await.unwrap();
+        assert_eq!(format!("{made:?}"), "…");
+        let ticket = made.expose();
+        assert_eq!(ticket.len(), 43);
+        let taken = tickets.take(ticket).await.unwrap();
+        assert_eq!((taken.user.as_deref(), taken.token_id.as_deref()), (Some("42"), Some("j")));
+        let channel = |name: &str| [Channel::new(name).unwrap()];
+        let allows = |name: &str| taken.allows(Action::Subscribe, &channel(name), |_| false);
+        assert!(allows("news:a") && allows("a*") && !allows("ab") && !allows("news"));
+        assert_eq!(tickets.take(ticket).await, Err(Denied::bad_credentials()));
+        let late = tickets.make(&identity()).await.unwrap();
+        tokio::time::advance(TICKET_TIME).await;
+        assert_eq!(tickets.take(late.expose()).await, Err(Denied::bad_credentials()));
+        assert_eq!(tickets.take("").await, Err(Denied::bad_credentials()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tickets_are_bounded() {
+        let tickets = Tickets::new(None);
+        for _ in 0..TICKETS_MAX {
+            tickets.make(&identity()).await.unwrap();
+        }
+        assert!(tickets.make(&identity()).await.is_err());
+        tokio::time::advance(TICKET_TIME).await;
+        assert!(tickets.make(&identity()).await.is_ok(), "those that are over make room");
+    }
+}

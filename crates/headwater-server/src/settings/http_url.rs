@@ -1,0 +1,116 @@
+//! Where something is asked over HTTP: the application, a set of keys. Look here for which URLs are taken.
+
+use std::fmt;
+use std::str::FromStr;
+
+use hyper::Uri;
+
+/// A URL of `http` or `https`, without a user and a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpUrl {
+    is_tls: bool,
+    /// Without the brackets of IPv6.
+    host: String,
+    port: u16,
+    /// As it stands in the `host` header.
+    authority: String,
+    path: String,
+    query: Option<String>,
+}
+
+const FORM: &str = "write http://HOST:PORT/PATH or https://HOST/PATH";
+
+impl HttpUrl {
+    /// Whether it is spoken with over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// The host, to connect to.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, to connect to.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Host and port as the `host` header has them.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Path and query for a request, with more of a query if there is some.
+    pub fn target(&self, more: &str) -> String {
+        let parts = [self.query.as_deref().unwrap_or_default(), more];
+        let query: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        if query.is_empty() {
+            return self.path.clone();
+        }
+        format!("{}?{}", self.path, query.join("&"))
+    }
+}
+
+impl FromStr for HttpUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Uri = text.parse().map_err(|_| format!("it is not a URL: {FORM}"))?;
+        let is_tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(format!("it does not begin with http:// or https://: {FORM}")),
+        };
+        let authority = uri.authority().ok_or_else(|| format!("it names no host: {FORM}"))?;
+        if authority.as_str().contains('@') {
+            return Err("a user and a password in it are not supported: leave them out".to_owned());
+        }
+        if text.contains('#') {
+            return Err("it has a `#`: leave out what begins there".to_owned());
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        Ok(Self {
+            is_tls,
+            host: host.to_owned(),
+            port: authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 }),
+            authority: authority.to_string(),
+            path: uri.path().to_owned(),
+            query: uri.query().map(ToOwned::to_owned),
+        })
+    }
+}
+
+/// Without the query, which may hold a key.
+impl fmt::Display for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority, self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_checked() {
+        let url: HttpUrl = "https://id.example/keys?p=1".parse().unwrap();
+        assert_eq!((url.host(), url.port(), url.is_tls()), ("id.example", 443, true));
+        assert_eq!(url.target(""), "/keys?p=1");
+        assert_eq!(url.target("a=b"), "/keys?p=1&a=b");
+        assert_eq!(url.to_string(), "https://id.example/keys");
+        let url: HttpUrl = "http://[::1]:81".parse().unwrap();
+        assert_eq!((url.host(), url.port(), &*url.target("a=b")), ("::1", 81, "/?a=b"));
+        for (text, part) in [
+            ("", "not a URL"),
+            ("127.0.0.1:9000/auth", "not a URL"),
+            ("ftp://a/b", "does not begin with"),
+            ("http://me:s3cret@a/b", "leave them out"),
+            ("http://a/b#c", "`#`"),
+        ] {
+            let error = text.parse::<HttpUrl>().unwrap_err();
+            assert!(error.contains(part) && !error.contains("s3cret"), "{text}: {error}");
+        }
+    }
+}
