@@ -9,8 +9,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio::runtime;
 
+use crate::commands::check;
 use crate::commands::publish::Publish;
 use crate::commands::subscribe::Subscribe;
+use crate::commands::token::Token;
 use crate::logging::{self, LogFilter, LogFormat};
 use crate::serve;
 use crate::settings::{Flags, Settings, SettingsError};
@@ -32,6 +34,10 @@ enum Command {
     Serve(Box<Flags>),
     Publish(Publish),
     Subscribe(Subscribe),
+    Token(Token),
+    /// Tell whether a server with these settings would work: settings, keys, application, Redis
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(Box<Flags>),
 }
 
 const EXAMPLES: &str = "\
@@ -41,10 +47,19 @@ Examples:
   headwater subscribe news                             print what is published to the channel news
   headwater publish news 'hello, browsers'             publish to it";
 
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  headwater check --config headwater.toml
+  headwater check --redis redis://127.0.0.1:6379 --jwt-secret-file jwt-secret.txt
+
+It takes the settings of `headwater serve`, and starts nothing. The exit code is 1 if something would
+not work.";
+
 const SERVE_EXAMPLES: &str = "\
 Examples:
   headwater serve                                      on 127.0.0.1:8000, with the embedded broker
   headwater serve --redis redis://127.0.0.1:6379       events travel through Redis
+  headwater serve --jwt-secret-file jwt-secret.txt     for those whose tokens allow it
   headwater serve --listen 0.0.0.0:8000 --open         for everybody who can reach this machine
   HEADWATER_LINGER=2s headwater serve                  every setting is an environment variable too
   headwater serve --config headwater.toml              and a key in a TOML file
@@ -97,6 +112,12 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Publish(publish) => {
             start_client_logging()?;
             block_on(runtime::Builder::new_current_thread(), publish.run())
+        }
+        Command::Token(token) => token.run(),
+        Command::Check(flags) => {
+            let settings = Settings::load(&flags, env::vars_os())?;
+            start_client_logging()?;
+            block_on(runtime::Builder::new_current_thread(), check::run(settings))
         }
         Command::Subscribe(subscribe) => {
             start_client_logging()?;

@@ -1,11 +1,15 @@
 //! Logs: what is written, in which form, to standard error. Look here for the filter's rules.
 
 use std::env;
-use std::fmt;
+use std::fmt::{Display, Formatter, Result as FmtResult};
 use std::io::{self, IsTerminal as _};
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::{EnvFilter, FilterFn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, registry};
 
 /// Filter directives, checked: a level, and `TARGET=LEVEL` for parts of the program, with commas
 /// between them.
@@ -47,8 +51,8 @@ impl FromStr for LogFilter {
     }
 }
 
-impl fmt::Display for LogFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Display for LogFilter {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
         f.write_str(&self.0)
     }
 }
@@ -69,14 +73,27 @@ impl FromStr for LogFormat {
 pub fn start(filter: &LogFilter, format: LogFormat) {
     let stderr_shows_colours =
         io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::builder().parse_lossy(&filter.0))
-        .with_writer(io::stderr)
-        .with_ansi(stderr_shows_colours);
+    let wanted = EnvFilter::builder().parse_lossy(&filter.0);
+    let layer = fmt::layer().with_writer(io::stderr).with_ansi(stderr_shows_colours);
+    let registry = registry().with(wanted);
     let _started_before = match format {
-        LogFormat::Text => builder.compact().try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => registry.with(layer.compact().with_filter(discreet())).try_init(),
+        LogFormat::Json => {
+            registry.with(layer.json().flatten_event(true).with_filter(discreet())).try_init()
+        }
     };
+}
+
+/// Libraries that see tokens, cookies and passwords, and may write what they see to their log.
+const LIBRARIES: [&str; 8] =
+    ["h2", "hyper", "hyper_util", "redis", "rustls", "tokio_rustls", "tokio_util", "tower"];
+
+/// What is logged at all, whatever the filter says: of those libraries, nothing below `info`.
+fn discreet() -> FilterFn {
+    FilterFn::new(|metadata| {
+        let library = metadata.target().split("::").next().unwrap_or_default();
+        *metadata.level() <= Level::INFO || !LIBRARIES.contains(&library)
+    })
 }
 
 #[cfg(test)]

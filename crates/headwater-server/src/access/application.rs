@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest;
 use headwater::{AccessRequest, Channel, Denied};
 use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -204,11 +204,7 @@ fn read(answer: &fetch::Answer, now: SystemTime) -> Option<Answer> {
 
 /// Whether the application answers at all, for `headwater check`: it is asked without credentials.
 pub(crate) async fn try_out(url: &HttpUrl, timeout: Duration) -> anyhow::Result<StatusCode> {
-    let request = fetch::get(
-        url,
-        "action=subscribe&channel=headwater-check",
-        HeaderMap::new().into_iter().filter_map(|(name, value)| Some((name?, value))),
-    )?;
+    let request = fetch::get(url, "action=subscribe&channel=headwater-check", [])?;
     let answer = fetch::send(url, request, timeout, APPLICATION_ANSWER_BYTES_MAX).await?;
     Ok(answer.status)
 }

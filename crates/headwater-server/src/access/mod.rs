@@ -19,9 +19,11 @@ use headwater::{AccessRequest, Action, Authorize, Channel, ChannelPattern, Decis
 
 use crate::settings::{AccessSettings, Secret, Settings};
 use application::Application;
+pub(crate) use application::try_out as try_application;
 use claims::Identity;
 pub(crate) use cors::Cors;
 use credentials::{Credential, Place};
+pub(crate) use jwks::count as count_jwks;
 pub(crate) use tickets::{Tickets, random as random_ticket};
 use token::Tokens;
 

@@ -10,13 +10,15 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::settings::Secret;
 
 /// How long connecting may take. Longer than three lost SYN packets (1 + 2 + 4 s).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,6 +43,8 @@ pub(super) struct BaseUrl {
     authority: String,
     /// Empty, or begins with a slash and does not end with one.
     prefix: String,
+    /// What allows the request; empty for nothing.
+    token: Secret,
 }
 
 impl FromStr for BaseUrl {
@@ -71,6 +75,7 @@ impl FromStr for BaseUrl {
             port: authority.port_u16().unwrap_or(80),
             authority: authority.to_string(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
+            token: Secret::new(""),
         })
     }
 }
@@ -86,6 +91,12 @@ const QUERY_VALUE: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl BaseUrl {
+    /// The same with a token for every request; an empty one is none.
+    pub(super) fn with_token(mut self, token: Secret) -> Self {
+        self.token = token;
+        self
+    }
+
     /// A request for a path below this URL.
     pub(super) fn request(
         &self,
@@ -97,7 +108,15 @@ impl BaseUrl {
             .iter()
             .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, QUERY_VALUE)))
             .collect();
-        Request::builder()
+        let mut request = Request::builder();
+        if !self.token.expose().is_empty() {
+            let bearer = HeaderValue::try_from(format!("Bearer {}", self.token.expose()));
+            if let Ok(mut bearer) = bearer {
+                bearer.set_sensitive(true);
+                request = request.header(AUTHORIZATION, bearer);
+            }
+        }
+        request
             .method(method)
             .uri(format!("{}{path}?{}", self.prefix, query.join("&")))
             .header(HOST, &self.authority)

@@ -1,21 +1,26 @@
-//! The commands of a client: publish and subscribe. Look here for where they go.
+//! The commands beside `serve`: publish, subscribe, token, check. Look here for where a client goes.
 
+pub(crate) mod check;
 mod follower;
 mod http;
 mod line;
 pub(crate) mod publish;
 pub(crate) mod subscribe;
+pub(crate) mod token;
 
 use std::env;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 
+use crate::access::keys::read_secret;
 use crate::cli::Failure;
-use crate::settings::RedisUrl;
+use crate::settings::{RedisUrl, Secret};
 
 use self::http::BaseUrl;
 
 const URL_DEFAULT: &str = "http://127.0.0.1:8000";
 const URL_VARIABLE: &str = "HEADWATER_URL";
+const TOKEN_VARIABLE: &str = "HEADWATER_TOKEN";
 
 /// Where a command goes: to a server, or straight to Redis.
 ///
@@ -31,6 +36,9 @@ struct Target {
     // A text, because clap would repeat a URL that it refuses, with its password.
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
+    /// The file with the token that allows it [env: HEADWATER_TOKEN, the token itself]
+    #[arg(long, value_name = "FILE", conflicts_with = "redis")]
+    token_file: Option<PathBuf>,
 }
 
 /// Where a command goes, decided.
@@ -47,13 +55,18 @@ impl Target {
             let url = text.parse().map_err(|why| Failure::Usage(format!("--redis: {why}")))?;
             return Ok(Destination::Redis(url));
         }
+        let token = match &self.token_file {
+            Some(path) => read_secret(path)?,
+            None => Secret::new(env::var(TOKEN_VARIABLE).unwrap_or_default()),
+        };
         if let Some(url) = self.url {
-            return Ok(Destination::Server(url));
+            return Ok(Destination::Server(url.with_token(token)));
         }
         let text = env::var(URL_VARIABLE).unwrap_or_default();
         let text = if text.is_empty() { URL_DEFAULT } else { &text };
-        let url = text.parse().map_err(|why| Failure::Usage(format!("{URL_VARIABLE}: {why}")))?;
-        Ok(Destination::Server(url))
+        let url: Result<BaseUrl, String> = text.parse();
+        let url = url.map_err(|why| Failure::Usage(format!("{URL_VARIABLE}: {why}")))?;
+        Ok(Destination::Server(url.with_token(token)))
     }
 }
 

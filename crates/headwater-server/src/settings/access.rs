@@ -121,7 +121,6 @@ impl AccessSettings {
         let without_keys = [
             ("jwt-audience", self.jwt_audience.is_some()),
             ("jwt-issuer", self.jwt_issuer.is_some()),
-            ("jwt-in-query", self.jwt_in_query),
             ("allow-subscribe", !self.allow_subscribe.is_empty()),
             ("allow-publish", !self.allow_publish.is_empty()),
         ];

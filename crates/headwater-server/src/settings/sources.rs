@@ -257,7 +257,10 @@ impl Sources {
 
 impl Typed {
     fn refusal(&self, definition: &Definition, why: &str) -> String {
-        let text = if definition.is_secret() { "…" } else { &self.text };
+        // Where a URL was meant, what stands before an `@` may be a password.
+        let is_url = matches!(definition.kind, Kind::HttpUrl | Kind::Jwks);
+        let is_hidden = definition.is_secret() || is_url && self.text.contains('@');
+        let text = if is_hidden { "…" } else { &self.text };
         match &self.origin {
             // What is wrong with one of several says which it is.
             Origin::Flag if definition.is_list() => format!("--{}: {why}", definition.name),

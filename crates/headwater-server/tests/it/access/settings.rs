@@ -32,9 +32,7 @@ async fn what_makes_no_sense_is_refused() {
     let secret = SecretFile::new();
     let text = refusal(&["--open", "--public", "news"]).await;
     assert!(text.contains("there are access rules too"), "{text}");
-    for about_tokens in
-        ["--jwt-audience=a", "--jwt-issuer=a", "--jwt-in-query", "--allow-subscribe=a"]
-    {
+    for about_tokens in ["--jwt-audience=a", "--jwt-issuer=a", "--allow-subscribe=a"] {
         let text = refusal(&[about_tokens]).await;
         assert!(text.contains("no tokens are taken"), "{text}");
     }
@@ -50,7 +48,7 @@ async fn what_makes_no_sense_is_refused() {
     ] {
         let text = refusal(arguments).await;
         assert!(text.contains(part), "{arguments:?}: {text}");
-        assert!(!text.contains(SECRET) && !text.contains("p4ssw0rd@h/: "), "{text}");
+        assert!(!text.contains(SECRET) && !text.contains("p4ssw0rd"), "{text}");
     }
 }
 
