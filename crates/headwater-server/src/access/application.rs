@@ -11,7 +11,7 @@ use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
 
@@ -182,7 +182,10 @@ fn read(answer: &fetch::Answer, now: SystemTime) -> Option<Answer> {
     if !answer.is_json || answer.body.is_empty() {
         return Some(Answer::default());
     }
-    let Body { channels, user, expires, expires_in } = serde_json::from_slice(&answer.body).ok()?;
+    // An object, and not a list of values in the order of our fields, which serde would take too.
+    let object: Map<String, Value> = serde_json::from_slice(&answer.body).ok()?;
+    let Body { channels, user, expires, expires_in } =
+        serde_json::from_value(Value::Object(object)).ok()?;
     let only = match channels {
         Some(names) => {
             let channels: Result<Vec<_>, _> = names.into_iter().map(Channel::new).collect();

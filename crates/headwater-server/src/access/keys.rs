@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::claims::Claims;
 use crate::limits::{JWKS_KEYS_MAX, TOKEN_BYTES_MAX};
@@ -52,7 +53,7 @@ struct Head {
     alg: String,
     kid: Option<String>,
     /// What must be understood to take it; we understand nothing of this kind.
-    crit: Option<serde_json::Value>,
+    crit: Option<Value>,
 }
 
 /// A token, taken apart.
@@ -82,7 +83,9 @@ impl<'a> Parts<'a> {
         };
         let signed = &token.as_bytes()[..head.len() + 1 + claims.len()];
         let head = URL_SAFE_NO_PAD.decode(head).map_err(|_| BadToken::Form)?;
-        let head: Head = serde_json::from_slice(&head).map_err(|_| BadToken::Form)?;
+        // An object, and not a list of values in the order of our fields, which serde would take too.
+        let head: Claims = serde_json::from_slice(&head).map_err(|_| BadToken::Form)?;
+        let head: Head = serde_json::from_value(Value::Object(head)).map_err(|_| BadToken::Form)?;
         let algorithm = algorithm(&head.alg).ok_or(BadToken::Algorithm)?;
         if head.crit.is_some() {
             return Err(BadToken::Algorithm);
@@ -198,7 +201,7 @@ impl Key {
     pub fn from_jwks(text: &[u8]) -> anyhow::Result<Vec<Self>> {
         #[derive(Deserialize)]
         struct Set {
-            keys: Vec<serde_json::Value>,
+            keys: Vec<Value>,
         }
         let set: Set = serde_json::from_slice(text)
             .ok()

@@ -1,9 +1,18 @@
 //! Who may listen and publish, tested from outside over real sockets: one file per theme. Look here for
 //! keys and tokens.
 
+mod application;
+mod backend;
+mod commands;
 mod doors;
 mod expiry;
+mod key_sets;
+mod pages;
+mod redis_channels;
+mod revocation;
+mod secrets;
 mod settings;
+mod tickets;
 
 use std::fs;
 use std::path::{Path, PathBuf};

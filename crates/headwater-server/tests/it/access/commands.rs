@@ -1,0 +1,123 @@
+//! `headwater token` and `headwater check`, and clients with a token.
+
+use std::fs;
+
+use headwater_test_support::{EventStream, Node, RedisServer};
+use tokio::process::Command;
+
+use super::backend::{Backend, answer, json};
+use super::{BINARY, SECRET, SecretFile};
+
+async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).env_clear().envs(variables.iter().copied()).kill_on_drop(true);
+    let output = tokio::time::timeout(headwater_test_support::PATIENCE, command.output()).await;
+    let output = output.expect("it ends in time").expect("it runs");
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("UTF-8");
+    (output.status.code(), text)
+}
+
+#[tokio::test]
+async fn a_token_that_was_made_is_taken() {
+    let secret = SecretFile::new();
+    let rules = ["--jwt-secret-file", secret.path(), "--jwt-audience", "hw"];
+    let node = Node::start(BINARY, &rules);
+    let make = async |more: &[&str]| {
+        let arguments = [&["token", "--audience", "hw"], more].concat();
+        let (code, text) = run(&arguments, &[("HEADWATER_JWT_SECRET", SECRET)]).await;
+        assert_eq!(code, Some(0), "{text}");
+        text.trim().to_owned()
+    };
+    let listener = make(&["--subscribe", "news", "--user", "42", "--id", "j", "--ttl", "1m"]).await;
+    let bearer = format!("Bearer {listener}");
+    let headers = [("authorization", &*bearer)];
+    let path = "/sse/stream?channel=news";
+    let mut stream = EventStream::open_with(node.address(), path, &headers, None).await;
+    assert_eq!(stream.status, 200);
+    let publisher = make(&["--publish", "news", "--secret-file", secret.path()]).await;
+    let url = format!("http://{}", node.address());
+    let publish = ["publish", "news", "hello", "--url", &url];
+    let (code, text) = run(&publish, &[("HEADWATER_TOKEN", &publisher)]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(stream.next().await.expect("it is open").data, "hello");
+    let (code, text) = run(&publish, &[]).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("credentials are needed"), "{text}");
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("token");
+    fs::write(&file, format!("{listener}\n")).expect("the file is written");
+    let file = ["--token-file", file.to_str().expect("UTF-8")];
+    let subscribe = ["subscribe", "news", "--rewind", "1", "--count", "1", "--url", &url];
+    let (code, text) = run(&[&subscribe[..], &file].concat(), &[]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("hello"), "{text}");
+    let (code, text) = run(&["token", "--subscribe", "news"], &[]).await;
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("HEADWATER_JWT_SECRET"), "{text}");
+}
+
+#[tokio::test]
+async fn check_tells_what_is_good_and_what_is_not() {
+    let check = async |arguments: &[&str]| run(&[&["check"], arguments].concat(), &[]).await;
+    let (code, text) = check(&[]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("only this machine can reach it"), "{text}");
+    let (code, text) = check(&["--listen", "0.0.0.0:80"]).await;
+    assert_eq!(code, Some(2), "{text}");
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let weak = directory.path().join("weak");
+    fs::write(&weak, "hunter2").expect("the file is written");
+    let weak = weak.to_str().expect("UTF-8");
+    let (code, text) = check(&["--jwt-secret-file", weak]).await;
+    assert_eq!(code, Some(0), "{text}");
+    for part in ["is weak (7 bytes)", "can be read by others", "jwt-audience is not set"] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    assert!(!text.contains("hunter2"), "{text}");
+    let (code, text) = check(&["--jwt-public-key", weak]).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("FAIL") && text.contains("cannot be used"), "{text}");
+
+    let backend = Backend::start(&answer("403 Forbidden", "text/html", "")).await;
+    let asks = ["--authorize-url", &backend.url("/")];
+    let (code, text) = check(&asks).await;
+    assert!(code == Some(0) && text.contains("lets no stranger in"), "{text}");
+    backend.answer_with(&json("{}"), std::time::Duration::ZERO);
+    let (code, text) = check(&asks).await;
+    assert!(code == Some(0) && text.contains("does it look at who asks"), "{text}");
+    backend.answer_with(&answer("500 Oops", "text/html", ""), std::time::Duration::ZERO);
+    let (code, text) = check(&asks).await;
+    assert!(code == Some(1) && text.contains("which counts as no"), "{text}");
+}
+
+#[tokio::test]
+async fn check_looks_into_redis() {
+    let redis = RedisServer::start();
+    let check = async |url: &str| run(&["check", "--redis", url], &[]).await;
+    let (code, text) = check(&redis.url()).await;
+    assert_eq!(code, Some(0), "{text}");
+    for part in [
+        "version ",
+        "may publish events, prove that events arrive",
+        "headwater_publish is not there yet",
+        "there and back takes",
+        "output limits for Pub/Sub are large enough",
+        "every plain Redis channel can be heard",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    let _: redis::Value =
+        redis.run(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 65536 1024 60"]);
+    let (_, text) = check(&redis.url()).await;
+    assert!(text.contains("output limit for Pub/Sub is small"), "{text}");
+    let user = ["ACL", "SETUSER", "poor", "on", ">s3cret", "+@all", "~x", "resetchannels", "&x"];
+    let _: redis::Value = redis.run(&user);
+    let (code, text) = check(&format!("redis://poor:s3cret@127.0.0.1:{}", redis.port())).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("its user may not publish events"), "{text}");
+    assert!(!text.contains("s3cret"), "{text}");
+    let (code, text) = check(&format!("redis://:s3cret@127.0.0.1:{}", redis.port())).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("cannot connect") && !text.contains("s3cret"), "{text}");
+}
