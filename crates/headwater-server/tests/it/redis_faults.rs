@@ -1,5 +1,6 @@
 //! What happens to open streams when Redis is killed, restarted, frozen or slow: nothing.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use headwater::Item;
@@ -14,6 +15,8 @@ struct World {
     redis: RedisServer,
     node: Node,
     streams: Vec<EventStream>,
+    /// The reasons of the gaps that streams were told of, and how many were.
+    gaps: BTreeMap<String, usize>,
 }
 
 impl World {
@@ -26,7 +29,7 @@ impl World {
             let path = format!("/sse/stream?channel=fault-{number}");
             streams.push(EventStream::open(node.address(), &path).await);
         }
-        Self { redis, node, streams }
+        Self { redis, node, streams, gaps: BTreeMap::new() }
     }
 
     /// Heartbeats come on every stream for the time of an outage, and nothing else.
@@ -49,9 +52,19 @@ impl World {
         for (number, stream) in self.streams.iter_mut().enumerate() {
             loop {
                 self.redis.publish(&format!("fault-{number}"), b"back");
-                if let Some(message) = stream.next_within(Duration::from_millis(50)).await {
-                    assert_eq!(message.data, "back");
-                    break;
+                match stream.next_within(Duration::from_millis(50)).await {
+                    Some(message) if message.name == "headwater-gap" => {
+                        let gap: serde_json::Value =
+                            serde_json::from_str(&message.data).expect("a gap is JSON");
+                        assert_eq!(gap["channel"], format!("fault-{number}"));
+                        let reason = gap["reason"].as_str().expect("a reason").to_owned();
+                        *self.gaps.entry(reason).or_default() += 1;
+                    }
+                    Some(message) => {
+                        assert_eq!(message.data, "back");
+                        break;
+                    }
+                    None => {}
                 }
                 assert!(back_since.elapsed() < BACK_WITHIN, "channel {number} is deaf");
             }
@@ -71,6 +84,12 @@ async fn a_killed_subscriber_connection_comes_back() {
         world.events_arrive_again(Instant::now()).await;
     }
     assert!(world.node.metric("headwater_redis_reconnects_total").await >= 5.0);
+    // What comes by plain PUBLISH is kept nowhere; before the first kill there was none.
+    let gaps: Vec<_> = world.gaps.into_iter().collect();
+    assert!(
+        matches!(&*gaps, [(reason, told)] if reason == "broker-lost" && *told >= 30),
+        "{gaps:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,6 +110,8 @@ async fn a_redis_that_is_stopped_for_ten_seconds_ends_no_stream() {
     world.heartbeats_go_on(Duration::from_secs(10)).await;
     world.redis.restart();
     world.events_arrive_again(Instant::now()).await;
+    // It came back without its data, and each stream is told once.
+    assert_eq!(world.gaps.into_iter().collect::<Vec<_>>(), [("epoch".to_owned(), 11)]);
     world.node.wait_for_log("lost the connection to Redis, streams stay open");
 }
 
@@ -111,7 +132,7 @@ async fn a_redis_that_sleeps_ends_no_stream() {
     let node = Node::start(BINARY, &["--redis", &redis.url(), "--heartbeat", "1s"]);
     node.wait_until_ready().await;
     let stream = EventStream::open(node.address(), "/sse/stream?channel=fault-0").await;
-    let mut world = World { redis, node, streams: vec![stream] };
+    let mut world = World { redis, node, streams: vec![stream], gaps: BTreeMap::new() };
     let mut connection = world.redis.connection();
     let sleeping = std::thread::spawn(move || {
         redis::cmd("DEBUG").arg("SLEEP").arg(6).exec(&mut connection).expect("DEBUG SLEEP");

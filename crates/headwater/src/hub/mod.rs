@@ -4,6 +4,7 @@ mod interest;
 mod linger;
 #[cfg(test)]
 mod model_tests;
+mod pages;
 mod queue;
 mod resume;
 mod ring;
@@ -31,6 +32,7 @@ use crate::publish::Publish;
 
 use interest::Interest;
 use linger::Linger;
+use pages::Pages;
 use queue::Queue;
 pub use resume::Rewind;
 pub(crate) use stats::Stats;
@@ -77,6 +79,8 @@ pub(crate) struct HubInner {
     /// This node's own epoch, for events that are in no log.
     node: Epoch,
     log: Mutex<LogState>,
+    /// History that is being read for streams that resume.
+    reads: Mutex<Pages>,
     /// How many subscriptions there are, to wait for the last one.
     streams: watch::Sender<usize>,
     pub(crate) stats: Stats,
@@ -330,6 +334,7 @@ impl HubBuilder {
                 draining: AtomicBool::new(false),
                 node: Epoch::random(),
                 log: Mutex::default(),
+                reads: Mutex::default(),
                 streams: watch::Sender::new(0),
                 stats: Stats::default(),
             }
@@ -378,7 +383,9 @@ impl HubInner {
     }
 
     pub(crate) fn set_baseline(&self, channel: &Channel, baseline: Baseline) {
-        self.interest.with(channel, |entry| entry.ring.set_baseline(baseline));
+        self.interest.with(channel, |entry| {
+            entry.ring.set_baseline(baseline, || self.next_joined());
+        });
     }
 
     pub(crate) fn deliver_log_event(&self, event: LogEvent<'_>) {
@@ -440,6 +447,11 @@ impl HubInner {
     }
 
     #[cfg(feature = "redis")]
+    pub(crate) fn plain_mark_due(&self, channel: &Channel) -> bool {
+        let due = self.interest.with(channel, |entry| entry.ring.take_mark_due(now_ms()));
+        due.unwrap_or(false)
+    }
+
     pub(crate) fn had_plain(&self, channel: &Channel) -> bool {
         self.interest.with(channel, |entry| entry.ring.had_plain()).unwrap_or(false)
     }
@@ -449,14 +461,15 @@ impl HubInner {
 
 impl HubInner {
     fn listen(&self, channel: &Channel, queue: &Arc<Queue>) -> usize {
-        // A number of its own, after every event that was given before: what was published while the
-        // channel was not received is unknown also to a stream that has the newest of all.
-        let joined = || {
-            let mut log = self.lock_log();
-            log.number += 1;
-            Key { offset: log.last.offset, number: log.number }
-        };
-        self.interest.insert(channel, queue, joined, || self.broker.listen(channel))
+        self.interest.insert(channel, queue, || self.next_joined(), || self.broker.listen(channel))
+    }
+
+    /// A number of its own, after every event that was given before: what was published while a channel
+    /// was not received is unknown also to a stream that has the newest of all.
+    fn next_joined(&self) -> Key {
+        let mut log = self.lock_log();
+        log.number += 1;
+        Key { offset: log.last.offset, number: log.number }
     }
 
     /// A listener left. The channel stays subscribed for the linger.

@@ -8,7 +8,7 @@
 //! fan-out, under the locks of all its channels.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::queue::Queue;
@@ -80,9 +80,18 @@ struct Cursor {
 /// What one step of a replay gave.
 pub(super) struct Step {
     pub(super) frames: VecDeque<Frame>,
-    /// The stream is attached if this says how many of its channels are not finished, and up to where
-    /// everything was given.
-    pub(super) live: Option<(usize, Key)>,
+    /// Says that the stream is attached.
+    pub(super) live: Option<Attached>,
+}
+
+/// A stream that has replayed all there was.
+pub(super) struct Attached {
+    /// How many of its channels are not finished.
+    pub(super) open: usize,
+    /// Up to where everything was given.
+    pub(super) given: Key,
+    /// The same, for a client that has no id yet.
+    pub(super) position: Position,
 }
 
 /// Begins a stream whose queue is in the table of interest already.
@@ -104,7 +113,10 @@ pub(super) async fn start(
     let cursors = match start {
         Start::Now => {
             let open = hub.open_or_ending(&channels, &queue);
-            return Started::Live { open, position: Some(Position::new(epoch, log.last.offset)) };
+            return Started::Live {
+                open,
+                position: Some(hub.position(&channels, epoch, log.last)),
+            };
         }
         Start::Since(id) => since(&hub, &channels, &id, &log, epoch).await,
         Start::Rewind(rewind) => return begin_rewind(hub, queue, channels, rewind, epoch).await,
@@ -131,32 +143,49 @@ async fn since(
             Some(position) if position.epoch() != epoch => GapReason::Epoch,
             _ => GapReason::UnknownId,
         };
-        let now = Position::new(epoch, log.last.offset);
+        let now = hub.position(channels, epoch, log.last);
         return Cursor::all_after_gap(channels, reason, log.last, now);
     };
-    channels.iter().map(|channel| since_position(hub, channel, position, log.last)).collect()
+    let from_plain = position.plain_part().is_some();
+    let is_plain: Vec<bool> = channels.iter().map(|channel| hub.had_plain(channel)).collect();
+    // If it is not known which channel the id's event came from, it may be each of them.
+    let none_known = from_plain && !is_plain.contains(&true);
+    let with_plain = channels.iter().zip(is_plain.iter().map(|is_plain| *is_plain || none_known));
+    with_plain
+        .map(|(channel, is_plain)| since_position(hub, channel, position, log.last, is_plain))
+        .collect()
 }
 
-fn since_position(hub: &HubInner, channel: &Channel, position: Position, last: Key) -> Cursor {
+/// Where a channel is resumed. Plain events are kept by nobody but the node that received them, so a
+/// channel that has some is told what this node cannot know.
+fn since_position(
+    hub: &HubInner,
+    channel: &Channel,
+    position: Position,
+    last: Key,
+    is_plain: bool,
+) -> Cursor {
     let mut cursor = Cursor::new(channel, position.key());
-    match position.plain_part() {
-        // Only the log counts, unless plain events are known to be missing: see `fill_from_ring`.
-        None => {}
-        Some(plain) if plain.node == hub.node => {
-            let joined = hub.joined(channel);
-            if joined > position.key() {
-                cursor.told = joined;
-                cursor.announce(GapReason::Trimmed, None);
-            }
-        }
-        Some(_) => {
+    let reason = match position.plain_part() {
+        Some(plain) if plain.node != hub.node => {
             // Another node numbered it, or this one in another life. What this node has between the
             // same two events of the log may have been seen or not; what comes from now on was not.
             let begin = Key { offset: position.offset(), number: 0 };
             cursor.filled = last.min(Key::end_of(position.offset())).max(begin);
             cursor.told = cursor.filled;
-            cursor.announce(GapReason::Epoch, None);
+            GapReason::Epoch
         }
+        _ => {
+            let joined = hub.joined(channel);
+            if joined <= position.key() {
+                return cursor;
+            }
+            cursor.told = joined;
+            GapReason::Trimmed
+        }
+    };
+    if is_plain {
+        cursor.announce(reason, None);
     }
     cursor
 }
@@ -261,9 +290,9 @@ impl Replay {
     fn begin_anew(&mut self, log: &LogState) {
         let Some(epoch) = log.epoch else { return };
         self.epoch = epoch;
-        let now = Position::new(epoch, log.last.offset);
         let channels: Vec<Channel> =
             self.cursors.iter().map(|cursor| cursor.channel.clone()).collect();
+        let now = self.hub.position(&channels, epoch, log.last);
         self.cursors = Cursor::all_after_gap(&channels, GapReason::Epoch, log.last, now);
     }
 
@@ -284,10 +313,12 @@ impl Replay {
     }
 
     /// Attaches the stream to the fan-out if nothing came after the target.
-    fn attach(&self, target: Key) -> Option<(usize, Key)> {
+    fn attach(&self, target: Key) -> Option<Attached> {
         let given = self.cursors.iter().map(|cursor| cursor.filled).fold(target, Key::max);
-        let channels = self.cursors.iter().map(|cursor| &cursor.channel);
-        self.hub.interest.with_all(channels, |entries| {
+        let channels: Vec<Channel> =
+            self.cursors.iter().map(|cursor| cursor.channel.clone()).collect();
+        let position = self.hub.position(&channels, self.epoch, target);
+        self.hub.interest.with_all(channels.iter(), |entries| {
             if entries.iter().any(|entry| entry.ring.last() > given) {
                 return None;
             }
@@ -298,7 +329,7 @@ impl Replay {
             }
             self.queue.resume_push();
             let open = entries.iter().filter(|entry| entry.ring.ended().is_none()).count();
-            Some((open, given))
+            Some(Attached { open, given, position })
         })?
     }
 }
@@ -314,7 +345,7 @@ async fn fill(hub: &HubInner, cursor: &mut Cursor, target: Key) {
     }
     let after = cursor.filled.offset;
     let range = ReadRange::After { offset: after, count: REPLAY_FRAMES_MAX };
-    let answer = hub.ask(&cursor.channel, range).await;
+    let answer = hub.read_page(&cursor.channel, range).await;
     // A broker that refuses will not have more the next time.
     let log_last = answer.as_ref().map_or(u64::MAX, |history| history.log_last);
     let history = answer.unwrap_or_default();
@@ -396,6 +427,15 @@ impl HubInner {
         self.ask(channel, range).await.unwrap_or_default()
     }
 
+    /// Reads a page of history, once for all streams that ask for the same one meanwhile.
+    async fn read_page(&self, channel: &Channel, range: ReadRange) -> Option<History> {
+        let key = (channel.clone(), range);
+        let page = self.reads.lock().unwrap_or_else(PoisonError::into_inner).join(key.clone());
+        let history = page.get_or_init(|| self.ask(channel, range)).await.clone();
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).leave(&key, &page);
+        history
+    }
+
     /// Reads history, and tries again until the broker answers; `None` if it refuses.
     async fn ask(&self, channel: &Channel, range: ReadRange) -> Option<History> {
         loop {
@@ -448,6 +488,17 @@ impl HubInner {
             open + queue.ends()
         });
         open.unwrap_or(channels.len())
+    }
+
+    /// The position of a stream that has everything up to a point. The node's own numbers are in it only
+    /// if they matter, since no other node knows them.
+    fn position(&self, channels: &[Channel], epoch: Epoch, key: Key) -> Position {
+        let is_plain = key.number > 0 && channels.iter().any(|channel| self.had_plain(channel));
+        if is_plain {
+            Position::plain(epoch, key.offset, self.node, key.number)
+        } else {
+            Position::new(epoch, key.offset)
+        }
     }
 
     /// Since when the node receives a channel.

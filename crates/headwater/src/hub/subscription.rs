@@ -11,7 +11,7 @@ use futures_core::Stream;
 
 use super::HubInner;
 use super::queue::Queue;
-use super::resume::{self, Replay, Rewind, Start, Started, Step};
+use super::resume::{self, Attached, Replay, Rewind, Start, Started, Step};
 use crate::channel::Channel;
 use crate::closed::Closed;
 use crate::frame::Frame;
@@ -39,6 +39,8 @@ pub struct Subscription {
     open: usize,
     /// Everything up to here was given when the stream was attached.
     given: Key,
+    /// Whether its client has an id to come back with.
+    has_id: bool,
 }
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -64,7 +66,8 @@ impl Subscription {
         entries: Box<[(Channel, usize)]>,
     ) -> Self {
         let open = entries.len();
-        Self { hub, queue, entries, stage: Stage::New(Start::Now), open, given: Key::default() }
+        let (stage, given) = (Stage::New(Start::Now), Key::default());
+        Self { hub, queue, entries, stage, open, given, has_id: false }
     }
 
     pub(super) fn queue(&self) -> &Queue {
@@ -78,7 +81,11 @@ impl Subscription {
     /// what is there. To be called before the first read; later it has no effect.
     pub fn since(self, last_event_id: impl Into<Option<String>>) -> Self {
         match last_event_id.into() {
-            Some(id) if !id.is_empty() => self.begin(Start::Since(id)),
+            Some(id) if !id.is_empty() => {
+                let mut subscription = self.begin(Start::Since(id));
+                subscription.has_id = true;
+                subscription
+            }
             _ => self,
         }
     }
@@ -160,10 +167,14 @@ impl Subscription {
                     }
                 },
                 Stage::Replaying(step) => {
-                    let (replay, Step { frames, live }) = ready!(step.as_mut().poll(context));
+                    let (replay, Step { mut frames, live }) = ready!(step.as_mut().poll(context));
+                    self.has_id |= !frames.is_empty();
                     let next = match live {
-                        Some((open, given)) => {
+                        Some(Attached { open, given, position }) => {
                             (self.open, self.given) = (open, given);
+                            if open > 0 && !self.has_id {
+                                frames.push_back(Frame::marker(position));
+                            }
                             None
                         }
                         None => Some(Box::pin(replay.step()) as _),

@@ -13,7 +13,7 @@ use crate::broker::{Baseline, History, ReadRange};
 use crate::channel::Channel;
 use crate::event::Event;
 use crate::frame::{Frame, Published};
-use crate::limits::{REPLAY_BYTES_MAX, RING_BYTES_MAX};
+use crate::limits::{PLAIN_MARK_AGE, REPLAY_BYTES_MAX, RING_BYTES_MAX};
 use crate::position::{Epoch, Position};
 
 static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
@@ -172,6 +172,9 @@ pub(super) async fn sync(
         for channel in channels {
             mget.arg(last_key(channel));
         }
+        for channel in channels {
+            mget.arg(plain_key(channel));
+        }
     }
     pipeline.cmd("PUBLISH").arg(marker_channel).arg(marker).ignore();
     let values: Vec<Value> = pipeline.query_async(commands).await?;
@@ -182,7 +185,10 @@ pub(super) async fn sync(
     let lasts: Vec<Option<String>> =
         if channels.is_empty() { Vec::new() } else { FromRedisValue::from_redis_value(next())? };
     let epoch = parse_epoch(&epoch)?;
-    let baselines = lasts.iter().map(|last| baseline(last.as_deref())).collect();
+    let (lasts, plain) = lasts.split_at(lasts.len() / 2);
+    let with_plain = lasts.iter().zip(plain.iter().map(Option::is_some));
+    let baselines =
+        with_plain.map(|(last, plain)| Baseline { plain, ..baseline(last.as_deref()) }).collect();
     Ok(LogState { epoch, last: last.unwrap_or(0), baselines })
 }
 
@@ -197,6 +203,19 @@ pub(super) async fn lasts(
     }
     let lasts: Vec<Option<String>> = mget.query_async(commands).await?;
     Ok(lasts.iter().map(|last| baseline(last.as_deref())).collect())
+}
+
+/// Notes, for every node, that channels get events that are in no log.
+pub(super) async fn mark_plain(
+    mut commands: ConnectionManager,
+    channels: Vec<Channel>,
+) -> RedisResult<()> {
+    let mut pipeline = pipe();
+    for channel in &channels {
+        let set = pipeline.cmd("SET").arg(plain_key(channel)).arg(1);
+        set.arg("EX").arg(PLAIN_MARK_AGE.as_secs()).ignore();
+    }
+    pipeline.query_async(&mut commands).await
 }
 
 /// The epoch as Redis keeps it: 12 digits, of which the first is not 0.
@@ -217,6 +236,10 @@ fn last_key(channel: &Channel) -> String {
     format!("{PREFIX}:last:{channel}")
 }
 
+fn plain_key(channel: &Channel) -> String {
+    format!("{PREFIX}:plain:{channel}")
+}
+
 /// `OFFSET`, or `OFFSET end` for a channel that was ended.
 fn baseline(text: Option<&str>) -> Baseline {
     let text = text.unwrap_or("0");
@@ -224,5 +247,5 @@ fn baseline(text: Option<&str>) -> Baseline {
         Some(last) => (last, true),
         None => (text, false),
     };
-    Baseline { last: last.parse().unwrap_or(0), ended }
+    Baseline { last: last.parse().unwrap_or(0), ended, plain: false }
 }
