@@ -67,13 +67,11 @@ impl World {
                     assert!(back_since.elapsed() < BACK_WITHIN, "channel {number} is deaf");
                     continue;
                 };
-                match gap_in(&message) {
-                    Some((_, reason)) => self.gaps.push((number, reason)),
-                    None => {
-                        assert_eq!(message.data, "back");
-                        break;
-                    }
-                }
+                let Some((_, reason)) = gap_in(&message) else {
+                    assert_eq!(message.data, "back");
+                    break;
+                };
+                self.gaps.push((number, reason));
                 assert!(back_since.elapsed() < BACK_WITHIN, "channel {number} is deaf");
             }
         }

@@ -1,5 +1,6 @@
 //! The fan-out of a node: publish, subscribe, deliver, drain. Look here for the road of an event.
 
+mod history;
 mod interest;
 mod linger;
 #[cfg(test)]
