@@ -101,12 +101,7 @@ impl Frame {
         Self::new_inner(channel.cloned(), published, kind, wire)
     }
 
-    fn new_inner(
-        channel: Option<Channel>,
-        published: Published,
-        kind: Kind,
-        wire: Wire,
-    ) -> Self {
+    fn new_inner(channel: Option<Channel>, published: Published, kind: Kind, wire: Wire) -> Self {
         let Published { position, time_ms, .. } = published;
         let Wire { bytes, name, plain, chunk_from } = wire;
         let wire = bytes.into();
@@ -147,6 +142,16 @@ impl Frame {
             Kind::Event { .. } => self.0.position.map(Position::key),
             _ => None,
         }
+    }
+
+    /// Where a frame waits that this one makes useless, on a channel whose slow clients get the newest event
+    /// only: an older event of the same channel, unless it ends it.
+    pub(crate) fn superseded_in<'a>(
+        &self,
+        mut waiting: impl DoubleEndedIterator<Item = &'a Self> + ExactSizeIterator,
+    ) -> Option<usize> {
+        let channel = self.channel()?;
+        waiting.rposition(|frame| frame.channel() == Some(channel) && !frame.is_end())
     }
 
     pub(crate) fn own_id(&self) -> Option<&str> {
@@ -254,11 +259,7 @@ impl Wire {
 /// Writes a chunk of HTTP/1.1 around what `write` writes, and says where that is. The size is written
 /// with as many digits as the longest would have, since it stands before what it counts; zeros in
 /// front are part of the grammar (RFC 9112, 7.1).
-fn chunk(
-    out: &mut Vec<u8>,
-    len_max: usize,
-    write: impl FnOnce(&mut Vec<u8>),
-) -> Range<u32> {
+fn chunk(out: &mut Vec<u8>, len_max: usize, write: impl FnOnce(&mut Vec<u8>)) -> Range<u32> {
     let digits_from = out.len();
     out.resize(digits_from + hex_digits(len_max), b'0');
     let digits_to = out.len();
