@@ -85,7 +85,7 @@ pub fn example_file() -> String {
 fn line(name: &str, kind: Kind, text: &str) -> String {
     match kind {
         Kind::Count { .. } | Kind::Switch => format!("{name} = {text}"),
-        Kind::RetentionRules => format!("{name} = [\"{text}\"]"),
+        Kind::RetentionRules | Kind::ChannelPatterns => format!("{name} = [\"{text}\"]"),
         _ => format!("{name} = \"{text}\""),
     }
 }
@@ -106,6 +106,7 @@ fn values(kind: Kind) -> String {
         Kind::Count { min, max } => format!("a number from {min} to {max}"),
         Kind::Directory => "a path".to_owned(),
         Kind::RetentionRules => "rules".to_owned(),
+        Kind::ChannelPatterns => "patterns".to_owned(),
         Kind::Choice(words) => {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ")
         }

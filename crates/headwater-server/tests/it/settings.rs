@@ -60,7 +60,7 @@ fn line_of(definition: &Definition) -> String {
     let Definition { name, example, .. } = definition;
     match definition.kind {
         Kind::Count { .. } | Kind::Switch => format!("{name} = {example}"),
-        Kind::RetentionRules => format!("{name} = [\"{example}\"]"),
+        Kind::RetentionRules | Kind::ChannelPatterns => format!("{name} = [\"{example}\"]"),
         _ => format!("{name} = \"{example}\""),
     }
 }
@@ -126,6 +126,7 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
             | Kind::RedisUrl
             | Kind::Directory
             | Kind::RetentionRules
+            | Kind::ChannelPatterns
             | Kind::LogFilter => continue,
         };
         let (name, variable) = (definition.name, definition.variable());
@@ -457,7 +458,10 @@ fn the_example_file_is_right_with_and_without_its_comments() {
     let said = by_file(&uncommented).expect("every line is right");
     // Only what has no default differs from it.
     let retention = RetentionRules::default();
-    assert_eq!(Settings { admin: None, redis: None, retention, ..said }, default);
+    let latest_only = headwater::ChannelPatterns::default();
+    let default_of_rest =
+        Settings { admin: None, redis: None, retention, latest_only, shards: None, ..said };
+    assert_eq!(default_of_rest, default);
 }
 
 #[test]
