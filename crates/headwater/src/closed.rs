@@ -20,6 +20,8 @@ pub enum Closed {
     Lifetime,
     /// The node ends its streams because it stops.
     Drain,
+    /// Something of ours failed, which is a bug and in the log.
+    Failed,
     /// What its client was allowed is over: see [`EventSourceResponse::expires_at`](crate::EventSourceResponse::expires_at).
     Expired,
     /// It was ended from outside: see [`Hub::revoke`](crate::Hub::revoke).
@@ -28,7 +30,7 @@ pub enum Closed {
 
 impl Closed {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Client,
         Self::Finished,
         Self::Source,
@@ -36,6 +38,7 @@ impl Closed {
         Self::Stalled,
         Self::Lifetime,
         Self::Drain,
+        Self::Failed,
         Self::Expired,
         Self::Revoked,
     ];
@@ -50,6 +53,7 @@ impl Closed {
             Self::Stalled => "stalled",
             Self::Lifetime => "lifetime",
             Self::Drain => "drain",
+            Self::Failed => "failed",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
         }

@@ -142,7 +142,6 @@ pub mod limits;
 mod authorize;
 mod broker;
 mod channel;
-mod channel_pattern;
 mod closed;
 mod error;
 mod event;
@@ -150,6 +149,7 @@ mod frame;
 mod gap;
 mod hub;
 mod last_event_id;
+mod pattern;
 mod position;
 mod publish;
 mod response;
@@ -167,14 +167,14 @@ pub use broker::{
     Sink,
 };
 pub use channel::Channel;
-pub use channel_pattern::ChannelPattern;
 pub use closed::Closed;
 pub use error::{Error, ErrorKind};
 pub use event::{Decoder, Event, EventId, EventName, Item, Message};
 pub use frame::Frame;
 pub use gap::{GAP_EVENT, Gap, GapReason};
-pub use hub::{EndedStreams, Gaps, Hub, HubBuilder, HubStats, Rewind, Subscription};
+pub use hub::{EndedStreams, Gaps, Hub, HubBuilder, HubStats, Rewind, ShardStats, Subscription};
 pub use last_event_id::LastEventId;
+pub use pattern::{ChannelPattern, ChannelPatterns};
 pub use position::{Epoch, Position};
 pub use publish::{IdempotencyKey, Publish};
 /// The Redis client of [`RedisBroker::connection`], so that handlers use the same version.

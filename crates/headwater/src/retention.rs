@@ -6,13 +6,13 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::channel::Channel;
-use crate::channel_pattern::ChannelPattern;
 use crate::error::{Error, ErrorKind};
 use crate::limits::{
     RETENTION_AGE_DEFAULT, RETENTION_AGE_MAX, RETENTION_AGE_MIN, RETENTION_BYTES_DEFAULT,
     RETENTION_BYTES_MAX, RETENTION_BYTES_MIN, RETENTION_EVENTS_DEFAULT, RETENTION_EVENTS_MAX,
     RETENTION_RULES_MAX,
 };
+use crate::pattern::ChannelPattern;
 
 /// How much of one channel's history is kept. What is over any of the three is dropped, the oldest
 /// events first.

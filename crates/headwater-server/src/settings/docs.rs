@@ -110,9 +110,9 @@ fn values(kind: Kind) -> String {
         Kind::File => "a path".to_owned(),
         Kind::HttpUrl => "a URL of http or https".to_owned(),
         Kind::Jwks => "a URL of http or https, or a path".to_owned(),
-        Kind::Patterns => "patterns of channels".to_owned(),
         Kind::Templates => "patterns of channels with claims".to_owned(),
         Kind::Origins => "origins".to_owned(),
+        Kind::ChannelPatterns => "patterns".to_owned(),
         Kind::Choice(words) => {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ")
         }

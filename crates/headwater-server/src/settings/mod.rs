@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use headwater::RetentionRules;
+use headwater::{ChannelPatterns, RetentionRules};
 
 pub use access::{AccessSettings, JwksPlace};
 pub use http_url::HttpUrl;
@@ -68,6 +68,10 @@ pub struct Settings {
     pub queue_frames: usize,
     /// Most bytes that wait for one stream.
     pub queue_bytes: usize,
+    /// Channels whose slow clients get only the newest event.
+    pub latest_only: ChannelPatterns,
+    /// How many threads own the sockets of streams; as many as there are cores if it is not said.
+    pub shards: Option<usize>,
     /// Most connections at a time.
     pub max_connections: usize,
     /// Most channels on one stream.
@@ -110,6 +114,8 @@ impl Settings {
             send_timeout: sources.required("send-timeout", Sources::duration_or_off)?,
             queue_frames: sources.required("queue-frames", Sources::count)?,
             queue_bytes: sources.required("queue-bytes", Sources::bytes)?,
+            latest_only: sources.channel_patterns("latest-only")?,
+            shards: sources.count("shards")?,
             max_connections: sources.required("max-connections", Sources::count)?,
             max_channels_per_stream: sources.required("max-channels-per-stream", Sources::count)?,
             max_body_bytes: sources.required("max-body", Sources::bytes)?,

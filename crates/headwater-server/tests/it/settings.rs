@@ -136,9 +136,9 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
             | Kind::File
             | Kind::HttpUrl
             | Kind::Jwks
-            | Kind::Patterns
             | Kind::Templates
             | Kind::Origins
+            | Kind::ChannelPatterns
             | Kind::LogFilter => continue,
         };
         let (name, variable) = (definition.name, definition.variable());
@@ -473,7 +473,10 @@ fn the_example_file_is_right_with_and_without_its_comments() {
     let said = by_file(&uncommented).expect("every line is right");
     // Only what has no default differs from it.
     let (retention, access) = (RetentionRules::default(), default.access.clone());
-    assert_eq!(Settings { admin: None, redis: None, retention, access, ..said }, default);
+    let latest_only = headwater::ChannelPatterns::default();
+    let default_of_rest =
+        Settings { admin: None, redis: None, retention, access, latest_only, shards: None, ..said };
+    assert_eq!(default_of_rest, default);
 }
 
 #[test]

@@ -80,7 +80,7 @@ pub trait Broker: Send + Sync + 'static {
 }
 
 /// Which part of a channel's history to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReadRange {
     /// The oldest events after an offset, at most so many.
     After {
@@ -121,6 +121,9 @@ pub struct Baseline {
     pub last: u64,
     /// Whether that event ended the channel.
     pub ended: bool,
+    /// Whether the channel is known to get events that are in no log, on any node. A stream that comes
+    /// back from before the channel was received is then told that it may have missed some.
+    pub plain: bool,
 }
 
 /// Where a broker gives the events that it receives.
@@ -168,6 +171,13 @@ impl Sink {
     /// Ends the streams that are meant, on this node. It can be said more than once.
     pub fn revoke(&self, revocation: &Revocation) {
         self.with(|hub| hub.apply_revocation(revocation));
+    }
+
+    /// Whether the broker should note, for other nodes and the next start, that a channel gets events
+    /// that are in no log. Says so once a day.
+    #[cfg(feature = "redis")]
+    pub(crate) fn plain_mark_due(&self, channel: &Channel) -> bool {
+        self.hub.upgrade().is_some_and(|hub| hub.plain_mark_due(channel))
     }
 
     /// Whether the channel had an event that is in no log, as far as is known.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
+use super::mailbox::{Mailbox, Message, Revoked};
 use super::queue::Queue;
 use crate::limits::REVOKED_TOKENS_MAX;
 use crate::revocation::Revocation;
@@ -23,9 +24,17 @@ struct State {
     tokens: HashMap<String, SystemTime>,
 }
 
+/// Where a stream is.
+enum Place {
+    /// It takes frames from its queue.
+    Queue(Weak<Queue>),
+    /// A shard has it.
+    Shard(Arc<Mailbox>),
+}
+
 /// A stream and whose it is.
 struct Owned {
-    queue: Weak<Queue>,
+    place: Place,
     user: Option<Box<str>>,
     token: Option<Box<str>>,
 }
@@ -49,8 +58,32 @@ impl Registry {
         state.last += 1;
         let number = state.last;
         let (user, token) = (user.map(Into::into), token.map(Into::into));
-        state.streams.insert(number, Owned { queue: Arc::downgrade(queue), user, token });
+        state
+            .streams
+            .insert(number, Owned { place: Place::Queue(Arc::downgrade(queue)), user, token });
         number
+    }
+
+    /// A stream went to a shard. If it was ended on the way, the shard is told.
+    pub(super) fn hand_over(
+        &self,
+        number: u64,
+        mailbox: &Arc<Mailbox>,
+        is_late: impl FnOnce() -> bool,
+    ) {
+        let mut state = self.state();
+        let Some(owned) = state.streams.get_mut(&number) else { return };
+        owned.place = Place::Shard(Arc::clone(mailbox));
+        if is_late() {
+            owned.place.revoke(number);
+        }
+    }
+
+    /// A shard is gone, with all its streams.
+    pub(super) fn remove_shard(&self, gone: &Arc<Mailbox>) {
+        let is_theirs =
+            |place: &Place| matches!(place, Place::Shard(mailbox) if Arc::ptr_eq(mailbox, gone));
+        self.state().streams.retain(|_, owned| !is_theirs(&owned.place));
     }
 
     pub(super) fn remove(&self, number: u64) {
@@ -77,15 +110,31 @@ impl Registry {
             Revocation::Stream(id) => number_of(id),
             _ => None,
         };
-        for (at, Owned { queue, user, token }) in &state.streams {
+        for (at, Owned { place, user, token }) in &state.streams {
             let is_meant = match revocation {
                 Revocation::User(id) => user.as_deref() == Some(id),
                 Revocation::Token { id, .. } => token.as_deref() == Some(id),
                 Revocation::Stream(_) => Some(*at) == number,
                 Revocation::Channel(_) => false,
             };
-            if let Some(queue) = queue.upgrade().filter(|_| is_meant) {
-                queue.revoke();
+            if is_meant {
+                place.revoke(*at);
+            }
+        }
+    }
+}
+
+impl Place {
+    fn revoke(&self, number: u64) {
+        match self {
+            Self::Queue(queue) => {
+                if let Some(queue) = queue.upgrade() {
+                    queue.revoke();
+                }
+            }
+            // A shard that is gone has no streams.
+            Self::Shard(mailbox) => {
+                let _ = mailbox.push(Message::Revoke(Revoked::Stream(number)));
             }
         }
     }

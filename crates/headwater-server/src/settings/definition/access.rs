@@ -11,7 +11,7 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     Definition {
         name: "public",
         value_name: "PATTERN",
-        kind: Kind::Patterns,
+        kind: Kind::ChannelPatterns,
         default: None,
         example: "news:*",
         heading: ACCESS,
@@ -159,7 +159,7 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     Definition {
         name: "redis-channels",
         value_name: "PATTERN",
-        kind: Kind::Patterns,
+        kind: Kind::ChannelPatterns,
         default: None,
         example: "news:*",
         heading: ACCESS,

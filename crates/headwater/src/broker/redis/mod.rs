@@ -31,10 +31,10 @@ use tokio::task::AbortHandle;
 
 use super::{Broker, BrokerFuture, Health, History, ReadRange, Receipt, Sink};
 use crate::channel::Channel;
-use crate::channel_pattern::ChannelPattern;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::limits::{RECONNECT_WAIT_MAX, REDIS_RESPONSE_TIMEOUT};
+use crate::pattern::ChannelPattern;
 use crate::position::Position;
 use crate::publish::{IdempotencyKey, Publish};
 use crate::retention::RetentionRules;

@@ -201,6 +201,9 @@ pub(super) struct Known {
     pub(super) lasts: HashMap<Channel, u64>,
     /// When the last session ended, in milliseconds since 1970.
     pub(super) lost_ms: Option<u64>,
+    /// Channels of which it is still to be noted in Redis that they get plain events. Bounded by the
+    /// table of channels, each of which asks once a day.
+    pub(super) unmarked: Vec<Channel>,
 }
 
 impl Subscriber {

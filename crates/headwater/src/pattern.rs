@@ -1,11 +1,12 @@
-//! Patterns of channel names: one name, or the beginning of names. Look here for what a pattern may say
-//! and which channels it fits.
+//! Patterns of channel names, and sets of them: one name, or the beginning of names. Look here for what a
+//! pattern may say and which channels it fits.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::channel::Channel;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+use crate::limits::CHANNEL_PATTERNS_MAX;
 
 /// A name of a channel, or the beginning of names and `*`. `*` alone fits every channel.
 ///
@@ -80,10 +81,11 @@ impl ChannelPattern {
     }
 
     /// Whether it fits a channel.
-    pub fn fits(&self, channel: &Channel) -> bool {
+    pub fn fits(&self, channel: impl AsRef<str>) -> bool {
+        let name = channel.as_ref();
         match &self.0 {
-            Kind::Exact(exact) => exact == channel,
-            Kind::Beginning(beginning) => channel.as_str().starts_with(beginning),
+            Kind::Exact(exact) => exact.as_str() == name,
+            Kind::Beginning(beginning) => name.starts_with(beginning),
         }
     }
 
@@ -116,6 +118,56 @@ impl FromStr for ChannelPattern {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         Self::new(text)
+    }
+}
+
+/// A set of channels: those that fit one of its patterns. A pattern is the name of a channel, or the
+/// beginning of names and `*`.
+///
+/// ```
+/// use headwater::{ChannelPatterns, Hub};
+///
+/// let prices = ChannelPatterns::new().with("prices:*")?.with("clock")?;
+/// assert!(prices.fits("prices:gold") && !prices.fits("clocks"));
+/// let hub = Hub::builder().latest_only(prices).build(headwater::MemoryBroker::new());
+/// # Ok::<(), headwater::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ChannelPatterns {
+    patterns: Vec<ChannelPattern>,
+}
+
+impl ChannelPatterns {
+    /// No channel.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the channels that fit a pattern.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the text is no pattern; [`ErrorKind::TooLarge`] if there are 100 already.
+    pub fn with(mut self, pattern: impl AsRef<str>) -> Result<Self, Error> {
+        self.add(pattern.as_ref())?;
+        Ok(self)
+    }
+
+    /// Adds the channels that fit a pattern, in place.
+    ///
+    /// # Errors
+    /// Those of [`with`](Self::with).
+    pub fn add(&mut self, pattern: &str) -> Result<(), Error> {
+        if self.patterns.len() == CHANNEL_PATTERNS_MAX {
+            let why = format!("there are {CHANNEL_PATTERNS_MAX} patterns already: join some");
+            return Err(Error::new(ErrorKind::TooLarge, why));
+        }
+        self.patterns.push(ChannelPattern::new(pattern.trim())?);
+        Ok(())
+    }
+
+    /// Whether a channel is one of them.
+    pub fn fits(&self, channel: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.fits(channel))
     }
 }
 
@@ -159,5 +211,22 @@ mod tests {
             let error = ChannelPattern::new(pattern).unwrap_err().to_string();
             assert!(error.contains(part), "{pattern:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_set_fits_what_one_of_it_does() {
+        let patterns = ChannelPatterns::new().with("a").unwrap().with(" b:* ").unwrap();
+        for (name, fits) in [("a", true), ("aa", false), ("b:", true), ("b:1", true), ("b", false)]
+        {
+            assert_eq!(patterns.fits(name), fits, "{name}");
+        }
+        assert!(ChannelPatterns::new().with("*").unwrap().fits("anything"));
+        for (bad, part) in [("", "empty"), ("a*b", "at the end"), ("**", "at the end")] {
+            let error = ChannelPatterns::new().with(bad).unwrap_err();
+            assert!(error.to_string().contains(part), "{bad}: {error}");
+        }
+        let mut many = ChannelPatterns::new();
+        (0..CHANNEL_PATTERNS_MAX).for_each(|number| many.add(&format!("c{number}")).unwrap());
+        assert_eq!(many.add("one-more").unwrap_err().kind(), ErrorKind::TooLarge);
     }
 }
