@@ -12,8 +12,11 @@ use crate::report::run;
 use crate::tools::Tool;
 
 /// The Python packages, each file with all of its versions pinned.
-const REQUIREMENTS: [&str; 2] =
-    ["tests/clients/requirements.txt", "examples/fastapi/requirements.txt"];
+const REQUIREMENTS: [&str; 3] = [
+    "tests/clients/requirements.txt",
+    "examples/fastapi/requirements.txt",
+    "examples/access/requirements.txt",
+];
 
 /// Installs the npm packages of a folder from its lock file.
 pub(crate) fn npm(folder: &str) -> Result<(), String> {

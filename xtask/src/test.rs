@@ -19,10 +19,18 @@ pub(crate) enum Part {
     Clients,
     /// The FastAPI example, with Redis and the real server.
     Fastapi,
+    /// The examples of access: FastAPI, Django and Node decide who may listen.
+    Access,
 }
 
 impl Part {
-    pub(crate) const ALL: &[Self] = &[Self::Rust, Self::Browser, Self::Clients, Self::Fastapi];
+    pub(crate) const ALL: &[Self] = &[
+        Self::Rust,
+        Self::Browser,
+        Self::Clients,
+        Self::Fastapi,
+        Self::Access,
+    ];
 
     /// The parts that `--only` names, or all of them.
     pub(crate) fn from_arguments(arguments: &[String]) -> Result<Vec<Self>, String> {
@@ -56,6 +64,7 @@ impl Part {
             Self::Browser => "browser",
             Self::Clients => "clients",
             Self::Fastapi => "fastapi",
+            Self::Access => "access",
         }
     }
 
@@ -65,6 +74,7 @@ impl Part {
             Self::Browser => &[Tool::Chromium, Tool::RedisServer, Tool::Node, Tool::Npm],
             Self::Clients => &[Tool::Nginx, Tool::Python, Tool::Node, Tool::Npm],
             Self::Fastapi => &[Tool::RedisServer, Tool::Python],
+            Self::Access => &[Tool::Python, Tool::Node],
         }
     }
 
@@ -87,6 +97,7 @@ impl Part {
                 step("clients from PyPI", &|| python("tests/clients"));
             }
             Self::Fastapi => step("fastapi example", &|| python("examples/fastapi")),
+            Self::Access => step("access examples", &|| python("examples/access")),
         }
     }
 }
@@ -159,7 +170,7 @@ mod tests {
         check(&["--only=clients,fastapi"], Ok(&[Part::Clients, Part::Fastapi]));
         check(&["--only", "rust", "--only", "browser"], Ok(&[Part::Rust, Part::Browser]));
         check(&["--only"], Err("needs the name"));
-        check(&["--only", "ruby"], Err("rust, browser, clients, fastapi"));
+        check(&["--only", "ruby"], Err("rust, browser, clients, fastapi, access"));
         check(&["--fast"], Err("no option `--fast`"));
     }
 }

@@ -105,6 +105,7 @@
 //! | how much is kept | [`Retention`], [`RetentionRules`] |
 //! | serving with limits that streams need | [`serve()`] |
 //! | every bound, with its reason | [`limits`] |
+//! | who may do what, ending streams of others | [`Authorize`], [`AccessRequest`], [`Decision`], [`Hub::revoke`] |
 //! | tests of your own handlers | [`testing`] |
 //!
 //! [`EventSourceResponse`] works under any server for axum. [`serve()`] does what `axum::serve` does, and
@@ -130,7 +131,8 @@
 //!   year belongs into a database.
 //! - It gives no place in the log to what other programs publish with a plain `PUBLISH`. Each node numbers
 //!   such events for itself; a client that comes back to another node cannot resume from them.
-//! - It does not decide who may listen or publish. That is the handlers' part.
+//! - It does not know who may listen or publish: an [`Authorize`] of yours does, and handlers that ask
+//!   none are open.
 //! - It speaks HTTP without TLS.
 //! - Carriage returns do not survive: the format has only lines, and a client gets LF for CR and CRLF.
 //!   Data that is not text must be encoded, for example with [`Event::json`].
