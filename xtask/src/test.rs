@@ -24,13 +24,8 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    pub(crate) const ALL: &[Self] = &[
-        Self::Rust,
-        Self::Browser,
-        Self::Clients,
-        Self::Fastapi,
-        Self::Access,
-    ];
+    pub(crate) const ALL: &[Self] =
+        &[Self::Rust, Self::Browser, Self::Clients, Self::Fastapi, Self::Access];
 
     /// The parts that `--only` names, or all of them.
     pub(crate) fn from_arguments(arguments: &[String]) -> Result<Vec<Self>, String> {
