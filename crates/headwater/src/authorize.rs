@@ -345,11 +345,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_decision_narrows_and_never_widens() {
+        use Action::{Admin, Publish, Subscribe};
         let names = |names: &[&str]| Ok(names.iter().map(ToString::to_string).collect());
         let only = |names: &[&str]| {
             Decision::allow().only(names.iter().map(|name| Channel::new(name).unwrap()))
         };
-        use Action::{Admin, Publish, Subscribe};
         assert_eq!(check(Subscribe, &["a", "b"], Decision::allow()).await, names(&["a", "b"]));
         assert_eq!(check(Subscribe, &["a", "b"], only(&["b", "c"])).await, names(&["b"]));
         assert_eq!(check(Subscribe, &["a"], only(&["c"])).await, Err(403));

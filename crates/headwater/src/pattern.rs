@@ -180,10 +180,10 @@ mod tests {
         let parsed = ChannelPattern::new(pattern).unwrap();
         assert_eq!(parsed.to_string(), pattern);
         for name in fits {
-            assert!(parsed.fits(&Channel::new(name).unwrap()), "{pattern} should fit {name}");
+            assert!(parsed.fits(Channel::new(name).unwrap()), "{pattern} should fit {name}");
         }
         for name in fits_not {
-            assert!(!parsed.fits(&Channel::new(name).unwrap()), "{pattern} should not fit {name}");
+            assert!(!parsed.fits(Channel::new(name).unwrap()), "{pattern} should not fit {name}");
         }
     }
 
@@ -195,7 +195,7 @@ mod tests {
         check("*", &["a", "*", "\u{1f30a}"], &[]);
         let name = Channel::new("a*").unwrap();
         let exact = ChannelPattern::exact(name.clone());
-        assert!(exact.fits(&name) && !exact.fits(&Channel::new("ab").unwrap()));
+        assert!(exact.fits(&name) && !exact.fits(Channel::new("ab").unwrap()));
         assert!(ChannelPattern::all().covers(&exact));
     }
 

@@ -83,13 +83,11 @@ impl Application {
         let headers = forwarded(request);
         let remembered = self.remembered(digest_of(&query, &headers));
         let answer = remembered.answer.get_or_init(|| async {
-            match tokio::time::timeout(self.timeout, self.put(&query, headers)).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    tracing::warn!(url = %self.url, "the application did not answer within {:?}: the answer is no", self.timeout);
-                    Err(Denied::unavailable())
-                }
-            }
+            let answer = tokio::time::timeout(self.timeout, self.put(&query, headers)).await;
+            answer.unwrap_or_else(|_| {
+                tracing::warn!(url = %self.url, "the application did not answer within {:?}: the answer is no", self.timeout);
+                Err(Denied::unavailable())
+            })
         });
         answer.await.clone()
     }

@@ -32,7 +32,7 @@ const ED: &[Algorithm] = &[Algorithm::EdDSA];
 #[derive(Clone)]
 pub struct Key {
     id: Option<String>,
-    key: DecodingKey,
+    decoding: DecodingKey,
     algorithms: Vec<Algorithm>,
 }
 
@@ -106,7 +106,8 @@ impl<'a> Parts<'a> {
         let mut fitting = keys.into_iter().filter(|key| key.is_for(self));
         let is_proved = |key: &Key| {
             // An error means that the key cannot be used for it, or that the signature is no base64.
-            crypto::verify(self.signature, self.signed, &key.key, self.algorithm).unwrap_or(false)
+            crypto::verify(self.signature, self.signed, &key.decoding, self.algorithm)
+                .unwrap_or(false)
         };
         if !fitting.any(is_proved) {
             return Err(BadToken::Signature);
@@ -143,7 +144,7 @@ impl Key {
         if secret.is_empty() {
             bail!("the secret is empty: `openssl rand -hex 32` makes a good one");
         }
-        Ok(Self { id: None, key: DecodingKey::from_secret(secret), algorithms: HMAC.to_vec() })
+        Ok(Self { id: None, decoding: DecodingKey::from_secret(secret), algorithms: HMAC.to_vec() })
     }
 
     /// A public key in PEM. Its type decides about the algorithms.
@@ -166,7 +167,7 @@ impl Key {
         let found = found.into_iter().find_map(|(key, algorithms)| Some((key.ok()?, algorithms)));
         let (key, algorithms) =
             found.context("it is no public key of RSA, EC or Ed25519 in PEM")?;
-        Ok(Self { id: None, key, algorithms: algorithms.to_vec() })
+        Ok(Self { id: None, decoding: key, algorithms: algorithms.to_vec() })
     }
 
     /// A key of a set; `None` if it is not one to prove signatures with.
@@ -191,7 +192,7 @@ impl Key {
             .filter(|it| only.as_ref().is_none_or(|only| *only == format!("{it:?}")))
             .collect();
         let key = DecodingKey::from_jwk(jwk).ok().filter(|_| !algorithms.is_empty())?;
-        Some(Self { id: jwk.common.key_id.clone(), key, algorithms })
+        Some(Self { id: jwk.common.key_id.clone(), decoding: key, algorithms })
     }
 
     /// The keys of a set (RFC 7517). What is not understood is passed over, as the standard wants it.

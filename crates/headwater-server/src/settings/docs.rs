@@ -104,10 +104,9 @@ fn values(kind: Kind) -> String {
             format!("a size from {} to {}", show_bytes(min), show_bytes(max))
         }
         Kind::Count { min, max } => format!("a number from {min} to {max}"),
-        Kind::Directory => "a path".to_owned(),
+        Kind::Directory | Kind::File => "a path".to_owned(),
         Kind::RetentionRules => "rules".to_owned(),
         Kind::Secret | Kind::Text => "a text".to_owned(),
-        Kind::File => "a path".to_owned(),
         Kind::HttpUrl => "a URL of http or https".to_owned(),
         Kind::Jwks => "a URL of http or https, or a path".to_owned(),
         Kind::Templates => "patterns of channels with claims".to_owned(),

@@ -16,12 +16,14 @@ const SECRET_BYTES_MIN: usize = 32;
 /// What was found, line by line.
 #[derive(Default)]
 pub(crate) struct Findings {
+    good: usize,
     failures: usize,
     warnings: usize,
 }
 
 impl Findings {
     fn good(&mut self, text: &str) -> Result<(), Failure> {
+        self.good += 1;
         super::print(&format!("  ok    {text}\n"))
     }
 
@@ -55,8 +57,8 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
         super::print(&format!("redis {url}\n"))?;
         redis::check(url, settings.access.plain_channels().is_some(), &mut findings).await?;
     }
-    let Findings { failures, warnings } = findings;
-    super::print(&format!("{failures} failures, {warnings} warnings\n"))?;
+    let Findings { good, failures, warnings } = findings;
+    super::print(&format!("{good} ok, {failures} failures, {warnings} warnings\n"))?;
     if failures > 0 {
         let error = anyhow::anyhow!("a server with these settings would not work as it should");
         return Err(Failure::Failed(error));

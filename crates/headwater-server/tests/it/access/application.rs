@@ -122,8 +122,8 @@ async fn whatever_goes_wrong_closes_the_door() {
     )
     .await;
     assert_eq!((soft.status, soft.end().await), (200, End::Clean));
-    assert_eq!(node.metric("headwater_streams_opened_total").await, 0.0);
-    assert_eq!(node.metric("headwater_events_published_total").await, 0.0);
+    node.wait_for_metric("headwater_streams_opened_total", 0.0).await;
+    node.wait_for_metric("headwater_events_published_total", 0.0).await;
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -91,7 +92,6 @@ impl RsaKeys {
         let pair = KeyPair::generate(KeySize::Rsa2048).expect("a pair of keys");
         let private = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).expect("its private part");
         let private = pem("PRIVATE KEY", private.as_ref());
-        use aws_lc_rs::signature::KeyPair as _;
         let public = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key());
         let public_pem = pem("PUBLIC KEY", public.expect("its public part").as_ref());
         let private = EncodingKey::from_rsa_pem(private.as_bytes()).expect("a key");

@@ -55,7 +55,7 @@ async fn check(one: &Node, two: &Node) {
     assert_eq!(ben.end().await, End::Clean);
     revoke(one, &by_id).await;
     assert_eq!(cid.end().await, End::Clean);
-    revoke(one, &format!("token=4&expires={}", now() as u64 + 60)).await;
+    revoke(one, &format!("token=4&expires={:.0}", now() + 60.0)).await;
     assert_eq!(dan.end().await, End::Clean);
     two.wait_for_metric("headwater_streams_ended_total{reason=\"revoked\"}", 4.0).await;
     is_open(&mut eve, two, "f").await;
@@ -101,7 +101,7 @@ async fn a_node_that_was_cut_off_ends_them_when_it_is_back() {
     let mut ann = open(&node, "channel=a", &bearer("ann", "1")).await;
     let mut ben = open(&node, "channel=b", &bearer("ben", "2")).await;
     // What another node would have left while this one had no connection.
-    let notice = json!({ "at_ms": (now() * 1e3) as u64, "user": "ann" }).to_string();
+    let notice = format!("{{\"at_ms\":{:.0},\"user\":\"ann\"}}", now() * 1e3);
     let until = ((now() + 600.0) * 1e3).to_string();
     let _: i64 = redis.run(&["ZADD", "headwater:{0}:revoked", &until, &notice]);
     let _: redis::Value = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);

@@ -86,7 +86,7 @@ pub(super) fn receive(payload: &[u8], sink: &Sink) {
     match Notice::decode(payload).and_then(Notice::revocation) {
         Some(revocation) => sink.revoke(&revocation),
         None => {
-            tracing::warn!("what came over {REVOCATIONS_CHANNEL} is no revocation: passed over")
+            tracing::warn!("what came over {REVOCATIONS_CHANNEL} is no revocation: passed over");
         }
     }
 }

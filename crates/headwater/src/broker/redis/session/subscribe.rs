@@ -150,15 +150,15 @@ impl Session<'_> {
             self.asked.remove(channel);
         }
         match channels.len() {
-            0 => match self.own_unanswered.pop_front() {
-                Some(Own::Revocations) => tracing::error!(
+            0 if matches!(self.own_unanswered.pop_front(), Some(Own::Revocations)) => {
+                tracing::error!(
                     "Redis refuses to subscribe to {REVOCATIONS_CHANNEL}, so this node does not hear what others revoke: {message}"
-                ),
-                _ => tracing::error!(
-                    "Redis refuses the probe's channel {}: {message}",
-                    self.probe.channel
-                ),
-            },
+                );
+            }
+            0 => tracing::error!(
+                "Redis refuses the probe's channel {}: {message}",
+                self.probe.channel
+            ),
             1 => {
                 self.node.wanted.refuse(&channels[0]);
                 tracing::error!(channel = %channels[0], "Redis refuses to subscribe: {message}");
