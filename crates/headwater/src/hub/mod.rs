@@ -33,7 +33,6 @@ use crate::limits;
 use crate::pattern::ChannelPatterns;
 use crate::position::{Epoch, Key, Position};
 use crate::publish::Publish;
-use crate::revocation::Revocation;
 
 use interest::{Interest, Leaving};
 use linger::Linger;
@@ -250,24 +249,6 @@ impl Hub {
             // A shard that is gone has no streams.
             let _ = mailbox.push(Message::Drain);
         }
-    }
-
-    /// Ends streams on every node, with [`Closed::Revoked`] as the reason; what waits for them is not
-    /// sent. Those of this node have ended when the broker is asked to tell the others. Clients come back
-    /// by themselves, so whatever let them in should not do so again: only
-    /// [`Revocation::Token`] sees to that by itself.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Refused`] if the other nodes could not be told: do it
-    /// again.
-    pub async fn revoke(&self, revocation: &Revocation) -> Result<(), Error> {
-        self.inner.apply_revocation(revocation);
-        self.inner.broker.revoke(revocation).await
-    }
-
-    /// Whether the token with this id was revoked.
-    pub fn is_token_revoked(&self, id: &str) -> bool {
-        self.inner.registry.is_revoked(id)
     }
 
     /// Whether [`drain`](Self::drain) was called.
@@ -502,19 +483,6 @@ impl HubInner {
         Some(Position::plain(epoch, log.last.offset, self.node, log.number))
     }
 
-    /// Ends the streams of this node that are meant.
-    pub(crate) fn apply_revocation(&self, revocation: &Revocation) {
-        match revocation {
-            Revocation::Channel(channel) => {
-                self.interest.with(channel, |entry| entry.revoke());
-            }
-            other => self.registry.revoke(other, |id| {
-                let (node, number) = id.rsplit_once('-')?;
-                number.parse().ok().filter(|_| node == self.node.to_string())
-            }),
-        }
-    }
-
     #[cfg(feature = "redis")]
     pub(crate) fn plain_mark_due(&self, channel: &Channel) -> bool {
         let due = self.interest.with(channel, |entry| entry.ring.take_mark_due(now_ms()));
@@ -600,13 +568,6 @@ impl HubInner {
     /// A stream of a shard left a channel.
     pub(crate) fn leave_shard(&self, channel: &Channel, mailbox: &Arc<Mailbox>) {
         self.leave(channel, Leaving::Stream(mailbox));
-    }
-
-    /// A stream that had an owner is gone; 0 is none.
-    pub(crate) fn forget_owner(&self, number: u64) {
-        if number > 0 {
-            self.registry.remove(number);
-        }
     }
 
     /// A stream of a shard ended.

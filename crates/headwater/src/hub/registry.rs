@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 use super::mailbox::{Mailbox, Message, Revoked};
 use super::queue::Queue;
+use super::{Hub, HubInner};
+use crate::error::Error;
 use crate::limits::REVOKED_TOKENS_MAX;
 use crate::revocation::Revocation;
 
@@ -162,6 +164,48 @@ impl State {
         }
         let known = self.tokens.entry(token.to_owned()).or_insert(until);
         *known = until.max(*known);
+    }
+}
+
+impl Hub {
+    /// Ends streams on every node, with [`Closed::Revoked`](crate::Closed::Revoked) as the reason; what waits for them is not
+    /// sent. Those of this node have ended when the broker is asked to tell the others. Clients come back
+    /// by themselves, so whatever let them in should not do so again: only
+    /// [`Revocation::Token`] sees to that by itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or [`ErrorKind::Refused`](crate::ErrorKind::Refused) if the other nodes could not be told: do it
+    /// again.
+    pub async fn revoke(&self, revocation: &Revocation) -> Result<(), Error> {
+        self.inner.apply_revocation(revocation);
+        self.inner.broker.revoke(revocation).await
+    }
+
+    /// Whether the token with this id was revoked.
+    pub fn is_token_revoked(&self, id: &str) -> bool {
+        self.inner.registry.is_revoked(id)
+    }
+}
+
+impl HubInner {
+    /// Ends the streams of this node that are meant.
+    pub(crate) fn apply_revocation(&self, revocation: &Revocation) {
+        match revocation {
+            Revocation::Channel(channel) => {
+                self.interest.with(channel, |entry| entry.revoke());
+            }
+            other => self.registry.revoke(other, |id| {
+                let (node, number) = id.rsplit_once('-')?;
+                number.parse().ok().filter(|_| node == self.node.to_string())
+            }),
+        }
+    }
+
+    /// A stream that had an owner is gone; 0 is none.
+    pub(crate) fn forget_owner(&self, number: u64) {
+        if number > 0 {
+            self.registry.remove(number);
+        }
     }
 }
 
