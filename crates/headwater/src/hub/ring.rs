@@ -335,6 +335,8 @@ mod tests {
         assert_eq!((ring.joined(), ring.had_plain()), (Key { offset: 7, number: 1 }, false));
         ring.set_baseline(baseline(8, true, true), || unreachable!("it is received already"));
         assert_eq!((ring.ended(), ring.had_plain()), (Some(8), true));
+        push(&mut ring, 9, 0);
+        assert_eq!(ring.ended(), None, "the end was forgotten, and the channel goes on");
     }
 
     #[cfg(feature = "redis")]
