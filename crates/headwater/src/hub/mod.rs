@@ -524,7 +524,7 @@ impl HubInner {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shards(&self) -> Vec<Arc<Mailbox>> {
+    pub(crate) fn shards(&self) -> Vec<Arc<Mailbox>> {
         self.lock_shards().clone()
     }
 
