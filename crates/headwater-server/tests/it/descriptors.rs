@@ -27,8 +27,7 @@ async fn streams_go_on_and_new_ones_wait_when_descriptors_run_out() {
     let mut streams = Vec::new();
     let waiting = loop {
         assert!(streams.len() < DESCRIPTORS, "there is no limit");
-        let opening =
-            tokio::spawn(EventStream::try_open(node.address(), PATH, &[], None));
+        let opening = tokio::spawn(EventStream::try_open(node.address(), PATH, &[], None));
         let mut opening = opening;
         match timeout(Duration::from_millis(700), &mut opening).await {
             Ok(stream) => streams.push(stream.expect("it opens").expect("it is answered")),
@@ -38,7 +37,8 @@ async fn streams_go_on_and_new_ones_wait_when_descriptors_run_out() {
     assert!(streams.len() > DESCRIPTORS / 2, "{} streams", streams.len());
     node.wait_for_log("cannot accept connections");
 
-    let publish = "POST /sse/publish?channel=news HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\nhi";
+    let publish =
+        "POST /sse/publish?channel=news HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\nhi";
     publisher.write_all(publish.as_bytes()).await.expect("it is sent");
     assert_eq!(http::read_answer(&mut publisher).await.status, 200);
     for stream in &mut streams {
