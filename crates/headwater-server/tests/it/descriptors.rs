@@ -27,8 +27,7 @@ async fn streams_go_on_and_new_ones_wait_when_descriptors_run_out() {
     let mut streams = Vec::new();
     let waiting = loop {
         assert!(streams.len() < DESCRIPTORS, "there is no limit");
-        let opening = tokio::spawn(EventStream::try_open(node.address(), PATH, &[], None));
-        let mut opening = opening;
+        let mut opening = tokio::spawn(EventStream::try_open(node.address(), PATH, &[], None));
         match timeout(Duration::from_millis(700), &mut opening).await {
             Ok(stream) => streams.push(stream.expect("it opens").expect("it is answered")),
             Err(_) => break opening,

@@ -552,17 +552,28 @@ impl HubInner {
         self.lock_shards().clone()
     }
 
-    /// A shard begins to serve this hub.
-    pub(crate) fn add_shard(&self, mailbox: Arc<Mailbox>) {
-        self.lock_shards().push(mailbox);
+    /// A shard begins to serve this hub; at its old place, if it begins anew.
+    pub(crate) fn add_shard(&self, mailbox: Arc<Mailbox>, before: Option<&Mailbox>) {
+        let mut shards = self.lock_shards();
+        let place = shards
+            .iter_mut()
+            .find(|it| before.is_some_and(|old| std::ptr::eq(Arc::as_ptr(it), old)));
+        match place {
+            Some(place) => *place = mailbox,
+            None => shards.push(mailbox),
+        }
         self.has_shards.store(true, Ordering::Release);
     }
 
-    /// A shard is gone; with it all its streams that it did not end itself. Those on their way to it are
-    /// given back.
-    pub(crate) fn remove_shard(&self, mailbox: &Arc<Mailbox>) -> Vec<Message> {
+    /// A shard ends for good.
+    pub(crate) fn remove_shard(&self, mailbox: &Mailbox) {
+        self.lock_shards().retain(|other| !std::ptr::eq(Arc::as_ptr(other), mailbox));
+    }
+
+    /// A mailbox's shard is gone; with it all its streams that it did not end itself. Those on their way to
+    /// it are given back.
+    pub(crate) fn close_mailbox(&self, mailbox: &Arc<Mailbox>) -> Vec<Message> {
         let left = mailbox.close();
-        self.lock_shards().retain(|other| !Arc::ptr_eq(other, mailbox));
         for channel in self.interest.channels_of(mailbox) {
             self.leave(&channel, Leaving::Shard(mailbox));
         }
