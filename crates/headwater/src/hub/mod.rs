@@ -434,10 +434,19 @@ impl HubInner {
     pub(crate) fn deliver(&self, channel: &Channel, frame: &Frame, previous: u64) {
         self.stats.received.add(1);
         let Some(key) = frame.key() else { return };
-        self.interest.with(channel, |entry| {
+        let given = self.interest.with(channel, |entry| {
             entry.ring.push(key, frame.clone(), previous);
+            self.note_in_rings(key);
             entry.give(frame);
         });
+        if given.is_none() {
+            self.note_in_rings(key);
+        }
+    }
+
+    /// Everything up to here is in the rings. Before it is given to anybody: a client that has the event and
+    /// comes back at once must find it there, and not once more among what is live.
+    fn note_in_rings(&self, key: Key) {
         let mut log = self.lock_log();
         log.last = log.last.max(key);
     }
@@ -462,15 +471,15 @@ impl HubInner {
 
     /// Gives what stands between two events of the log.
     fn deliver_between(&self, channel: &Channel, frame: &Frame, key: Option<Key>) {
-        self.interest.with(channel, |entry| {
+        let given = self.interest.with(channel, |entry| {
             if let Some(key) = key {
                 entry.ring.push_plain(key, frame.clone());
+                self.note_in_rings(key);
             }
             entry.give(frame);
         });
-        if let Some(key) = key {
-            let mut log = self.lock_log();
-            log.last = log.last.max(key);
+        if let (None, Some(key)) = (given, key) {
+            self.note_in_rings(key);
         }
     }
 
@@ -541,21 +550,32 @@ impl HubInner {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shards(&self) -> Vec<Arc<Mailbox>> {
+    pub(crate) fn shards(&self) -> Vec<Arc<Mailbox>> {
         self.lock_shards().clone()
     }
 
-    /// A shard begins to serve this hub.
-    pub(crate) fn add_shard(&self, mailbox: Arc<Mailbox>) {
-        self.lock_shards().push(mailbox);
+    /// A shard begins to serve this hub; at its old place, if it begins anew.
+    pub(crate) fn add_shard(&self, mailbox: Arc<Mailbox>, before: Option<&Mailbox>) {
+        let mut shards = self.lock_shards();
+        let place = shards
+            .iter_mut()
+            .find(|it| before.is_some_and(|old| std::ptr::eq(Arc::as_ptr(it), old)));
+        match place {
+            Some(place) => *place = mailbox,
+            None => shards.push(mailbox),
+        }
         self.has_shards.store(true, Ordering::Release);
     }
 
-    /// A shard is gone; with it all its streams that it did not end itself. Those on their way to it are
-    /// given back.
-    pub(crate) fn remove_shard(&self, mailbox: &Arc<Mailbox>) -> Vec<Message> {
+    /// A shard ends for good.
+    pub(crate) fn remove_shard(&self, mailbox: &Mailbox) {
+        self.lock_shards().retain(|other| !std::ptr::eq(Arc::as_ptr(other), mailbox));
+    }
+
+    /// A mailbox's shard is gone; with it all its streams that it did not end itself. Those on their way to
+    /// it are given back.
+    pub(crate) fn close_mailbox(&self, mailbox: &Arc<Mailbox>) -> Vec<Message> {
         let left = mailbox.close();
-        self.lock_shards().retain(|other| !Arc::ptr_eq(other, mailbox));
         for channel in self.interest.channels_of(mailbox) {
             self.leave(&channel, Leaving::Shard(mailbox));
         }

@@ -54,7 +54,7 @@ pub(super) struct Connection {
 /// How hyper's part of a connection ended.
 enum Outcome {
     Over,
-    Taken(TcpStream, Bytes, Taken),
+    Taken(TcpStream, Bytes, Box<Taken>),
 }
 
 impl Connection {
@@ -86,7 +86,7 @@ impl Connection {
             }
         };
         if let (Outcome::Taken(socket, read, taken), Some(engine)) = (taken, &shared.engine) {
-            takeover::run(socket, read, taken, engine, place).await;
+            takeover::run(socket, read, *taken, engine, place).await;
         }
         Ok(())
     }
@@ -130,7 +130,7 @@ async fn serve_http1(
                 let parts = http.take().expect("it is some").into_parts();
                 let (socket, unread) = parts.io.into_inner().into_parts();
                 let read = if unread.is_empty() { parts.read_buf } else { unread };
-                Poll::Ready(Ok(Outcome::Taken(socket, read, taken)))
+                Poll::Ready(Ok(Outcome::Taken(socket, read, Box::new(taken))))
             }
             _ => Poll::Pending,
         }

@@ -113,7 +113,8 @@ impl Serve {
     }
 
     /// How many threads own the sockets of streams, at most [`limits::SHARDS_MAX`](crate::limits::SHARDS_MAX);
-    /// each hub has its own. Default: one per core. With 0 every stream stays with hyper: a task and two
+    /// each hub has its own, from its first stream on until the server is gone, and lives as long. Default:
+    /// one per core. With 0 every stream stays with hyper: a task and two
     /// buffers each, for programs that cannot have further threads.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards.min(SHARDS_MAX));
