@@ -81,6 +81,12 @@ impl<S> Guard<S> {
         Self { socket, opening, write_due: None, send }
     }
 
+    /// Keeps the clock of writes only.
+    #[cfg(feature = "tls")]
+    pub(super) fn of_writes(socket: S, send: Send) -> Self {
+        Self { socket, opening: None, write_due: None, send }
+    }
+
     /// Passes on the outcome of a write, and keeps the clock.
     fn watch_write<T>(
         &mut self,

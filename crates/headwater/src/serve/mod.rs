@@ -1,12 +1,17 @@
-//! Serving an axum router over HTTP/1.1 and cleartext HTTP/2, with limits that long-lived streams need. Look here for
+//! Serving an axum router over HTTP/1.1 and HTTP/2, with limits that long-lived streams need. Look here for
 //! accepting, timeouts and the graceful end.
 
+mod entrance;
 mod guard;
+mod proxy_header;
+mod seldom;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::convert::Infallible;
 use std::future::{Future, IntoFuture};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +24,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
@@ -27,7 +33,11 @@ use crate::limits::{
     HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAMS_MAX, KEEP_ALIVE_INTERVAL, SEND_TIMEOUT_DEFAULT,
 };
 use crate::response::Watch;
+use entrance::{Entered, Entrance, Socket};
 use guard::Guard;
+
+pub use entrance::ServeCounts;
+pub use proxy_header::{ProxyHeader, ProxyHeaderError, ProxyHeaderProgress};
 
 /// How long accepting rests when the process is out of descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -35,7 +45,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Serves a router on a listener: what `axum::serve` does, with the limits that event streams need. Await
 /// it; it ends only through [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
 ///
-/// HTTP/1.1 and HTTP/2 without TLS. Connections that send no request, that take too long over its header, or that take
+/// HTTP/1.1 and HTTP/2, without TLS unless [`tls`](Serve::tls) is set. Connections that send no request, that take too long over its header, or that take
 /// nothing of a response are closed. Handlers can extract
 /// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo).
 ///
@@ -54,6 +64,7 @@ pub fn serve(listener: TcpListener, router: Router) -> Serve {
             header_timeout: HEADER_TIMEOUT_DEFAULT,
             send_timeout: SEND_TIMEOUT_DEFAULT,
         },
+        entrance: Entrance::default(),
         shutdown: Box::pin(std::future::pending()),
     }
 }
@@ -64,6 +75,7 @@ pub struct Serve {
     listener: TcpListener,
     router: Router,
     settings: Settings,
+    entrance: Entrance,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -105,8 +117,38 @@ impl Serve {
         self
     }
 
+    /// Speaks TLS, with this configuration; needs the feature `tls`. Offer `h2` and `http/1.1` by ALPN for both
+    /// versions of HTTP. To change a certificate while serving, let the configuration's resolver
+    /// answer with another one: open connections stay.
+    ///
+    /// A handshake may take 10 s. Whoever speaks HTTP without TLS is redirected to `https://`, or told
+    /// to go there.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, config: Arc<rustls::ServerConfig>) -> Self {
+        self.entrance.tls = Some(tls::Tls::new(config));
+        self
+    }
+
+    /// Expects every connection to begin with a header of the PROXY protocol, version 1 or 2, as
+    /// HAProxy, nginx and cloud load balancers send it. `ConnectInfo` is then the client's
+    /// address, not the proxy's. Connections from peers for which `is_proxy` says no, and those
+    /// whose header is wrong or does not come within 5 s, are closed.
+    pub fn proxy_protocol(
+        mut self,
+        is_proxy: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.entrance.proxy = Some(Arc::new(is_proxy));
+        self
+    }
+
+    /// Counts here what happens on the way to HTTP.
+    pub fn with_counts(mut self, counts: ServeCounts) -> Self {
+        self.entrance.counts = counts;
+        self
+    }
+
     async fn run(self) -> io::Result<()> {
-        let Self { listener, router, settings, mut shutdown } = self;
+        let Self { listener, router, settings, entrance, mut shutdown } = self;
         let room = Arc::new(Semaphore::new(settings.connections_max));
         // Every connection holds a receiver; the sender waits until all are gone.
         let (stop, stopping) = watch::channel(());
@@ -115,7 +157,8 @@ impl Serve {
                 () = &mut shutdown => break,
                 accepted = accept(&listener, &room) => accepted,
             };
-            let connection = connect(socket, peer, router.clone(), settings, stopping.clone());
+            let (entrance, router) = (entrance.clone(), router.clone());
+            let connection = connect(socket, peer, entrance, router, settings, stopping.clone());
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     // Clients come and go; that is no news.
@@ -174,16 +217,42 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn connect(
     socket: TcpStream,
     peer: SocketAddr,
+    entrance: Entrance,
     router: Router,
     settings: Settings,
     mut stopping: watch::Receiver<()>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(), Failure> {
     socket.set_nodelay(true)?;
     let send = guard::Send::new(settings.send_timeout);
+    let entered = tokio::select! {
+        // Boxed: what it needs is given back when it is done, and streams last long.
+        entered = Box::pin(entrance.enter(socket, peer, &send)) => entered?,
+        // It has not asked for anything yet.
+        _ = stopping.changed() => return Ok(()),
+    };
+    let Some(Entered { socket, client }) = entered else { return Ok(()) };
+    match socket {
+        Socket::Plain(socket) => speak(socket, client, send, router, settings, stopping).await,
+        #[cfg(feature = "tls")]
+        Socket::Tls(socket) => speak(socket, client, send, router, settings, stopping).await,
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Speaks HTTP on a socket, to the end.
+async fn speak(
+    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    client: SocketAddr,
+    send: guard::Send,
+    router: Router,
+    settings: Settings,
+    mut stopping: watch::Receiver<()>,
+) -> Result<(), Failure> {
     let io = TokioIo::new(Guard::new(socket, settings.header_timeout, send.clone()));
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(ConnectInfo(client));
         // Over HTTP/2 the socket carries other streams too, and says nothing about one of them. The
         // response does not know: its version is that of its builder.
         let watched = (request.version() < Version::HTTP_2).then(|| send.clone());
