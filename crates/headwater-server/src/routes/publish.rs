@@ -1,10 +1,10 @@
 //! `POST /sse/publish`: a program publishes one event, or a batch of them.
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
+use axum::{Extension, Json};
 use headwater::{IdempotencyKey, Publish, Receipt};
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::problem::Problem;
 use super::query::{PublishQuery, default_channel};
 use super::{App, ndjson};
+use crate::client::ClientAddress;
 use crate::limits::BODY_TIMEOUT;
 
 pub(super) fn route() -> MethodRouter<App> {
@@ -33,6 +34,7 @@ struct Published {
 
 async fn publish(
     State(app): State<App>,
+    Extension(client): Extension<ClientAddress>,
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -44,8 +46,11 @@ async fn publish(
             "the idempotency keys of a batch stand in its lines: {\"data\": ..., \"key\": ...}",
         ));
     }
+    app.limits.admit_publisher(client, None)?;
     let body = read_body(request.into_body(), app.settings.max_body_bytes).await?;
-    let batch = if is_batch { batch(&query, &body)? } else { one_event(query, body, key.as_ref())? };
+    let batch =
+        if is_batch { batch(&query, &body)? } else { one_event(query, body, key.as_ref())? };
+    app.limits.take_publishes(client, None, batch.len())?;
     let is_single = !is_batch && batch.len() == 1;
     let mut published: Vec<Published> =
         app.hub.publish_all(batch).await?.into_iter().map(Published::from).collect();
