@@ -13,6 +13,10 @@ pub(crate) const PUBLISH_CHANNELS_MAX: usize = headwater::limits::CHANNELS_PER_S
 /// How long the body of a request may take. 8 MiB in 30 s is a slow phone's uplink.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Most bytes of all bodies that are on their way; twice `max-body`, if that is more. Without it ten thousand slow
+/// publishers could make the server hold 80 GB. Small bodies never notice.
+pub(crate) const BODIES_BYTES_MAX: usize = 64 << 20;
+
 /// Connections that the kernel holds until we accept them: a thousand clients that come back at once fit many times.
 pub(crate) const LISTEN_BACKLOG: i32 = 4096;
 

@@ -9,10 +9,10 @@ use anyhow::Context;
 use headwater::{Hub, MemoryBroker, RedisBroker, ServeCounts};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::client::ClientLimits;
-use crate::limits::LISTEN_BACKLOG;
+use crate::limits::{BODIES_BYTES_MAX, LISTEN_BACKLOG};
 use crate::logging::LogFormat;
 use crate::metrics::{MetricSources, Metrics};
 use crate::routes::{self, App};
@@ -27,7 +27,12 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let certificates = settings.tls.clone().map(Certificates::load).transpose()?;
     let hub = hub(&settings)?;
     let limits = Arc::new(ClientLimits::new(&settings));
-    let app = App { hub: hub.clone(), settings: Arc::new(settings), limits: Arc::clone(&limits) };
+    let app = App {
+        hub: hub.clone(),
+        limits: Arc::clone(&limits),
+        body_room: Arc::new(Semaphore::new(BODIES_BYTES_MAX.max(2 * settings.max_body_bytes))),
+        settings: Arc::new(settings),
+    };
     announce(&app, listener.local_addr()?, admin_listener.as_ref())?;
 
     let (stop, stopping) = watch::channel(false);

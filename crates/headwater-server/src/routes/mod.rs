@@ -18,6 +18,7 @@ use axum::response::Response;
 use axum::routing::get;
 use headwater::Hub;
 use http::Uri;
+use tokio::sync::Semaphore;
 
 use crate::client::{self, ClientAddress, ClientLimits};
 use crate::metrics::Metrics;
@@ -30,6 +31,8 @@ pub(crate) struct App {
     pub(crate) hub: Hub,
     pub(crate) settings: Arc<Settings>,
     pub(crate) limits: Arc<ClientLimits>,
+    /// Permits for the bytes of bodies that are on their way.
+    pub(crate) body_room: Arc<Semaphore>,
 }
 
 /// Streams, publishing and the demo page.

@@ -4,12 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_test_support::{Node, PATIENCE, http};
+use headwater_test_support::{Node, PATIENCE, http, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-use crate::tls;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 
@@ -138,7 +136,7 @@ async fn the_proxy_protocol_comes_before_tls_and_headers_after_it() {
         "--client-address-header=X-Forwarded-For",
         "--max-publishes-per-address=1/h",
     ];
-    let node = files.start(&proxy);
+    let node = files.start(BINARY, &proxy);
     let config = Arc::new(files.client(&["http/1.1"]));
     // From outside, through one proxy, and through two of which each says its part.
     for (client, forwarded, status) in [

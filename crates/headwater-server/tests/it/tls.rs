@@ -2,107 +2,23 @@
 //! what is promised to clients with https:// in their URL.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use headwater_test_support::tls::{Files, Socket, connect, write_private};
 use headwater_test_support::{Node, PATIENCE, eventually, http};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore};
-use tempfile::TempDir;
+use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::http2::Connection;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
-
-/// Certificate and key in files, as a server gets them.
-pub(crate) struct Files {
-    directory: TempDir,
-    pub(crate) certificate: CertificateDer<'static>,
-}
-
-impl Files {
-    pub(crate) fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let mut files = Self { directory, certificate: CertificateDer::from(Vec::new()) };
-        files.renew();
-        files
-    }
-
-    fn certificate_path(&self) -> PathBuf {
-        self.directory.path().join("fullchain.pem")
-    }
-
-    fn key_path(&self) -> PathBuf {
-        self.directory.path().join("privkey.pem")
-    }
-
-    /// Another certificate, with another key.
-    fn renew(&mut self) {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
-        write(&self.certificate_path(), &made.cert.pem());
-        write(&self.key_path(), &made.signing_key.serialize_pem());
-        self.certificate = made.cert.der().clone();
-    }
-
-    fn other_key(&self) -> String {
-        fs::read_to_string(self.key_path()).expect("the key")
-    }
-
-    pub(crate) fn start(&self, arguments: &[&str]) -> Node {
-        let (certificate, key) = (self.certificate_path(), self.key_path());
-        let files = [certificate, key].map(|path| path.to_str().expect("UTF-8").to_owned());
-        let tls = ["--tls-cert", &files[0], "--tls-key", &files[1], "--admin", "127.0.0.1:0"];
-        Node::start(BINARY, &[&tls, arguments].concat())
-    }
-
-    pub(crate) fn client(&self, alpn: &[&str]) -> ClientConfig {
-        self.client_of_versions(alpn, rustls::DEFAULT_VERSIONS)
-    }
-
-    fn client_of_versions(
-        &self,
-        alpn: &[&str],
-        versions: &[&'static rustls::SupportedProtocolVersion],
-    ) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).expect("a certificate");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        config
-    }
-}
-
-fn write(path: &Path, text: &str) {
-    fs::write(path, text).expect("the file is written");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("its permissions");
-}
-
-pub(crate) type Socket = TlsStream<TcpStream>;
-
-pub(crate) async fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> Socket {
-    let socket = TcpStream::connect(address).await.expect("the server listens");
-    shake_hands(socket, config).await
-}
-
-pub(crate) async fn shake_hands(socket: TcpStream, config: &Arc<ClientConfig>) -> Socket {
-    let name = ServerName::try_from("localhost").expect("a name");
-    let shaken = TlsConnector::from(Arc::clone(config)).connect(name, socket);
-    timeout(PATIENCE, shaken).await.expect("a handshake in time").expect("a handshake")
-}
 
 async fn connect_http2(node: &Node, files: &Files) -> Connection {
     let socket = connect(node.address(), &Arc::new(files.client(&["h2", "http/1.1"]))).await;
@@ -139,7 +55,7 @@ fn publish(data: &str) -> String {
 #[tokio::test]
 async fn one_http2_connection_carries_150_streams() {
     let files = Files::new();
-    let node = files.start(&[]);
+    let node = files.start(BINARY, &[]);
     let mut connection = connect_http2(&node, &files).await;
     let mut streams = Vec::new();
     for number in 0..150 {
@@ -158,7 +74,7 @@ async fn one_http2_connection_carries_150_streams() {
 #[tokio::test]
 async fn http1_and_both_versions_of_tls_are_spoken() {
     let files = Files::new();
-    let node = files.start(&[]);
+    let node = files.start(BINARY, &[]);
     for (alpn, version, expected) in [
         (&["http/1.1"][..], &rustls::version::TLS13, ProtocolVersion::TLSv1_3),
         (&[], &rustls::version::TLS12, ProtocolVersion::TLSv1_2),
@@ -181,7 +97,7 @@ async fn http1_and_both_versions_of_tls_are_spoken() {
 #[tokio::test]
 async fn a_client_that_offers_other_protocols_only_is_refused() {
     let files = Files::new();
-    let node = files.start(&[]);
+    let node = files.start(BINARY, &[]);
     let socket = TcpStream::connect(node.address()).await.expect("the server listens");
     let connector = TlsConnector::from(Arc::new(files.client(&["smtp"])));
     let name = ServerName::try_from("localhost").expect("a name");
@@ -199,7 +115,7 @@ fn certificate_of(socket: &Socket) -> CertificateDer<'static> {
 #[tokio::test]
 async fn a_new_certificate_is_used_and_open_streams_stay() {
     let mut files = Files::new();
-    let node = files.start(&[]);
+    let node = files.start(BINARY, &[]);
     let first = files.certificate.clone();
     let mut stream = connect(node.address(), &Arc::new(files.client(&[]))).await;
     ask(&mut stream, OPEN, "retry: ").await;
@@ -218,7 +134,7 @@ async fn a_new_certificate_is_used_and_open_streams_stay() {
 
     // A key that is not the certificate's: the old pair stays.
     let key = fs::read(files.key_path()).expect("the key");
-    write(&files.key_path(), &rcgen::KeyPair::generate().expect("a key").serialize_pem());
+    write_private(&files.key_path(), &rcgen::KeyPair::generate().expect("a key").serialize_pem());
     node.signal("HUP");
     node.wait_for_metric("headwater_tls_reload_errors_total", 1.0).await;
     node.wait_for_log("do not fit together");
@@ -246,7 +162,7 @@ async fn a_new_certificate_is_used_and_open_streams_stay() {
 #[tokio::test]
 async fn plain_http_is_led_to_https() {
     let files = Files::new();
-    let node = files.start(&[]);
+    let node = files.start(BINARY, &[]);
     let address = node.address();
     let answer = http::get(address, "/sse/stream?channel=a%20b").await;
     assert_eq!(answer.status, 308);
@@ -272,7 +188,7 @@ async fn plain_http_is_led_to_https() {
 #[tokio::test]
 async fn a_handshake_that_does_not_end_is_given_up() {
     let files = Files::new();
-    let node = files.start(&[]);
+    let node = files.start(BINARY, &[]);
     let begin = Instant::now();
     let mut sockets = Vec::new();
     // Nothing; a record that does not end; a request without TLS that does not end.
@@ -309,7 +225,7 @@ async fn closed(mut socket: TcpStream) {
 #[tokio::test]
 async fn a_client_that_takes_nothing_loses_its_stream() {
     let files = Files::new();
-    let node = files.start(&["--send-timeout", "1s"]);
+    let node = files.start(BINARY, &["--send-timeout", "1s"]);
     let config = Arc::new(files.client(&["http/1.1"]));
     let mut publisher = connect(node.address(), &config).await;
     ask(&mut publisher, &publish("x"), "\"channel\":\"news\"").await;
@@ -336,7 +252,7 @@ async fn a_client_that_takes_nothing_loses_its_stream() {
 #[tokio::test]
 async fn streams_end_well_when_the_server_stops() {
     let files = Files::new();
-    let mut node = files.start(&["--drain-timeout", "60s"]);
+    let mut node = files.start(BINARY, &["--drain-timeout", "60s"]);
     let mut stream = connect(node.address(), &Arc::new(files.client(&["http/1.1"]))).await;
     ask(&mut stream, OPEN, "retry: ").await;
     // One that is in the middle of its handshake does not hold the end up.
@@ -373,9 +289,12 @@ fn files_that_are_no_good_are_refused_with_what_to_do() {
     check(|files| fs::remove_file(files.key_path()).expect("removed"), "cannot read");
     check(|files| copy(files.key_path(), files.certificate_path()), "has no certificate in it");
     check(|files| copy(files.certificate_path(), files.key_path()), "has no private key in it");
-    check(|files| write(&files.certificate_path(), &"x".repeat(2 << 20)), "it holds more than");
     check(
-        |files| write(&files.key_path(), &Files::new().other_key()),
+        |files| write_private(&files.certificate_path(), &"x".repeat(2 << 20)),
+        "it holds more than",
+    );
+    check(
+        |files| write_private(&files.key_path(), &Files::new().key_text()),
         "do not fit together: the first certificate must be the one of the key",
     );
 }
@@ -383,8 +302,8 @@ fn files_that_are_no_good_are_refused_with_what_to_do() {
 #[tokio::test]
 async fn a_key_that_everybody_can_read_is_warned_about() {
     let files = Files::new();
-    let node = files.start(&[]);
+    let node = files.start(BINARY, &[]);
     assert!(!node.log().contains("chmod"), "{}", node.log());
     fs::set_permissions(files.key_path(), fs::Permissions::from_mode(0o644)).expect("permissions");
-    files.start(&[]).wait_for_log("everybody on this machine can read");
+    files.start(BINARY, &[]).wait_for_log("everybody on this machine can read");
 }

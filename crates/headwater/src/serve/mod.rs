@@ -29,8 +29,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::limits::{
-    CONNECTIONS_MAX, HEADER_TIMEOUT_DEFAULT, HTTP1_BUFFER_BYTES, HTTP2_HEADER_BYTES,
-    HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAMS_MAX, KEEP_ALIVE_INTERVAL, SEND_TIMEOUT_DEFAULT,
+    CONNECTIONS_MAX, HEADER_TIMEOUT_DEFAULT, HTTP1_BUFFER_BYTES, HTTP2_CONNECTION_WINDOW_BYTES,
+    HTTP2_ERROR_RESETS_MAX, HTTP2_HEADER_BYTES, HTTP2_PENDING_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES,
+    HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, KEEP_ALIVE_INTERVAL, SEND_TIMEOUT_DEFAULT,
 };
 use crate::response::Watch;
 use entrance::{Entered, Entrance, Socket};
@@ -292,6 +293,10 @@ fn http(settings: Settings) -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
         .max_header_list_size(HTTP2_HEADER_BYTES)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+        .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(HTTP2_ERROR_RESETS_MAX)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_INTERVAL);
     http
