@@ -20,11 +20,13 @@ pub enum Closed {
     Lifetime,
     /// The node ends its streams because it stops.
     Drain,
+    /// Something of ours failed, which is a bug and in the log.
+    Failed,
 }
 
 impl Closed {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Client,
         Self::Finished,
         Self::Source,
@@ -32,6 +34,7 @@ impl Closed {
         Self::Stalled,
         Self::Lifetime,
         Self::Drain,
+        Self::Failed,
     ];
 
     /// The reason as one word, as it stands in logs and metrics.
@@ -44,6 +47,7 @@ impl Closed {
             Self::Stalled => "stalled",
             Self::Lifetime => "lifetime",
             Self::Drain => "drain",
+            Self::Failed => "failed",
         }
     }
 }

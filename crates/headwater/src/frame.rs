@@ -1,6 +1,7 @@
 //! An event encoded once, shared by every stream that gets it. Look here for what goes on the wire.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,7 +15,13 @@ use crate::position::{Key, Position};
 /// An event, encoded once and immutable. A clone shares the bytes.
 ///
 /// The bytes have two views: as published, and with the channel's name in `event:` where the publisher
-/// gave no name of its own. Both are slices of one allocation.
+/// gave no name of its own. Both are in one allocation, each in the chunks of HTTP/1.1 that carry it, so that
+/// the engine writes either as it is:
+///
+/// ```text
+/// d\r\n event: news\n \r\n     only where the event has no name and a channel is known
+/// d\r\n data: hello\n\n \r\n
+/// ```
 #[derive(Clone)]
 pub struct Frame(Arc<Inner>);
 
@@ -24,11 +31,14 @@ struct Inner {
     kind: Kind,
     /// When it was published, in milliseconds since 1970.
     time_ms: u64,
-    /// The event as a block of the event stream, with `event: <channel>` before it where the event has
-    /// no name and a channel is known.
+    /// The two chunks. Their places fit 32 bits because an event is bounded far below.
     wire: Bytes,
-    /// Where in `wire` the event as published begins.
-    plain_from: usize,
+    /// The line that names the event after its channel, without its chunk's framing; may be empty.
+    name: Range<u32>,
+    /// The event as published, without its chunk's framing.
+    plain: Range<u32>,
+    /// Where the chunk of the event as published begins.
+    chunk_from: u32,
 }
 
 enum Kind {
@@ -73,34 +83,29 @@ impl Frame {
 
     /// Moves the client's position without an event.
     pub(crate) fn marker(position: Position) -> Self {
-        let mut wire = Vec::new();
-        encode::encode_id(&position.to_string(), &mut wire);
-        Self(Arc::new(Inner {
-            channel: None,
-            position: Some(position),
-            kind: Kind::Marker,
-            time_ms: now_ms(),
-            wire: wire.into(),
-            plain_from: 0,
-        }))
+        let id = position.to_string();
+        let published = Published { position: Some(position), time_ms: now_ms(), end: false };
+        let wire = Wire::new(0, 32 + id.len(), |_| {}, |out| encode::encode_id(&id, out));
+        Self::new_inner(None, published, Kind::Marker, wire)
     }
 
     fn encode(channel: Option<&Channel>, event: &Event, published: Published, kind: Kind) -> Self {
-        let mut wire = Vec::with_capacity(event.data().len() + 96);
-        if let (Some(channel), None) = (channel, event.name()) {
-            encode::encode_name(channel.as_str(), &mut wire);
-        }
-        let plain_from = wire.len();
         let id = published.position.map(|position| position.to_string());
-        encode::encode(event, id.as_deref(), &mut wire);
-        Self(Arc::new(Inner {
-            channel: channel.cloned(),
-            position: published.position,
-            kind,
-            time_ms: published.time_ms,
-            wire: wire.into(),
-            plain_from,
-        }))
+        let name = channel.filter(|_| event.name().is_none()).map(Channel::as_str);
+        let wire = Wire::new(
+            name.map_or(0, encode::encoded_name_len),
+            encode::encoded_len_max(event, id.as_deref()),
+            |out| name.into_iter().for_each(|name| encode::encode_name(name, out)),
+            |out| encode::encode(event, id.as_deref(), out),
+        );
+        Self::new_inner(channel.cloned(), published, kind, wire)
+    }
+
+    fn new_inner(channel: Option<Channel>, published: Published, kind: Kind, wire: Wire) -> Self {
+        let Published { position, time_ms, .. } = published;
+        let Wire { bytes, name, plain, chunk_from } = wire;
+        let wire = bytes.into();
+        Self(Arc::new(Inner { channel, position, kind, time_ms, wire, name, plain, chunk_from }))
     }
 
     /// The channel that the event was published to; `None` for an event from a stream of your own, and
@@ -139,6 +144,16 @@ impl Frame {
         }
     }
 
+    /// Where a frame waits that this one makes useless, on a channel whose slow clients get the newest event
+    /// only: an older event of the same channel, unless it ends it.
+    pub(crate) fn superseded_in<'a>(
+        &self,
+        mut waiting: impl DoubleEndedIterator<Item = &'a Self> + ExactSizeIterator,
+    ) -> Option<usize> {
+        let channel = self.channel()?;
+        waiting.rposition(|frame| frame.channel() == Some(channel) && !frame.is_end())
+    }
+
     pub(crate) fn own_id(&self) -> Option<&str> {
         match &self.0.kind {
             Kind::Event { own_id, .. } => own_id.as_deref(),
@@ -152,17 +167,35 @@ impl Frame {
 
     /// The event as it goes on the wire: a whole block, ended by an empty line.
     pub fn bytes(&self) -> Bytes {
-        self.0.wire.slice(self.0.plain_from..)
+        self.0.wire.slice(places(&self.0.plain))
     }
 
-    /// The same, with the channel's name as the event's name where the publisher gave none.
+    /// The same, with the channel's name as the event's name where the publisher gave none. A copy is made
+    /// then.
     pub fn bytes_named_by_channel(&self) -> Bytes {
-        self.0.wire.clone()
+        if self.0.name.is_empty() {
+            return self.bytes();
+        }
+        let mut bytes = Vec::with_capacity(self.len());
+        bytes.extend_from_slice(&self.0.wire[places(&self.0.name)]);
+        bytes.extend_from_slice(&self.0.wire[places(&self.0.plain)]);
+        bytes.into()
     }
 
-    /// How many bytes the frame keeps in memory for its event.
+    /// One of the two views, in its chunks.
+    pub(crate) fn chunks(&self, name_by_channel: bool) -> &[u8] {
+        let from = if name_by_channel { 0 } else { self.0.chunk_from as usize };
+        &self.0.wire[from..]
+    }
+
+    /// How many bytes of body are in these chunks.
+    pub(crate) fn body_len(&self, name_by_channel: bool) -> usize {
+        if name_by_channel { self.len() } else { self.0.plain.len() }
+    }
+
+    /// How many bytes the event has on the wire in its longer view.
     pub(crate) fn len(&self) -> usize {
-        self.0.wire.len()
+        self.0.name.len() + self.0.plain.len()
     }
 
     /// The event, decoded from its bytes as a client would: line ends in its data are LF, and its id is
@@ -196,6 +229,71 @@ impl Frame {
     }
 }
 
+/// The chunks of a frame while they are written.
+struct Wire {
+    bytes: Vec<u8>,
+    name: Range<u32>,
+    plain: Range<u32>,
+    chunk_from: u32,
+}
+
+impl Wire {
+    fn new(
+        name_len_max: usize,
+        plain_len_max: usize,
+        name: impl FnOnce(&mut Vec<u8>),
+        plain: impl FnOnce(&mut Vec<u8>),
+    ) -> Self {
+        let room = |len_max| if len_max == 0 { 0 } else { chunk_room(len_max) };
+        let mut bytes = Vec::with_capacity(room(name_len_max) + room(plain_len_max));
+        let name = match name_len_max {
+            0 => 0..0,
+            _ => chunk(&mut bytes, name_len_max, name),
+        };
+        let chunk_from = place(bytes.len());
+        let plain = chunk(&mut bytes, plain_len_max, plain);
+        Self { bytes, name, plain, chunk_from }
+    }
+}
+
+/// Writes a chunk of HTTP/1.1 around what `write` writes, and says where that is. The size is written
+/// with as many digits as the longest would have, since it stands before what it counts; zeros in
+/// front are part of the grammar (RFC 9112, 7.1).
+fn chunk(out: &mut Vec<u8>, len_max: usize, write: impl FnOnce(&mut Vec<u8>)) -> Range<u32> {
+    let digits_from = out.len();
+    out.resize(digits_from + hex_digits(len_max), b'0');
+    let digits_to = out.len();
+    out.extend_from_slice(b"\r\n");
+    let from = out.len();
+    write(out);
+    let to = out.len();
+    debug_assert!(to - from <= len_max, "{} bytes in a chunk of at most {len_max}", to - from);
+    let mut rest = to - from;
+    for digit in out[digits_from..digits_to].iter_mut().rev() {
+        *digit = b"0123456789abcdef"[rest % 16];
+        rest /= 16;
+    }
+    out.extend_from_slice(b"\r\n");
+    place(from)..place(to)
+}
+
+/// What a chunk takes with its framing.
+fn chunk_room(len_max: usize) -> usize {
+    hex_digits(len_max) + len_max + 4
+}
+
+fn hex_digits(number: usize) -> usize {
+    (number.max(1).ilog2() / 4 + 1) as usize
+}
+
+fn place(at: usize) -> u32 {
+    u32::try_from(at).expect("an event is far below 4 GiB")
+}
+
+fn places(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
+}
+
 fn own_id(event: &Event) -> Option<Box<str>> {
     event.id().map(|id| id.as_str().into())
 }
@@ -211,7 +309,7 @@ impl fmt::Debug for Frame {
         f.debug_struct("Frame")
             .field("channel", &self.0.channel)
             .field("position", &self.0.position.map(|position| position.to_string()))
-            .field("bytes", &self.0.wire.len())
+            .field("bytes", &self.len())
             .finish_non_exhaustive()
     }
 }
@@ -247,6 +345,24 @@ mod tests {
         assert_eq!(frame.bytes(), "id: own\ndata: x\n\n");
         assert_eq!((frame.own_id(), frame.position()), (Some("own"), Some(position)));
         assert_eq!(Frame::marker(position).bytes(), "id: abc-7\n\n");
+    }
+
+    #[test]
+    fn chunks_carry_both_views() {
+        let channel = Channel::new("news").unwrap();
+        let frame = Frame::of_channel(&channel, &Event::new("hello"), Published::default());
+        assert_eq!(frame.chunks(false), b"d\r\ndata: hello\n\n\r\n");
+        assert_eq!(frame.chunks(true), b"c\r\nevent: news\n\r\nd\r\ndata: hello\n\n\r\n");
+        assert_eq!((frame.body_len(false), frame.body_len(true)), (13, 25));
+        assert_eq!(frame.0.wire.len(), frame.chunks(true).len());
+        // CRLF counts as two lines beforehand: one digit more than it takes is a zero.
+        let frame = Frame::new(&Event::new("\r\n"));
+        assert_eq!(frame.chunks(true), b"0f\r\ndata: \ndata: \n\n\r\n");
+        for len in [1, 9, 10, 250, 4090, 4096, 70_000] {
+            let frame = Frame::new(&Event::new("x".repeat(len)));
+            let chunk = format!("{:x}\r\ndata: {}\n\n\r\n", len + 8, "x".repeat(len));
+            assert_eq!(frame.chunks(false), chunk.as_bytes());
+        }
     }
 
     #[test]

@@ -149,6 +149,7 @@ mod frame;
 mod gap;
 mod hub;
 mod last_event_id;
+mod pattern;
 mod position;
 mod publish;
 mod response;
@@ -169,8 +170,9 @@ pub use error::{Error, ErrorKind};
 pub use event::{Decoder, Event, EventId, EventName, Item, Message};
 pub use frame::Frame;
 pub use gap::{GAP_EVENT, Gap, GapReason};
-pub use hub::{EndedStreams, Gaps, Hub, HubBuilder, HubStats, Rewind, Subscription};
+pub use hub::{EndedStreams, Gaps, Hub, HubBuilder, HubStats, Rewind, ShardStats, Subscription};
 pub use last_event_id::LastEventId;
+pub use pattern::ChannelPatterns;
 pub use position::{Epoch, Position};
 pub use publish::{IdempotencyKey, Publish};
 /// The Redis client of [`RedisBroker::connection`], so that handlers use the same version.

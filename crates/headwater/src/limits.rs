@@ -30,6 +30,49 @@ pub const QUEUE_FRAMES_MAX: usize = 16_384;
 /// node holds at most `n` times this, and less, because streams share frames.
 pub const QUEUE_BYTES_MAX: usize = 1 << 20;
 
+/// Engine: most bytes that wait for all slow clients of a node together. Each stream counts the frames that
+/// it waits for, so what they share counts many times and the memory behind this is far less: an
+/// event of 8 MiB that a hundred clients are reading is 800 MiB here. Chosen to hold that.
+pub const OUTBOX_TOTAL_BYTES_MAX: usize = 1 << 30;
+
+/// Engine: messages to one shard at which publishers wait. A message is an event on a channel; a thousand of them
+/// fill a second of a shard with a few thousand streams, and are far below what a stream's queue holds.
+pub const MAILBOX_MESSAGES_FULL: usize = 1024;
+
+/// Engine: bytes of events for one shard at which publishers wait. One event of the largest size.
+pub const MAILBOX_BYTES_FULL: usize = EVENT_DATA_BYTES_MAX;
+
+/// Engine: most messages that wait for one shard. Publishers through this node wait long before; what comes
+/// from Redis cannot be made to wait. Beyond this, the shard's streams end and resume.
+pub const MAILBOX_MESSAGES_MAX: usize = 64 << 10;
+
+/// Engine: most bytes of events that wait for one shard, for the same reason. Eight of the largest size.
+pub const MAILBOX_BYTES_MAX: usize = 8 * EVENT_DATA_BYTES_MAX;
+
+/// Engine: the longest that a publisher waits for a shard that is behind. Longer, and publishers would time
+/// out; the streams that cannot keep up end then, each for itself.
+pub const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Engine: how much a shard takes out of its mailbox per turn, in messages and in bytes. Between turns it looks after its
+/// sockets. 64 KiB is what a socket's buffer takes in one write before it begins to grow.
+pub const TURN_MESSAGES_MAX: usize = 1024;
+/// See [`TURN_MESSAGES_MAX`].
+pub const TURN_BYTES_MAX: usize = 64 << 10;
+
+/// Engine: how many streams join a shard in one turn; opening thousands must not hold up events.
+pub const TURN_ATTACHES_MAX: usize = 64;
+
+/// Engine: most shards. More threads than any machine has cores are a mistake in a setting.
+pub const SHARDS_MAX: usize = 256;
+
+/// Engine: one tick of a shard's timers. Heartbeats, lifetimes and send timeouts are seconds; they may be
+/// late by two of these.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// Engine: what a client may send on a connection that has become a stream. Nothing is expected; a proxy's stray bytes are
+/// no reason to cut a stream, a flood is.
+pub const STRAY_BYTES_MAX: u32 = 64 << 10;
+
 /// How much of what is waiting goes to the HTTP layer as one piece. 16 KiB is what hyper buffers anyway.
 pub const BATCH_BYTES_MAX: usize = 16 << 10;
 
@@ -94,6 +137,9 @@ pub const RETENTION_BYTES_MAX: usize = 1 << 30;
 
 /// Most retention rules. They are tried one after another at every publish.
 pub const RETENTION_RULES_MAX: usize = 100;
+
+/// Most patterns in a list of channels. They are tried one after another when a channel gets its first listener.
+pub const CHANNEL_PATTERNS_MAX: usize = 100;
 
 /// Store: bytes after which a segment of the log takes no more; one batch alone may be larger. Whole
 /// segments are deleted, so this is what may stay on disk beyond what is kept.
@@ -208,5 +254,8 @@ const _: () = {
     assert!(EVENT_NAME_BYTES_MAX == CHANNEL_BYTES_MAX, "a channel's name must fit event:");
     assert!(DECODER_BYTES_MAX >= EVENT_DATA_BYTES_MAX, "we must read what we write");
     assert!(BATCH_BYTES_MAX <= QUEUE_BYTES_MAX);
+    assert!(TURN_BYTES_MAX <= QUEUE_BYTES_MAX, "a turn must fit the outbox of a blocked stream");
+    assert!(MAILBOX_MESSAGES_FULL < QUEUE_FRAMES_MAX, "publishers wait before streams end");
+    assert!(MAILBOX_MESSAGES_FULL < MAILBOX_MESSAGES_MAX);
     assert!(SUBSCRIBE_BATCH_MAX * SUBSCRIBE_UNCONFIRMED_MAX * (CHANNEL_BYTES_MAX + 64) < 8 << 20);
 };

@@ -12,6 +12,7 @@ use crate::limits::{
     RETENTION_BYTES_MAX, RETENTION_BYTES_MIN, RETENTION_EVENTS_DEFAULT, RETENTION_EVENTS_MAX,
     RETENTION_RULES_MAX,
 };
+use crate::pattern::Pattern;
 
 /// How much of one channel's history is kept. What is over any of the three is dropped, the oldest
 /// events first.
@@ -71,12 +72,6 @@ struct Rule {
     pattern: Pattern,
     /// `None` is `off`.
     keep: Option<Retention>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Pattern {
-    Exact(Channel),
-    Beginning(String),
 }
 
 impl RetentionRules {
@@ -187,49 +182,6 @@ fn parse_parts(parts: &[&str]) -> Result<Retention, String> {
     }
     Ok(retention)
 }
-
-impl Pattern {
-    fn parse(text: &str) -> Result<Self, String> {
-        let Some(beginning) = text.strip_suffix('*') else {
-            if text.contains('*') {
-                return Err(STAR.to_owned());
-            }
-            return Channel::new(text).map(Self::Exact).map_err(|why| of(text, &why));
-        };
-        if beginning.contains('*') {
-            return Err(STAR.to_owned());
-        }
-        if !beginning.is_empty() {
-            Channel::new(beginning).map_err(|why| of(text, &why))?;
-        }
-        Ok(Self::Beginning(beginning.to_owned()))
-    }
-
-    fn fits(&self, name: &str) -> bool {
-        match self {
-            Self::Exact(channel) => channel.as_str() == name,
-            Self::Beginning(beginning) => name.starts_with(beginning),
-        }
-    }
-
-    /// Whether this one fits every channel that `other` does.
-    fn covers(&self, other: &Self) -> bool {
-        match (self, other) {
-            (_, Self::Exact(channel)) => self.fits(channel.as_str()),
-            (Self::Beginning(ours), Self::Beginning(theirs)) => theirs.starts_with(ours),
-            (Self::Exact(_), Self::Beginning(_)) => false,
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Self::Exact(channel) => channel.as_str().to_owned(),
-            Self::Beginning(beginning) => format!("{beginning}*"),
-        }
-    }
-}
-
-const STAR: &str = "a `*` stands at the end of a pattern and nowhere else";
 
 fn about(rule: &str, why: &str) -> String {
     format!("the retention rule `{}`: {why}", rule.trim().escape_debug())

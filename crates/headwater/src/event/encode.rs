@@ -23,7 +23,7 @@ const RETRY_DIGITS_MAX: usize = 20;
 ///
 /// An event without an id gets the one given here, if any: its position.
 pub(crate) fn encode(event: &Event, position: Option<&str>, out: &mut Vec<u8>) {
-    out.reserve(encoded_len_max(event));
+    out.reserve(encoded_len_max(event, position));
     if let Some(name) = &event.name {
         encode_name(name.as_str(), out);
     }
@@ -44,6 +44,11 @@ pub(crate) fn encode(event: &Event, position: Option<&str>, out: &mut Vec<u8>) {
 pub(crate) fn encode_name(name: &str, out: &mut Vec<u8>) {
     debug_assert!(!name.contains(['\r', '\n']), "{name:?} was not checked");
     field(NAME, name, out);
+}
+
+/// What [`encode_name`] writes.
+pub(crate) fn encoded_name_len(name: &str) -> usize {
+    NAME.len() + name.len() + 1
 }
 
 /// Writes a comment: a `:` on each of its lines, and a space before text that is there.
@@ -84,9 +89,10 @@ fn field(prefix: &[u8], value: &str, out: &mut Vec<u8>) {
 
 /// What an event takes on the wire. Exact but for CRLF, which counts as two lines, and retry, which
 /// counts as its longest: frames live long in the rings, so they should not carry spare room.
-fn encoded_len_max(event: &Event) -> usize {
+pub(crate) fn encoded_len_max(event: &Event, position: Option<&str>) -> usize {
     let name = event.name.as_ref().map_or(0, |name| NAME.len() + name.as_str().len() + 1);
-    let id = event.id.as_ref().map_or(0, |id| ID.len() + id.as_str().len() + 1);
+    let id = event.id.as_ref().map(EventId::as_str).or(position);
+    let id = id.map_or(0, |id| ID.len() + id.len() + 1);
     let retry = event.retry.map_or(0, |_| RETRY.len() + RETRY_DIGITS_MAX + 1);
     let line_ends = memchr2_iter(b'\r', b'\n', event.data.as_bytes()).count();
     let data = (line_ends + 1) * DATA.len() + event.data.len() + 1;
@@ -226,7 +232,7 @@ mod tests {
         let check = |event: Event, spare_bytes_max: usize| {
             let mut out = Vec::new();
             encode(&event, None, &mut out);
-            let len_max = encoded_len_max(&event);
+            let len_max = encoded_len_max(&event, None);
             assert!(out.len() <= len_max, "{event:?} needs more than was reserved");
             assert!(out.capacity() <= len_max.max(8), "{event:?} made the buffer grow");
             assert!(len_max - out.len() <= spare_bytes_max, "{event:?} wastes room");

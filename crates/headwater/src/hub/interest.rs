@@ -10,9 +10,11 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::time::Instant;
 
+use super::mailbox::{Joined, Mailbox, Message};
 use super::queue::Queue;
 use super::ring::Ring;
 use crate::channel::Channel;
+use crate::frame::Frame;
 use crate::position::Key;
 
 /// How many locks the table is divided into, so that channels seldom wait for one another. A power of
@@ -38,7 +40,11 @@ type Part = HashMap<Channel, Entry>;
 /// A channel of interest.
 pub(super) struct Entry {
     listeners: Slab<Arc<Queue>>,
+    /// Shards with streams on the channel.
+    members: Vec<Member>,
     pub(super) ring: Ring,
+    /// Whether a slow client gets only the newest event.
+    latest_only: bool,
     /// When the last listener left, while there is none.
     idle_since: Option<Instant>,
     /// Whether the linger has this channel on its list already: at most once, so the list is bounded
@@ -46,10 +52,100 @@ pub(super) struct Entry {
     on_linger_list: bool,
 }
 
+/// A shard with streams on a channel.
+struct Member {
+    mailbox: Arc<Mailbox>,
+    /// The channel's number in the mailbox.
+    number: u32,
+    /// How many of the shard's streams are on it.
+    streams: u32,
+}
+
 impl Entry {
-    pub(super) fn listeners(&self) -> impl Iterator<Item = &Queue> {
+    fn new(ring: Ring, latest_only: bool) -> Self {
+        Self {
+            listeners: Slab::new(),
+            members: Vec::new(),
+            ring,
+            latest_only,
+            idle_since: None,
+            on_linger_list: false,
+        }
+    }
+
+    /// The listeners that are not on a shard.
+    pub(super) fn queues(&self) -> impl Iterator<Item = &Queue> {
         self.listeners.iter().map(|(_, queue)| &**queue)
     }
+
+    /// Hands a frame to all listeners. Never waits.
+    pub(super) fn give(&self, frame: &Frame) {
+        self.queues().for_each(|queue| queue.push(frame, self.latest_only));
+        for Member { mailbox, number, .. } in &self.members {
+            // A shard that is gone has no streams any more.
+            let _ = mailbox.push(Message::Deliver { channel: *number, frame: frame.clone() });
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        let on_shards: usize = self.members.iter().map(|member| member.streams as usize).sum();
+        self.listeners.len() + on_shards
+    }
+
+    fn is_idle(&self) -> bool {
+        self.listeners.is_empty() && self.members.is_empty()
+    }
+
+    /// A listener becomes a stream of a shard. To be called with the locks of all its channels held.
+    pub(super) fn hand_over(
+        &mut self,
+        channel: &Channel,
+        key: usize,
+        mailbox: &Arc<Mailbox>,
+    ) -> Joined {
+        self.listeners.try_remove(key);
+        if self.listeners.is_empty() {
+            self.listeners = Slab::new();
+        }
+        let number = self.join(mailbox);
+        Joined { channel: channel.clone(), number }
+    }
+
+    fn join(&mut self, mailbox: &Arc<Mailbox>) -> u32 {
+        let is_theirs = |member: &&mut Member| Arc::ptr_eq(&member.mailbox, mailbox);
+        if let Some(member) = self.members.iter_mut().find(is_theirs) {
+            member.streams += 1;
+            return member.number;
+        }
+        let number = mailbox.number();
+        // Channels are many, and most have streams on one shard or on all.
+        self.members.reserve_exact(1);
+        self.members.push(Member { mailbox: Arc::clone(mailbox), number, streams: 1 });
+        number
+    }
+
+    /// A stream of a shard left.
+    fn part(&mut self, mailbox: &Arc<Mailbox>) {
+        let is_theirs = |member: &Member| Arc::ptr_eq(&member.mailbox, mailbox);
+        let Some(at) = self.members.iter().position(is_theirs) else { return };
+        self.members[at].streams -= 1;
+        if self.members[at].streams == 0 {
+            let member = self.members.swap_remove(at);
+            mailbox.free_number(member.number);
+            self.members.shrink_to_fit();
+        }
+    }
+}
+
+/// Who leaves a channel.
+#[derive(Clone, Copy)]
+pub(super) enum Leaving<'a> {
+    /// The listener at this place.
+    Listener(usize),
+    /// One of a shard's streams.
+    Stream(&'a Arc<Mailbox>),
+    /// All of a shard's streams: the shard is gone.
+    Shard(&'a Arc<Mailbox>),
 }
 
 impl Interest {
@@ -80,20 +176,16 @@ impl Interest {
         &self,
         channel: &Channel,
         queue: &Arc<Queue>,
+        latest_only: impl FnOnce() -> bool,
         joined: impl FnOnce() -> Key,
         first: impl FnOnce(),
     ) -> usize {
         let mut part = self.part(channel);
         let entry = part.entry(channel.clone()).or_insert_with(|| {
             first();
-            Entry {
-                listeners: Slab::new(),
-                ring: Ring::new(joined(), Arc::clone(&self.ring_bytes)),
-                idle_since: None,
-                on_linger_list: false,
-            }
+            Entry::new(Ring::new(joined(), Arc::clone(&self.ring_bytes)), latest_only())
         });
-        if entry.listeners.is_empty() {
+        if entry.is_idle() {
             self.channels.fetch_add(1, Ordering::Relaxed);
         }
         entry.idle_since = None;
@@ -105,14 +197,23 @@ impl Interest {
     pub(super) fn remove(
         &self,
         channel: &Channel,
-        key: usize,
+        leaving: Leaving<'_>,
         linger: Duration,
         last: impl FnOnce(),
     ) -> bool {
         let mut part = self.part(channel);
         let Some(entry) = part.get_mut(channel) else { return false };
-        entry.listeners.try_remove(key);
-        if !entry.listeners.is_empty() {
+        if entry.is_idle() {
+            return false;
+        }
+        match leaving {
+            Leaving::Listener(key) => drop(entry.listeners.try_remove(key)),
+            Leaving::Stream(mailbox) => entry.part(mailbox),
+            Leaving::Shard(mailbox) => {
+                entry.members.retain(|member| !Arc::ptr_eq(&member.mailbox, mailbox));
+            }
+        }
+        if !entry.is_idle() {
             return false;
         }
         self.channels.fetch_sub(1, Ordering::Relaxed);
@@ -123,7 +224,7 @@ impl Interest {
         }
         entry.idle_since = Some(Instant::now());
         // A thousand listeners must not leave their memory behind for the linger.
-        entry.listeners.shrink_to_fit();
+        entry.listeners = Slab::new();
         !std::mem::replace(&mut entry.on_linger_list, true)
     }
 
@@ -182,6 +283,27 @@ impl Interest {
         entries.map(|entries| visit(&entries))
     }
 
+    /// Holds several channels still: while it is there, nothing is delivered to any of them.
+    pub(super) fn lock_all<'a>(&self, channels: impl Iterator<Item = &'a Channel>) -> Held<'_> {
+        let mut indexes: Vec<usize> = channels.map(|channel| self.part_index(channel)).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        // In the order of their index, as in `with_all`.
+        let parts = indexes.into_iter().map(|index| (index, self.lock(index))).collect();
+        Held { interest: self, parts }
+    }
+
+    /// The channels that a shard has streams on.
+    pub(super) fn channels_of(&self, mailbox: &Arc<Mailbox>) -> Vec<Channel> {
+        let mut channels = Vec::new();
+        self.each(|channel, entry| {
+            if entry.members.iter().any(|member| Arc::ptr_eq(&member.mailbox, mailbox)) {
+                channels.push(channel.clone());
+            }
+        });
+        channels
+    }
+
     /// Calls `visit` for every channel in the table.
     pub(super) fn each(&self, mut visit: impl FnMut(&Channel, &mut Entry)) {
         for index in 0..PARTS {
@@ -200,7 +322,27 @@ impl Interest {
     }
 
     pub(super) fn listeners(&self, channel: &Channel) -> usize {
-        self.part(channel).get(channel).map_or(0, |entry| entry.listeners.len())
+        self.part(channel).get(channel).map_or(0, Entry::count)
+    }
+}
+
+/// The locks of some channels.
+pub(super) struct Held<'a> {
+    interest: &'a Interest,
+    parts: Vec<(usize, MutexGuard<'a, Part>)>,
+}
+
+impl Held<'_> {
+    /// Makes a listener of one of the channels a stream of a shard.
+    pub(super) fn hand_over(
+        &mut self,
+        channel: &Channel,
+        key: usize,
+        mailbox: &Arc<Mailbox>,
+    ) -> Option<Joined> {
+        let index = self.interest.part_index(channel);
+        let (_, part) = self.parts.iter_mut().find(|(at, _)| *at == index)?;
+        Some(part.get_mut(channel)?.hand_over(channel, key, mailbox))
     }
 }
 
@@ -219,18 +361,24 @@ mod tests {
         let queue = Arc::new(Queue::new(1, 1));
         let linger = Duration::from_secs(60);
         let channel = Channel::new("a").unwrap();
-        let insert = || interest.insert(&channel, &queue, Key::default, first);
+        let insert = || interest.insert(&channel, &queue, || false, Key::default, first);
 
         let (one, two) = (insert(), insert());
         assert_eq!((interest.channels(), interest.listeners(&channel)), (1, 2));
-        assert!(!interest.remove(&channel, one, linger, last));
-        assert!(interest.remove(&channel, two, linger, last), "goes on the list");
+        assert!(!interest.remove(&channel, Leaving::Listener(one), linger, last));
+        assert!(
+            interest.remove(&channel, Leaving::Listener(two), linger, last),
+            "goes on the list"
+        );
         assert_eq!((interest.channels(), interest.listeners(&channel)), (0, 0));
 
         // Back within the linger, and away again: one place on the list is enough.
         tokio::time::advance(Duration::from_secs(40)).await;
         let three = insert();
-        assert!(!interest.remove(&channel, three, linger, last), "is on the list");
+        assert!(
+            !interest.remove(&channel, Leaving::Listener(three), linger, last),
+            "is on the list"
+        );
         tokio::time::advance(Duration::from_secs(20)).await;
         let again = interest.sweep(&channel, linger, last).expect("not over yet");
         assert_eq!(again - Instant::now(), Duration::from_secs(40));
@@ -248,9 +396,9 @@ mod tests {
         let interest = Interest::new();
         let queue = Arc::new(Queue::new(1, 1));
         let channel = Channel::new("a").unwrap();
-        let key = interest.insert(&channel, &queue, Key::default, || {});
+        let key = interest.insert(&channel, &queue, || false, Key::default, || {});
         let mut last = false;
-        assert!(!interest.remove(&channel, key, Duration::ZERO, || last = true));
+        assert!(!interest.remove(&channel, Leaving::Listener(key), Duration::ZERO, || last = true));
         assert!(last);
     }
 }

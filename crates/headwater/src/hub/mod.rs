@@ -2,6 +2,7 @@
 
 mod interest;
 mod linger;
+pub(crate) mod mailbox;
 #[cfg(test)]
 mod model_tests;
 mod queue;
@@ -11,7 +12,7 @@ mod stats;
 mod subscription;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -26,15 +27,17 @@ use crate::event::Event;
 use crate::frame::{Frame, Published, now_ms};
 use crate::gap::{Gap, GapReason};
 use crate::limits;
+use crate::pattern::ChannelPatterns;
 use crate::position::{Epoch, Key, Position};
 use crate::publish::Publish;
 
-use interest::Interest;
+use interest::{Interest, Leaving};
 use linger::Linger;
+use mailbox::{Mailbox, Message};
 use queue::Queue;
 pub use resume::Rewind;
 pub(crate) use stats::Stats;
-pub use stats::{EndedStreams, Gaps, HubStats};
+pub use stats::{EndedStreams, Gaps, HubStats, ShardStats};
 pub use subscription::Subscription;
 
 /// The fan-out of this node: publishers give it events, streams subscribe to channels.
@@ -66,6 +69,7 @@ pub struct HubBuilder {
     queue_frames_max: usize,
     queue_bytes_max: usize,
     channels_per_stream_max: usize,
+    latest_only: ChannelPatterns,
 }
 
 pub(crate) struct HubInner {
@@ -79,6 +83,12 @@ pub(crate) struct HubInner {
     log: Mutex<LogState>,
     /// How many subscriptions there are, to wait for the last one.
     streams: watch::Sender<usize>,
+    /// The mailboxes of the engine's shards that serve this hub.
+    shards: Mutex<Vec<Arc<Mailbox>>>,
+    /// Whether there are any.
+    has_shards: AtomicBool,
+    /// Bytes in all outboxes.
+    pub(crate) outbox_bytes: AtomicUsize,
     pub(crate) stats: Stats,
 }
 
@@ -146,6 +156,7 @@ impl Hub {
             }
         }
         let count = batch.len() as u64;
+        self.inner.shards_have_room().await;
         let result = self.inner.broker.publish(batch).await;
         match &result {
             Ok(_) => self.inner.stats.published.add(count),
@@ -225,12 +236,16 @@ impl Hub {
         self.inner.draining.store(true, Ordering::SeqCst);
         self.inner
             .interest
-            .each(|_, entry| entry.listeners().for_each(|queue| queue.close(Closed::Drain)));
+            .each(|_, entry| entry.queues().for_each(|queue| queue.close(Closed::Drain)));
+        for mailbox in self.inner.shards() {
+            // A shard that is gone has no streams.
+            let _ = mailbox.push(Message::Drain);
+        }
     }
 
     /// Whether [`drain`](Self::drain) was called.
     pub fn is_draining(&self) -> bool {
-        self.inner.draining.load(Ordering::SeqCst)
+        self.inner.is_draining()
     }
 
     /// Resolves when no stream is left. Cancel safe.
@@ -265,6 +280,12 @@ impl Hub {
         self.inner.stats.snapshot()
     }
 
+    /// What the engine's shards that serve this hub tell of themselves; empty until
+    /// [`serve`](crate::serve()) has taken over a stream.
+    pub fn shards(&self) -> Vec<ShardStats> {
+        self.inner.shards().iter().map(|mailbox| ShardStats::of(mailbox)).collect()
+    }
+
     /// How the broker is.
     pub fn health(&self) -> Health {
         self.inner.broker.health()
@@ -287,6 +308,7 @@ impl Default for HubBuilder {
             queue_frames_max: limits::QUEUE_FRAMES_MAX,
             queue_bytes_max: limits::QUEUE_BYTES_MAX,
             channels_per_stream_max: limits::CHANNELS_PER_STREAM_MAX,
+            latest_only: ChannelPatterns::default(),
         }
     }
 }
@@ -318,6 +340,15 @@ impl HubBuilder {
         self
     }
 
+    /// Channels on which a client that is too slow gets only the newest event, instead of losing its
+    /// stream: for values of which only the last counts, like prices. An event that another one of its
+    /// channel follows is passed over; the id of the later one moves the client's position over both.
+    /// Default none.
+    pub fn latest_only(mut self, channels: ChannelPatterns) -> Self {
+        self.latest_only = channels;
+        self
+    }
+
     /// The hub over a broker.
     pub fn build(self, mut broker: impl Broker) -> Hub {
         let inner = Arc::new_cyclic(|hub: &Weak<HubInner>| {
@@ -331,6 +362,9 @@ impl HubBuilder {
                 node: Epoch::random(),
                 log: Mutex::default(),
                 streams: watch::Sender::new(0),
+                shards: Mutex::default(),
+                has_shards: AtomicBool::new(false),
+                outbox_bytes: AtomicUsize::new(0),
                 stats: Stats::default(),
             }
         });
@@ -370,10 +404,8 @@ impl HubInner {
             entry.ring.reset(Key { offset: last, number: 0 });
             let gap = Gap { channel: channel.clone(), reason: GapReason::Epoch };
             let frame = Frame::of_gap(gap, Some(position));
-            for queue in entry.listeners() {
-                self.stats.gap(GapReason::Epoch);
-                queue.push(&frame);
-            }
+            entry.give(&frame);
+            (0..entry.count()).for_each(|_| self.stats.gap(GapReason::Epoch));
         });
     }
 
@@ -394,7 +426,7 @@ impl HubInner {
         let Some(key) = frame.key() else { return };
         self.interest.with(channel, |entry| {
             entry.ring.push(key, frame.clone(), previous);
-            entry.listeners().for_each(|queue| queue.push(frame));
+            entry.give(frame);
         });
         let mut log = self.lock_log();
         log.last = log.last.max(key);
@@ -424,7 +456,7 @@ impl HubInner {
             if let Some(key) = key {
                 entry.ring.push_plain(key, frame.clone());
             }
-            entry.listeners().for_each(|queue| queue.push(frame));
+            entry.give(frame);
         });
         if let Some(key) = key {
             let mut log = self.lock_log();
@@ -456,13 +488,14 @@ impl HubInner {
             log.number += 1;
             Key { offset: log.last.offset, number: log.number }
         };
-        self.interest.insert(channel, queue, joined, || self.broker.listen(channel))
+        let latest_only = || self.settings.latest_only.fits(channel.as_str());
+        self.interest.insert(channel, queue, latest_only, joined, || self.broker.listen(channel))
     }
 
     /// A listener left. The channel stays subscribed for the linger.
-    fn leave(&self, channel: &Channel, key: usize) {
+    fn leave(&self, channel: &Channel, leaving: Leaving<'_>) {
         let unlisten = || self.broker.unlisten(channel);
-        if self.interest.remove(channel, key, self.linger.period(), unlisten) {
+        if self.interest.remove(channel, leaving, self.linger.period(), unlisten) {
             self.linger.add(channel.clone());
         }
     }
@@ -481,6 +514,77 @@ impl HubInner {
     fn stream_ended(&self, reason: Closed) {
         self.stats.ended(reason);
         self.streams.send_modify(|streams| *streams -= 1);
+    }
+}
+
+// === what shards ask ===
+
+impl HubInner {
+    fn lock_shards(&self) -> MutexGuard<'_, Vec<Arc<Mailbox>>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shards(&self) -> Vec<Arc<Mailbox>> {
+        self.lock_shards().clone()
+    }
+
+    /// A shard begins to serve this hub.
+    pub(crate) fn add_shard(&self, mailbox: Arc<Mailbox>) {
+        self.lock_shards().push(mailbox);
+        self.has_shards.store(true, Ordering::Release);
+    }
+
+    /// A shard is gone; with it all its streams that it did not end itself. Those on their way to it are
+    /// given back.
+    pub(crate) fn remove_shard(&self, mailbox: &Arc<Mailbox>) -> Vec<Message> {
+        let left = mailbox.close();
+        self.lock_shards().retain(|other| !Arc::ptr_eq(other, mailbox));
+        for channel in self.interest.channels_of(mailbox) {
+            self.leave(&channel, Leaving::Shard(mailbox));
+        }
+        left
+    }
+
+    /// A stream of a shard left a channel.
+    pub(crate) fn leave_shard(&self, channel: &Channel, mailbox: &Arc<Mailbox>) {
+        self.leave(channel, Leaving::Stream(mailbox));
+    }
+
+    /// A stream of a shard ended.
+    pub(crate) fn shard_stream_ended(&self, mailbox: &Mailbox, reason: Closed) {
+        mailbox.counts.streams.fetch_sub(1, Ordering::Relaxed);
+        self.stream_ended(reason);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Whether a frame makes older ones of its channel useless to a slow client.
+    pub(crate) fn is_latest_only(&self, frame: &Frame) -> bool {
+        frame.channel().is_some_and(|channel| self.settings.latest_only.fits(channel.as_str()))
+    }
+
+    pub(crate) fn queue_bounds(&self) -> (usize, usize) {
+        (self.settings.queue_frames_max, self.settings.queue_bytes_max)
+    }
+
+    /// Makes a publisher wait while a shard is far behind, for a bounded time.
+    async fn shards_have_room(&self) {
+        if !self.has_shards.load(Ordering::Acquire) {
+            return;
+        }
+        let behind: Vec<_> =
+            self.lock_shards().iter().filter(|mailbox| mailbox.is_full()).cloned().collect();
+        let room = async {
+            for mailbox in &behind {
+                mailbox.has_room().await;
+            }
+        };
+        if !behind.is_empty() {
+            self.stats.publishes_held.add(1);
+            let _ = tokio::time::timeout(limits::PUBLISH_WAIT_MAX, room).await;
+        }
     }
 }
 

@@ -33,11 +33,18 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a frame, or closes the queue if it does not fit. A frame always fits an empty queue.
-    pub(super) fn push(&self, frame: &Frame) {
+    /// Adds a frame, or closes the queue if it does not fit. A frame always fits an empty queue. With
+    /// `latest_only` it takes the place of the one of its channel that waits.
+    pub(super) fn push(&self, frame: &Frame, latest_only: bool) {
         let mut state = self.state();
         if state.closed.is_some() || state.paused {
             return;
+        }
+        if latest_only
+            && let Some(at) = frame.superseded_in(state.frames.iter())
+            && let Some(old) = state.frames.remove(at)
+        {
+            state.bytes -= old.len();
         }
         let full = state.frames.len() >= self.frames_max
             || (!state.frames.is_empty() && state.bytes + frame.len() > self.bytes_max);
@@ -78,6 +85,13 @@ impl Queue {
         let mut state = self.state();
         state.closed.get_or_insert(reason);
         Self::wake(state);
+    }
+
+    /// Gives everything up to a shard: what waits, and why the stream has ended if it has.
+    pub(super) fn hand_over(&self) -> (VecDeque<Frame>, Option<Closed>) {
+        let mut state = self.state();
+        state.bytes = 0;
+        (std::mem::take(&mut state.frames), state.closed)
     }
 
     /// How many of the frames that wait end their channel.
@@ -163,10 +177,10 @@ mod tests {
     #[test]
     fn frames_are_bounded() {
         let queue = Queue::new(2, 1000);
-        queue.push(&frame(10));
-        queue.push(&frame(10));
+        queue.push(&frame(10), false);
+        queue.push(&frame(10), false);
         assert_eq!(queue.closed(), None);
-        queue.push(&frame(10));
+        queue.push(&frame(10), false);
         assert_eq!(queue.closed(), Some(Closed::Overflow));
         assert_eq!(drain(&queue), 0);
     }
@@ -174,24 +188,24 @@ mod tests {
     #[test]
     fn bytes_are_bounded_but_a_lone_frame_fits() {
         let queue = Queue::new(10, 100);
-        queue.push(&frame(500));
+        queue.push(&frame(500), false);
         assert_eq!(queue.closed(), None);
         assert_eq!(drain(&queue), 1);
-        queue.push(&frame(60));
-        queue.push(&frame(40));
+        queue.push(&frame(60), false);
+        queue.push(&frame(40), false);
         assert_eq!(queue.closed(), None);
-        queue.push(&frame(10));
+        queue.push(&frame(10), false);
         assert_eq!(queue.closed(), Some(Closed::Overflow));
     }
 
     #[test]
     fn what_waits_comes_before_the_end_and_the_first_reason_stays() {
         let queue = Queue::new(10, 100);
-        queue.push(&frame(20));
-        queue.push(&frame(20));
+        queue.push(&frame(20), false);
+        queue.push(&frame(20), false);
         queue.close(Closed::Drain);
         queue.close(Closed::Client);
-        queue.push(&frame(20));
+        queue.push(&frame(20), false);
         assert_eq!(queue.closed(), Some(Closed::Drain));
         assert_eq!(drain(&queue), 2);
     }
@@ -199,12 +213,12 @@ mod tests {
     #[test]
     fn a_paused_queue_takes_nothing() {
         let queue = Queue::new(10, 1000);
-        queue.push(&frame(20));
+        queue.push(&frame(20), false);
         queue.pause();
-        queue.push(&frame(20));
+        queue.push(&frame(20), false);
         assert!(queue.is_empty());
         queue.resume_push();
-        queue.push(&frame(20));
+        queue.push(&frame(20), false);
         assert!(queue.pop_if(|frame| frame.len() > 20).is_none());
         assert!(queue.pop_if(|frame| frame.len() == 20).is_some());
         assert!(queue.pop_if(|_| true).is_none());

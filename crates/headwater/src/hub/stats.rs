@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::mailbox::Mailbox;
 use crate::closed::Closed;
 use crate::gap::GapReason;
 
@@ -14,7 +15,7 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -28,6 +29,7 @@ pub(crate) struct Stats {
     pub(crate) replaced: Counter,
     pub(crate) refused: Counter,
     pub(crate) backfills: Counter,
+    pub(crate) publishes_held: Counter,
     pub(crate) sent: Counter,
     pub(crate) sent_bytes: Counter,
     ended: [Counter; Closed::ALL.len()],
@@ -56,10 +58,44 @@ pub struct HubStats {
     pub gaps: Gaps,
     /// Histories of channels read from the broker into the ring, for streams that came back.
     pub backfills: u64,
+    /// Publishes that had to wait because a shard of the engine was far behind.
+    pub publishes_held: u64,
     /// Events handed to streams.
     pub events_sent: u64,
     /// Bytes of these events as they stand on the wire, without HTTP's framing.
     pub bytes_sent: u64,
+}
+
+/// What a shard of the engine tells of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShardStats {
+    /// Streams it has now.
+    pub streams: usize,
+    /// Messages that wait for it now.
+    pub mailbox: usize,
+    /// Bytes that wait for slow clients now. Streams share frames; each counts them.
+    pub outbox_bytes: usize,
+    /// Writes to sockets. With the events sent they show how many events went out together.
+    pub writes: u64,
+    /// Turns of its loop that had something to do.
+    pub turns: u64,
+    /// How often it panicked, lost its streams and began anew.
+    pub panics: u64,
+}
+
+impl ShardStats {
+    pub(super) fn of(mailbox: &Mailbox) -> Self {
+        let counts = &mailbox.counts;
+        Self {
+            streams: counts.streams.load(Ordering::Relaxed),
+            mailbox: mailbox.depth(),
+            outbox_bytes: counts.outbox_bytes.load(Ordering::Relaxed),
+            writes: counts.writes.get(),
+            turns: counts.turns.get(),
+            panics: counts.panics.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// How many streams ended, by reason.
@@ -114,6 +150,7 @@ impl Stats {
             events_refused: self.refused.get(),
             gaps: Gaps(std::array::from_fn(|at| self.gaps[at].get())),
             backfills: self.backfills.get(),
+            publishes_held: self.publishes_held.get(),
             events_sent: self.sent.get(),
             bytes_sent: self.sent_bytes.get(),
         }

@@ -1,21 +1,24 @@
 //! A stream's interest in channels: frames come out, in order. Look here for the async side of the hub.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
 use super::HubInner;
+use super::interest::Leaving;
+use super::mailbox::{Given, Mailbox, Message, Newcomer};
 use super::queue::Queue;
 use super::resume::{self, Replay, Rewind, Start, Started, Step};
 use crate::channel::Channel;
 use crate::closed::Closed;
 use crate::frame::Frame;
-use crate::gap::GapReason;
 use crate::limits::CONFIRM_TIMEOUT;
 use crate::position::Key;
 
@@ -35,10 +38,9 @@ pub struct Subscription {
     /// The channels, each with the place of this listener in the table of interest.
     entries: Box<[(Channel, usize)]>,
     stage: Stage,
-    /// Channels that are not finished.
-    open: usize,
-    /// Everything up to here was given when the stream was attached.
-    given: Key,
+    given: Given,
+    /// Whether a shard has the stream now.
+    handed_over: bool,
 }
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -63,8 +65,8 @@ impl Subscription {
         queue: Arc<Queue>,
         entries: Box<[(Channel, usize)]>,
     ) -> Self {
-        let open = entries.len();
-        Self { hub, queue, entries, stage: Stage::New(Start::Now), open, given: Key::default() }
+        let given = Given { until: Key::default(), open: open_count(entries.len()) };
+        Self { hub, queue, entries, stage: Stage::New(Start::Now), given, handed_over: false }
     }
 
     pub(super) fn queue(&self) -> &Queue {
@@ -119,7 +121,7 @@ impl Subscription {
     /// [`confirmed`](Self::confirmed); [`EventSourceResponse`](crate::EventSourceResponse) answers such
     /// a subscription with `204`, so that clients do not come back.
     pub fn is_finished(&self) -> bool {
-        matches!(self.stage, Stage::Live) && self.open == 0 && self.queue.is_empty()
+        matches!(self.stage, Stage::Live) && self.given.open == 0 && self.queue.is_empty()
     }
 
     /// Why the subscription ended, if it did.
@@ -148,7 +150,7 @@ impl Subscription {
                 }
                 Stage::Starting(starting) => match ready!(starting.as_mut().poll(context)) {
                     Started::Live { open, position } => {
-                        self.open = open;
+                        self.given.open = open_count(open);
                         // With its position from the beginning, a client that got nothing yet loses
                         // nothing either.
                         let is_new = open > 0 && self.queue.is_empty();
@@ -162,8 +164,8 @@ impl Subscription {
                 Stage::Replaying(step) => {
                     let (replay, Step { frames, live }) = ready!(step.as_mut().poll(context));
                     let next = match live {
-                        Some((open, given)) => {
-                            (self.open, self.given) = (open, given);
+                        Some((open, until)) => {
+                            self.given = Given { until, open: open_count(open) };
                             None
                         }
                         None => Some(Box::pin(replay.step()) as _),
@@ -198,13 +200,13 @@ impl Subscription {
                 }
                 continue;
             }
-            if self.open == 0 && self.queue.is_empty() {
+            if self.given.open == 0 && self.queue.is_empty() {
                 self.queue.close(Closed::Finished);
             }
             let Some(frame) = ready!(self.queue.poll_pop(context)) else {
                 return Poll::Ready(None);
             };
-            if self.note_live(&frame) {
+            if self.given.note(&frame) {
                 return Poll::Ready(Some(frame));
             }
         }
@@ -219,12 +221,19 @@ impl Subscription {
             }
             Stage::Live => loop {
                 let frame = self.queue.pop_if(|frame| frame.len() <= bytes_max)?;
-                if self.note_live(&frame) {
+                if self.given.note(&frame) {
                     return Some(frame);
                 }
             },
             _ => None,
         }
+    }
+
+    /// A frame that was read ahead, or the stream's first marker, if it has at most so many bytes.
+    pub(crate) fn take_replayed(&mut self, bytes_max: usize) -> Option<Frame> {
+        let Stage::Ready(frames, _) = &mut self.stage else { return None };
+        frames.front().is_some_and(|frame| frame.len() <= bytes_max).then_some(())?;
+        frames.pop_front()
     }
 
     fn take_ready(&mut self) -> Option<Frame> {
@@ -234,23 +243,6 @@ impl Subscription {
         }
     }
 
-    /// Keeps account of a live frame; says whether it is to be given.
-    fn note_live(&mut self, frame: &Frame) -> bool {
-        if frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch) {
-            // Positions begin anew.
-            self.given = Key::default();
-        }
-        // The client is ahead of this node. Nothing else comes twice, and what is healed late is late,
-        // not given already.
-        if frame.key().is_some_and(|key| key <= self.given) {
-            return false;
-        }
-        if frame.is_end() {
-            self.open = self.open.saturating_sub(1);
-        }
-        true
-    }
-
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
         loop {
             match ready!(self.poll_frame(context)) {
@@ -258,6 +250,60 @@ impl Subscription {
                 frame => return Poll::Ready(frame),
             }
         }
+    }
+
+    /// Whether nothing is left to replay and nothing that was read ahead waits, so that a shard can have it.
+    pub(crate) fn is_live(&mut self) -> bool {
+        if let Stage::Ready(frames, None) = &self.stage
+            && frames.is_empty()
+        {
+            self.stage = Stage::Live;
+        }
+        matches!(self.stage, Stage::Live)
+    }
+
+    /// Hands a [live](Self::is_live) subscription over to a shard. If the shard is gone, the stream has
+    /// ended with it, and the luggage comes back.
+    ///
+    /// Under the locks of all its channels its queue leaves the fan-out, what waits in it is packed, and
+    /// the packet is put into the shard's mailbox. What is delivered afterwards is put behind it, so
+    /// nothing is missed, nothing comes twice, and the order stays.
+    pub(crate) fn hand_over(
+        mut self,
+        mailbox: &Arc<Mailbox>,
+        luggage: Box<dyn Any + Send>,
+    ) -> Result<(), Box<dyn Any + Send>> {
+        debug_assert!(self.is_live());
+        self.handed_over = true;
+        mailbox.counts.streams.fetch_add(1, Ordering::Relaxed);
+        let entries = std::mem::take(&mut self.entries);
+        let mut channels = Vec::with_capacity(entries.len());
+        let mut newcomer = Newcomer {
+            channels: Box::default(),
+            waiting: VecDeque::new(),
+            given: self.given,
+            closed: None,
+            luggage,
+        };
+        let names = entries.iter().map(|(channel, _)| channel);
+        let mut held = self.hub.interest.lock_all(names);
+        for (channel, key) in &entries {
+            channels.extend(held.hand_over(channel, *key, mailbox));
+        }
+        (newcomer.waiting, newcomer.closed) = self.queue.hand_over();
+        newcomer.channels = channels.into();
+        let pushed = mailbox.push(Message::Attach(Box::new(newcomer)));
+        drop(held);
+        let Err(Message::Attach(newcomer)) = pushed else { return Ok(()) };
+        for (channel, _) in &entries {
+            self.hub.leave(channel, Leaving::Stream(mailbox));
+        }
+        self.hub.shard_stream_ended(mailbox, Closed::Failed);
+        Err(newcomer.luggage)
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<HubInner> {
+        &self.hub
     }
 
     /// Ends the subscription for a reason of its owner's.
@@ -271,6 +317,10 @@ impl Subscription {
     }
 }
 
+fn open_count(channels: usize) -> u32 {
+    u32::try_from(channels).unwrap_or(u32::MAX)
+}
+
 impl Stream for Subscription {
     type Item = Frame;
 
@@ -281,8 +331,11 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        if self.handed_over {
+            return;
+        }
         for (channel, key) in &self.entries {
-            self.hub.leave(channel, *key);
+            self.hub.leave(channel, Leaving::Listener(*key));
         }
         self.hub.stream_ended(self.queue.closed().unwrap_or(Closed::Client));
     }

@@ -2,12 +2,13 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body, Frame as BodyFrame};
+use http_body::{Body, Frame as BodyFrame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::source::Source;
@@ -16,26 +17,43 @@ use super::{EventSourceResponse, OnClose, Settings, Until};
 use crate::closed::Closed;
 use crate::event::encode;
 
-/// The body. Its state is shared with the task that looks after it, if there is one.
+/// The body. Its state is shared with the task that looks after it, if there is one, and with the engine, which may
+/// take it.
 pub(super) struct StreamBody {
-    state: Arc<Mutex<State>>,
-    watch: Option<Watch>,
+    shared: Arc<Shared>,
     /// Whether the first bytes went out.
     opened: bool,
 }
 
-struct State {
-    settings: Settings,
+/// What a body and others share.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// `None` when the engine has taken the stream. In a box, so that a body that lives on without it is
+    /// small.
+    state: Mutex<Option<Box<State>>>,
+    /// Whether the body is being asked if it is still the response's: see `Takeover`.
+    pub(super) asked: AtomicBool,
+    /// Where the first bytes were, to recognise them.
+    pub(super) opening: AtomicUsize,
+}
+
+pub(super) struct State {
+    pub(super) settings: Settings,
     /// `None` when the stream has ended.
-    source: Option<Source>,
-    on_close: Option<OnClose>,
-    until: Option<Until>,
+    pub(super) source: Option<Source>,
+    pub(super) on_close: Option<OnClose>,
+    pub(super) until: Option<Until>,
+    watch: Option<Watch>,
+    timers_run: bool,
     heartbeat_due: Option<Pin<Box<Sleep>>>,
     lifetime_over: Option<Pin<Box<Sleep>>>,
     written_at: Instant,
     /// Since when the client has not asked for more, after it was given something.
     waiting_since: Option<Instant>,
 }
+
+/// What a body says of its size when it is asked whether it is still the response's. No real size.
+pub(super) const ITS_ME: u64 = 0x6865_6164_7761_7465;
 
 impl StreamBody {
     pub(super) fn new(response: EventSourceResponse) -> (Self, Option<Watch>) {
@@ -46,35 +64,47 @@ impl StreamBody {
             source: Some(source),
             on_close,
             until,
+            watch: watch.clone(),
+            timers_run: false,
             heartbeat_due: None,
             lifetime_over: None,
             written_at: Instant::now(),
             waiting_since: None,
         };
-        let body = Self { state: Arc::new(Mutex::new(state)), watch: watch.clone(), opened: false };
-        (body, watch)
+        let state = Mutex::new(Some(Box::new(state)));
+        let shared = Arc::new(Shared { state, ..Shared::default() });
+        (Self { shared, opened: false }, watch)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     /// The first bytes, at once: browsers fire `open` when they come.
     fn open(&mut self) -> Bytes {
         self.opened = true;
-        if let Some(watch) = &self.watch
-            && !watch.socket_is_watched()
-        {
-            tokio::spawn(look_after(Arc::downgrade(&self.state), watch.send_timeout()));
-        }
-        let mut state = self.state();
-        state.start_timers();
         let mut bytes = Vec::with_capacity(32);
         encode::encode_comment("", &mut bytes);
-        if let Some(retry) = state.settings.retry {
-            encode::encode_retry(jittered(retry), &mut bytes);
+        if let Some(state) = &mut *self.shared.state() {
+            if let Some(watch) = &state.watch
+                && !watch.socket_is_watched()
+            {
+                tokio::spawn(look_after(Arc::downgrade(&self.shared), watch.send_timeout()));
+            }
+            if let Some(retry) = state.settings.retry {
+                encode::encode_retry(jittered(retry), &mut bytes);
+            }
+            state.written_at = Instant::now();
         }
-        bytes.into()
+        let bytes = Bytes::from(bytes);
+        self.shared.opening.store(bytes.as_ptr().addr(), Ordering::Relaxed);
+        bytes
+    }
+}
+
+impl Shared {
+    pub(super) fn state(&self) -> MutexGuard<'_, Option<Box<State>>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,38 +120,49 @@ impl Body for StreamBody {
             let opening = self.open();
             return Poll::Ready(Some(Ok(BodyFrame::data(opening))));
         }
-        let mut state = self.state();
+        let mut state = self.shared.state();
+        let Some(state) = &mut *state else { return Poll::Ready(None) };
         let polled = state.poll(context);
         state.waiting_since = polled.is_ready().then(Instant::now);
         polled.map(|bytes| bytes.map(|bytes| Ok(BodyFrame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.state().source.is_none()
+        self.shared.state().as_ref().is_none_or(|state| state.source.is_none())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.shared.asked.load(Ordering::Relaxed) {
+            return SizeHint::with_exact(ITS_ME);
+        }
+        SizeHint::default()
     }
 }
 
 impl Drop for StreamBody {
     fn drop(&mut self) {
-        let stalled = self.watch.as_ref().is_some_and(Watch::is_stalled);
-        self.state().end(if stalled { Closed::Stalled } else { Closed::Client });
+        if let Some(state) = &mut *self.shared.state() {
+            let stalled = state.watch.as_ref().is_some_and(Watch::is_stalled);
+            state.end(if stalled { Closed::Stalled } else { Closed::Client });
+        }
     }
 }
 
 impl State {
+    /// The engine has timers of its own, so these begin when a body is asked for more than its opening.
     fn start_timers(&mut self) {
-        self.written_at = Instant::now();
-        self.heartbeat_due = self
-            .settings
-            .heartbeat
-            .as_ref()
-            .map(|heartbeat| Box::pin(tokio::time::sleep(heartbeat.interval)));
-        self.lifetime_over = self.settings.lifetime_max.map(|lifetime| {
-            Box::pin(tokio::time::sleep(lifetime.mul_f64(1.0 - fastrand::f64() / 10.0)))
+        self.timers_run = true;
+        self.heartbeat_due = self.settings.heartbeat.as_ref().map(|heartbeat| {
+            Box::pin(tokio::time::sleep_until(self.written_at + heartbeat.interval))
         });
+        self.lifetime_over =
+            self.settings.lifetime().map(|lifetime| Box::pin(tokio::time::sleep(lifetime)));
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if !self.timers_run {
+            self.start_timers();
+        }
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
         if let Some(over) = &mut self.lifetime_over
             && over.as_mut().poll(context).is_ready()
@@ -165,7 +206,7 @@ impl State {
 
     /// Ends the stream, once; gives the last bytes. The client is told when to come back, each at
     /// another time, if it is we who send it away.
-    fn end(&mut self, reason: Closed) -> Option<Bytes> {
+    pub(super) fn end(&mut self, reason: Closed) -> Option<Bytes> {
         let source = self.source.take()?;
         let reason = source.close(reason);
         drop(source);
@@ -175,11 +216,25 @@ impl State {
         if let Some(on_close) = self.on_close.take() {
             on_close(reason);
         }
+        self.settings.last_bytes(reason).map(Bytes::from)
+    }
+}
+
+impl Settings {
+    /// What goes out last. The client is told when to come back, each at another time, if it is we who send
+    /// it away.
+    pub(crate) fn last_bytes(&self, reason: Closed) -> Option<Vec<u8>> {
         let sent_away = matches!(reason, Closed::Drain | Closed::Lifetime | Closed::Overflow);
-        let retry = self.settings.retry.filter(|_| sent_away)?;
+        let retry = self.retry.filter(|_| sent_away)?;
         let mut bytes = Vec::new();
         encode::encode_retry(jittered(retry), &mut bytes);
-        Some(bytes.into())
+        Some(bytes)
+    }
+
+    /// How long a stream may last, less up to a tenth, so that those that began together do not end
+    /// together.
+    pub(crate) fn lifetime(&self) -> Option<Duration> {
+        self.lifetime_max.map(|lifetime| lifetime.mul_f64(1.0 - fastrand::f64() / 10.0))
     }
 }
 
@@ -189,11 +244,12 @@ fn jittered(retry: Duration) -> Duration {
 }
 
 /// Ends the stream if the client asks for nothing more within the timeout after it was given something.
-async fn look_after(state: Weak<Mutex<State>>, timeout: Duration) {
+async fn look_after(shared: Weak<Shared>, timeout: Duration) {
     loop {
         let look_again = {
-            let Some(state) = state.upgrade() else { return };
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(shared) = shared.upgrade() else { return };
+            let mut state = shared.state();
+            let Some(state) = &mut *state else { return };
             if state.source.is_none() {
                 return;
             }

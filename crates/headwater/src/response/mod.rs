@@ -2,6 +2,7 @@
 
 mod body;
 mod source;
+mod takeover;
 mod watch;
 
 use std::error::Error as StdError;
@@ -23,6 +24,7 @@ use crate::limits::{HEARTBEAT_DEFAULT, RETRY_DEFAULT, SEND_TIMEOUT_DEFAULT};
 use body::StreamBody;
 use source::Source;
 pub use source::StreamItem;
+pub(crate) use takeover::{Detached, First, Takeover, UserParts};
 pub(crate) use watch::Watch;
 
 /// An error of a user's stream.
@@ -51,20 +53,21 @@ pub struct EventSourceResponse {
     until: Option<Until>,
 }
 
-type OnClose = Box<dyn FnOnce(Closed) + Send>;
+pub(crate) type OnClose = Box<dyn FnOnce(Closed) + Send>;
 type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What can be set on a response.
-struct Settings {
-    heartbeat: Option<Heartbeat>,
-    retry: Option<Duration>,
-    send_timeout: Option<Duration>,
-    lifetime_max: Option<Duration>,
-    name_by_channel: bool,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) heartbeat: Option<Heartbeat>,
+    pub(crate) retry: Option<Duration>,
+    pub(crate) send_timeout: Option<Duration>,
+    pub(crate) lifetime_max: Option<Duration>,
+    pub(crate) name_by_channel: bool,
 }
 
 /// What goes out on a stream that has been idle, so that proxies do not cut it and dead clients are noticed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Heartbeat {
     bytes: bytes::Bytes,
@@ -89,6 +92,14 @@ impl Heartbeat {
     pub fn every(mut self, interval: Duration) -> Self {
         self.interval = interval.max(Duration::from_secs(1));
         self
+    }
+
+    pub(crate) fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -193,7 +204,10 @@ impl IntoResponse for EventSourceResponse {
             }
             return StatusCode::NO_CONTENT.into_response();
         }
+        // A future of the user's needs a task, which the engine has not.
+        let can_be_taken = matches!(self.source, Source::Subscription(_)) && self.until.is_none();
         let (body, watch) = StreamBody::new(self);
+        let takeover = can_be_taken.then(|| Takeover::new(body.shared()));
         let mut response = Response::new(Body::new(body));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -203,6 +217,9 @@ impl IntoResponse for EventSourceResponse {
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
         if let Some(watch) = watch {
             response.extensions_mut().insert(watch);
+        }
+        if let Some(takeover) = takeover {
+            response.extensions_mut().insert(takeover);
         }
         response
     }

@@ -7,10 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::takeover::Slot;
 use crate::response::Watch;
+
+/// How much is read at first: the head of a usual request in one go.
+const FIRST_READ_BYTES: usize = 4096;
 
 /// What a connection over HTTP/2 begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -23,6 +28,10 @@ pub(super) struct Guard<S> {
     /// Rings if a blocked write makes no progress in time; `None` while no write is blocked.
     write_due: Option<Pin<Box<Sleep>>>,
     send: Send,
+    /// What was read to learn the version, and is to be read again.
+    unread: Bytes,
+    /// Who is told of flushes.
+    slot: Arc<Slot>,
 }
 
 /// The time until the version of HTTP is known.
@@ -75,16 +84,22 @@ impl Send {
 }
 
 impl<S> Guard<S> {
-    pub(super) fn new(socket: S, opening_timeout: Duration, send: Send) -> Self {
+    pub(super) fn new(socket: S, opening_timeout: Duration, send: Send, slot: Arc<Slot>) -> Self {
         let due = Box::pin(tokio::time::sleep(opening_timeout));
         let opening = Some(Opening { due, preface_bytes: 0 });
-        Self { socket, opening, write_due: None, send }
+        Self { socket, opening, write_due: None, send, unread: Bytes::new(), slot }
+    }
+
+    /// The socket, and what was read and not used.
+    pub(super) fn into_parts(self) -> (S, Bytes) {
+        (self.socket, self.unread)
     }
 
     /// Keeps the clock of writes only.
     #[cfg(feature = "tls")]
     pub(super) fn of_writes(socket: S, send: Send) -> Self {
-        Self { socket, opening: None, write_due: None, send }
+        let slot = Arc::default();
+        Self { socket, opening: None, write_due: None, send, unread: Bytes::new(), slot }
     }
 
     /// Passes on the outcome of a write, and keeps the clock.
@@ -107,12 +122,43 @@ impl<S> Guard<S> {
     }
 }
 
+/// The versions of HTTP that are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spoken {
+    Http1,
+    Http2,
+}
+
+impl<S: AsyncRead + Unpin> Guard<S> {
+    /// Reads until it is known which version the client speaks; `None` if it says nothing. What was read
+    /// can be read again. Not cancel safe: then the connection is of no use.
+    pub(super) async fn version(&mut self) -> io::Result<Option<Spoken>> {
+        let mut read = BytesMut::with_capacity(FIRST_READ_BYTES);
+        loop {
+            if self.read_buf(&mut read).await? == 0 {
+                return Ok(None);
+            }
+            let is_over = self.opening.is_none();
+            if is_over {
+                let is_preface = read.starts_with(PREFACE);
+                self.unread = read.freeze();
+                return Ok(Some(if is_preface { Spoken::Http2 } else { Spoken::Http1 }));
+            }
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let count = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
         let filled = buffer.filled().len();
         let outcome = Pin::new(&mut self.socket).poll_read(context, buffer);
         let Some(opening) = &mut self.opening else { return outcome };
@@ -151,7 +197,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
+        let outcome = Pin::new(&mut self.socket).poll_flush(context);
+        if let Poll::Ready(Ok(())) = outcome {
+            self.slot.flushed();
+        }
+        outcome
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

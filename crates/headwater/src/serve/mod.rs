@@ -1,14 +1,18 @@
 //! Serving an axum router over HTTP/1.1 and HTTP/2, with limits that long-lived streams need. Look here for
 //! accepting, timeouts and the graceful end.
 
+mod chunked;
+mod connection;
+mod engine;
 mod entrance;
 mod guard;
 mod proxy_header;
+mod room;
 mod seldom;
+mod takeover;
 #[cfg(feature = "tls")]
 mod tls;
 
-use std::convert::Infallible;
 use std::future::{Future, IntoFuture};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,25 +21,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
-use http::{Request, Response, Version};
-use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
-use crate::limits::{
-    CONNECTIONS_MAX, HEADER_TIMEOUT_DEFAULT, HTTP1_BUFFER_BYTES, HTTP2_CONNECTION_WINDOW_BYTES,
-    HTTP2_ERROR_RESETS_MAX, HTTP2_HEADER_BYTES, HTTP2_PENDING_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES,
-    HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, KEEP_ALIVE_INTERVAL, SEND_TIMEOUT_DEFAULT,
-};
-use crate::response::Watch;
-use entrance::{Entered, Entrance, Socket};
-use guard::Guard;
+use crate::limits::{CONNECTIONS_MAX, HEADER_TIMEOUT_DEFAULT, SEND_TIMEOUT_DEFAULT, SHARDS_MAX};
+use connection::{Connection, Shared};
+use engine::Engine;
+use entrance::Entrance;
+use room::{Place, Room};
 
 pub use entrance::ServeCounts;
 pub use proxy_header::{ProxyHeader, ProxyHeaderError, ProxyHeaderProgress};
@@ -49,6 +42,14 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// HTTP/1.1 and HTTP/2, without TLS unless [`tls`](Serve::tls) is set. Connections that send no request, that take too long over its header, or that take
 /// nothing of a response are closed. Handlers can extract
 /// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo).
+///
+/// A stream of a hub that goes out over HTTP/1.1 is taken over by the engine, when all layers of the router
+/// have run: a few threads own the sockets of all streams, so that a stream is a few hundred bytes, without a
+/// task or a buffer of its own. The bytes of the body are the same. The connection closes with its stream.
+/// A stream stays with hyper over HTTP/2, over TLS, over HTTP/1.0, with
+/// [`until`](crate::EventSourceResponse::until), with `content-encoding` or another header about the
+/// body, or behind a layer that changes the body. A layer must not change bytes only after the first ones
+/// and pass on the body's exact size: it would be passed over.
 ///
 /// ```no_run
 /// # async fn example() -> std::io::Result<()> {
@@ -66,6 +67,7 @@ pub fn serve(listener: TcpListener, router: Router) -> Serve {
             send_timeout: SEND_TIMEOUT_DEFAULT,
         },
         entrance: Entrance::default(),
+        shards: None,
         shutdown: Box::pin(std::future::pending()),
     }
 }
@@ -77,6 +79,8 @@ pub struct Serve {
     router: Router,
     settings: Settings,
     entrance: Entrance,
+    /// `None` for as many as there are cores.
+    shards: Option<usize>,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -101,7 +105,7 @@ impl Serve {
 
     /// Most connections at a time; further ones wait in the listener's backlog. Default 10,000.
     pub fn connections_max(mut self, connections: usize) -> Self {
-        self.settings.connections_max = connections.clamp(1, Semaphore::MAX_PERMITS);
+        self.settings.connections_max = connections.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 
@@ -148,31 +152,46 @@ impl Serve {
         self
     }
 
+    /// How many threads own the sockets of streams, at most [`limits::SHARDS_MAX`](crate::limits::SHARDS_MAX);
+    /// each hub has its own. Default: one per core. With 0 every stream stays with hyper: a task and two
+    /// buffers each, for programs that cannot have further threads.
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = Some(shards.min(SHARDS_MAX));
+        self
+    }
+
     async fn run(self) -> io::Result<()> {
-        let Self { listener, router, settings, entrance, mut shutdown } = self;
-        let room = Arc::new(Semaphore::new(settings.connections_max));
-        // Every connection holds a receiver; the sender waits until all are gone.
+        let Self { listener, router, settings, entrance, shards, mut shutdown } = self;
+        let shards = shards.unwrap_or_else(cores);
+        // Accepted sockets have it from the listener on Linux; see `Connection::serve` for others.
+        let _ = socket2::SockRef::from(&listener).set_tcp_nodelay(true);
+        let engine = (shards > 0).then(|| Engine::new(shards));
+        let shared = Arc::new(Shared { router, settings, entrance, engine });
+        let room = Room::new(settings.connections_max);
         let (stop, stopping) = watch::channel(());
         loop {
             let (socket, peer, place) = tokio::select! {
                 () = &mut shutdown => break,
                 accepted = accept(&listener, &room) => accepted,
             };
-            let (entrance, router) = (entrance.clone(), router.clone());
-            let connection = connect(socket, peer, entrance, router, settings, stopping.clone());
+            let (shared, stopping) = (Arc::clone(&shared), stopping.clone());
+            let connection = Connection { socket, peer, place, shared, stopping };
             tokio::spawn(async move {
-                if let Err(error) = connection.await {
+                if let Err(error) = connection.serve().await {
                     // Clients come and go; that is no news.
                     tracing::debug!(%peer, "a connection ended: {error}");
                 }
-                drop(place);
             });
         }
         drop((listener, stopping));
         let _ = stop.send(());
-        stop.closed().await;
+        room.emptied().await;
         Ok(())
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(SHARDS_MAX)
 }
 
 impl IntoFuture for Serve {
@@ -184,25 +203,25 @@ impl IntoFuture for Serve {
     }
 }
 
-type Place = tokio::sync::OwnedSemaphorePermit;
-
 /// The next connection, as soon as there is room for one. Cancel safe: nothing accepted is lost.
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, SocketAddr, Place) {
-    if room.available_permits() == 0 {
+async fn accept(listener: &TcpListener, room: &Arc<Room>) -> (TcpStream, SocketAddr, Place) {
+    if room.is_full() {
         tracing::warn!("the limit of connections is reached: new ones wait until others close");
     }
-    // The semaphore is never closed, so this is always a permit.
-    let place = loop {
-        if let Ok(place) = Arc::clone(room).acquire_owned().await {
-            break place;
-        }
-    };
+    let place = room.enter().await;
+    // Out of descriptors is a state, which lasts: it is told when it begins.
+    let mut told = None;
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => return (socket, peer, place),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::error!("cannot accept a connection, trying again: {error}");
+                if told.replace(error.raw_os_error()) != Some(error.raw_os_error()) {
+                    tracing::error!(
+                        "cannot accept connections, trying again until it works: {error}; \
+                         if descriptors ran out, raise the limit (ulimit -n) or lower that of connections"
+                    );
+                }
                 tokio::time::sleep(ACCEPT_REST).await;
             }
         }
@@ -212,92 +231,4 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, So
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-/// Serves one connection to its end.
-async fn connect(
-    socket: TcpStream,
-    peer: SocketAddr,
-    entrance: Entrance,
-    router: Router,
-    settings: Settings,
-    mut stopping: watch::Receiver<()>,
-) -> Result<(), Failure> {
-    socket.set_nodelay(true)?;
-    let send = guard::Send::new(settings.send_timeout);
-    let entered = tokio::select! {
-        // Boxed: what it needs is given back when it is done, and streams last long.
-        entered = Box::pin(entrance.enter(socket, peer, &send)) => entered?,
-        // It has not asked for anything yet.
-        _ = stopping.changed() => return Ok(()),
-    };
-    let Some(Entered { socket, client }) = entered else { return Ok(()) };
-    match socket {
-        Socket::Plain(socket) => speak(socket, client, send, router, settings, stopping).await,
-        #[cfg(feature = "tls")]
-        Socket::Tls(socket) => speak(socket, client, send, router, settings, stopping).await,
-    }
-}
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// Speaks HTTP on a socket, to the end.
-async fn speak(
-    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    client: SocketAddr,
-    send: guard::Send,
-    router: Router,
-    settings: Settings,
-    mut stopping: watch::Receiver<()>,
-) -> Result<(), Failure> {
-    let io = TokioIo::new(Guard::new(socket, settings.header_timeout, send.clone()));
-    let service = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(client));
-        // Over HTTP/2 the socket carries other streams too, and says nothing about one of them. The
-        // response does not know: its version is that of its builder.
-        let watched = (request.version() < Version::HTTP_2).then(|| send.clone());
-        answer(service.call(request), watched)
-    });
-    let http = http(settings);
-    let connection = http.serve_connection(io, service);
-    tokio::pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        _ = stopping.changed() => connection.as_mut().graceful_shutdown(),
-    }
-    connection.await
-}
-
-/// Awaits a response; if the socket is the stream's alone, it is watched for it.
-async fn answer<B>(
-    response: impl Future<Output = Result<Response<B>, Infallible>>,
-    watched: Option<guard::Send>,
-) -> Result<Response<B>, Infallible> {
-    let mut response = response.await?;
-    let watch = response.extensions_mut().remove::<Watch>();
-    if let Some(send) = watched {
-        send.begin(watch);
-    }
-    Ok(response)
-}
-
-fn http(settings: Settings) -> auto::Builder<TokioExecutor> {
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout)
-        .max_buf_size(HTTP1_BUFFER_BYTES);
-    http.http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(HTTP2_STREAMS_MAX)
-        .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
-        .max_header_list_size(HTTP2_HEADER_BYTES)
-        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
-        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
-        .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS_MAX)
-        .max_local_error_reset_streams(HTTP2_ERROR_RESETS_MAX)
-        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_INTERVAL);
-    http
 }

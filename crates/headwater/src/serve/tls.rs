@@ -114,7 +114,7 @@ enum Begun {
 
 /// Answers one request that came without TLS, and closes.
 async fn send_away(socket: TcpStream, send: &Send) -> io::Result<()> {
-    let io = TokioIo::new(Guard::new(socket, TLS_HANDSHAKE_TIMEOUT, send.clone()));
+    let io = TokioIo::new(Guard::new(socket, TLS_HANDSHAKE_TIMEOUT, send.clone(), Arc::default()));
     let service = service_fn(async |request| Ok::<_, Infallible>(where_to(&request)));
     let connection = http1::Builder::new()
         .keep_alive(false)

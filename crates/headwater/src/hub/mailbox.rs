@@ -1,0 +1,345 @@
+//! What the hub tells a shard of the engine, in order. Look here for how events and streams cross to a shard's thread.
+//!
+//! A lock around a vector, which the shard takes whole: a push is a few nanoseconds under the lock, there is
+//! one lock for a batch on the other side, and first in, first out is plain to see. That order is what the
+//! hand-over of a stream rests on: see `handover.rs`.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::stats::Counter;
+use crate::channel::Channel;
+use crate::closed::Closed;
+use crate::frame::Frame;
+use crate::limits::{
+    MAILBOX_BYTES_FULL, MAILBOX_BYTES_MAX, MAILBOX_MESSAGES_FULL, MAILBOX_MESSAGES_MAX,
+};
+use crate::position::Key;
+
+/// One message to a shard.
+pub(crate) enum Message {
+    /// A frame for the shard's streams on a channel, which is named by its number in this mailbox.
+    Deliver { channel: u32, frame: Frame },
+    /// A stream joins the shard.
+    Attach(Box<Newcomer>),
+    /// All streams end in an orderly way.
+    Drain,
+    /// The shard's thread ends.
+    Stop,
+}
+
+/// A stream on its way to a shard.
+pub(crate) struct Newcomer {
+    /// The stream's channels, with their numbers in the mailbox.
+    pub(crate) channels: Box<[Joined]>,
+    /// Frames that waited when the stream was handed over.
+    pub(crate) waiting: VecDeque<Frame>,
+    pub(crate) given: Given,
+    /// Whether the stream was ended before it was handed over.
+    pub(crate) closed: Option<Closed>,
+    /// What the engine needs beside: the hub does not look into it.
+    pub(crate) luggage: Box<dyn Any + Send>,
+}
+
+/// A channel that a stream is on.
+pub(crate) struct Joined {
+    pub(crate) channel: Channel,
+    pub(crate) number: u32,
+}
+
+/// How far a stream is: what it must not be given again, and when it is over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given {
+    /// Everything up to here was given when the stream was attached.
+    pub(crate) until: Key,
+    /// Channels that are not finished.
+    pub(crate) open: u32,
+}
+
+impl Given {
+    /// Keeps account of a live frame; says whether it is to be given.
+    pub(crate) fn note(&mut self, frame: &Frame) -> bool {
+        use crate::gap::GapReason;
+
+        if frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch) {
+            // Positions begin anew.
+            self.until = Key::default();
+        }
+        // The client is ahead of this node. Nothing else comes twice, and what is healed late is late,
+        // not given already.
+        if frame.key().is_some_and(|key| key <= self.until) {
+            return false;
+        }
+        if frame.is_end() {
+            self.open = self.open.saturating_sub(1);
+        }
+        true
+    }
+}
+
+/// The messages that wait for one shard, and what the shard tells of itself.
+pub(crate) struct Mailbox {
+    state: Mutex<State>,
+    /// Whether the shard was woken and has not looked since: one wake-up is enough.
+    woken: AtomicBool,
+    wake: Box<dyn Fn() + Send + Sync>,
+    /// Messages that were not worked off, those that the shard has taken too.
+    depth: AtomicUsize,
+    /// Bytes of the frames among them.
+    bytes: AtomicUsize,
+    /// Tells publishers that there is room again.
+    room: Notify,
+    pub(crate) counts: Counts,
+}
+
+#[derive(Default)]
+struct State {
+    messages: Vec<Message>,
+    /// Nothing is taken any more: the shard is gone.
+    closed: bool,
+    /// A frame was dropped because too many wait.
+    overrun: bool,
+    /// Numbers of channels that are free again, and the next that never was used.
+    free: Vec<u32>,
+    next: u32,
+}
+
+/// What a shard tells of itself.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) streams: AtomicUsize,
+    pub(crate) outbox_bytes: AtomicUsize,
+    pub(crate) writes: Counter,
+    pub(crate) turns: Counter,
+    pub(crate) panics: AtomicU64,
+}
+
+impl Mailbox {
+    /// A mailbox whose shard is woken by calling `wake`.
+    pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            state: Mutex::default(),
+            woken: AtomicBool::new(false),
+            wake: Box::new(wake),
+            depth: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            room: Notify::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a message, and wakes the shard. Gives it back if the shard is gone.
+    pub(crate) fn push(&self, message: Message) -> Result<(), Message> {
+        let mut state = self.state();
+        if state.closed {
+            return Err(message);
+        }
+        if let Message::Deliver { frame, .. } = &message {
+            if self.depth() >= MAILBOX_MESSAGES_MAX
+                || self.bytes.load(Ordering::Relaxed) >= MAILBOX_BYTES_MAX
+            {
+                state.overrun = true;
+                return Ok(());
+            }
+            self.bytes.fetch_add(frame.len(), Ordering::Relaxed);
+        }
+        self.depth.fetch_add(1, Ordering::Relaxed);
+        state.messages.push(message);
+        drop(state);
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            (self.wake)();
+        }
+        Ok(())
+    }
+
+    /// Takes all messages into an empty vector, which is left behind for the next ones. Says whether
+    /// frames were dropped since the last time: then every stream of the shard has a hole. For the shard.
+    pub(crate) fn take(&self, into: &mut Vec<Message>) -> bool {
+        debug_assert!(into.is_empty());
+        // Before looking: whoever pushes after the look wakes again.
+        self.woken.store(false, Ordering::Release);
+        let mut state = self.state();
+        mem::swap(&mut state.messages, into);
+        mem::take(&mut state.overrun)
+    }
+
+    /// So many messages, with frames of so many bytes, were worked off.
+    pub(crate) fn done(&self, messages: usize, bytes: usize) {
+        let was_full = self.is_full();
+        self.depth.fetch_sub(messages, Ordering::AcqRel);
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        if was_full && !self.is_full() {
+            self.room.notify_waiters();
+        }
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.depth.load(Ordering::Relaxed)
+    }
+
+    /// Whether publishers should wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.depth.load(Ordering::Acquire) >= MAILBOX_MESSAGES_FULL
+            || self.bytes.load(Ordering::Acquire) >= MAILBOX_BYTES_FULL
+    }
+
+    /// Resolves when publishers need not wait for the shard. Cancel safe.
+    pub(crate) async fn has_room(&self) {
+        loop {
+            let notified = self.room.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if !self.is_full() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Takes nothing from now on; gives what is left.
+    pub(crate) fn close(&self) -> Vec<Message> {
+        let mut state = self.state();
+        state.closed = true;
+        let left = mem::take(&mut state.messages);
+        drop(state);
+        self.depth.store(0, Ordering::Release);
+        self.bytes.store(0, Ordering::Release);
+        self.room.notify_waiters();
+        left
+    }
+
+    /// A number for a channel, unused now. Called with the channel's lock held.
+    pub(super) fn number(&self) -> u32 {
+        let mut state = self.state();
+        state.free.pop().unwrap_or_else(|| {
+            state.next += 1;
+            state.next - 1
+        })
+    }
+
+    /// A channel's number is free again. Its last frames may still be in the mailbox; they are before
+    /// whatever is pushed for the number's next channel.
+    pub(super) fn free_number(&self, number: u32) {
+        self.state().free.push(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::Event;
+
+    fn deliver(channel: u32) -> Message {
+        Message::Deliver { channel, frame: Frame::new(&Event::new("x")) }
+    }
+
+    fn deliver_len() -> usize {
+        Frame::new(&Event::new("x")).len()
+    }
+
+    #[test]
+    fn what_overruns_it_is_told() {
+        let mailbox = Mailbox::new(|| {});
+        for _ in 0..MAILBOX_MESSAGES_MAX + 5 {
+            assert!(mailbox.push(deliver(0)).is_ok());
+        }
+        let mut taken = Vec::new();
+        assert!(mailbox.take(&mut taken), "some were dropped");
+        assert_eq!(taken.len(), MAILBOX_MESSAGES_MAX);
+        taken.clear();
+        assert!(!mailbox.take(&mut taken), "it is told once");
+    }
+
+    #[test]
+    fn one_wake_up_is_enough_until_the_shard_looks() {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&wakes);
+        let mailbox = Mailbox::new(move || drop(count.fetch_add(1, Ordering::SeqCst)));
+        let mut taken = Vec::new();
+        for round in 1..4 {
+            for number in 0..3 {
+                assert!(mailbox.push(deliver(number)).is_ok());
+            }
+            assert_eq!(wakes.load(Ordering::SeqCst), round);
+            assert!(!mailbox.take(&mut taken));
+            let numbers = taken.drain(..).map(|message| match message {
+                Message::Deliver { channel, .. } => channel,
+                _ => panic!("only frames were pushed"),
+            });
+            assert_eq!(numbers.collect::<Vec<_>>(), [0, 1, 2]);
+            mailbox.done(3, 3 * deliver_len());
+            assert_eq!(mailbox.depth(), 0);
+        }
+    }
+
+    #[test]
+    fn nothing_is_lost_between_a_push_and_a_look() {
+        // A push from another thread at every moment of the shard's turn: a message that is in the
+        // mailbox when the shard goes to sleep has woken it.
+        let awake = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&awake);
+        let mailbox = Arc::new(Mailbox::new(move || flag.store(true, Ordering::Release)));
+        let pusher = Arc::clone(&mailbox);
+        let count = MAILBOX_MESSAGES_MAX;
+        let thread = std::thread::spawn(move || {
+            for _ in 0..count {
+                assert!(pusher.push(deliver(0)).is_ok());
+            }
+        });
+        let (mut seen, mut taken) = (0, Vec::new());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while seen < count {
+            assert!(std::time::Instant::now() < deadline, "slept with {} waiting", count - seen);
+            if awake.swap(false, Ordering::AcqRel) {
+                assert!(!mailbox.take(&mut taken));
+                seen += taken.len();
+                mailbox.done(taken.len(), taken.len() * deliver_len());
+                taken.clear();
+            }
+        }
+        thread.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn publishers_wait_while_it_is_full() {
+        let mailbox = Arc::new(Mailbox::new(|| {}));
+        for _ in 0..MAILBOX_MESSAGES_FULL {
+            assert!(mailbox.push(deliver(0)).is_ok());
+        }
+        let waiting = tokio::spawn({
+            let mailbox = Arc::clone(&mailbox);
+            async move { mailbox.has_room().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        mailbox.done(1, deliver_len());
+        waiting.await.unwrap();
+    }
+
+    #[test]
+    fn a_closed_one_gives_messages_back() {
+        let mailbox = Mailbox::new(|| {});
+        assert!(mailbox.push(deliver(1)).is_ok());
+        assert_eq!(mailbox.close().len(), 1);
+        assert!(mailbox.push(deliver(1)).is_err());
+    }
+
+    #[test]
+    fn numbers_are_used_again() {
+        let mailbox = Mailbox::new(|| {});
+        assert_eq!((mailbox.number(), mailbox.number()), (0, 1));
+        mailbox.free_number(0);
+        assert_eq!((mailbox.number(), mailbox.number()), (0, 2));
+    }
+}

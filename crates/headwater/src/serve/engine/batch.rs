@@ -1,0 +1,132 @@
+//! The frames of one turn of a shard, by channel, each channel's written out once. Look here for how events that wait
+//! together go out together.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::frame::Frame;
+use crate::position::Key;
+
+/// The frames of one turn.
+#[derive(Default)]
+pub(super) struct Batch {
+    items: Vec<Item>,
+}
+
+/// A frame, its channel, and its place in the order of the turn.
+pub(super) struct Item {
+    pub(super) channel: u32,
+    pub(super) order: u32,
+    pub(super) frame: Frame,
+}
+
+impl Batch {
+    pub(super) fn push(&mut self, channel: u32, frame: Frame) {
+        let order = u32::try_from(self.items.len()).unwrap_or(u32::MAX);
+        self.items.push(Item { channel, order, frame });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Brings the frames of each channel together, in their order.
+    pub(super) fn sort(&mut self) {
+        self.items.sort_unstable_by_key(|item| (item.channel, item.order));
+    }
+
+    /// The frames of each channel, after sorting.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &[Item]> {
+        self.items.chunk_by(|one, next| one.channel == next.channel)
+    }
+
+    /// The frames of one channel, after sorting.
+    fn of_channel(&self, channel: u32) -> &[Item] {
+        let from = self.items.partition_point(|item| item.channel < channel);
+        let to = self.items.partition_point(|item| item.channel <= channel);
+        &self.items[Range { start: from, end: to }]
+    }
+
+    /// The frames of several channels, in their order.
+    pub(super) fn mix<'a>(&'a self, channels: impl Iterator<Item = u32>, into: &mut Vec<&'a Item>) {
+        into.clear();
+        channels.for_each(|channel| into.extend(self.of_channel(channel)));
+        into.sort_unstable_by_key(|item| item.order);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.items.clear();
+        // A burst must not leave its memory behind.
+        self.items.shrink_to(1024);
+    }
+}
+
+/// A channel's frames as they are written to each of its streams.
+pub(super) struct Run<'a> {
+    pub(super) frames: Vec<&'a Frame>,
+    /// The bytes in each view, made when the first stream asks.
+    views: [Option<Cow<'a, [u8]>>; 2],
+    /// No frame changes the account of a stream that is behind all of them: no end, no gap.
+    pub(super) is_simple: bool,
+    /// The lowest key, if any has one.
+    pub(super) lowest: Option<Key>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(frames: Vec<&'a Frame>) -> Self {
+        let is_simple = !frames.iter().any(|frame| frame.is_end() || frame.gap().is_some());
+        let lowest = frames.iter().filter_map(|frame| frame.key()).min();
+        Self { frames, views: [None, None], is_simple, lowest }
+    }
+
+    /// The bytes of one view. A lone frame's are its own; more are joined, once for all streams.
+    pub(super) fn bytes(&mut self, named: bool) -> &[u8] {
+        let frames = &self.frames;
+        self.views[usize::from(named)].get_or_insert_with(|| match frames.as_slice() {
+            [frame] => Cow::Borrowed(frame.chunks(named)),
+            frames => Cow::Owned(
+                frames.iter().map(|frame| frame.chunks(named)).collect::<Vec<_>>().concat(),
+            ),
+        })
+    }
+
+    pub(super) fn body_len(&self, named: bool) -> usize {
+        self.frames.iter().map(|frame| frame.body_len(named)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    fn batch(channels: &[u32]) -> Batch {
+        let mut batch = Batch::default();
+        for (at, channel) in channels.iter().enumerate() {
+            batch.push(*channel, Frame::new(&Event::new(at.to_string())));
+        }
+        batch.sort();
+        batch
+    }
+
+    #[test]
+    fn each_channel_keeps_its_order_and_a_mix_has_that_of_the_turn() {
+        let batch = batch(&[3, 1, 3, 2, 1]);
+        let runs: Vec<Vec<u32>> =
+            batch.runs().map(|run| run.iter().map(|item| item.order).collect()).collect();
+        assert_eq!(runs, [vec![1, 4], vec![3], vec![0, 2]]);
+        let mut mix = Vec::new();
+        batch.mix([3, 1, 7].into_iter(), &mut mix);
+        assert_eq!(mix.iter().map(|item| item.order).collect::<Vec<_>>(), [0, 1, 2, 4]);
+    }
+
+    #[test]
+    fn a_lone_frame_is_not_copied() {
+        let frame = Frame::new(&Event::new("x"));
+        let mut run = Run::new(vec![&frame]);
+        assert_eq!(run.bytes(false).as_ptr(), frame.chunks(false).as_ptr());
+        let mut run = Run::new(vec![&frame, &frame]);
+        assert_eq!(run.bytes(false), [frame.chunks(false), frame.chunks(false)].concat());
+        assert_eq!(run.body_len(false), 2 * frame.len());
+    }
+}

@@ -1,0 +1,96 @@
+//! A shard's own index, channel to streams. No IO in here. Look here for how a frame finds its streams without
+//! hashing.
+
+use super::stream::{Membership, Memberships};
+use crate::channel::Channel;
+use crate::hub::mailbox::Joined;
+
+/// The channels of a shard, by their number in its mailbox.
+#[derive(Default)]
+pub(super) struct Channels {
+    table: Vec<Option<Entry>>,
+}
+
+/// A channel with streams.
+pub(super) struct Entry {
+    channel: Channel,
+    /// The keys of its streams. The order changes when one leaves.
+    pub(super) streams: Vec<u32>,
+}
+
+impl Channels {
+    pub(super) fn get(&self, number: u32) -> Option<&Entry> {
+        self.table.get(number as usize)?.as_ref()
+    }
+
+    /// A stream joins channels.
+    pub(super) fn join(&mut self, stream: u32, joined: Box<[Joined]>) -> Memberships {
+        let mut memberships = joined.into_iter().map(|joined| self.join_one(stream, joined));
+        if memberships.len() == 1
+            && let Some(one) = memberships.next()
+        {
+            return Memberships::One(one);
+        }
+        Memberships::Many(memberships.collect())
+    }
+
+    fn join_one(&mut self, stream: u32, joined: Joined) -> Membership {
+        let Joined { channel, number } = joined;
+        let at = number as usize;
+        if at >= self.table.len() {
+            self.table.resize_with(at + 1, || None);
+        }
+        let entry = self.table[at].get_or_insert_with(|| Entry {
+            channel,
+            // Most channels have one stream, or many.
+            streams: Vec::with_capacity(1),
+        });
+        let place = u32::try_from(entry.streams.len()).unwrap_or(u32::MAX);
+        entry.streams.push(stream);
+        Membership { channel: number, place }
+    }
+
+    /// A stream leaves a channel. Gives the channel's name, and the stream that has its place now, if any.
+    pub(super) fn leave(&mut self, left: Membership) -> Option<(Channel, Option<u32>)> {
+        let slot = self.table.get_mut(left.channel as usize)?;
+        let entry = slot.as_mut()?;
+        entry.streams.swap_remove(left.place as usize);
+        let moved = entry.streams.get(left.place as usize).copied();
+        let channel = entry.channel.clone();
+        if entry.streams.is_empty() {
+            *slot = None;
+        } else if entry.streams.capacity() > 64
+            && entry.streams.len() < entry.streams.capacity() / 4
+        {
+            entry.streams.shrink_to_fit();
+        }
+        Some((channel, moved))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(number: u32) -> Joined {
+        let channel = Channel::new(format!("c{number}")).unwrap();
+        Joined { channel, number }
+    }
+
+    #[test]
+    fn places_are_kept_when_streams_leave() {
+        let mut channels = Channels::default();
+        let first = channels.join(10, [joined(4)].into());
+        let second = channels.join(11, [joined(4), joined(0)].into());
+        channels.join(12, [joined(4)].into());
+        assert_eq!(channels.get(4).unwrap().streams, [10, 11, 12]);
+        let (channel, moved) = channels.leave(first.as_slice()[0]).unwrap();
+        assert_eq!((channel.as_str(), moved), ("c4", Some(12)));
+        assert_eq!(channels.get(4).unwrap().streams, [12, 11]);
+        for left in second.as_slice() {
+            channels.leave(*left).unwrap();
+        }
+        assert!(channels.get(0).is_none());
+        assert_eq!(channels.get(4).unwrap().streams, [12]);
+    }
+}

@@ -1,0 +1,222 @@
+//! From a turn's frames to the sockets. Look here for the one write per stream and for what happens when it is short.
+
+use std::sync::atomic::Ordering;
+
+use super::batch::{Batch, Item, Run};
+use super::outbox::Bounds;
+use super::shard::{Shard, outbox_bytes};
+use super::stream::Stream;
+use crate::closed::Closed;
+use crate::frame::Frame;
+use crate::hub::HubInner;
+use crate::hub::mailbox::Counts;
+use crate::limits::OUTBOX_TOTAL_BYTES_MAX;
+
+/// What is to be done with streams when all have been written to; lists of streams do not change before.
+#[derive(Default)]
+pub(super) struct Aftermath {
+    gone: Vec<u32>,
+    over: Vec<(u32, Closed)>,
+    blocked: Vec<u32>,
+}
+
+impl Aftermath {
+    pub(super) fn gone(&mut self, key: u32) {
+        self.gone.push(key);
+    }
+
+    /// A stream's timer, or what its socket is watched for, has changed.
+    pub(super) fn look_at(&mut self, key: u32) {
+        self.blocked.push(key);
+    }
+}
+
+/// What became of a write.
+#[derive(Clone, Copy)]
+enum Outcome {
+    Sent,
+    /// Something waits.
+    Kept,
+    Full,
+    Gone,
+}
+
+/// What a write must know beside its stream.
+struct Writer<'a> {
+    hub: &'a HubInner,
+    counts: &'a Counts,
+    bounds: Bounds,
+    now: u32,
+}
+
+impl Shard {
+    /// Hands the frames of the batch to the streams.
+    pub(super) fn deliver(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.sort();
+        let (mut after, mut mixing) = (Aftermath::default(), Vec::new());
+        for run in batch.runs() {
+            let frames = Run::new(run.iter().map(|item| &item.frame).collect());
+            self.deliver_run(run[0].channel, frames, &mut mixing, &mut after);
+        }
+        let mut mix = Vec::new();
+        for key in mixing {
+            self.mix(key, &batch, &mut mix);
+            self.give(key, mix.iter().map(|item| &item.frame), &mut after);
+        }
+        batch.clear();
+        self.batch = batch;
+        self.settle(after);
+    }
+
+    /// The frames of one channel to its streams, each with one write of the same bytes. Streams that have
+    /// more channels or need a closer look are put on a list.
+    fn deliver_run(
+        &mut self,
+        channel: u32,
+        mut run: Run<'_>,
+        mixing: &mut Vec<u32>,
+        after: &mut Aftermath,
+    ) {
+        let Self { channels, streams, hub, mailbox, bounds, now, .. } = self;
+        let writer = Writer { hub, counts: &mailbox.counts, bounds: *bounds, now: *now };
+        let Some(entry) = channels.get(channel) else { return };
+        for &key in &entry.streams {
+            let Some(stream) = streams.get_mut(key as usize) else { continue };
+            let is_plain = run.is_simple
+                && stream.outbox.is_none()
+                && stream.channels.as_slice().len() == 1
+                && run.lowest.is_none_or(|lowest| lowest > stream.given.until);
+            if is_plain {
+                after.note(key, writer.write_run(stream, &mut run));
+            } else if !std::mem::replace(&mut stream.is_mixing, true) {
+                mixing.push(key);
+            }
+        }
+    }
+
+    /// All frames of the batch that are for one stream, in their order.
+    fn mix<'a>(&mut self, key: u32, batch: &'a Batch, into: &mut Vec<&'a Item>) {
+        into.clear();
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        stream.is_mixing = false;
+        batch.mix(stream.channels.as_slice().iter().map(|it| it.channel), into);
+    }
+
+    /// Gives frames to one stream, those that it was not given before.
+    pub(super) fn give<'a>(
+        &mut self,
+        key: u32,
+        frames: impl Iterator<Item = &'a Frame>,
+        after: &mut Aftermath,
+    ) {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        let frames: Vec<&Frame> = frames.filter(|frame| stream.given.note(frame)).collect();
+        let is_over = stream.given.open == 0;
+        if !frames.is_empty() {
+            let Self { streams, hub, mailbox, bounds, now, .. } = self;
+            let writer = Writer { hub, counts: &mailbox.counts, bounds: *bounds, now: *now };
+            let outcome = match streams.get_mut(key as usize) {
+                Some(stream) => writer.write_run(stream, &mut Run::new(frames)),
+                None => return,
+            };
+            after.note(key, outcome);
+        }
+        if is_over {
+            after.over.push((key, Closed::Finished));
+        }
+    }
+
+    /// Does what had to wait until all streams were written to.
+    pub(super) fn settle(&mut self, after: Aftermath) {
+        for key in after.gone {
+            self.finish(key, Closed::Client);
+        }
+        for (key, reason) in after.over {
+            self.end(key, reason);
+        }
+        for key in after.blocked {
+            self.watch(key);
+        }
+    }
+}
+
+impl Aftermath {
+    fn note(&mut self, key: u32, outcome: Outcome) {
+        match outcome {
+            Outcome::Sent => {}
+            Outcome::Kept => self.blocked.push(key),
+            Outcome::Full => self.over.push((key, Closed::Overflow)),
+            Outcome::Gone => self.gone.push(key),
+        }
+    }
+}
+
+impl Writer<'_> {
+    /// Writes frames with one write, or keeps those that the socket does not take.
+    fn write_run(&self, stream: &mut Stream, run: &mut Run<'_>) -> Outcome {
+        let named = stream.profile.is_named();
+        stream.written = self.now + 1;
+        self.hub.stats.sent.add(run.frames.len() as u64);
+        self.hub.stats.sent_bytes.add(run.body_len(named) as u64);
+        let mut sent = 0;
+        if stream.outbox.is_none() {
+            let bytes = run.bytes(named);
+            self.counts.writes.add(1);
+            sent = match stream.try_write(bytes) {
+                Ok(sent) if sent == bytes.len() => return Outcome::Sent,
+                Ok(sent) => sent,
+                Err(_) => return Outcome::Gone,
+            };
+        }
+        let before = outbox_bytes(stream);
+        let outcome = self.keep(stream, &run.frames, sent, named);
+        account(self.counts, self.hub, before, outbox_bytes(stream));
+        outcome
+    }
+
+    /// Puts frames into the outbox, of which the first so many bytes went out.
+    fn keep(
+        &self,
+        stream: &mut Stream,
+        frames: &[&Frame],
+        mut sent: usize,
+        named: bool,
+    ) -> Outcome {
+        let total = self.hub.outbox_bytes.load(Ordering::Relaxed);
+        let outbox = stream.outbox_at(self.now);
+        for frame in frames {
+            let len = frame.chunks(named).len();
+            if sent >= len {
+                sent -= len;
+                continue;
+            }
+            if self.hub.is_latest_only(frame) {
+                outbox.supersede(frame, named);
+            }
+            let is_first = outbox.is_empty();
+            let has_room = is_first || total + outbox.bytes() <= OUTBOX_TOTAL_BYTES_MAX;
+            if !has_room || !outbox.push_frame(frame, named, self.bounds) {
+                return Outcome::Full;
+            }
+            if is_first {
+                outbox.begin_at(std::mem::take(&mut sent));
+            }
+        }
+        Outcome::Kept
+    }
+}
+
+/// Keeps the totals of what waits.
+pub(super) fn account(counts: &Counts, hub: &HubInner, before: usize, after: usize) {
+    for total in [&counts.outbox_bytes, &hub.outbox_bytes] {
+        if after >= before {
+            total.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            total.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What a blocked socket has not taken yet: bounded, and begun frames are finished. Look here for slow clients of the
+//! engine.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+
+use crate::frame::Frame;
+
+/// Most pieces of one write. Linux takes 1024; what fits a socket's buffer is seldom more than this.
+const PIECES_MAX: usize = 64;
+
+/// The unsent bytes of one stream.
+#[derive(Default)]
+pub(super) struct Outbox {
+    pieces: VecDeque<Piece>,
+    /// How much of the first piece went out.
+    sent: usize,
+    /// Bytes of the pieces, sent or not.
+    bytes: usize,
+    /// The tick of the last progress, or of the first blocked write.
+    pub(super) since: u32,
+}
+
+enum Piece {
+    Frame(Frame),
+    /// A head, or the end of a stream.
+    Bytes(Box<[u8]>),
+}
+
+impl Piece {
+    fn bytes(&self, named: bool) -> &[u8] {
+        match self {
+            Self::Frame(frame) => frame.chunks(named),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+
+    fn frame(&self) -> Option<&Frame> {
+        match self {
+            Self::Frame(frame) => Some(frame),
+            Self::Bytes(_) => None,
+        }
+    }
+}
+
+/// The bounds of one outbox.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) frames_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+impl Outbox {
+    /// An empty one, of a socket that blocked at this tick.
+    pub(super) fn since(tick: u32) -> Self {
+        Self { since: tick, ..Self::default() }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Adds a frame, or says that it does not fit. A frame always fits an empty outbox.
+    pub(super) fn push_frame(&mut self, frame: &Frame, named: bool, bounds: Bounds) -> bool {
+        let bytes = frame.chunks(named).len();
+        let full = self.pieces.len() >= bounds.frames_max
+            || (!self.pieces.is_empty() && self.bytes + bytes > bounds.bytes_max);
+        if full {
+            return false;
+        }
+        self.bytes += bytes;
+        self.pieces.push_back(Piece::Frame(frame.clone()));
+        true
+    }
+
+    pub(super) fn push_bytes(&mut self, bytes: Box<[u8]>) {
+        self.bytes += bytes.len();
+        self.pieces.push_back(Piece::Bytes(bytes));
+    }
+
+    /// Takes out what a newer frame of a channel makes useless, unless it has begun to go out.
+    pub(super) fn supersede(&mut self, newer: &Frame, named: bool) {
+        let begun = usize::from(self.sent > 0);
+        let Some(channel) = newer.channel() else { return };
+        let is_older = |piece: &Piece| {
+            piece.frame().is_some_and(|it| it.channel() == Some(channel) && !it.is_end())
+        };
+        let Some(at) = self.pieces.iter().rposition(is_older).filter(|at| *at >= begun) else {
+            return;
+        };
+        if let Some(piece) = self.pieces.remove(at) {
+            self.bytes -= piece.bytes(named).len();
+        }
+    }
+
+    /// The first so many bytes of the first piece went out already.
+    pub(super) fn begin_at(&mut self, sent: usize) {
+        self.sent = sent;
+    }
+
+    /// Gives up everything but what has begun to go out.
+    pub(super) fn cut_to_begun(&mut self, named: bool) {
+        self.pieces.truncate(usize::from(self.sent > 0));
+        self.bytes = self.pieces.iter().map(|piece| piece.bytes(named).len()).sum();
+    }
+
+    /// Writes as much as the socket takes; says how many writes that took. Not an error if it blocks.
+    pub(super) fn write(&mut self, socket: &mut impl Write, named: bool) -> io::Result<Written> {
+        let mut written = Written::default();
+        while !self.pieces.is_empty() {
+            match self.write_once(socket, named) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => {
+                    written.writes += 1;
+                    written.bytes += bytes;
+                    self.advance(bytes, named);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
+    }
+
+    fn write_once(&self, socket: &mut impl Write, named: bool) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            let from = if count == 0 { self.sent } else { 0 };
+            *slice = IoSlice::new(&piece.bytes(named)[from..]);
+            count += 1;
+        }
+        if count == 1 { socket.write(&slices[0]) } else { socket.write_vectored(&slices[..count]) }
+    }
+
+    fn advance(&mut self, bytes: usize, named: bool) {
+        self.sent += bytes;
+        while let Some(first) = self.pieces.front() {
+            let len = first.bytes(named).len();
+            if self.sent < len {
+                return;
+            }
+            self.sent -= len;
+            self.bytes -= len;
+            self.pieces.pop_front();
+        }
+    }
+}
+
+/// What a round of writing did.
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+pub(super) struct Written {
+    pub(super) writes: u64,
+    pub(super) bytes: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::Channel;
+    use crate::event::Event;
+    use crate::frame::Published;
+
+    /// A socket that takes so many bytes and then blocks.
+    struct Narrow {
+        room: usize,
+        taken: Vec<u8>,
+    }
+
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.room);
+            if count == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.room -= count;
+            self.taken.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const BOUNDS: Bounds = Bounds { frames_max: 3, bytes_max: 100 };
+
+    fn frame(channel: &str, data: &str, end: bool) -> Frame {
+        let published = Published { end, ..Published::default() };
+        Frame::of_channel(&Channel::new(channel).unwrap(), &Event::new(data), published)
+    }
+
+    #[test]
+    fn whatever_the_socket_takes_at_a_time_all_bytes_come_in_order() {
+        for step in 1..40 {
+            let mut outbox = Outbox::default();
+            let mut expected = Vec::new();
+            outbox.push_bytes(b"head".as_slice().into());
+            expected.extend_from_slice(b"head");
+            for data in ["one", "two"] {
+                assert!(outbox.push_frame(&frame("c", data, false), true, BOUNDS));
+                expected.extend_from_slice(frame("c", data, false).chunks(true));
+            }
+            assert_eq!(outbox.bytes(), expected.len());
+            let mut socket = Narrow { room: 0, taken: Vec::new() };
+            while !outbox.is_empty() {
+                socket.room = step;
+                outbox.write(&mut socket, true).unwrap();
+            }
+            assert_eq!((socket.taken, outbox.bytes()), (expected, 0));
+        }
+    }
+
+    #[test]
+    fn it_is_bounded_but_takes_a_lone_frame() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.push_frame(&frame("c", &"x".repeat(500), false), false, BOUNDS));
+        assert!(!outbox.push_frame(&frame("c", "x", false), false, BOUNDS), "bytes");
+        let mut outbox = Outbox::default();
+        for _ in 0..3 {
+            assert!(outbox.push_frame(&frame("c", "x", false), false, BOUNDS));
+        }
+        assert!(!outbox.push_frame(&frame("c", "x", false), false, BOUNDS), "frames");
+    }
+
+    #[test]
+    fn only_what_has_not_begun_is_given_up_or_superseded() {
+        let mut outbox = Outbox::default();
+        for data in ["1", "2"] {
+            assert!(outbox.push_frame(&frame("c", data, false), false, BOUNDS));
+        }
+        outbox.write(&mut Narrow { room: 3, taken: Vec::new() }, false).unwrap();
+        outbox.supersede(&frame("c", "3", false), false);
+        assert_eq!(outbox.pieces.len(), 1, "the second was superseded");
+        outbox.supersede(&frame("c", "3", false), false);
+        assert_eq!(outbox.pieces.len(), 1, "the first has begun");
+        assert!(outbox.push_frame(&frame("c", "end", true), false, BOUNDS));
+        outbox.supersede(&frame("c", "4", false), false);
+        outbox.supersede(&frame("d", "4", false), false);
+        assert_eq!(outbox.pieces.len(), 2, "an end stays, and so does another channel");
+        outbox.cut_to_begun(false);
+        let first = frame("c", "1", false).chunks(false).to_vec();
+        assert_eq!(outbox.bytes(), first.len());
+        let mut socket = Narrow { room: 1000, taken: Vec::new() };
+        outbox.write(&mut socket, false).unwrap();
+        assert_eq!(socket.taken, first[3..]);
+    }
+}
