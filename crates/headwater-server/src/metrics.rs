@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
-use headwater::{Hub, ServeCounts};
+use headwater::{Hub, ServeCounts, ShardStats};
 use http::header::CONTENT_TYPE;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -122,6 +122,7 @@ impl Collector for HubCollector {
             "Bytes of events handed to streams, without the framing of HTTP",
             stats.bytes_sent,
         )?;
+        self.encode_shards(encoder)?;
         if self.has_redis {
             self.encode_redis(encoder)?;
         }
@@ -129,7 +130,44 @@ impl Collector for HubCollector {
     }
 }
 
+/// The number of one shard's that a metric shows.
+type OfShard = fn(&ShardStats) -> f64;
+
 impl HubCollector {
+    /// What the threads that own the sockets of streams tell; nothing before the first stream.
+    fn encode_shards(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let held = self.hub.stats().publishes_held;
+        counter(encoder, "publishes_held", "Publishes that waited for a shard far behind", held)?;
+        let shards = self.hub.shards();
+        let gauges: [(&str, &str, OfShard); 3] = [
+            ("shard_streams", "Open streams of a shard", |it| to_f64(it.streams)),
+            ("shard_mailbox", "Messages that wait for a shard", |it| to_f64(it.mailbox)),
+            ("shard_outbox_bytes", "Bytes that wait for slow clients of a shard", |it| {
+                to_f64(it.outbox_bytes)
+            }),
+        ];
+        for (name, help, value) in gauges {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (number, shard) in shards.iter().enumerate() {
+                let labels = [("shard", number.to_string())];
+                ConstGauge::new(value(shard)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let counters: [(&str, &str, fn(&ShardStats) -> u64); 3] = [
+            ("shard_writes", "Writes to sockets by a shard", |it| it.writes),
+            ("shard_turns", "Turns of a shard that had something to do", |it| it.turns),
+            ("shard_panics", "How often a shard failed and began anew", |it| it.panics),
+        ];
+        for (name, help, value) in counters {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (number, shard) in shards.iter().enumerate() {
+                let labels = [("shard", number.to_string())];
+                ConstCounter::new(value(shard)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn encode_redis(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let health = self.hub.health();
         let ready = if health.ready { 1.0 } else { 0.0 };

@@ -40,7 +40,12 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let serve = |listener, router| {
         let mut stopping = stopping.clone();
         let settings = &app.settings;
-        headwater::serve(listener, router)
+        let server = headwater::serve(listener, router);
+        let server = match settings.shards {
+            Some(shards) => server.shards(shards),
+            None => server,
+        };
+        server
             .connections_max(settings.max_connections)
             .header_timeout(settings.header_timeout)
             .send_timeout(settings.send_timeout)
@@ -115,6 +120,7 @@ fn hub(settings: &Settings) -> anyhow::Result<Hub> {
         .linger(settings.linger)
         .queue_frames_max(settings.queue_frames)
         .queue_bytes_max(settings.queue_bytes)
+        .latest_only(settings.latest_only.clone())
         .channels_per_stream_max(settings.max_channels_per_stream);
     Ok(match &settings.redis {
         Some(url) => {

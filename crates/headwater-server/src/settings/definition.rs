@@ -70,6 +70,8 @@ pub enum Kind {
     /// Rules of retention: a list. The flag can be repeated, in the environment `;` stands between
     /// rules, and the file has a list of strings.
     RetentionRules,
+    /// Patterns of channels: a list, in the same three ways.
+    ChannelPatterns,
     /// One of some words.
     Choice(&'static [&'static str]),
     /// Filter directives of the log.
@@ -86,7 +88,7 @@ impl Definition {
 
     /// Whether several values can be given, and all of them count.
     pub fn is_list(&self) -> bool {
-        matches!(self.kind, Kind::RetentionRules | Kind::Networks)
+        matches!(self.kind, Kind::RetentionRules | Kind::Networks | Kind::ChannelPatterns)
     }
 
     /// Whether the value must never be shown.
@@ -321,6 +323,31 @@ pub const DEFINITIONS: &[Definition] = &[
         heading: STREAMS,
         summary: "End a stream when more bytes than this are waiting for its client",
         details: "One event alone may be larger.",
+    },
+    Definition {
+        name: "latest-only",
+        value_name: "PATTERN",
+        kind: Kind::ChannelPatterns,
+        default: None,
+        example: "prices:*",
+        heading: LIMITS,
+        summary: "Give slow clients only the newest event of these channels",
+        details: "For values of which only the last counts. On every other channel a client that is too \
+                  slow loses its stream, and gets what it missed when it comes back. A pattern is the \
+                  name of a channel or the beginning of names and `*`, and there can be 100. The flag \
+                  can be repeated, `;` stands between patterns in the environment variable, and the \
+                  file has a list of them.",
+    },
+    Definition {
+        name: "shards",
+        value_name: "COUNT",
+        kind: Kind::Count { min: 0, max: limits::SHARDS_MAX },
+        default: None,
+        example: "4",
+        heading: LIMITS,
+        summary: "Let this many threads own the sockets of streams",
+        details: "Without it, one per core. With 0, or over HTTP/2, each stream has a task and buffers of \
+                  its own, which cost some 20 times the memory; docs/engine.md says more.",
     },
     Definition {
         name: "max-connections",

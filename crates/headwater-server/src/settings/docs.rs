@@ -85,7 +85,9 @@ pub fn example_file() -> String {
 fn line(name: &str, kind: Kind, text: &str) -> String {
     match kind {
         Kind::Count { .. } | Kind::Switch => format!("{name} = {text}"),
-        Kind::RetentionRules | Kind::Networks => format!("{name} = [\"{text}\"]"),
+        Kind::RetentionRules | Kind::Networks | Kind::ChannelPatterns => {
+            format!("{name} = [\"{text}\"]")
+        }
         _ => format!("{name} = \"{text}\""),
     }
 }
@@ -108,6 +110,7 @@ fn values(kind: Kind) -> String {
         Kind::Rate { off } => format!("a rate{}", if off { ", or `off`" } else { "" }),
         Kind::Networks => "networks and addresses".to_owned(),
         Kind::RetentionRules => "rules".to_owned(),
+        Kind::ChannelPatterns => "patterns".to_owned(),
         Kind::Choice(words) => {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ")
         }

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use headwater::RetentionRules;
+use headwater::{ChannelPatterns, RetentionRules};
 
 pub use redis_url::RedisUrl;
 pub use sources::Flags;
@@ -65,6 +65,10 @@ pub struct Settings {
     pub queue_frames: usize,
     /// Most bytes that wait for one stream.
     pub queue_bytes: usize,
+    /// Channels whose slow clients get only the newest event.
+    pub latest_only: ChannelPatterns,
+    /// How many threads own the sockets of streams; as many as there are cores if it is not said.
+    pub shards: Option<usize>,
     /// Most connections at a time.
     pub max_connections: usize,
     /// Most streams at a time; without it as many as connections.
@@ -122,6 +126,8 @@ impl Settings {
             send_timeout: sources.required("send-timeout", Sources::duration_or_off)?,
             queue_frames: sources.required("queue-frames", Sources::count)?,
             queue_bytes: sources.required("queue-bytes", Sources::bytes)?,
+            latest_only: sources.channel_patterns("latest-only")?,
+            shards: sources.count("shards")?,
             max_connections: sources.required("max-connections", Sources::count)?,
             max_streams: sources.count("max-streams")?,
             max_streams_per_address: sources.count("max-streams-per-address")?,

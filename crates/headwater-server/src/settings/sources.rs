@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use headwater::RetentionRules;
+use headwater::{ChannelPatterns, RetentionRules};
 
 use super::definition::{DEFINITIONS, Definition, Kind, find};
 use super::file::{self, Place};
@@ -193,6 +193,18 @@ impl Sources {
                 .map_err(|why| SettingsError(typed.refusal(definition, &why.to_string())))?;
         }
         Ok(rules)
+    }
+
+    /// The patterns in the order in which they were typed.
+    pub(super) fn channel_patterns(&self, name: &str) -> Result<ChannelPatterns, SettingsError> {
+        let definition = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
+        let mut patterns = ChannelPatterns::new();
+        for typed in self.0.get(name).into_iter().flatten() {
+            patterns
+                .add(&typed.text)
+                .map_err(|why| SettingsError(typed.refusal(definition, &why.to_string())))?;
+        }
+        Ok(patterns)
     }
 
     pub(super) fn duration_or_off(&self, name: &str) -> Result<Option<Duration>, SettingsError> {

@@ -61,7 +61,9 @@ fn line_of(definition: &Definition) -> String {
     let Definition { name, example, .. } = definition;
     match definition.kind {
         Kind::Count { .. } | Kind::Switch => format!("{name} = {example}"),
-        Kind::RetentionRules | Kind::Networks => format!("{name} = [\"{example}\"]"),
+        Kind::RetentionRules | Kind::Networks | Kind::ChannelPatterns => {
+            format!("{name} = [\"{example}\"]")
+        }
         _ => format!("{name} = \"{example}\""),
     }
 }
@@ -152,6 +154,7 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
             | Kind::Rate { .. }
             | Kind::Networks
             | Kind::RetentionRules
+            | Kind::ChannelPatterns
             | Kind::LogFilter => continue,
         };
         let (name, variable) = (definition.name, definition.variable());
@@ -511,6 +514,8 @@ fn the_example_file_is_right_with_and_without_its_comments() {
         trusted_proxies: TrustedProxies::default(),
         client_address_header: None,
         retention: RetentionRules::default(),
+        latest_only: headwater::ChannelPatterns::default(),
+        shards: None,
         max_streams: None,
         max_streams_per_address: None,
         max_streams_per_user: None,

@@ -1,6 +1,7 @@
 //! Tests of what the library promises its users, as one binary. Each file holds one theme.
 
 mod brokers;
+mod engine;
 mod examples;
 #[cfg(feature = "redis")]
 mod redis_function;

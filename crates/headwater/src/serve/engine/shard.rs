@@ -47,8 +47,10 @@ pub(super) struct Shard {
     pub(super) now: u32,
     pub(super) bounds: Bounds,
     profiles: Vec<Rc<Profile>>,
+    /// Empty, to be exchanged for the mailbox's messages.
+    inbox: Vec<Message>,
     /// Taken out of the mailbox and not worked off.
-    backlog: Vec<Message>,
+    backlog: VecDeque<Message>,
     pub(super) batch: Batch,
     scratch: Box<[u8]>,
 }
@@ -74,7 +76,8 @@ impl Shard {
             now: 0,
             bounds: Bounds { frames_max, bytes_max },
             profiles: Vec::new(),
-            backlog: Vec::new(),
+            inbox: Vec::new(),
+            backlog: VecDeque::new(),
             batch: Batch::default(),
             scratch: vec![0; 4096].into(),
         }
@@ -118,23 +121,29 @@ impl Shard {
 
     // === the mailbox ===
 
-    /// Takes what waits in the mailbox, a slice of it, and works it off.
+    /// Takes what waits in the mailbox, and works off a slice of it.
+    ///
+    /// It looks into the mailbox in every turn, also while there is a backlog: the loop may sleep only after
+    /// a look, since a wake-up may have been used up since the last one.
     fn turn(&mut self) -> Flow {
-        if self.backlog.is_empty() && self.mailbox.take(&mut self.backlog) {
-            self.end_all(Closed::Overflow);
+        let has_hole = self.mailbox.take(&mut self.inbox);
+        self.backlog.extend(self.inbox.drain(..));
+        // A burst must not leave its memory behind, neither here nor, after the next look, in the mailbox.
+        self.inbox.shrink_to(TURN_MESSAGES_MAX);
+        if has_hole {
+            tracing::warn!("a shard is too far behind: its streams end, to resume");
+            self.give_up_backlog();
         }
         if self.backlog.is_empty() {
             return Flow::On;
         }
         self.mailbox.counts.turns.add(1);
-        let mut backlog = std::mem::take(&mut self.backlog);
         let (mut flow, mut messages, mut bytes, mut attaches) = (Flow::On, 0, 0, 0);
-        let mut queue = backlog.drain(..);
         while messages < TURN_MESSAGES_MAX
             && bytes < TURN_BYTES_MAX
             && attaches < TURN_ATTACHES_MAX
             && flow == Flow::On
-            && let Some(message) = queue.next()
+            && let Some(message) = self.backlog.pop_front()
         {
             messages += 1;
             match message {
@@ -156,12 +165,31 @@ impl Shard {
             }
         }
         self.deliver();
-        let rest: Vec<Message> = queue.collect();
-        // An idle shard keeps its vector for the next turn, unless it has grown large.
-        self.backlog =
-            if rest.is_empty() && backlog.capacity() <= TURN_MESSAGES_MAX { backlog } else { rest };
+        if self.backlog.is_empty() {
+            self.backlog.shrink_to(TURN_MESSAGES_MAX);
+        }
         self.mailbox.done(messages, bytes);
         flow
+    }
+
+    /// Ends all streams, those too that are about to join: one of the frames that were dropped may have been
+    /// theirs.
+    fn give_up_backlog(&mut self) {
+        let (mut messages, mut bytes) = (0, 0);
+        while let Some(message) = self.backlog.pop_front() {
+            match message {
+                Message::Stop => {
+                    self.backlog.push_front(message);
+                    break;
+                }
+                Message::Deliver { frame, .. } => bytes += frame.len(),
+                Message::Attach(newcomer) => self.attach(*newcomer),
+                Message::Drain => self.end_all(Closed::Drain),
+            }
+            messages += 1;
+        }
+        self.end_all(Closed::Overflow);
+        self.mailbox.done(messages, bytes);
     }
 
     // === streams join ===
@@ -315,8 +343,13 @@ impl Shard {
         let Ok(key) = u32::try_from(event.token().0) else { return };
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         // A client that closes only its own direction is gone as well, as it is for hyper.
+        if event.is_error() {
+            // The kernel gave up waiting for the client's acknowledgement.
+            let error = stream.socket.take_error().ok().flatten();
+            let timed_out = error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
+            return self.finish(key, if timed_out { Closed::Stalled } else { Closed::Client });
+        }
         let gone = event.is_read_closed()
-            || event.is_error()
             || (event.is_readable() && !stream.read_stray(&mut self.scratch));
         if gone {
             return self.finish(key, Closed::Client);
