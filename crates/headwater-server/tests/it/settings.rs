@@ -141,7 +141,7 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
             ),
             Kind::Bytes { min, max } | Kind::Count { min, max } => (
                 vec![min.to_string(), max.to_string()],
-                vec![(min - 1).to_string(), (max + 1).to_string()],
+                min.checked_sub(1).into_iter().chain([max + 1]).map(|it| it.to_string()).collect(),
             ),
             Kind::Choice(words) => {
                 (words.iter().map(ToString::to_string).collect(), vec!["xml".to_owned()])
