@@ -26,7 +26,7 @@ def httpx_sse_events(url, opened):
         source.response.raise_for_status()
         opened()
         for event in source.iter_sse():
-            if event.data == "" and event.retry is not None:
+            if event.data == "" and (event.retry is not None or event.id.endswith("-0")):
                 continue
             yield event.event, event.data, event.id
 

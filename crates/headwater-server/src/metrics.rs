@@ -209,7 +209,7 @@ impl Collector for DoorCollector {
         let mut refusals =
             encoder.encode_descriptor("refusals", help, None, MetricType::Counter)?;
         for limit in Limit::ALL {
-            let labels = [("limit", limit.as_str())];
+            let labels = [("reason", limit.as_str())];
             let count = ConstCounter::new(self.limits.refusals(limit));
             count.encode(refusals.encode_family(&labels)?)?;
         }

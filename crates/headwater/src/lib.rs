@@ -52,6 +52,8 @@
 //!   interest in channels, a [`Subscription`].
 //! - **broker**: carries events between nodes; a [`Broker`]. **node**: one process. **hub**: the fan-out
 //!   in a node, a [`Hub`].
+//! - **shard**: a thread of the engine that owns the sockets of its share of the streams. **outbox**: what a
+//!   socket has not taken yet. **mailbox**: what the hub tells a shard.
 //! - **linger**: how long a channel stays subscribed in the broker after its last listener left.
 //! - **drain**: ending all streams in an orderly way; [`Hub::drain`].
 //! - **closed**: why a stream ended; a [`Closed`].
@@ -60,8 +62,10 @@
 //!
 //! There is one, also on one node and without Redis: [`Hub::publish`] gives the event to the broker, the
 //! broker gives it to the hub of every node that listens to the channel, the hub encodes it once and puts
-//! the frame into the queue of each subscription. A queue is bounded: a client that does not keep up loses
-//! its stream, with [`Closed::Overflow`] or [`Closed::Stalled`], and costs the others nothing.
+//! the frame into the queue of each subscription, or one message into the mailbox of each shard of the
+//! engine. Queues and outboxes are bounded: a client that does not keep up loses its stream, with
+//! [`Closed::Overflow`] or [`Closed::Stalled`], and costs the others nothing. On channels of
+//! [`HubBuilder::latest_only`] it gets the newest event instead.
 //!
 //! # Coming back
 //!
@@ -102,13 +106,14 @@
 //! | where a client left off, beginning earlier | [`LastEventId`], [`Position`], [`Rewind`] |
 //! | what is missing | [`Gap`], [`GapReason`], [`GAP_EVENT`] |
 //! | ends, idempotency keys | [`Publish`], [`IdempotencyKey`] |
-//! | how much is kept | [`Retention`], [`RetentionRules`] |
-//! | serving with limits that streams need | [`serve()`] |
+//! | how much is kept; sets of channels | [`Retention`], [`RetentionRules`], [`ChannelPatterns`] |
+//! | serving with limits that streams need | [`serve()`], [`ShardStats`] |
 //! | every bound, with its reason | [`limits`] |
 //! | tests of your own handlers | [`testing`] |
 //!
-//! [`EventSourceResponse`] works under any server for axum. [`serve()`] does what `axum::serve` does, and
-//! bounds connections, headers and writes that make no progress.
+//! [`EventSourceResponse`] works under any server for axum. [`serve()`] does what `axum::serve` does, bounds
+//! connections, headers and writes that make no progress, and has an engine for streams over HTTP/1.1: a
+//! few threads own all their sockets.
 //!
 //! # Features
 //!

@@ -45,11 +45,11 @@ impl Limit {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Streams => "streams",
-            Self::StreamsPerAddress => "streams_per_address",
-            Self::StreamsPerUser => "streams_per_user",
-            Self::PublishesPerAddress => "publishes_per_address",
-            Self::PublishesPerUser => "publishes_per_user",
-            Self::FailedLogins => "failed_logins",
+            Self::StreamsPerAddress => "streams-per-address",
+            Self::StreamsPerUser => "streams-per-user",
+            Self::PublishesPerAddress => "publishes-per-address",
+            Self::PublishesPerUser => "publishes-per-user",
+            Self::FailedLogins => "failed-logins",
         }
     }
 

@@ -155,7 +155,7 @@ async fn a_publisher_at_full_speed() {
     };
     let memory = 32 << 20;
     let sent = withstand("a fast publisher", &node, address, 2, memory, attack).await;
-    let name = "headwater_refusals_total{limit=\"publishes_per_address\"}";
+    let name = "headwater_refusals_total{reason=\"publishes-per-address\"}";
     let refused = node.metric(name).await;
     println!("a fast publisher: {refused} of {sent} events refused");
     assert!(refused > 0.0);

@@ -45,7 +45,7 @@ async fn an_address_has_so_many_streams_and_keeps_them() {
         open("192.0.2.1").await.status == 200
     })
     .await;
-    let refusals = "headwater_refusals_total{limit=\"streams_per_address\"}";
+    let refusals = "headwater_refusals_total{reason=\"streams-per-address\"}";
     assert!(node.metric(refusals).await >= 2.0);
 }
 
@@ -59,7 +59,7 @@ async fn a_full_server_asks_to_come_back_later() {
     let Ok(Item::Retry(retry)) = third.next_item().await else { panic!("it is told when") };
     assert!((10_000..=15_000).contains(&retry.as_millis()), "{retry:?}");
     assert_eq!(third.end().await, End::Clean);
-    node.wait_for_metric("headwater_refusals_total{limit=\"streams\"}", 1.0).await;
+    node.wait_for_metric("headwater_refusals_total{reason=\"streams\"}", 1.0).await;
     node.wait_for_log("max-streams is reached");
     http::post(node.address(), "/sse/publish?channel=news", b"x").await;
     assert_eq!(first.next().await.expect("an old stream stays").data, "x");
@@ -111,6 +111,6 @@ async fn who_publishes_too_fast_is_told_when_to_go_on() {
     })
     .await;
     assert!(begin.elapsed() > Duration::from_millis(150));
-    let refusals = "headwater_refusals_total{limit=\"publishes_per_address\"}";
+    let refusals = "headwater_refusals_total{reason=\"publishes-per-address\"}";
     assert!(node.metric(refusals).await >= 2.0);
 }

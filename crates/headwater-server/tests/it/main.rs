@@ -3,6 +3,7 @@
 mod admin;
 mod command_line;
 mod connections;
+mod descriptors;
 mod durable;
 mod finished;
 mod follower;

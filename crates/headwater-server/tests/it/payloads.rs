@@ -1,6 +1,6 @@
 //! What is published arrives as it was, over both brokers and on every road. Look here for the payloads.
 
-use headwater::Item;
+use headwater::{Item, Position};
 use headwater_test_support::{EventStream, Node, RedisServer, http};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
@@ -97,7 +97,7 @@ fn arriving(data: &str) -> String {
 }
 
 /// Sends every payload, and expects each as the data of one event and nothing else.
-async fn check_road(node: &Node, mut road: Road, name: &str, id: &str) {
+async fn check_road(node: &Node, mut road: Road, name: &str, id: Option<&str>) {
     let mut stream = EventStream::open(node.address(), "/sse/stream?channel=news").await;
     for payload in payloads() {
         road.send(node, &payload).await;
@@ -106,15 +106,29 @@ async fn check_road(node: &Node, mut road: Road, name: &str, id: &str) {
         let wanted = arriving(&payload);
         // Not assert_eq: nobody wants to read megabytes.
         assert!(event.data == wanted, "{length} bytes, {shown:?}: got {} bytes", event.data.len());
-        assert_eq!((&*event.name, &*event.id), (name, id), "{shown:?}");
+        assert_eq!(event.name, name, "{shown:?}");
+        check_id(&event.id, id);
     }
     road.send(node, "the end").await;
     assert_eq!(stream.next().await.expect("the stream is open").data, "the end");
 }
 
+/// An event has the id of its publisher, else its position.
+#[track_caller]
+fn check_id(id: &str, own: Option<&str>) {
+    match own {
+        Some(own) => assert_eq!(id, own),
+        None => assert!(id.parse::<Position>().is_ok(), "{id:?}"),
+    }
+}
+
 /// A node on a Redis, ready and subscribed to the channel `news`; the stream keeps it so.
 async fn node_on(redis: &RedisServer) -> (Node, EventStream) {
-    let node = Node::start(BINARY, &["--redis", &redis.url()]);
+    node_with(redis, &[]).await
+}
+
+async fn node_with(redis: &RedisServer, flags: &[&str]) -> (Node, EventStream) {
+    let node = Node::start(BINARY, &[&["--redis", &redis.url()], flags].concat());
     node.wait_until_ready().await;
     let stream = EventStream::open(node.address(), "/sse/stream?channel=news").await;
     node.wait_for_metric("headwater_redis_channels_confirmed", 1.0).await;
@@ -133,28 +147,28 @@ fn the_large_payloads_are_what_they_are_called() {
 #[tokio::test]
 async fn payloads_arrive_through_the_embedded_broker() {
     let node = Node::start(BINARY, &[]);
-    check_road(&node, Road::Post(""), "message", "").await;
+    check_road(&node, Road::Post(""), "message", None).await;
 }
 
 #[tokio::test]
 async fn payloads_arrive_from_any_redis_client() {
     let redis = RedisServer::start();
     let (node, _stream) = node_on(&redis).await;
-    check_road(&node, Road::Publish(redis.connection()), "message", "").await;
+    check_road(&node, Road::Publish(redis.connection()), "message", None).await;
 }
 
 #[tokio::test]
 async fn payloads_arrive_through_redis_from_a_post() {
     let redis = RedisServer::start();
     let (node, _stream) = node_on(&redis).await;
-    check_road(&node, Road::Post(""), "message", "").await;
+    check_road(&node, Road::Post(""), "message", None).await;
 }
 
 #[tokio::test]
 async fn payloads_arrive_through_redis_with_a_name_and_an_id() {
     let redis = RedisServer::start();
     let (node, _stream) = node_on(&redis).await;
-    check_road(&node, Road::Post("&event=n%3A&id=i-1"), "n:", "i-1").await;
+    check_road(&node, Road::Post("&event=n%3A&id=i-1"), "n:", Some("i-1")).await;
 }
 
 #[tokio::test]
@@ -198,10 +212,21 @@ async fn an_event_over_8_mib_is_dropped_counted_and_logged_and_the_next_arrives(
 
 #[tokio::test]
 async fn names_ids_and_retries_survive_redis_in_the_order_of_the_publisher() {
-    const EVENTS: usize = 400;
     let redis = RedisServer::start();
-    let (node, mut stream) = node_on(&redis).await;
-    // Every other event is data only and goes as a plain PUBLISH, the others in an envelope.
+    let (node, stream) = node_on(&redis).await;
+    check_order(&node, stream).await;
+}
+
+/// Without retention every other event is data only and goes as a plain PUBLISH, the others in an envelope.
+#[tokio::test]
+async fn names_ids_and_retries_survive_redis_in_order_without_retention() {
+    let redis = RedisServer::start();
+    let (node, stream) = node_with(&redis, &["--retention", "* off"]).await;
+    check_order(&node, stream).await;
+}
+
+async fn check_order(node: &Node, mut stream: EventStream) {
+    const EVENTS: usize = 400;
     let batch: String = (0..EVENTS)
         .map(|number| match number % 4 {
             0 | 2 => format!("{{\"data\":\"{number}\"}}\n"),
@@ -217,7 +242,6 @@ async fn names_ids_and_retries_survive_redis_in_the_order_of_the_publisher() {
     assert_eq!(receipts.as_array().map(Vec::len), Some(EVENTS));
     assert_eq!(receipts[3], serde_json::json!({"id": "i3", "channel": "news"}));
 
-    let mut last_id = String::new();
     // The stream's own comes first.
     let mut retry_ms = None;
     for number in 0..EVENTS {
@@ -231,11 +255,11 @@ async fn names_ids_and_retries_survive_redis_in_the_order_of_the_publisher() {
         assert_eq!(event.data, number.to_string());
         let name = if number % 4 == 1 { format!("name {number}") } else { "message".into() };
         assert_eq!(event.name, name);
-        if number % 4 == 3 {
-            last_id = format!("i{number}");
+        let own_id = (number % 4 == 3).then(|| format!("i{number}"));
+        if own_id.is_some() {
             assert_eq!(retry_ms, Some(number as u128), "{number}");
         }
-        assert_eq!(event.id, last_id, "{number}");
+        check_id(&event.id, own_id.as_deref());
     }
 }
 

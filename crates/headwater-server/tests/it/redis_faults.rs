@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use headwater::Item;
 use headwater_test_support::{EventStream, Node, RedisServer, eventually, http};
 
+use crate::follower::gap_in;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 
 /// What users were promised: events arrive again this soon after Redis is back.
@@ -14,6 +16,8 @@ struct World {
     redis: RedisServer,
     node: Node,
     streams: Vec<EventStream>,
+    /// The gaps that streams were told of: the stream, and the reason.
+    gaps: Vec<(usize, String)>,
 }
 
 impl World {
@@ -26,7 +30,7 @@ impl World {
             let path = format!("/sse/stream?channel=fault-{number}");
             streams.push(EventStream::open(node.address(), &path).await);
         }
-        Self { redis, node, streams }
+        Self { redis, node, streams, gaps: Vec::new() }
     }
 
     /// Heartbeats come on every stream for the time of an outage, and nothing else.
@@ -44,15 +48,30 @@ impl World {
         }
     }
 
+    /// A plain event can come before the node has found out that the log began anew.
+    async fn read_to_gaps(&mut self) {
+        for (number, stream) in self.streams.iter_mut().enumerate() {
+            while self.gaps.iter().all(|(told, _)| *told != number) {
+                let message = stream.next().await.expect("a gap");
+                self.gaps.extend(gap_in(&message).map(|(_, reason)| (number, reason)));
+            }
+        }
+    }
+
     /// Publishes on every channel until it arrives, and fails when that takes longer than promised.
     async fn events_arrive_again(&mut self, back_since: Instant) {
         for (number, stream) in self.streams.iter_mut().enumerate() {
             loop {
                 self.redis.publish(&format!("fault-{number}"), b"back");
-                if let Some(message) = stream.next_within(Duration::from_millis(50)).await {
+                let Some(message) = stream.next_within(Duration::from_millis(50)).await else {
+                    assert!(back_since.elapsed() < BACK_WITHIN, "channel {number} is deaf");
+                    continue;
+                };
+                let Some((_, reason)) = gap_in(&message) else {
                     assert_eq!(message.data, "back");
                     break;
-                }
+                };
+                self.gaps.push((number, reason));
                 assert!(back_since.elapsed() < BACK_WITHIN, "channel {number} is deaf");
             }
         }
@@ -71,6 +90,9 @@ async fn a_killed_subscriber_connection_comes_back() {
         world.events_arrive_again(Instant::now()).await;
     }
     assert!(world.node.metric("headwater_redis_reconnects_total").await >= 5.0);
+    // What comes by plain PUBLISH is kept nowhere; before the first kill there was none.
+    let gaps = world.gaps;
+    assert!(gaps.len() >= 30 && gaps.iter().all(|(_, reason)| reason == "broker-lost"), "{gaps:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,6 +113,11 @@ async fn a_redis_that_is_stopped_for_ten_seconds_ends_no_stream() {
     world.heartbeats_go_on(Duration::from_secs(10)).await;
     world.redis.restart();
     world.events_arrive_again(Instant::now()).await;
+    // It came back without its data, and each stream is told once.
+    world.read_to_gaps().await;
+    world.gaps.sort_unstable();
+    let expected: Vec<_> = (0..11).map(|number| (number, "epoch".to_owned())).collect();
+    assert_eq!(world.gaps, expected);
     world.node.wait_for_log("lost the connection to Redis, streams stay open");
 }
 
@@ -111,7 +138,7 @@ async fn a_redis_that_sleeps_ends_no_stream() {
     let node = Node::start(BINARY, &["--redis", &redis.url(), "--heartbeat", "1s"]);
     node.wait_until_ready().await;
     let stream = EventStream::open(node.address(), "/sse/stream?channel=fault-0").await;
-    let mut world = World { redis, node, streams: vec![stream] };
+    let mut world = World { redis, node, streams: vec![stream], gaps: Vec::new() };
     let mut connection = world.redis.connection();
     let sleeping = std::thread::spawn(move || {
         redis::cmd("DEBUG").arg("SLEEP").arg(6).exec(&mut connection).expect("DEBUG SLEEP");

@@ -50,6 +50,11 @@ async fn a_hundred_thousand_channels_are_resubscribed_in_ten_seconds() {
     let reconnects = node.metric("headwater_redis_reconnects_total").await;
     assert!(reconnects < 2.5, "Redis dropped the subscriber again: {reconnects} reconnects");
     for (number, stream) in (0..).zip(&mut streams).step_by(97) {
+        // Redis came back without its data, and each channel is told so.
+        for _ in 0..CHANNELS_PER_STREAM {
+            let gap = stream.next().await.expect("a gap");
+            assert!(gap.name == "headwater-gap" && gap.data.contains("epoch"), "{gap:?}");
+        }
         redis.publish(&format!("c{number}.{}", number % CHANNELS_PER_STREAM), b"here");
         assert_eq!(stream.next().await.expect("an event").data, "here");
     }

@@ -234,3 +234,73 @@ async fn a_user_without_keys_gets_events_that_are_not_kept() {
     follower.got[2].name = "message".into();
     follower.assert_gapless(6);
 }
+
+/// A laptop that slept over the weekend: what its channel had meanwhile is forgotten, and so is that it
+/// had anything.
+#[tokio::test]
+async fn a_client_that_was_away_longer_than_anything_is_remembered_is_told() {
+    let redis = RedisServer::start();
+    let node = start_node(&redis).await;
+    let receipt = publish(&node, "channel=a", "seen").await;
+    publish(&node, "channel=a", "missed").await;
+    let newest = publish(&node, "channel=b", "x").await;
+    drop(node);
+    // As two days later.
+    for key in ["log:a", "last:a", "size:a"] {
+        assert_eq!(redis.run::<i64>(&["DEL", &format!("headwater:{{0}}:{key}")]), 1);
+    }
+    redis.run::<()>(&["SET", "headwater:{0}:horizon", "1 0 1 0"]);
+
+    let node = start_node(&redis).await;
+    let open = async |id: &serde_json::Value| {
+        let id = id["id"].as_str().expect("an id");
+        let headers = [("last-event-id", id)];
+        EventStream::open_with(node.address(), "/sse/stream?channel=a", &headers, None).await
+    };
+    let mut old = open(&receipt).await;
+    let mut recent = open(&newest).await;
+    publish(&node, "channel=a", "live").await;
+    let gap = old.next().await.expect("a gap");
+    let trimmed = Some(("a".to_owned(), "trimmed".to_owned()));
+    assert_eq!(gap_in(&gap), trimmed);
+    for stream in [&mut old, &mut recent] {
+        assert_eq!(stream.next().await.expect("an event").data, "live");
+    }
+    // The event that came since is kept, and what was before it is still not known.
+    drop(node);
+    let node = start_node(&redis).await;
+    let path = "/sse/stream?channel=a";
+    let headers = [("last-event-id", receipt["id"].as_str().expect("an id"))];
+    let mut old = EventStream::open_with(node.address(), path, &headers, None).await;
+    assert_eq!(gap_in(&old.next().await.expect("a gap")), trimmed);
+    assert_eq!(old.next().await.expect("an event").data, "live");
+}
+
+/// Only channels that get a plain PUBLISH have events that no other node can know.
+#[tokio::test]
+async fn plain_events_that_another_node_cannot_know_are_told_and_only_they() {
+    let redis = RedisServer::start();
+    let first = start_node(&redis).await;
+    let path = "/sse/stream?channel=plain&channel=kept";
+    let mut stream = EventStream::open(first.address(), path).await;
+    redis.publish("plain", b"one");
+    assert_eq!(stream.next().await.expect("an event").data, "one");
+    publish(&first, "channel=kept", "two").await;
+    let last = stream.next().await.expect("an event");
+    assert_eq!(last.data, "two");
+    eventually("it is noted", || async {
+        redis.run::<bool>(&["EXISTS", "headwater:{0}:plain:plain"])
+    })
+    .await;
+    assert!(!redis.run::<bool>(&["EXISTS", "headwater:{0}:plain:kept"]));
+    drop((first, stream));
+    redis.publish("plain", b"missed");
+
+    let second = start_node(&redis).await;
+    let headers = [("last-event-id", &*last.id)];
+    let mut stream = EventStream::open_with(second.address(), path, &headers, None).await;
+    publish(&second, "channel=kept", "three").await;
+    let gap = stream.next().await.expect("a gap");
+    assert_eq!(gap.data, r#"{"channel":"plain","reason":"trimmed"}"#);
+    assert_eq!(stream.next().await.expect("an event").data, "three");
+}

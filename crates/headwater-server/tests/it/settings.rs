@@ -141,7 +141,10 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
             ),
             Kind::Bytes { min, max } | Kind::Count { min, max } => (
                 vec![min.to_string(), max.to_string()],
-                min.checked_sub(1).into_iter().chain([max + 1]).map(|it| it.to_string()).collect(),
+                vec![
+                    min.checked_sub(1).map_or("-1".into(), |it| it.to_string()),
+                    (max + 1).to_string(),
+                ],
             ),
             Kind::Choice(words) => {
                 (words.iter().map(ToString::to_string).collect(), vec!["xml".to_owned()])

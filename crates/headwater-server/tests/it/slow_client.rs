@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use headwater::limits;
 use headwater_test_support::http::{Chunks, parse_head};
 use headwater_test_support::{EventStream, Node, PATIENCE, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,8 +25,12 @@ const AHEAD_MAX: usize = QUEUE_BYTES / 2 / EVENT_BYTES;
 /// What a node may hold beyond what it held with all streams open and nothing published. Frames are
 /// shared, so all streams together hold the frames of one full queue, whoever is how far behind; and
 /// each connection holds what hyper took for its socket, the largest frame or 64 KiB of small ones.
-/// Those are shared too, but a bound that needs no luck counts them.
-const MEMORY_BYTES_MAX: u64 = (QUEUE_BYTES + (HEALTHY + 1) * (EVENT_BYTES + (64 << 10))) as u64;
+/// Those are shared too, but a bound that needs no luck counts them. The channel's history and its recent
+/// frames are there whoever listens.
+const MEMORY_BYTES_MAX: u64 = (QUEUE_BYTES
+    + (HEALTHY + 1) * (EVENT_BYTES + (64 << 10))
+    + limits::RETENTION_BYTES_DEFAULT
+    + limits::RING_BYTES_MAX) as u64;
 
 /// A client that only counts: it reads the number at the beginning of each event, and how many bytes
 /// of data there were.

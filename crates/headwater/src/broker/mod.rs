@@ -72,7 +72,7 @@ pub trait Broker: Send + Sync + 'static {
 }
 
 /// Which part of a channel's history to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReadRange {
     /// The oldest events after an offset, at most so many.
     After {
@@ -113,6 +113,9 @@ pub struct Baseline {
     pub last: u64,
     /// Whether that event ended the channel.
     pub ended: bool,
+    /// Whether the channel is known to get events that are in no log, on any node. A stream that comes
+    /// back from before the channel was received is then told that it may have missed some.
+    pub plain: bool,
 }
 
 /// Where a broker gives the events that it receives.
@@ -155,6 +158,13 @@ impl Sink {
     /// Tells all who listen to a channel that events are missing.
     pub fn gap(&self, channel: &Channel, reason: GapReason) {
         self.with(|hub| hub.deliver_gap(channel, reason));
+    }
+
+    /// Whether the broker should note, for other nodes and the next start, that a channel gets events
+    /// that are in no log. Says so once a day.
+    #[cfg(feature = "redis")]
+    pub(crate) fn plain_mark_due(&self, channel: &Channel) -> bool {
+        self.hub.upgrade().is_some_and(|hub| hub.plain_mark_due(channel))
     }
 
     /// Whether the channel had an event that is in no log, as far as is known.

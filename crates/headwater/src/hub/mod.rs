@@ -1,10 +1,12 @@
 //! The fan-out of a node: publish, subscribe, deliver, drain. Look here for the road of an event.
 
+mod history;
 mod interest;
 mod linger;
 pub(crate) mod mailbox;
 #[cfg(test)]
 mod model_tests;
+mod pages;
 mod queue;
 mod resume;
 mod ring;
@@ -34,6 +36,7 @@ use crate::publish::Publish;
 use interest::{Interest, Leaving};
 use linger::Linger;
 use mailbox::{Mailbox, Message};
+use pages::Pages;
 use queue::Queue;
 pub use resume::Rewind;
 pub(crate) use stats::Stats;
@@ -81,6 +84,8 @@ pub(crate) struct HubInner {
     /// This node's own epoch, for events that are in no log.
     node: Epoch,
     log: Mutex<LogState>,
+    /// History that is being read for streams that resume.
+    reads: Mutex<Pages>,
     /// How many subscriptions there are, to wait for the last one.
     streams: watch::Sender<usize>,
     /// The mailboxes of the engine's shards that serve this hub.
@@ -361,6 +366,7 @@ impl HubBuilder {
                 draining: AtomicBool::new(false),
                 node: Epoch::random(),
                 log: Mutex::default(),
+                reads: Mutex::default(),
                 streams: watch::Sender::new(0),
                 shards: Mutex::default(),
                 has_shards: AtomicBool::new(false),
@@ -410,7 +416,9 @@ impl HubInner {
     }
 
     pub(crate) fn set_baseline(&self, channel: &Channel, baseline: Baseline) {
-        self.interest.with(channel, |entry| entry.ring.set_baseline(baseline));
+        self.interest.with(channel, |entry| {
+            entry.ring.set_baseline(baseline, || self.next_joined());
+        });
     }
 
     pub(crate) fn deliver_log_event(&self, event: LogEvent<'_>) {
@@ -424,10 +432,19 @@ impl HubInner {
     pub(crate) fn deliver(&self, channel: &Channel, frame: &Frame, previous: u64) {
         self.stats.received.add(1);
         let Some(key) = frame.key() else { return };
-        self.interest.with(channel, |entry| {
+        let given = self.interest.with(channel, |entry| {
             entry.ring.push(key, frame.clone(), previous);
+            self.note_in_rings(key);
             entry.give(frame);
         });
+        if given.is_none() {
+            self.note_in_rings(key);
+        }
+    }
+
+    /// Everything up to here is in the rings. Before it is given to anybody: a client that has the event and
+    /// comes back at once must find it there, and not once more among what is live.
+    fn note_in_rings(&self, key: Key) {
         let mut log = self.lock_log();
         log.last = log.last.max(key);
     }
@@ -452,15 +469,15 @@ impl HubInner {
 
     /// Gives what stands between two events of the log.
     fn deliver_between(&self, channel: &Channel, frame: &Frame, key: Option<Key>) {
-        self.interest.with(channel, |entry| {
+        let given = self.interest.with(channel, |entry| {
             if let Some(key) = key {
                 entry.ring.push_plain(key, frame.clone());
+                self.note_in_rings(key);
             }
             entry.give(frame);
         });
-        if let Some(key) = key {
-            let mut log = self.lock_log();
-            log.last = log.last.max(key);
+        if let (None, Some(key)) = (given, key) {
+            self.note_in_rings(key);
         }
     }
 
@@ -472,6 +489,11 @@ impl HubInner {
     }
 
     #[cfg(feature = "redis")]
+    pub(crate) fn plain_mark_due(&self, channel: &Channel) -> bool {
+        let due = self.interest.with(channel, |entry| entry.ring.take_mark_due(now_ms()));
+        due.unwrap_or(false)
+    }
+
     pub(crate) fn had_plain(&self, channel: &Channel) -> bool {
         self.interest.with(channel, |entry| entry.ring.had_plain()).unwrap_or(false)
     }
@@ -481,15 +503,17 @@ impl HubInner {
 
 impl HubInner {
     fn listen(&self, channel: &Channel, queue: &Arc<Queue>) -> usize {
-        // A number of its own, after every event that was given before: what was published while the
-        // channel was not received is unknown also to a stream that has the newest of all.
-        let joined = || {
-            let mut log = self.lock_log();
-            log.number += 1;
-            Key { offset: log.last.offset, number: log.number }
-        };
         let latest_only = || self.settings.latest_only.fits(channel.as_str());
-        self.interest.insert(channel, queue, latest_only, joined, || self.broker.listen(channel))
+        let (joined, first) = (|| self.next_joined(), || self.broker.listen(channel));
+        self.interest.insert(channel, queue, latest_only, joined, first)
+    }
+
+    /// A number of its own, after every event that was given before: what was published while a channel
+    /// was not received is unknown also to a stream that has the newest of all.
+    fn next_joined(&self) -> Key {
+        let mut log = self.lock_log();
+        log.number += 1;
+        Key { offset: log.last.offset, number: log.number }
     }
 
     /// A listener left. The channel stays subscribed for the linger.
@@ -524,7 +548,7 @@ impl HubInner {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shards(&self) -> Vec<Arc<Mailbox>> {
+    pub(crate) fn shards(&self) -> Vec<Arc<Mailbox>> {
         self.lock_shards().clone()
     }
 

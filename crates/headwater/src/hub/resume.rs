@@ -14,16 +14,11 @@ use std::time::Duration;
 use super::queue::Queue;
 use super::ring::Ring;
 use super::{HubInner, LogState};
-use crate::broker::{History, ReadRange};
+use crate::broker::ReadRange;
 use crate::channel::Channel;
-use crate::error::{Error, ErrorKind};
-use crate::event::EventId;
 use crate::frame::{Frame, now_ms};
 use crate::gap::{Gap, GapReason};
-use crate::limits::{
-    REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX, REPLAY_RETRY, REWIND_AGE_MAX, REWIND_EVENTS_MAX,
-    RING_FRAMES_MAX,
-};
+use crate::limits::{REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX, REWIND_AGE_MAX, REWIND_EVENTS_MAX};
 use crate::position::{Epoch, Key, Position};
 
 /// How far back a new stream begins.
@@ -80,9 +75,18 @@ struct Cursor {
 /// What one step of a replay gave.
 pub(super) struct Step {
     pub(super) frames: VecDeque<Frame>,
-    /// The stream is attached if this says how many of its channels are not finished, and up to where
-    /// everything was given.
-    pub(super) live: Option<(usize, Key)>,
+    /// Says that the stream is attached.
+    pub(super) live: Option<Attached>,
+}
+
+/// A stream that has replayed all there was.
+pub(super) struct Attached {
+    /// How many of its channels are not finished.
+    pub(super) open: usize,
+    /// Up to where everything was given.
+    pub(super) given: Key,
+    /// The same, for a client that has no id yet.
+    pub(super) position: Position,
 }
 
 /// Begins a stream whose queue is in the table of interest already.
@@ -104,7 +108,10 @@ pub(super) async fn start(
     let cursors = match start {
         Start::Now => {
             let open = hub.open_or_ending(&channels, &queue);
-            return Started::Live { open, position: Some(Position::new(epoch, log.last.offset)) };
+            return Started::Live {
+                open,
+                position: Some(hub.position(&channels, epoch, log.last)),
+            };
         }
         Start::Since(id) => since(&hub, &channels, &id, &log, epoch).await,
         Start::Rewind(rewind) => return begin_rewind(hub, queue, channels, rewind, epoch).await,
@@ -131,32 +138,49 @@ async fn since(
             Some(position) if position.epoch() != epoch => GapReason::Epoch,
             _ => GapReason::UnknownId,
         };
-        let now = Position::new(epoch, log.last.offset);
+        let now = hub.position(channels, epoch, log.last);
         return Cursor::all_after_gap(channels, reason, log.last, now);
     };
-    channels.iter().map(|channel| since_position(hub, channel, position, log.last)).collect()
+    let from_plain = position.plain_part().is_some();
+    let is_plain: Vec<bool> = channels.iter().map(|channel| hub.had_plain(channel)).collect();
+    // If it is not known which channel the id's event came from, it may be each of them.
+    let none_known = from_plain && !is_plain.contains(&true);
+    let with_plain = channels.iter().zip(is_plain.iter().map(|is_plain| *is_plain || none_known));
+    with_plain
+        .map(|(channel, is_plain)| since_position(hub, channel, position, log.last, is_plain))
+        .collect()
 }
 
-fn since_position(hub: &HubInner, channel: &Channel, position: Position, last: Key) -> Cursor {
+/// Where a channel is resumed. Plain events are kept by nobody but the node that received them, so a
+/// channel that has some is told what this node cannot know.
+fn since_position(
+    hub: &HubInner,
+    channel: &Channel,
+    position: Position,
+    last: Key,
+    is_plain: bool,
+) -> Cursor {
     let mut cursor = Cursor::new(channel, position.key());
-    match position.plain_part() {
-        // Only the log counts, unless plain events are known to be missing: see `fill_from_ring`.
-        None => {}
-        Some(plain) if plain.node == hub.node => {
-            let joined = hub.joined(channel);
-            if joined > position.key() {
-                cursor.told = joined;
-                cursor.announce(GapReason::Trimmed, None);
-            }
-        }
-        Some(_) => {
+    let reason = match position.plain_part() {
+        Some(plain) if plain.node != hub.node => {
             // Another node numbered it, or this one in another life. What this node has between the
             // same two events of the log may have been seen or not; what comes from now on was not.
             let begin = Key { offset: position.offset(), number: 0 };
             cursor.filled = last.min(Key::end_of(position.offset())).max(begin);
             cursor.told = cursor.filled;
-            cursor.announce(GapReason::Epoch, None);
+            GapReason::Epoch
         }
+        _ => {
+            let joined = hub.joined(channel);
+            if joined <= position.key() {
+                return cursor;
+            }
+            cursor.told = joined;
+            GapReason::Trimmed
+        }
+    };
+    if is_plain {
+        cursor.announce(reason, None);
     }
     cursor
 }
@@ -261,9 +285,9 @@ impl Replay {
     fn begin_anew(&mut self, log: &LogState) {
         let Some(epoch) = log.epoch else { return };
         self.epoch = epoch;
-        let now = Position::new(epoch, log.last.offset);
         let channels: Vec<Channel> =
             self.cursors.iter().map(|cursor| cursor.channel.clone()).collect();
+        let now = self.hub.position(&channels, epoch, log.last);
         self.cursors = Cursor::all_after_gap(&channels, GapReason::Epoch, log.last, now);
     }
 
@@ -284,10 +308,12 @@ impl Replay {
     }
 
     /// Attaches the stream to the fan-out if nothing came after the target.
-    fn attach(&self, target: Key) -> Option<(usize, Key)> {
+    fn attach(&self, target: Key) -> Option<Attached> {
         let given = self.cursors.iter().map(|cursor| cursor.filled).fold(target, Key::max);
-        let channels = self.cursors.iter().map(|cursor| &cursor.channel);
-        self.hub.interest.with_all(channels, |entries| {
+        let channels: Vec<Channel> =
+            self.cursors.iter().map(|cursor| cursor.channel.clone()).collect();
+        let position = self.hub.position(&channels, self.epoch, target);
+        self.hub.interest.with_all(channels.iter(), |entries| {
             if entries.iter().any(|entry| entry.ring.last() > given) {
                 return None;
             }
@@ -298,7 +324,7 @@ impl Replay {
             }
             self.queue.resume_push();
             let open = entries.iter().filter(|entry| entry.ring.ended().is_none()).count();
-            Some((open, given))
+            Some(Attached { open, given, position })
         })?
     }
 }
@@ -314,7 +340,7 @@ async fn fill(hub: &HubInner, cursor: &mut Cursor, target: Key) {
     }
     let after = cursor.filled.offset;
     let range = ReadRange::After { offset: after, count: REPLAY_FRAMES_MAX };
-    let answer = hub.ask(&cursor.channel, range).await;
+    let answer = hub.read_page(&cursor.channel, range).await;
     // A broker that refuses will not have more the next time.
     let log_last = answer.as_ref().map_or(u64::MAX, |history| history.log_last);
     let history = answer.unwrap_or_default();
@@ -386,165 +412,4 @@ fn take_from_ring(
     };
     cursor.buffer.extend(entries);
     true
-}
-
-// === what a replay asks of the hub ===
-
-impl HubInner {
-    /// Reads history. A broker that refuses has none for us.
-    async fn read(&self, channel: &Channel, range: ReadRange) -> History {
-        self.ask(channel, range).await.unwrap_or_default()
-    }
-
-    /// Reads history, and tries again until the broker answers; `None` if it refuses.
-    async fn ask(&self, channel: &Channel, range: ReadRange) -> Option<History> {
-        loop {
-            match self.broker.read(channel, range).await {
-                Ok(history) => return Some(history),
-                Err(error) if error.kind() == ErrorKind::Refused => {
-                    tracing::warn!(%channel, "the broker refuses to read history: {error}");
-                    return None;
-                }
-                Err(error) => self.wait_to_read_again(channel, &error).await,
-            }
-        }
-    }
-
-    async fn wait_to_read_again(&self, channel: &Channel, error: &Error) {
-        tracing::debug!(%channel, "reading history failed, trying again: {error}");
-        tokio::time::sleep(REPLAY_RETRY).await;
-    }
-
-    /// Fills a channel's ring from the broker's history, once, however many streams ask.
-    async fn backfill(&self, channel: &Channel) {
-        let Some(once) = self.interest.with(channel, |entry| entry.ring.backfill()) else { return };
-        once.get_or_init(|| async {
-            // Complete since the beginning: there is nothing older.
-            if self.complete_since(channel) == 0 {
-                return;
-            }
-            let history = self.read(channel, ReadRange::Newest { count: RING_FRAMES_MAX }).await;
-            self.stats.backfills.add(1);
-            self.interest.with(channel, |entry| {
-                // Not if the log began anew meanwhile.
-                if Arc::ptr_eq(&entry.ring.backfill(), &once) {
-                    entry.ring.prepend(&history);
-                }
-            });
-        })
-        .await;
-    }
-
-    /// How far back a channel's ring is complete; 0 for all there ever was, or if nothing is known.
-    fn complete_since(&self, channel: &Channel) -> u64 {
-        let since = self.interest.with(channel, |entry| entry.ring.complete_since());
-        since.flatten().unwrap_or(0)
-    }
-
-    /// How many channels are not finished, or are with an end that waits in the queue.
-    fn open_or_ending(&self, channels: &[Channel], queue: &Queue) -> usize {
-        let open = self.interest.with_all(channels.iter(), |entries| {
-            let open = entries.iter().filter(|entry| entry.ring.ended().is_none()).count();
-            open + queue.ends()
-        });
-        open.unwrap_or(channels.len())
-    }
-
-    /// Since when the node receives a channel.
-    fn joined(&self, channel: &Channel) -> Key {
-        self.interest.with(channel, |entry| entry.ring.joined()).unwrap_or_default()
-    }
-
-    /// The newest plain event that is no longer in a channel's ring.
-    fn lost_plain(&self, channel: &Channel) -> Option<Key> {
-        self.interest.with(channel, |entry| entry.ring.lost_plain_after(Key::default()))?
-    }
-
-    /// Whether a position is not in the log yet, though it is of this log's life: someone made it up,
-    /// or the log was put back to an older state. A node that is only late is not ahead of itself.
-    async fn is_ahead(&self, channel: &Channel, position: Position, last: Key) -> bool {
-        if position.offset() <= last.offset {
-            return position
-                .plain_part()
-                .is_some_and(|plain| plain.node == self.node && plain.number > self.log().number);
-        }
-        let range = ReadRange::Newest { count: 1 };
-        position.offset() > self.read(channel, range).await.log_last
-    }
-
-    /// The position of the oldest event with an id of its publisher's.
-    async fn find_own_id(&self, channels: &[Channel], id: &str) -> Option<Position> {
-        EventId::new(id).ok()?;
-        let mut found: Option<Position> = None;
-        for channel in channels {
-            let position = self.find_own_id_in(channel, id).await;
-            found = match (found, position) {
-                (Some(one), Some(two)) if two.key() < one.key() => Some(two),
-                (found, position) => found.or(position),
-            };
-        }
-        found
-    }
-
-    async fn find_own_id_in(&self, channel: &Channel, id: &str) -> Option<Position> {
-        self.backfill(channel).await;
-        // What is older than the ring, in pages.
-        let mut after = 0;
-        while after < self.complete_since(channel) {
-            let range = ReadRange::After { offset: after, count: REPLAY_FRAMES_MAX };
-            let history = self.read(channel, range).await;
-            if let Some(frame) = history.frames.iter().find(|frame| frame.own_id() == Some(id)) {
-                return frame.position();
-            }
-            match history.frames.last().and_then(Frame::key) {
-                Some(key) => after = key.offset,
-                None => break,
-            }
-        }
-        self.interest.with(channel, |entry| entry.ring.find_own_id(id)?.position())?
-    }
-
-    async fn before_last(&self, channel: &Channel, count: usize) -> Key {
-        let in_ring = self.interest.with(channel, |entry| entry.ring.before_last(count)).flatten();
-        if let Some(key) = in_ring {
-            return key;
-        }
-        // One answer of the broker may have fewer, so they are counted in pages.
-        let (mut left, page) = (count.max(1), |left: usize| left.min(RING_FRAMES_MAX));
-        let mut history = self.read(channel, ReadRange::Newest { count: page(left) }).await;
-        let mut begin = self.begin_of(channel, &history);
-        while let Some(first) = history.frames.first().and_then(Frame::key) {
-            begin = self.begin_of(channel, &history);
-            left = left.saturating_sub(history.frames.len());
-            if left == 0 || history.previous == 0 {
-                break;
-            }
-            let range = ReadRange::Before { offset: first.offset, count: page(left) };
-            history = self.read(channel, range).await;
-        }
-        begin
-    }
-
-    async fn before_time(&self, channel: &Channel, since_ms: u64) -> Key {
-        let in_ring =
-            self.interest.with(channel, |entry| entry.ring.before_time(since_ms)).flatten();
-        match in_ring {
-            Some(key) => key,
-            None => self.before_all(channel).await,
-        }
-    }
-
-    async fn before_all(&self, channel: &Channel) -> Key {
-        let range = ReadRange::After { offset: 0, count: 1 };
-        let history = self.read(channel, range).await;
-        self.begin_of(channel, &history)
-    }
-
-    /// The point before the first event of a history, or before all that the ring has.
-    fn begin_of(&self, channel: &Channel, history: &History) -> Key {
-        if history.frames.is_empty() {
-            return Key { offset: self.complete_since(channel), number: 0 };
-        }
-        Key { offset: history.previous, number: 0 }
-    }
 }

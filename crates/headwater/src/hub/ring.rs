@@ -12,6 +12,8 @@ use tokio::sync::OnceCell;
 
 use crate::broker::{Baseline, History};
 use crate::frame::Frame;
+#[cfg(feature = "redis")]
+use crate::limits::PLAIN_MARK_INTERVAL;
 use crate::limits::{RING_AGE_MAX, RING_BYTES_MAX, RING_FRAMES_MAX, RING_TOTAL_BYTES_MAX};
 use crate::position::Key;
 
@@ -35,6 +37,8 @@ pub(super) struct Ring {
     /// The newest plain event, or announcement of a gap, that was given up.
     plain_lost: Option<Key>,
     had_plain: bool,
+    /// When the broker was last asked to note that there are plain events, in milliseconds since 1970.
+    marked_at_ms: u64,
     /// Filled from the broker's history, once; whoever comes meanwhile waits for the one who reads.
     backfill: Arc<OnceCell<()>>,
 }
@@ -51,13 +55,17 @@ impl Ring {
             joined,
             plain_lost: None,
             had_plain: false,
+            marked_at_ms: 0,
             backfill: Arc::default(),
         }
     }
 
-    /// What the broker knows of the channel now that its events begin to arrive.
-    pub(super) fn set_baseline(&mut self, baseline: Baseline) {
+    /// What the broker knows of the channel now that its events begin to arrive, which is after `joined`.
+    pub(super) fn set_baseline(&mut self, baseline: Baseline, joined: impl FnOnce() -> Key) {
+        self.had_plain |= baseline.plain;
         if self.complete_since.is_none() {
+            // When the first listener came, the node may not have known yet where the log is.
+            self.joined = joined();
             self.complete_since = Some(baseline.last);
             // Plain events from before that point would stand among what is read from the history.
             while self.entries.front().is_some_and(|(key, _)| key.offset < baseline.last) {
@@ -205,6 +213,17 @@ impl Ring {
         self.had_plain
     }
 
+    /// Whether the broker should note, now, that the channel gets plain events; it is asked for it then.
+    #[cfg(feature = "redis")]
+    pub(super) fn take_mark_due(&mut self, now_ms: u64) -> bool {
+        let interval_ms = u64::try_from(PLAIN_MARK_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+        let due = self.had_plain && now_ms.saturating_sub(self.marked_at_ms) >= interval_ms;
+        if due {
+            self.marked_at_ms = now_ms;
+        }
+        due
+    }
+
     pub(super) fn ended(&self) -> Option<u64> {
         self.ended
     }
@@ -221,6 +240,7 @@ impl Ring {
     /// The log began anew: nothing of the old one is of use.
     pub(super) fn reset(&mut self, joined: Key) {
         let total = Arc::clone(&self.total);
+        // The mark may be lost with the log's data, so it is made again.
         let had_plain = self.had_plain;
         *self = Self::new(joined, total);
         self.had_plain = had_plain;
@@ -308,17 +328,33 @@ mod tests {
     #[test]
     fn a_baseline_counts_until_events_say_more() {
         let mut ring = ring();
-        ring.set_baseline(Baseline { last: 5, ended: false });
-        ring.set_baseline(Baseline { last: 8, ended: false });
+        let baseline = |last, ended, plain| Baseline { last, ended, plain };
+        ring.set_baseline(baseline(5, false, false), || Key { offset: 7, number: 1 });
+        ring.set_baseline(baseline(8, false, false), || unreachable!("it is received already"));
         assert_eq!(ring.complete_since(), Some(5));
-        ring.set_baseline(Baseline { last: 8, ended: true });
-        assert_eq!(ring.ended(), Some(8));
+        assert_eq!((ring.joined(), ring.had_plain()), (Key { offset: 7, number: 1 }, false));
+        ring.set_baseline(baseline(8, true, true), || unreachable!("it is received already"));
+        assert_eq!((ring.ended(), ring.had_plain()), (Some(8), true));
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn plain_events_are_noted_once_a_day() {
+        let mut ring = ring();
+        let day_ms = u64::try_from(PLAIN_MARK_INTERVAL.as_millis()).unwrap();
+        assert!(!ring.take_mark_due(day_ms), "there is none");
+        let frame = frame(0, 1, "x");
+        ring.push_plain(frame.key().unwrap(), frame);
+        for (now_ms, due) in [(day_ms, true), (day_ms, false), (2 * day_ms, true)] {
+            assert_eq!(ring.take_mark_due(now_ms), due, "{now_ms}");
+        }
     }
 
     #[test]
     fn history_goes_in_front_without_what_is_there() {
         let mut ring = ring();
-        ring.set_baseline(Baseline { last: 6, ended: false });
+        let baseline = Baseline { last: 6, ended: false, plain: false };
+        ring.set_baseline(baseline, Key::default);
         push(&mut ring, 8, 6);
         let frames = [3, 6, 8].map(|offset| frame(offset, 0, "x")).into();
         ring.prepend(&History { frames, previous: 2, log_last: 8 });

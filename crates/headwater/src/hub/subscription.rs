@@ -15,7 +15,7 @@ use super::HubInner;
 use super::interest::Leaving;
 use super::mailbox::{Given, Mailbox, Message, Newcomer};
 use super::queue::Queue;
-use super::resume::{self, Replay, Rewind, Start, Started, Step};
+use super::resume::{self, Attached, Replay, Rewind, Start, Started, Step};
 use crate::channel::Channel;
 use crate::closed::Closed;
 use crate::frame::Frame;
@@ -39,6 +39,8 @@ pub struct Subscription {
     entries: Box<[(Channel, usize)]>,
     stage: Stage,
     given: Given,
+    /// Whether its client has an id to come back with.
+    has_id: bool,
     /// Whether a shard has the stream now.
     handed_over: bool,
 }
@@ -66,7 +68,8 @@ impl Subscription {
         entries: Box<[(Channel, usize)]>,
     ) -> Self {
         let given = Given { until: Key::default(), open: open_count(entries.len()) };
-        Self { hub, queue, entries, stage: Stage::New(Start::Now), given, handed_over: false }
+        let stage = Stage::New(Start::Now);
+        Self { hub, queue, entries, stage, given, has_id: false, handed_over: false }
     }
 
     pub(super) fn queue(&self) -> &Queue {
@@ -80,7 +83,11 @@ impl Subscription {
     /// what is there. To be called before the first read; later it has no effect.
     pub fn since(self, last_event_id: impl Into<Option<String>>) -> Self {
         match last_event_id.into() {
-            Some(id) if !id.is_empty() => self.begin(Start::Since(id)),
+            Some(id) if !id.is_empty() => {
+                let mut subscription = self.begin(Start::Since(id));
+                subscription.has_id = true;
+                subscription
+            }
             _ => self,
         }
     }
@@ -162,10 +169,14 @@ impl Subscription {
                     }
                 },
                 Stage::Replaying(step) => {
-                    let (replay, Step { frames, live }) = ready!(step.as_mut().poll(context));
+                    let (replay, Step { mut frames, live }) = ready!(step.as_mut().poll(context));
+                    self.has_id |= !frames.is_empty();
                     let next = match live {
-                        Some((open, until)) => {
-                            self.given = Given { until, open: open_count(open) };
+                        Some(Attached { open, given, position }) => {
+                            self.given = Given { until: given, open: open_count(open) };
+                            if open > 0 && !self.has_id {
+                                frames.push_back(Frame::marker(position));
+                            }
                             None
                         }
                         None => Some(Box::pin(replay.step()) as _),

@@ -39,6 +39,7 @@ over_both_ways! {
     the_number_of_events_is_bounded,
     the_bytes_of_data_are_bounded,
     old_events_go,
+    what_may_be_forgotten_is_told,
     one_call_trims_a_bounded_number,
     one_call_trims_a_bounded_number_of_bytes,
     what_is_kept_has_a_time_to_live,
@@ -279,6 +280,35 @@ fn the_bytes_of_data_are_bounded(log: &mut Log) {
     assert_eq!(log.offsets("a"), [8]);
     log.publish(&["a", "67890"]);
     assert_eq!(log.offsets("a"), [8, 9]);
+}
+
+/// The last offset of a channel is known for a day longer than its history.
+fn what_may_be_forgotten_is_told(log: &mut Log) {
+    const HOUR_MS: u64 = 3_600_000;
+    log.publish(&["a", "d"]);
+    let now: u64 = log.entries("a")[0].1["t"].parse().unwrap();
+    let expected = format!("{now} 0 {now} 0");
+    assert_eq!(log.key("horizon"), Some(expected.clone()), "noted with the first event");
+    log.publish(&["b", "d"]);
+    let previous = |log: &Log, channel: &str| log.entries(channel).last().unwrap().1["p"].clone();
+    assert_eq!(previous(log, "b"), "0", "all is known");
+    assert_eq!(log.key("horizon"), Some(expected), "and not again within half a day");
+    for (hours, noted_anew, within_a_day) in
+        [(13, true, true), (25, true, false), (11, false, true)]
+    {
+        let then = now - hours * HOUR_MS;
+        log.set("horizon", &format!("{} 1 {then} 2", then - 13 * HOUR_MS / 2));
+        log.remove("last:a");
+        let offset = log.offset(&["a", "d"]);
+        // The older note is from 6.5 hours before.
+        let expected = if within_a_day { 1 } else { offset - 1 };
+        assert_eq!(previous(log, "a"), expected.to_string(), "{hours} hours ago");
+        let horizon = log.key("horizon").unwrap();
+        assert_eq!(horizon.starts_with(&format!("{then} 2 ")), noted_anew, "{hours}: {horizon}");
+    }
+    log.remove("epoch");
+    log.publish(&["a", "d"]);
+    assert!(!log.key("horizon").unwrap().contains(" 2"), "a new epoch begins anew");
 }
 
 fn old_events_go(log: &mut Log) {

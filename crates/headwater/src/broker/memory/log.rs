@@ -31,7 +31,7 @@ pub(super) struct Log {
     swept_at_ms: u64,
     /// Where the log is kept beyond the life of the process.
     store: Option<Store>,
-    /// Events up to this offset may have been forgotten before the last start.
+    /// Of channels of which nothing is known, events up to this offset may have been forgotten.
     forgotten_to: u64,
 }
 
@@ -139,9 +139,9 @@ impl Log {
 
     pub(super) fn baseline(&self, channel: &Channel) -> Baseline {
         match self.channels.get(channel) {
-            Some(log) => Baseline { last: log.last, ended: log.ended },
-            // It may have had events that were forgotten before the last start.
-            None => Baseline { last: self.forgotten_to, ended: false },
+            Some(log) => Baseline { last: log.last, ended: log.ended, plain: false },
+            // It may have had events that were forgotten.
+            None => Baseline { last: self.forgotten_to, ended: false, plain: false },
         }
     }
 
@@ -195,7 +195,7 @@ impl Log {
             return Planned::New(at);
         }
         let earlier = records.iter().rev().find(|record| record.channel == channel);
-        let known = || self.channels.get(&channel).map_or(0, |log| log.last);
+        let known = || self.channels.get(&channel).map_or(self.forgotten_to, |log| log.last);
         let prev = earlier.map_or_else(known, |record| record.offset);
         let offset = self.last + records.len() as u64 + 1;
         records.push(Record { offset, prev, time_ms: now_ms, end, channel, event, key });
@@ -297,6 +297,7 @@ impl Log {
         self.swept_at_ms = now_ms;
         self.keys.retain(|_, (until_ms, _)| *until_ms > now_ms);
         let rules = &self.rules;
+        let forgotten_to = &mut self.forgotten_to;
         self.channels.retain(|channel, log| {
             let retention = rules.for_channel(channel);
             if let Some(retention) = &retention {
@@ -304,7 +305,11 @@ impl Log {
             }
             let age = retention.map_or(Duration::ZERO, |retention| retention.age);
             let forget_at_ms = log.published_at_ms + whole_ms(age + CHANNEL_MEMORY);
-            !log.entries.is_empty() || now_ms < forget_at_ms
+            let is_known = !log.entries.is_empty() || now_ms < forget_at_ms;
+            if !is_known {
+                *forgotten_to = log.last.max(*forgotten_to);
+            }
+            is_known
         });
         self.forget_stored();
     }
@@ -409,9 +414,12 @@ mod tests {
         append(&mut log, publish("a", &"x".repeat(900)), 2000);
         assert_eq!(offsets(&log.read(&channel("a"), all, 2000)), [7]);
         assert_eq!(offsets(&log.read(&channel("a"), all, 12_001)), [0; 0]);
-        assert_eq!(log.baseline(&channel("a")), Baseline { last: 7, ended: false });
+        assert_eq!(log.baseline(&channel("a")).last, 7);
         append(&mut log, publish("b", "x"), 13_000 + 2 * 86_400_000);
-        assert_eq!(log.baseline(&channel("a")), Baseline { last: 0, ended: false });
+        assert_eq!(log.baseline(&channel("a")).last, 7, "it may have had events up to there");
+        append(&mut log, publish("a", "x"), 13_000 + 2 * 86_400_000);
+        let history = log.read(&channel("a"), all, 13_000 + 2 * 86_400_000);
+        assert_eq!((offsets(&history), history.previous), (vec![9], 7));
     }
 
     #[test]

@@ -48,9 +48,9 @@ impl MemoryBroker {
     /// on disk about once a second, which is what a loss of power can cost.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if another process has the directory open;
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it holds something else;
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the system fails;
+    /// [`ErrorKind::Refused`] if another process has the directory open;
+    /// [`ErrorKind::Invalid`] if it holds something else;
+    /// [`ErrorKind::Unavailable`] if the system fails;
     /// [`ErrorKind::NoRuntime`] outside of a Tokio runtime.
     pub fn open(directory: impl AsRef<Path>, rules: RetentionRules) -> Result<Self, Error> {
         let runtime = Handle::try_current().map_err(|error| {

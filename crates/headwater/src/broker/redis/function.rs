@@ -197,6 +197,7 @@ mod tests {
     use headwater_test_support::RedisServer;
 
     use super::*;
+    use crate::broker::redis::log;
     use crate::limits;
 
     async fn connect(server: &RedisServer) -> ConnectionManager {
@@ -228,6 +229,7 @@ mod tests {
             ("RETRY_MS_MAX", u64::try_from(RETRY_MS_MAX).unwrap()),
             ("KEY_WINDOW_MS", u64::try_from(limits::IDEMPOTENCY_WINDOW.as_millis()).unwrap()),
             ("RESTART_JUMP", RESTART_JUMP),
+            ("LAST_EXTRA_MS", log::LAST_EXTRA_MS),
         ] {
             let line = format!("\nlocal {name} = {number}\n");
             assert!(library_source().contains(&line), "publish.lua lacks {line}");

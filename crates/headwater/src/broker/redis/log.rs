@@ -13,7 +13,7 @@ use crate::broker::{Baseline, History, ReadRange};
 use crate::channel::Channel;
 use crate::event::Event;
 use crate::frame::{Frame, Published};
-use crate::limits::{REPLAY_BYTES_MAX, RING_BYTES_MAX};
+use crate::limits::{PLAIN_MARK_AGE, REPLAY_BYTES_MAX, RING_BYTES_MAX};
 use crate::position::{Epoch, Position};
 
 static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
@@ -46,6 +46,9 @@ pub(super) struct Bounds<'a> {
     pub(super) bytes: usize,
     pub(super) channel: &'a Channel,
 }
+
+/// How much longer than its history a channel's last offset is known. `publish.lua` has the same.
+pub(super) const LAST_EXTRA_MS: u64 = 24 * 3600 * 1000;
 
 /// The fields of an entry as Redis gives them.
 type Fields = Vec<(String, Vec<u8>)>;
@@ -151,6 +154,17 @@ pub(super) async fn read_history(
     Ok(History { frames: frames.collect(), previous, log_last })
 }
 
+/// Up to where events may have been forgotten, of channels of which nothing is known: the oldest note of
+/// the sequence that is not older than what channels are remembered for, else all of it.
+fn forgotten_to(horizon: Option<&str>, now_ms: u64, last: u64) -> u64 {
+    let numbers = horizon.unwrap_or_default().split(' ').map_while(|word| word.parse().ok());
+    let numbers: Vec<u64> = numbers.collect();
+    let oldest_ms = now_ms.saturating_sub(LAST_EXTRA_MS);
+    let notes = numbers.chunks_exact(2).map(|note| (note[0], note[1]));
+    let known = notes.filter(|(at_ms, _)| *at_ms >= oldest_ms).map(|(_, offset)| offset).min();
+    known.unwrap_or(last)
+}
+
 /// Finds out, at one moment, where the log is and what is known of channels; gives the log an epoch if
 /// it has none; and publishes a marker at that moment, so that the subscriber connection knows when it
 /// has everything from before.
@@ -167,10 +181,15 @@ pub(super) async fn sync(
     pipeline.arg(format!("{PREFIX}:seq")).arg(0).ignore();
     pipeline.cmd("GET").arg(format!("{PREFIX}:epoch"));
     pipeline.cmd("GET").arg(format!("{PREFIX}:seq"));
+    pipeline.cmd("GET").arg(format!("{PREFIX}:horizon"));
+    pipeline.cmd("TIME");
     if !channels.is_empty() {
         let mget = pipeline.cmd("MGET");
         for channel in channels {
             mget.arg(last_key(channel));
+        }
+        for channel in channels {
+            mget.arg(plain_key(channel));
         }
     }
     pipeline.cmd("PUBLISH").arg(marker_channel).arg(marker).ignore();
@@ -179,11 +198,21 @@ pub(super) async fn sync(
     let mut next = || values.next().unwrap_or(Value::Nil);
     let epoch: String = FromRedisValue::from_redis_value(next())?;
     let last: Option<u64> = FromRedisValue::from_redis_value(next())?;
+    let last = last.unwrap_or(0);
+    let horizon: Option<String> = FromRedisValue::from_redis_value(next())?;
+    let (now, _): (u64, u64) = FromRedisValue::from_redis_value(next())?;
+    let forgotten_to = forgotten_to(horizon.as_deref(), now * 1000, last);
     let lasts: Vec<Option<String>> =
         if channels.is_empty() { Vec::new() } else { FromRedisValue::from_redis_value(next())? };
     let epoch = parse_epoch(&epoch)?;
-    let baselines = lasts.iter().map(|last| baseline(last.as_deref())).collect();
-    Ok(LogState { epoch, last: last.unwrap_or(0), baselines })
+    let (lasts, plain) = lasts.split_at(lasts.len() / 2);
+    let with_plain = lasts.iter().zip(plain.iter().map(Option::is_some));
+    let baselines = with_plain.map(|(last, plain)| {
+        // A channel of which nothing is known may have had events that are forgotten.
+        let unknown = Baseline { last: forgotten_to, ended: false, plain };
+        last.as_deref().map_or(unknown, |last| Baseline { plain, ..baseline(Some(last)) })
+    });
+    Ok(LogState { epoch, last, baselines: baselines.collect() })
 }
 
 /// The last offsets of channels.
@@ -197,6 +226,19 @@ pub(super) async fn lasts(
     }
     let lasts: Vec<Option<String>> = mget.query_async(commands).await?;
     Ok(lasts.iter().map(|last| baseline(last.as_deref())).collect())
+}
+
+/// Notes, for every node, that channels get events that are in no log.
+pub(super) async fn mark_plain(
+    mut commands: ConnectionManager,
+    channels: Vec<Channel>,
+) -> RedisResult<()> {
+    let mut pipeline = pipe();
+    for channel in &channels {
+        let set = pipeline.cmd("SET").arg(plain_key(channel)).arg(1);
+        set.arg("EX").arg(PLAIN_MARK_AGE.as_secs()).ignore();
+    }
+    pipeline.query_async(&mut commands).await
 }
 
 /// The epoch as Redis keeps it: 12 digits, of which the first is not 0.
@@ -217,6 +259,10 @@ fn last_key(channel: &Channel) -> String {
     format!("{PREFIX}:last:{channel}")
 }
 
+fn plain_key(channel: &Channel) -> String {
+    format!("{PREFIX}:plain:{channel}")
+}
+
 /// `OFFSET`, or `OFFSET end` for a channel that was ended.
 fn baseline(text: Option<&str>) -> Baseline {
     let text = text.unwrap_or("0");
@@ -224,5 +270,27 @@ fn baseline(text: Option<&str>) -> Baseline {
         Some(last) => (last, true),
         None => (text, false),
     };
-    Baseline { last: last.parse().unwrap_or(0), ended }
+    Baseline { last: last.parse().unwrap_or(0), ended, plain: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_key_tells_of_is_taken_for_forgotten() {
+        #[track_caller]
+        fn check(horizon: Option<&str>, expected: u64) {
+            assert_eq!(forgotten_to(horizon, 10 * LAST_EXTRA_MS, 99), expected, "{horizon:?}");
+        }
+        let ago = |parts: u64| 10 * LAST_EXTRA_MS - parts * LAST_EXTRA_MS / 4;
+        check(Some(&format!("{} 5 {} 7", ago(3), ago(1))), 5);
+        check(Some(&format!("{} 5 {} 7", ago(4), ago(2))), 5);
+        check(Some(&format!("{} 5 {} 7", ago(5), ago(3))), 7);
+        check(Some(&format!("{} 5 {} 7", ago(9), ago(7))), 99);
+        check(Some(&format!("{} 0 {} 0", ago(1), ago(1))), 0);
+        for nothing in [None, Some(""), Some("x y"), Some("12")] {
+            check(nothing, 99);
+        }
+    }
 }

@@ -25,6 +25,8 @@ local TRIM_BYTES_MAX = DATA_BYTES_MAX
 local KEY_WINDOW_MS = 600000
 -- How much longer than its history a channel's last offset and its end are known.
 local LAST_EXTRA_MS = 86400000
+-- How often it is noted where the sequence is, so that nodes can tell positions from before that time.
+local HORIZON_STEP_MS = LAST_EXTRA_MS / 2
 -- More offsets than a Redis that restarts from an old snapshot can have lost.
 local RESTART_JUMP = 4294967296
 -- What is kept where no rule matches.
@@ -250,6 +252,7 @@ end
 local function make_epoch(prefix, time, old)
   local entropy = table.concat({ time[1], time[2], tostring({}), old or '' }, ' ')
   local epoch = redis.sha1hex(entropy):sub(1, 12):gsub('^0', '1')
+  redis.call('DEL', prefix .. ':horizon')
   redis.call('SET', prefix .. ':epoch', epoch)
   return epoch
 end
@@ -339,19 +342,45 @@ local function trim(log, rule, now, new_bytes, size)
   return digits(bytes) .. ' ' .. digits(oldest)
 end
 
+-- Notes, twice a day, where the sequence is: `TIME OFFSET` of the note before, then of the newest. The last offset of a
+-- channel is forgotten a day after its history, so whoever comes back from before that may have missed what no key
+-- tells of any more; log.rs reads it.
+local function note_horizon(prefix, horizon, now, last)
+  local before, time = (horizon or ''):match('^%d+ %d+ ((%d+) %d+)$')
+  if time and now < tonumber(time) + HORIZON_STEP_MS then
+    return
+  end
+  local note = digits(now) .. ' ' .. digits(last)
+  redis.call('SET', prefix .. ':horizon', (before or note) .. ' ' .. note)
+end
+
+-- Up to where a channel of which nothing is known may have had events; log.rs has the same.
+local function forgotten_to(horizon, now, last)
+  for time, offset in (horizon or ''):gmatch('(%d+) (%d+)') do
+    if tonumber(time) >= now - LAST_EXTRA_MS then
+      return offset
+    end
+  end
+  return digits(last)
+end
+
 -- Keeps the event, then publishes it. Returns its position.
 local function publish_and_keep(prefix, event, rule, known)
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   local epoch, number = next_position(prefix, known.epoch, tonumber(known.seq), time)
+  local horizon = epoch == known.epoch and known.horizon or nil
   local prev = (known.last or ''):match('^%d+')
+  local prev_kept = prev
   if not prev or tonumber(prev) >= number then
-    prev = '0'
+    -- Who listens knows that nothing came before; who comes back later does not.
+    prev, prev_kept = '0', forgotten_to(horizon, now, number - 1)
   end
 
   local log, offset, now_text = prefix .. ':log:' .. event.channel, digits(number), digits(now)
-  append(log, offset, prev, now_text, event)
+  append(log, offset, prev_kept, now_text, event)
   redis.call('SET', prefix .. ':seq', offset)
+  note_horizon(prefix, horizon, now, number - 1)
   started = true
   redis.call('SET', prefix .. ':last:' .. event.channel, event['end'] and offset .. ' end' or offset,
     'PX', rule.last_lives_ms)
@@ -378,8 +407,8 @@ local function publish(keys, args)
     return answered ~= '' and answered
   end
   local values = redis.call('MGET', prefix .. ':rules', prefix .. ':epoch', prefix .. ':seq',
-    prefix .. ':last:' .. channel, prefix .. ':size:' .. channel)
-  local known = { epoch = values[2], seq = values[3], last = values[4], size = values[5] }
+    prefix .. ':last:' .. channel, prefix .. ':size:' .. channel, prefix .. ':horizon')
+  local known = { epoch = values[2], seq = values[3], last = values[4], size = values[5], horizon = values[6] }
   if known.last and known.last:sub(-4) == ' end' then
     return redis.error_reply('ENDED headwater: the channel has ended: publish to a channel with another name')
   end

@@ -196,6 +196,9 @@ pub(super) struct Subscriber {
 pub(super) struct Known {
     pub(super) epoch: Option<Epoch>,
     pub(super) lasts: HashMap<Channel, u64>,
+    /// Channels of which it is still to be noted in Redis that they get plain events. Bounded by the
+    /// table of channels, each of which asks once a day.
+    pub(super) unmarked: Vec<Channel>,
 }
 
 impl Subscriber {

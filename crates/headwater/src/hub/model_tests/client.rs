@@ -17,16 +17,10 @@ const QUIET: Duration = Duration::from_secs(10);
 pub(super) struct Client {
     /// Whether a gap that is told must be one.
     is_strict: bool,
-    /// Whether the node goes on receiving channels that nobody listens to.
-    lingers: bool,
     subscription: Option<Subscription>,
     channels: Vec<usize>,
     /// The id of what it got last.
     id: Option<String>,
-    /// Whether that is the id of an event in no log.
-    from_plain: bool,
-    /// Whether it came back with such an id.
-    came_from_plain: bool,
     /// It has all events of a channel before this place.
     at: [usize; CHANNELS],
     /// It was told that events of a channel are missing before this place.
@@ -40,15 +34,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(is_strict: bool, lingers: bool) -> Self {
+    pub(super) fn new(is_strict: bool) -> Self {
         Self {
             is_strict,
-            lingers,
             subscription: None,
             channels: Vec::new(),
             id: None,
-            from_plain: false,
-            came_from_plain: false,
             at: [0; CHANNELS],
             told_before: [0; CHANNELS],
             told: HashMap::new(),
@@ -61,10 +52,6 @@ impl Client {
         let newest = self.at.into_iter().max().unwrap_or(0);
         for (channel, _) in self.told.drain() {
             self.told_before[channel] = newest;
-        }
-        if !self.came_from_plain {
-            // What was unknown then stays so.
-            self.told_plain.extend((0..CHANNELS).map(|channel| (channel, newest)));
         }
     }
 
@@ -79,9 +66,7 @@ impl Client {
         if self.id.is_none() {
             subscription.confirmed().await;
             self.at = [script.count(); CHANNELS];
-            self.from_plain = false;
         }
-        self.came_from_plain = self.from_plain;
         self.subscription = Some(subscription);
     }
 
@@ -113,7 +98,6 @@ impl Client {
         }
         let Some(position) = frame.position() else { return };
         self.id = Some(position.to_string());
-        self.from_plain = !position.is_durable();
         if frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch) {
             let count = script.count_up_to(position);
             self.at = self.at.map(|at| at.max(count));
@@ -169,22 +153,18 @@ impl Client {
             for place in self.at[*channel].max(self.told_before[*channel])..until {
                 let record = script.record(place);
                 assert!(
-                    record.channel != *channel || self.is_excused(place, &record),
+                    record.channel != *channel || self.is_excused(script, place, &record),
                     "{place} of channel {channel} is missing, and nobody said so"
                 );
             }
         }
     }
 
-    fn is_excused(&self, place: usize, record: &Record) -> bool {
-        // A stream that resumes from the log is told what is missing of the log, and of the ring as long
-        // as there is one.
-        let is_known = record.offset.is_some() || self.came_from_plain;
-        let is_in_ring = record.received && self.lingers;
-        let unknown = !is_known && !is_in_ring;
+    fn is_excused(&self, script: &Script, place: usize, record: &Record) -> bool {
+        // The first events in no log that a channel gets leave no trace if no node receives it.
+        let leaves_no_trace = || !script.received_plain(record.channel, place + 1);
         let told_plain = self.told_plain.get(&record.channel).is_some_and(|until| place < *until);
         self.told.contains_key(&record.channel)
-            || unknown
-            || (record.offset.is_none() && told_plain)
+            || (record.offset.is_none() && (told_plain || leaves_no_trace()))
     }
 }

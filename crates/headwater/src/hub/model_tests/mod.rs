@@ -78,7 +78,7 @@ async fn run(steps: Vec<Step>, lingers: bool, is_strict: bool) {
     let linger = if lingers { Duration::from_secs(1 << 20) } else { Duration::ZERO };
     let script = Script::new();
     let hub = Hub::builder().linger(linger).build(script.clone());
-    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::new(is_strict, lingers)).collect();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::new(is_strict)).collect();
     for step in steps {
         match step {
             Step::Happen(happening) => script.happen(&happening),

@@ -122,6 +122,12 @@ impl Script {
         self.world().all[index].clone()
     }
 
+    /// Whether the node received an event in no log of a channel, before a place.
+    pub(super) fn received_plain(&self, channel: usize, before: usize) -> bool {
+        let world = self.world();
+        world.all[..before].iter().any(|record| record.channel == channel && record.received)
+    }
+
     pub(super) fn life(&self) -> usize {
         self.world().life
     }
@@ -300,9 +306,12 @@ impl Broker for Script {
             tokio::task::yield_now().await;
             let mut world = self.world();
             if world.listening.insert(channel.clone(), true) == Some(false) {
-                let last = world.lasts.get(&number(channel)).copied().unwrap_or(0);
+                let number = number(channel);
+                let last = world.lasts.get(&number).copied().unwrap_or(0);
+                let plain =
+                    world.all.iter().any(|record| record.channel == number && record.received);
                 world.sink().log(world.epoch, world.last);
-                world.sink().baseline(channel, Baseline { last, ended: false });
+                world.sink().baseline(channel, Baseline { last, ended: false, plain });
             }
         })
     }

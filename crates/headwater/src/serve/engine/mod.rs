@@ -10,6 +10,8 @@ mod deliver;
 mod outbox;
 mod shard;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod wheel;
 
 use std::io;

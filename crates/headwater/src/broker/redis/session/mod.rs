@@ -59,8 +59,15 @@ pub(super) struct Session<'a> {
     is_behind: bool,
     /// What the input waits for.
     work: Option<Pin<Box<dyn Future<Output = Done> + Send>>>,
+    /// The note on its way to Redis that channels get plain events, and how many of `Known::unmarked` it
+    /// is for.
+    marking: Option<(usize, Marking)>,
+    /// A note failed; the next one goes out with the next probe.
+    mark_rests: bool,
     probe: Probe,
 }
+
+type Marking = Pin<Box<dyn Future<Output = RedisResult<()>> + Send>>;
 
 /// Where a channel is between asked for and ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -126,6 +133,8 @@ impl<'a> Session<'a> {
             sync_count: 0,
             is_behind,
             work: None,
+            marking: None,
+            mark_rests: false,
             probe: Probe::new(node.commands.clone()),
         }
     }
@@ -141,6 +150,7 @@ impl<'a> Session<'a> {
         self.add_todo(&all);
         loop {
             self.ask();
+            self.mark();
             if let Err(lost) = self.turn().await {
                 return lost;
             }
@@ -172,8 +182,41 @@ impl<'a> Session<'a> {
                 self.add_todo(&changes);
             }
             due = self.probe.due() => self.on_probe_due(due)?,
+            (count, marked) = wait_for_mark(&mut self.marking) => self.on_marked(count, marked),
         }
         Ok(())
+    }
+
+    /// Gives an event that is in no log, and notes that the channel gets such.
+    fn deliver_plain(&mut self, channel: &Channel, event: &Event) {
+        self.node.sink.deliver_plain(channel, event);
+        let is_kept = self.node.wanted.durability() != Durability::Off;
+        if is_kept && self.node.sink.plain_mark_due(channel) {
+            self.known.unmarked.push(channel.clone());
+        }
+    }
+
+    /// One note at a time, for all channels that wait for one.
+    fn mark(&mut self) {
+        if self.marking.is_some() || self.mark_rests || self.known.unmarked.is_empty() {
+            return;
+        }
+        let channels = self.known.unmarked.clone();
+        let (count, commands) = (channels.len(), self.node.commands.clone());
+        self.marking = Some((count, Box::pin(log::mark_plain(commands, channels))));
+    }
+
+    /// Without the note, a stream that moves to another node may miss plain events without being told.
+    fn on_marked(&mut self, count: usize, marked: RedisResult<()>) {
+        match marked {
+            Ok(()) => drop(self.known.unmarked.drain(..count)),
+            Err(error) => {
+                tracing::warn!(
+                    "it cannot be noted in Redis, under headwater:{{0}}:plain:*, which channels get a plain PUBLISH; trying again: {error}"
+                );
+                self.mark_rests = true;
+            }
+        }
     }
 
     /// Plain events that were published while there was no connection are kept nowhere. Only channels
@@ -193,6 +236,7 @@ impl<'a> Session<'a> {
         match due {
             Due::Send => {
                 self.probe.send();
+                self.mark_rests = false;
                 self.ask_again();
             }
             Due::Sent(Ok(0)) => return Err(Lost::Deaf("Redis no longer knows this subscriber")),
@@ -292,7 +336,7 @@ impl<'a> Session<'a> {
     fn go_without_log(&mut self, channels: Vec<Channel>) {
         let epoch = *self.known.epoch.get_or_insert_with(Epoch::random);
         self.node.sink.log(epoch, 0);
-        let nothing = crate::broker::Baseline { last: 0, ended: false };
+        let nothing = crate::broker::Baseline { last: 0, ended: false, plain: false };
         let baselines = vec![nothing; channels.len()];
         self.on_synced(channels, &baselines);
     }
@@ -360,6 +404,18 @@ async fn wait_for_work(work: &mut Option<Pin<Box<dyn Future<Output = Done> + Sen
             let done = running.await;
             *work = None;
             done
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a note that is on its way.
+async fn wait_for_mark(marking: &mut Option<(usize, Marking)>) -> (usize, RedisResult<()>) {
+    match marking {
+        Some((count, running)) => {
+            let (count, marked) = (*count, running.await);
+            *marking = None;
+            (count, marked)
         }
         None => std::future::pending().await,
     }

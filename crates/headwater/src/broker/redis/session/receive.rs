@@ -92,7 +92,7 @@ impl Session<'_> {
         if own_name.is_none() {
             let data = String::from_utf8_lossy(payload);
             self.count_replaced(&channel, matches!(data, Cow::Owned(_)));
-            self.node.sink.deliver_plain(&channel, &Event::new(data));
+            self.deliver_plain(&channel, &Event::new(data));
             return Ok(());
         }
         match envelope::decode(payload) {
@@ -100,7 +100,7 @@ impl Session<'_> {
                 self.count_replaced(&channel, opened.replaced);
                 match opened.place {
                     Some(place) => self.on_log_event(channel, opened.event, place),
-                    None => self.node.sink.deliver_plain(&channel, &opened.event),
+                    None => self.deliver_plain(&channel, &opened.event),
                 }
             }
             Err(error) => {
