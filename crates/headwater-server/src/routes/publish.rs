@@ -1,6 +1,6 @@
 //! `POST /sse/publish`: a program publishes one event, or a batch of them.
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
@@ -17,7 +17,7 @@ use super::problem::Problem;
 use super::query::{PublishQuery, default_channel};
 use super::{App, ndjson};
 use crate::client::ClientAddress;
-use crate::limits::BODY_TIMEOUT;
+use crate::limits::{BODY_RESERVED_BYTES_MAX, BODY_TIMEOUT};
 
 pub(super) fn route() -> MethodRouter<App> {
     post(publish).fallback(|| async {
@@ -143,8 +143,10 @@ async fn collect(
     bytes_max: usize,
     room: &Arc<Semaphore>,
 ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Problem> {
+    let expected = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    // In one piece, if it says how long it is; but a promise alone gets no more than a usual event.
+    let mut bytes = Vec::with_capacity(expected.unwrap_or(0).min(BODY_RESERVED_BYTES_MAX));
     let mut body = Limited::new(body, bytes_max);
-    let mut bytes = Vec::new();
     let mut taken: Option<OwnedSemaphorePermit> = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
