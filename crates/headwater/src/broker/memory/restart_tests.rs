@@ -52,8 +52,8 @@ fn killed(directory: &TempDir) -> TempDir {
 }
 
 fn segments(directory: &TempDir) -> usize {
-    let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
-    names.filter(|name| name.to_str().unwrap().ends_with(".log")).count()
+    let paths = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "log")).count()
 }
 
 fn baseline(log: &Log, name: &str) -> (u64, bool) {
