@@ -17,8 +17,9 @@ pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// publishers could make the server hold 80 GB. Small bodies never notice.
 pub(crate) const BODIES_BYTES_MAX: usize = 64 << 20;
 
-/// Most memory that is set aside for a body on the word of its `content-length`, before it comes. Events are smaller.
-pub(crate) const BODY_RESERVED_BYTES_MAX: usize = 256 << 10;
+/// Fewest bytes of a body that stay as they came until the body is whole; fewer are copied together. What it costs
+/// to keep a piece is then small beside it.
+pub(crate) const BODY_PIECE_BYTES_MIN: usize = 1 << 10;
 
 /// Connections that the kernel holds until we accept them: a thousand clients that come back at once fit many times.
 pub(crate) const LISTEN_BACKLOG: i32 = 4096;

@@ -1,12 +1,13 @@
 //! `POST /sse/publish`: a program publishes one event, or a batch of them.
 
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
 use std::sync::Arc;
 
 use axum::{Extension, Json};
+use bytes::Bytes;
 use headwater::{IdempotencyKey, Publish, Receipt};
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -17,7 +18,7 @@ use super::problem::Problem;
 use super::query::{PublishQuery, default_channel};
 use super::{App, ndjson};
 use crate::client::ClientAddress;
-use crate::limits::{BODY_RESERVED_BYTES_MAX, BODY_TIMEOUT};
+use crate::limits::{BODY_PIECE_BYTES_MIN, BODY_TIMEOUT};
 
 pub(super) fn route() -> MethodRouter<App> {
     post(publish).fallback(|| async {
@@ -143,10 +144,10 @@ async fn collect(
     bytes_max: usize,
     room: &Arc<Semaphore>,
 ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Problem> {
-    let expected = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-    // In one piece, if it says how long it is; but a promise alone gets no more than a usual event.
-    let mut bytes = Vec::with_capacity(expected.unwrap_or(0).min(BODY_RESERVED_BYTES_MAX));
     let mut body = Limited::new(body, bytes_max);
+    // Made one at the end, when the size is known. Crumbs are swept together before, or a body that comes
+    // byte by byte would cost many times its size.
+    let (mut pieces, mut crumbs) = (Vec::new(), Vec::new());
     let mut taken: Option<OwnedSemaphorePermit> = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
@@ -168,9 +169,17 @@ async fn collect(
             Some(taken) => taken.merge(more),
             None => taken = Some(more),
         }
-        bytes.extend_from_slice(&data);
+        if data.len() < BODY_PIECE_BYTES_MIN {
+            crumbs.extend_from_slice(&data);
+            continue;
+        }
+        if !crumbs.is_empty() {
+            pieces.push(Bytes::from(std::mem::take(&mut crumbs)));
+        }
+        pieces.push(data);
     }
-    Ok((bytes, taken))
+    pieces.push(Bytes::from(crumbs));
+    Ok((pieces.concat(), taken))
 }
 
 impl From<Receipt> for Published {
