@@ -1,9 +1,11 @@
 //! The binary `headwater`, as a library for its tests: command line, settings, server.
 
 pub mod cli;
+pub mod client;
 pub mod logging;
 pub mod routes;
 pub mod settings;
+pub mod tls;
 
 mod commands;
 mod limits;

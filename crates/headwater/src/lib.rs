@@ -120,6 +120,7 @@
 //! | feature | default | what it brings |
 //! |---|---|---|
 //! | `redis` | yes | [`RedisBroker`]: Redis 6.2 or newer, or Valkey |
+//! | `tls` | no | [`Serve::tls`], for rustls 0.23 with any crypto provider |
 //! | `testing` | no | [`testing`]: a strict client for any axum router, without a network |
 //!
 //! # Cancel safety
@@ -136,7 +137,7 @@
 //! - It gives no place in the log to what other programs publish with a plain `PUBLISH`. Each node numbers
 //!   such events for itself; a client that comes back to another node cannot resume from them.
 //! - It does not decide who may listen or publish. That is the handlers' part.
-//! - It speaks HTTP without TLS.
+//! - It reads no certificates: TLS takes a configuration of rustls, made by you.
 //! - Carriage returns do not survive: the format has only lines, and a client gets LF for CR and CRLF.
 //!   Data that is not text must be encoded, for example with [`Event::json`].
 //!
@@ -184,4 +185,7 @@ pub use publish::{IdempotencyKey, Publish};
 pub use redis;
 pub use response::{BoxError, ErrorResponse, EventSourceResponse, Heartbeat, StreamItem};
 pub use retention::{Retention, RetentionRules};
-pub use serve::{Serve, serve};
+// For its fuzz target.
+#[doc(hidden)]
+pub use serve::{ProxyHeader, ProxyHeaderError, ProxyHeaderProgress};
+pub use serve::{Serve, ServeCounts, serve};

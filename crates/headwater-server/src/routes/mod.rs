@@ -8,12 +8,19 @@ mod publish;
 pub mod query;
 mod stream;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::get;
 use headwater::Hub;
 use http::Uri;
-use std::sync::Arc;
+use tokio::sync::Semaphore;
 
+use crate::client::{self, ClientAddress, ClientLimits};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use problem::Problem;
@@ -23,6 +30,9 @@ use problem::Problem;
 pub(crate) struct App {
     pub(crate) hub: Hub,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) limits: Arc<ClientLimits>,
+    /// Permits for the bytes of bodies that are on their way.
+    pub(crate) body_room: Arc<Semaphore>,
 }
 
 /// Streams, publishing and the demo page.
@@ -34,6 +44,27 @@ pub(crate) fn public(app: App) -> Router {
         .route("/sse/demo", get(demo::page))
         .route("/sse/demo/{file}", get(demo::file))
         .with_state(app)
+}
+
+/// Finds out who sent each request, for [`public`].
+pub(crate) fn with_client_address(router: Router, settings: &Arc<Settings>) -> Router {
+    router.layer(from_fn_with_state(Arc::clone(settings), client_address))
+}
+
+async fn client_address(
+    State(settings): State<Arc<Settings>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let client = match settings.client_address_header {
+        Some(header) => {
+            client::client_address(peer.ip(), request.headers(), header, &settings.trusted_proxies)
+        }
+        None => ClientAddress::new(peer.ip()),
+    };
+    request.extensions_mut().insert(client);
+    next.run(request).await
 }
 
 /// Health and metrics.

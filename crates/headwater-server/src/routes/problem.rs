@@ -5,6 +5,8 @@ use headwater::{Error, ErrorKind};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use crate::client::Refusal;
+
 /// A problem document: a status, and a sentence that says what to do.
 #[derive(Debug)]
 pub(crate) struct Problem {
@@ -39,9 +41,23 @@ impl Problem {
         Self { header: retry_after, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
+    pub(crate) fn too_many(refusal: Refusal) -> Self {
+        // Whole seconds, and not a moment too early.
+        let seconds = refusal.retry_after.as_secs_f64().ceil().max(1.0);
+        let retry_after = HeaderValue::from_str(&format!("{seconds:.0}")).ok();
+        let header = retry_after.map(|seconds| (RETRY_AFTER, seconds));
+        Self { header, ..Self::new(StatusCode::TOO_MANY_REQUESTS, refusal.limit.advice()) }
+    }
+
     pub(crate) fn method_not_allowed(allow: &'static str, detail: impl Into<String>) -> Self {
         let allow = Some((ALLOW, HeaderValue::from_static(allow)));
         Self { header: allow, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self::too_many(refusal)
     }
 }
 

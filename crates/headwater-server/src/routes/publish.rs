@@ -1,19 +1,23 @@
 //! `POST /sse/publish`: a program publishes one event, or a batch of them.
 
-use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
+use std::sync::Arc;
+
+use axum::{Extension, Json};
 use headwater::{IdempotencyKey, Publish, Receipt};
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
 use super::query::{PublishQuery, default_channel};
 use super::{App, ndjson};
-use crate::limits::BODY_TIMEOUT;
+use crate::client::ClientAddress;
+use crate::limits::{BODY_RESERVED_BYTES_MAX, BODY_TIMEOUT};
 
 pub(super) fn route() -> MethodRouter<App> {
     post(publish).fallback(|| async {
@@ -33,6 +37,7 @@ struct Published {
 
 async fn publish(
     State(app): State<App>,
+    Extension(client): Extension<ClientAddress>,
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -44,9 +49,12 @@ async fn publish(
             "the idempotency keys of a batch stand in its lines: {\"data\": ..., \"key\": ...}",
         ));
     }
-    let body = read_body(request.into_body(), app.settings.max_body_bytes).await?;
+    app.limits.admit_publisher(client, None)?;
+    let bytes_max = app.settings.max_body_bytes;
+    let (body, _room) = read_body(request.into_body(), bytes_max, &app.body_room).await?;
     let batch =
         if is_batch { batch(&query, &body)? } else { one_event(query, body, key.as_ref())? };
+    app.limits.take_publishes(client, None, batch.len())?;
     let is_single = !is_batch && batch.len() == 1;
     let mut published: Vec<Published> =
         app.hub.publish_all(batch).await?.into_iter().map(Published::from).collect();
@@ -111,12 +119,37 @@ fn is_ndjson(request: &Request) -> bool {
         .any(|known| media_type.trim().eq_ignore_ascii_case(known))
 }
 
-async fn read_body(body: Body, bytes_max: usize) -> Result<String, Problem> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect());
-    let body = read
-        .await
-        .map_err(|_| Problem::timeout(format!("the body did not come within {BODY_TIMEOUT:?}")))?
-        .map_err(|error| {
+/// The body, and the room it takes until it is published.
+async fn read_body(
+    body: Body,
+    bytes_max: usize,
+    room: &Arc<Semaphore>,
+) -> Result<(String, Option<OwnedSemaphorePermit>), Problem> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, collect(body, bytes_max, room));
+    let (bytes, room) = read.await.map_err(|_| {
+        Problem::timeout(format!("the body did not come within {BODY_TIMEOUT:?}"))
+    })??;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        Problem::bad_request(format!(
+            "the body is not UTF-8 at byte {}: event streams carry text, so encode binary data, for example as base64",
+            error.utf8_error().valid_up_to()
+        ))
+    })?;
+    Ok((text, room))
+}
+
+async fn collect(
+    body: Body,
+    bytes_max: usize,
+    room: &Arc<Semaphore>,
+) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Problem> {
+    let expected = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    // In one piece, if it says how long it is; but a promise alone gets no more than a usual event.
+    let mut bytes = Vec::with_capacity(expected.unwrap_or(0).min(BODY_RESERVED_BYTES_MAX));
+    let mut body = Limited::new(body, bytes_max);
+    let mut taken: Option<OwnedSemaphorePermit> = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
             if error.is::<LengthLimitError>() {
                 return Problem::too_large(format!(
                     "the body has more than {bytes_max} bytes: send less, or raise max-body"
@@ -124,12 +157,20 @@ async fn read_body(body: Body, bytes_max: usize) -> Result<String, Problem> {
             }
             Problem::bad_request(format!("the body could not be read: {error}"))
         })?;
-    String::from_utf8(body.to_bytes().into()).map_err(|error| {
-        Problem::bad_request(format!(
-            "the body is not UTF-8 at byte {}: event streams carry text, so encode binary data, for example as base64",
-            error.utf8_error().valid_up_to()
-        ))
-    })
+        let Ok(data) = frame.into_data() else { continue };
+        // A body that comes slowly must not wait for room that others like it hold.
+        let more = u32::try_from(data.len()).ok();
+        let more = more.and_then(|more| Arc::clone(room).try_acquire_many_owned(more).ok());
+        let more = more.ok_or_else(|| {
+            Problem::unavailable("too many large bodies are on their way: send this one again")
+        })?;
+        match &mut taken {
+            Some(taken) => taken.merge(more),
+            None => taken = Some(more),
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok((bytes, taken))
 }
 
 impl From<Receipt> for Published {

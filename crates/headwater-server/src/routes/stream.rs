@@ -1,8 +1,7 @@
 //! `GET /sse/stream`: a client listens.
 
-use std::net::SocketAddr;
-
-use axum::extract::{ConnectInfo, RawQuery, State};
+use axum::Extension;
+use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use futures_util::stream;
@@ -11,6 +10,8 @@ use headwater::{Closed, ErrorKind, Event, EventSourceResponse, Heartbeat, LastEv
 use super::App;
 use super::problem::Problem;
 use super::query::StreamQuery;
+use crate::client::{ClientAddress, Limit, Refusal};
+use crate::limits::FULL_RETRY_MIN;
 use crate::settings::Settings;
 
 pub(super) fn route() -> MethodRouter<App> {
@@ -24,12 +25,21 @@ pub(super) fn route() -> MethodRouter<App> {
 
 async fn listen(
     State(app): State<App>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(client): Extension<ClientAddress>,
     LastEventId(last_event_id): LastEventId,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let query = parse(&app, query)?;
     let channels = query.channels.len();
+    let place = match app.limits.enter_stream(client, None) {
+        Ok(place) => place,
+        // As below; and later, since the others would come back at once as well.
+        Err(Refusal { limit: Limit::Streams, .. }) => {
+            let retry = app.settings.retry.max(FULL_RETRY_MIN);
+            return Ok(empty(&app.settings).retry(retry).into_response());
+        }
+        Err(refusal) => return Err(refusal.into()),
+    };
     let mut subscription = match app.hub.subscribe(query.channels) {
         Ok(subscription) => subscription,
         // A browser never comes back after a 503, but it does after a stream that ended.
@@ -45,14 +55,17 @@ async fn listen(
     };
     // Whoever publishes when the stream is open must reach it.
     subscription.confirmed().await;
-    tracing::debug!(%peer, channels, "a stream opened");
+    tracing::debug!(%client, channels, "a stream opened");
     let response = set_up(EventSourceResponse::new(subscription), &app.settings)
         .name_by_channel(query.name_by_channel)
-        .on_close(move |reason| match reason {
-            Closed::Overflow | Closed::Stalled => {
-                tracing::info!(%peer, channels, %reason, "a stream ended: its client is too slow");
+        .on_close(move |reason| {
+            drop(place);
+            match reason {
+                Closed::Overflow | Closed::Stalled => {
+                    tracing::info!(%client, channels, %reason, "a stream ended: its client is too slow");
+                }
+                _ => tracing::debug!(%client, channels, %reason, "a stream ended"),
             }
-            _ => tracing::debug!(%peer, channels, %reason, "a stream ended"),
         });
     Ok(response.into_response())
 }

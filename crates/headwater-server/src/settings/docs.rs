@@ -24,7 +24,7 @@ the variables that Kubernetes makes for a service called `headwater`. An empty e
 counts as one that is not set.
 
 Durations are a whole number and a unit, `ms`, `s`, `m` or `h`; sizes are a number of bytes, or of
-`KiB` or `MiB`. Bounds are inclusive.
+`KiB` or `MiB`; rates are a whole number and `/s`, `/m` or `/h`. Bounds are inclusive.
 ";
 
 /// The whole of docs/configuration.md.
@@ -85,7 +85,9 @@ pub fn example_file() -> String {
 fn line(name: &str, kind: Kind, text: &str) -> String {
     match kind {
         Kind::Count { .. } | Kind::Switch => format!("{name} = {text}"),
-        Kind::RetentionRules | Kind::ChannelPatterns => format!("{name} = [\"{text}\"]"),
+        Kind::RetentionRules | Kind::Networks | Kind::ChannelPatterns => {
+            format!("{name} = [\"{text}\"]")
+        }
         _ => format!("{name} = \"{text}\""),
     }
 }
@@ -104,7 +106,9 @@ fn values(kind: Kind) -> String {
             format!("a size from {} to {}", show_bytes(min), show_bytes(max))
         }
         Kind::Count { min, max } => format!("a number from {min} to {max}"),
-        Kind::Directory => "a path".to_owned(),
+        Kind::Directory | Kind::File => "a path".to_owned(),
+        Kind::Rate { off } => format!("a rate{}", if off { ", or `off`" } else { "" }),
+        Kind::Networks => "networks and addresses".to_owned(),
         Kind::RetentionRules => "rules".to_owned(),
         Kind::ChannelPatterns => "patterns".to_owned(),
         Kind::Choice(words) => {

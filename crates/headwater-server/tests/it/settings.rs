@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args as _, Command, FromArgMatches as _};
 use headwater::{Channel, RetentionRules, limits};
+use headwater_server::client::{Rate, TrustedProxies};
 use headwater_server::logging::LogFormat;
 use headwater_server::settings::definition::{DEFINITIONS, Definition, Kind, find};
 use headwater_server::settings::docs;
@@ -60,8 +61,22 @@ fn line_of(definition: &Definition) -> String {
     let Definition { name, example, .. } = definition;
     match definition.kind {
         Kind::Count { .. } | Kind::Switch => format!("{name} = {example}"),
-        Kind::RetentionRules | Kind::ChannelPatterns => format!("{name} = [\"{example}\"]"),
+        Kind::RetentionRules | Kind::Networks | Kind::ChannelPatterns => {
+            format!("{name} = [\"{example}\"]")
+        }
         _ => format!("{name} = \"{example}\""),
+    }
+}
+
+/// The flags without which a setting is refused.
+fn companions(name: &str) -> &'static [&'static str] {
+    match name {
+        "tls-cert" => &["--tls-key=privkey.pem"],
+        "tls-key" => &["--tls-cert=fullchain.pem"],
+        "trusted-proxy" => &["--client-address-header=Forwarded"],
+        "client-address-header" => &["--trusted-proxy=192.0.2.1"],
+        "proxy-protocol" => &["--trusted-proxy=192.0.2.1", "--client-address-header=Forwarded"],
+        _ => &[],
     }
 }
 
@@ -70,9 +85,12 @@ fn every_setting_has_three_ways_to_the_same_value() {
     let default = by_flag(&[]).expect("the defaults are right");
     for definition in DEFINITIONS {
         let Definition { name, example, .. } = definition;
-        let flag = by_flag(&[&format!("--{name}={example}")]);
-        let environment = by_environment(&[(&definition.variable(), example)]);
-        let file = by_file(&line_of(definition));
+        // What makes no sense alone.
+        let flags = companions(name);
+        let flag = by_flag(&[flags, &[&format!("--{name}={example}")]].concat());
+        let environment = &[(&*definition.variable(), *example)];
+        let environment = load(&Said { flags, environment, ..Said::default() });
+        let file = load(&Said { flags, file: Some(&line_of(definition)), ..Said::default() });
         assert_eq!(flag, environment, "{name}");
         assert_eq!(flag, file, "{name}");
         assert_ne!(
@@ -98,6 +116,13 @@ fn defaults_are_those_of_the_library_and_of_the_design() {
     assert_eq!(settings.queue_frames, limits::QUEUE_FRAMES_MAX);
     assert_eq!(settings.queue_bytes, limits::QUEUE_BYTES_MAX);
     assert_eq!(settings.max_connections, 10_000);
+    assert_eq!((settings.tls, settings.client_address_header), (None, None));
+    assert!(settings.trusted_proxies.is_empty() && !settings.proxy_protocol);
+    assert_eq!((settings.max_streams, settings.max_streams_per_address), (None, None));
+    assert_eq!(settings.max_streams_per_user, None);
+    assert_eq!((settings.max_publishes_per_address, settings.max_publishes_per_user), (None, None));
+    let rate = Rate { count: 100, per: Duration::from_secs(60) };
+    assert_eq!(settings.max_failed_logins, Some(rate));
     assert_eq!(settings.max_channels_per_stream, limits::CHANNELS_PER_STREAM_MAX);
     assert_eq!(settings.max_body_bytes, limits::EVENT_DATA_BYTES_MAX);
     assert_eq!(settings.header_timeout, Duration::from_secs(10));
@@ -128,13 +153,18 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
             Kind::Address
             | Kind::RedisUrl
             | Kind::Directory
+            | Kind::File
+            | Kind::Rate { .. }
+            | Kind::Networks
             | Kind::RetentionRules
             | Kind::ChannelPatterns
             | Kind::LogFilter => continue,
         };
         let (name, variable) = (definition.name, definition.variable());
         for text in inside {
-            let result = by_environment(&[(&variable, &text)]);
+            let environment = &[(&*variable, &*text)];
+            let flags = companions(name);
+            let result = load(&Said { flags, environment, ..Said::default() });
             assert!(result.is_ok(), "{name} = {text}: {result:?}");
         }
         for text in outside {
@@ -410,6 +440,26 @@ fn data_is_a_path_and_not_for_redis() {
 }
 
 #[test]
+fn what_needs_another_setting_says_which() {
+    #[track_caller]
+    fn check(flags: &[&str], expected: &str) {
+        let refusal = by_flag(flags).expect_err("it is refused");
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+    check(&["--tls-cert=a.pem"], "tls-cert is given and tls-key is not");
+    check(&["--tls-key=a.pem"], "tls-key is given and tls-cert is not");
+    check(
+        &["--tls-cert=", "--tls-key=a.pem"],
+        "--tls-cert=: it is empty: write the path of a file",
+    );
+    check(&["--proxy-protocol"], "with --trusted-proxy");
+    check(&["--client-address-header=Forwarded"], "with --trusted-proxy");
+    check(&["--trusted-proxy=192.0.2.1"], "Say --client-address-header X-Forwarded-For");
+    check(&["--trusted-proxy=0.0.0.0/0"], "`0.0.0.0/0` is everybody");
+    check(&["--trusted-proxy=proxy"], "neither an address nor a network");
+}
+
+#[test]
 fn the_password_of_redis_is_never_shown() {
     let right = "redis://me:s3cret@redis.example:6379/0";
     let settings = by_flag(&["--redis", right]).expect("it is right");
@@ -460,11 +510,21 @@ fn the_example_file_is_right_with_and_without_its_comments() {
     assert_eq!(settings, DEFINITIONS.len());
     let said = by_file(&uncommented).expect("every line is right");
     // Only what has no default differs from it.
-    let retention = RetentionRules::default();
-    let latest_only = headwater::ChannelPatterns::default();
-    let default_of_rest =
-        Settings { admin: None, redis: None, retention, latest_only, shards: None, ..said };
-    assert_eq!(default_of_rest, default);
+    let without_default = Settings {
+        admin: None,
+        redis: None,
+        tls: None,
+        trusted_proxies: TrustedProxies::default(),
+        client_address_header: None,
+        retention: RetentionRules::default(),
+        latest_only: headwater::ChannelPatterns::default(),
+        shards: None,
+        max_streams: None,
+        max_streams_per_address: None,
+        max_streams_per_user: None,
+        ..said
+    };
+    assert_eq!(without_default, default);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::position::{Epoch, Key, Position};
 
 impl HubInner {
     /// Reads history. A broker that refuses has none for us.
-    async fn read(&self, channel: &Channel, range: ReadRange) -> History {
+    pub(super) async fn read(&self, channel: &Channel, range: ReadRange) -> History {
         self.ask(channel, range).await.unwrap_or_default()
     }
 
@@ -67,10 +67,14 @@ impl HubInner {
         .await;
     }
 
-    /// How far back a channel's ring is complete; 0 for all there ever was, or if nothing is known.
+    /// How far back a channel's ring is complete; `None` if nothing is known.
+    pub(super) fn ring_begin(&self, channel: &Channel) -> Option<u64> {
+        self.interest.with(channel, |entry| entry.ring.complete_since()).flatten()
+    }
+
+    /// The same; 0 for all there ever was, or if nothing is known.
     fn complete_since(&self, channel: &Channel) -> u64 {
-        let since = self.interest.with(channel, |entry| entry.ring.complete_since());
-        since.flatten().unwrap_or(0)
+        self.ring_begin(channel).unwrap_or(0)
     }
 
     /// How many channels are not finished, or are with an end that waits in the queue.

@@ -405,14 +405,16 @@ impl HubInner {
 
     fn begin_anew(&self, epoch: Epoch, last: u64) {
         tracing::warn!(%epoch, "the log lost its data and began anew: listeners are told of the gap");
-        let position = Position::new(epoch, last);
         self.interest.each(|channel, entry| {
             entry.ring.reset(Key { offset: last, number: 0 });
             let gap = Gap { channel: channel.clone(), reason: GapReason::Epoch };
-            let frame = Frame::of_gap(gap, Some(position));
-            entry.give(&frame);
+            entry.give(&Frame::of_gap(gap, None));
             (0..entry.count()).for_each(|_| self.stats.gap(GapReason::Epoch));
         });
+        // Only now do clients move to the new log: a stream of several channels that is cut before has been
+        // told of some, and is told of all when it comes back.
+        let marker = Frame::marker(Position::new(epoch, last));
+        self.interest.each(|_, entry| entry.give(&marker));
     }
 
     pub(crate) fn set_baseline(&self, channel: &Channel, baseline: Baseline) {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::queue::Queue;
 use super::ring::Ring;
 use super::{HubInner, LogState};
-use crate::broker::ReadRange;
+use crate::broker::{History, ReadRange};
 use crate::channel::Channel;
 use crate::frame::{Frame, now_ms};
 use crate::gap::{Gap, GapReason};
@@ -312,7 +312,7 @@ impl Replay {
         let given = self.cursors.iter().map(|cursor| cursor.filled).fold(target, Key::max);
         let channels: Vec<Channel> =
             self.cursors.iter().map(|cursor| cursor.channel.clone()).collect();
-        let position = self.hub.position(&channels, self.epoch, target);
+        let position = self.hub.position(&channels, self.epoch, given);
         self.hub.interest.with_all(channels.iter(), |entries| {
             if entries.iter().any(|entry| entry.ring.last() > given) {
                 return None;
@@ -339,24 +339,18 @@ async fn fill(hub: &HubInner, cursor: &mut Cursor, target: Key) {
         return;
     }
     let after = cursor.filled.offset;
-    let range = ReadRange::After { offset: after, count: REPLAY_FRAMES_MAX };
-    let answer = hub.read_page(&cursor.channel, range).await;
-    // A broker that refuses will not have more the next time.
-    let log_last = answer.as_ref().map_or(u64::MAX, |history| history.log_last);
-    let history = answer.unwrap_or_default();
-    if fill_from_ring(hub, cursor, target) {
-        // It did not know how far back it is complete, and does now.
+    // What is older than this is in the history, if it is kept: it was published before the history is
+    // read. What the ring gives up meanwhile need not be.
+    let known_begin = hub.ring_begin(&cursor.channel);
+    let ring_begin = known_begin.unwrap_or(0);
+    let history = read_after(hub, cursor, ring_begin).await;
+    let knows_now = known_begin.is_none() && hub.ring_begin(&cursor.channel).is_some();
+    if knows_now || fill_from_ring(hub, cursor, target) {
         return;
     }
     let told = cursor.filled.max(cursor.told);
-    let ring = hub.interest.with(&cursor.channel, |entry| {
-        (entry.ring.complete_since().unwrap_or(0), entry.ring.lost_plain_after(told))
-    });
-    let (ring_begin, lost_plain) = ring.unwrap_or_default();
-    if ring_begin > after.max(log_last) && history.frames.is_empty() {
-        // What the ring gave up came after the history was read.
-        return;
-    }
+    let lost = hub.interest.with(&cursor.channel, |entry| entry.ring.lost_plain_after(told));
+    let lost_plain = lost.flatten();
     let is_trimmed = history.previous > after || (history.frames.is_empty() && ring_begin > after);
     if is_trimmed || lost_plain.is_some() {
         cursor.told = lost_plain.unwrap_or(cursor.told);
@@ -379,6 +373,18 @@ async fn fill(hub: &HubInner, cursor: &mut Cursor, target: Key) {
         } else {
             take_from_ring(hub, cursor, target, |_| true);
         }
+    }
+}
+
+/// The next page of a channel's history.
+async fn read_after(hub: &HubInner, cursor: &Cursor, ring_begin: u64) -> History {
+    let range = ReadRange::After { offset: cursor.filled.offset, count: REPLAY_FRAMES_MAX };
+    match hub.read_page(&cursor.channel, range).await {
+        // It is shared, and may have been read before what is looked for was published.
+        Some(page) if page.frames.is_empty() && page.log_last < ring_begin => {
+            hub.read(&cursor.channel, range).await
+        }
+        page => page.unwrap_or_default(),
     }
 }
 

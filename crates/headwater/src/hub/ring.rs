@@ -30,6 +30,8 @@ pub(super) struct Ring {
     /// Every event of the log with a larger offset is in here. `None` until the broker has told where
     /// the channel stood when its events began to arrive.
     complete_since: Option<u64>,
+    /// Whether the broker has told where the channel stood.
+    has_baseline: bool,
     /// The offset of the event that ended the channel.
     ended: Option<u64>,
     /// The node receives the channel since this point; plain events from before are unknown.
@@ -52,6 +54,7 @@ impl Ring {
             bytes: 0,
             total,
             complete_since: None,
+            has_baseline: false,
             ended: None,
             joined,
             plain_lost: None,
@@ -64,28 +67,25 @@ impl Ring {
     /// What the broker knows of the channel now that its events begin to arrive, which is after `joined`.
     pub(super) fn set_baseline(&mut self, baseline: Baseline, joined: impl FnOnce() -> Key) {
         self.had_plain |= baseline.plain;
-        if self.complete_since.is_none() {
+        if !std::mem::replace(&mut self.has_baseline, true) {
             // When the first listener came, the node may not have known yet where the log is.
             self.joined = joined();
-            self.complete_since = Some(baseline.last);
+            let since = *self.complete_since.get_or_insert(baseline.last);
             // Plain events from before that point would stand among what is read from the history.
-            while self.entries.front().is_some_and(|(key, _)| key.offset < baseline.last) {
+            while self.entries.front().is_some_and(|(key, _)| key.offset < since) {
                 let Some((key, frame)) = self.entries.pop_front() else { break };
                 self.remove_bytes(&frame);
                 self.plain_lost = Some(key);
             }
         }
-        if baseline.ended {
-            self.ended = Some(baseline.last);
-        }
+        self.ended = baseline.ended.then_some(baseline.last);
     }
 
     /// Adds an event of the log. `previous` is the offset of the channel's event before it.
     pub(super) fn push(&mut self, key: Key, frame: Frame, previous: u64) {
         self.complete_since.get_or_insert(previous);
-        if frame.is_end() {
-            self.ended = Some(key.offset);
-        }
+        // An end that was forgotten is none: the channel goes on.
+        self.ended = frame.is_end().then_some(key.offset);
         self.push_back(key, frame);
     }
 
@@ -336,6 +336,8 @@ mod tests {
         assert_eq!((ring.joined(), ring.had_plain()), (Key { offset: 7, number: 1 }, false));
         ring.set_baseline(baseline(8, true, true), || unreachable!("it is received already"));
         assert_eq!((ring.ended(), ring.had_plain()), (Some(8), true));
+        push(&mut ring, 9, 0);
+        assert_eq!(ring.ended(), None, "the end was forgotten, and the channel goes on");
     }
 
     #[cfg(feature = "redis")]

@@ -39,7 +39,7 @@ pub struct Subscription {
     entries: Box<[(Channel, usize)]>,
     stage: Stage,
     given: Given,
-    /// Whether its client has an id to come back with.
+    /// Whether its client has an id to come back with that is behind all that it was told.
     has_id: bool,
     /// Whether a shard has the stream now.
     handed_over: bool,
@@ -170,11 +170,14 @@ impl Subscription {
                 },
                 Stage::Replaying(step) => {
                     let (replay, Step { mut frames, live }) = ready!(step.as_mut().poll(context));
-                    self.has_id |= !frames.is_empty();
+                    if let Some(last) = frames.back() {
+                        // A gap without a position would be told again and again.
+                        self.has_id = last.position().is_some();
+                    }
                     let next = match live {
                         Some(Attached { open, given, position }) => {
                             self.given = Given { until: given, open: open_count(open) };
-                            if open > 0 && !self.has_id {
+                            if !self.has_id {
                                 frames.push_back(Frame::marker(position));
                             }
                             None

@@ -1,6 +1,8 @@
 //! What a node missed while its subscriber connection was away, or through a hole, read from the log.
 //! Look here for how missing events are found and put in order.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::redis::RedisResult;
@@ -15,12 +17,13 @@ use crate::gap::GapReason;
 /// Channels that are asked about with one command.
 const ASK_CHANNELS: usize = 256;
 /// Channels that are read at the same time, pipelined on the command connection.
-const READ_CHANNELS: usize = 64;
+const READ_CHANNELS: usize = 16;
 /// Most entries and bytes of one read; what is more is read in turns.
-const READ_ENTRIES: usize = 10_000;
-const READ_BYTES: usize = 8 << 20;
-/// Most bytes that are read before they are given to the hub. What is beyond is announced as a gap:
-/// a node that missed so much must not die of it.
+const READ_ENTRIES: usize = 2_000;
+const READ_BYTES: usize = 1 << 20;
+/// How much is read before it is given to the hub, and what is on its way when that is reached: one read of
+/// each channel of a batch. What is beyond is announced as a gap: a node that missed so much must not
+/// die of it.
 const TOTAL_BYTES_MAX: usize = 64 << 20;
 /// How often reading is tried before the connection is given up, and how long between.
 const ATTEMPTS: u32 = 5;
@@ -42,27 +45,18 @@ pub(super) async fn read_missed(
     until: u64,
 ) -> RedisResult<Missed> {
     let mut missed = Missed::default();
-    let mut bytes = 0;
+    let room = Arc::new(AtomicUsize::new(TOTAL_BYTES_MAX));
     for asked in channels.chunks(ASK_CHANNELS) {
         let behind = find_behind(&commands, asked, until).await?;
         for batch in behind.chunks(READ_CHANNELS) {
-            if bytes > TOTAL_BYTES_MAX {
-                let lost = batch.iter().map(|behind| {
-                    (behind.channel.clone(), GapReason::BrokerLost, behind.last.min(until))
-                });
-                missed.gaps.extend(lost);
-                continue;
-            }
             let mut reads = JoinSet::new();
             for behind in batch.iter().cloned() {
-                reads.spawn(read_channel(commands.clone(), behind, until));
+                reads.spawn(read_channel(commands.clone(), behind, until, Arc::clone(&room)));
             }
             while let Some(read) = reads.join_next().await {
                 // A task fails only by a panic, which is ours.
                 let Ok(read) = read else { continue };
                 let one = read?;
-                bytes +=
-                    one.events.iter().map(|(_, entry)| entry.event.data().len()).sum::<usize>();
                 missed.events.extend(one.events);
                 missed.gaps.extend(one.gaps);
             }
@@ -107,10 +101,15 @@ async fn read_channel(
     commands: ConnectionManager,
     Behind { channel, after, last }: Behind,
     until: u64,
+    room: Arc<AtomicUsize>,
 ) -> RedisResult<Missed> {
     let mut missed = Missed::default();
     let mut at = after;
     loop {
+        if room.load(Ordering::Relaxed) == 0 {
+            missed.gaps.push((channel, GapReason::BrokerLost, last.min(until)));
+            return Ok(missed);
+        }
         let (entries, _) = with_attempts(|| {
             let (mut commands, channel) = (commands.clone(), channel.clone());
             async move {
@@ -141,6 +140,10 @@ async fn read_channel(
             return Ok(missed);
         };
         at = newest.offset;
+        let bytes: usize = entries.iter().map(Entry::cost).sum();
+        let _ = room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| {
+            Some(room.saturating_sub(bytes))
+        });
         missed.events.extend(entries.into_iter().map(|entry| (channel.clone(), entry)));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use ::redis::aio::ConnectionManager;
-use ::redis::{FromRedisValue, RedisError, RedisResult, Script, Value, pipe};
+use ::redis::{RedisError, RedisResult, Script, pipe};
 
 use super::function::PREFIX;
 use crate::broker::{Baseline, History, ReadRange};
@@ -17,6 +17,7 @@ use crate::limits::{PLAIN_MARK_AGE, REPLAY_BYTES_MAX, RING_BYTES_MAX};
 use crate::position::{Epoch, Position};
 
 static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
+static SYNC: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sync.lua")));
 
 /// An event of the log as it is kept.
 pub(super) struct Entry {
@@ -26,6 +27,13 @@ pub(super) struct Entry {
     pub(super) end: bool,
     pub(super) event: Event,
     pub(super) replaced: bool,
+}
+
+impl Entry {
+    /// What it takes in memory, about.
+    pub(super) fn cost(&self) -> usize {
+        self.event.data().len() + size_of::<Self>() + 64
+    }
 }
 
 /// Where the log is at one moment, and what is known of some of its channels.
@@ -165,54 +173,58 @@ fn forgotten_to(horizon: Option<&str>, now_ms: u64, last: u64) -> u64 {
     known.unwrap_or(last)
 }
 
-/// Finds out, at one moment, where the log is and what is known of channels; gives the log an epoch if
-/// it has none; and publishes a marker at that moment, so that the subscriber connection knows when it
-/// has everything from before.
+/// Finds out, at one moment, where the log is and what is known of channels, and publishes a marker at
+/// that moment, so that the subscriber connection knows when it has everything from before. Gives the log
+/// an epoch if it has none.
 pub(super) async fn sync(
     commands: &mut ConnectionManager,
     channels: &[Channel],
     marker_channel: &str,
     marker: &str,
 ) -> RedisResult<LogState> {
-    let mut pipeline = pipe();
-    pipeline.atomic();
-    // The function begins a new epoch when it finds the one without the other.
-    pipeline.cmd("MSETNX").arg(format!("{PREFIX}:epoch")).arg(padded(Epoch::random()));
-    pipeline.arg(format!("{PREFIX}:seq")).arg(0).ignore();
-    pipeline.cmd("GET").arg(format!("{PREFIX}:epoch"));
-    pipeline.cmd("GET").arg(format!("{PREFIX}:seq"));
-    pipeline.cmd("GET").arg(format!("{PREFIX}:horizon"));
-    pipeline.cmd("TIME");
-    if !channels.is_empty() {
-        let mget = pipeline.cmd("MGET");
-        for channel in channels {
-            mget.arg(last_key(channel));
-        }
-        for channel in channels {
-            mget.arg(plain_key(channel));
-        }
+    let mut question = SYNC.prepare_invoke();
+    question.key(PREFIX).arg(marker_channel).arg(marker);
+    for channel in channels {
+        question.arg(channel.as_str());
     }
-    pipeline.cmd("PUBLISH").arg(marker_channel).arg(marker).ignore();
-    let values: Vec<Value> = pipeline.query_async(commands).await?;
-    let mut values = values.into_iter();
-    let mut next = || values.next().unwrap_or(Value::Nil);
-    let epoch: String = FromRedisValue::from_redis_value(next())?;
-    let last: Option<u64> = FromRedisValue::from_redis_value(next())?;
-    let last = last.unwrap_or(0);
-    let horizon: Option<String> = FromRedisValue::from_redis_value(next())?;
-    let (now, _): (u64, u64) = FromRedisValue::from_redis_value(next())?;
-    let forgotten_to = forgotten_to(horizon.as_deref(), now * 1000, last);
-    let lasts: Vec<Option<String>> =
-        if channels.is_empty() { Vec::new() } else { FromRedisValue::from_redis_value(next())? };
-    let epoch = parse_epoch(&epoch)?;
-    let (lasts, plain) = lasts.split_at(lasts.len() / 2);
-    let with_plain = lasts.iter().zip(plain.iter().map(Option::is_some));
-    let baselines = with_plain.map(|(last, plain)| {
+    let mut answer: Option<Vec<String>> = question.invoke_async(commands).await?;
+    if answer.is_none() {
+        begin(commands).await?;
+        answer = question.invoke_async(commands).await?;
+    }
+    let answer = answer.filter(|answer| answer.len() == 4 + 2 * channels.len());
+    let answer = answer.ok_or_else(|| unexpected("where the log is was not answered as asked"))?;
+    log_state(&answer)
+}
+
+/// Gives the log an epoch, at offset 0, unless somebody else was faster.
+async fn begin(commands: &mut ConnectionManager) -> RedisResult<()> {
+    // The function begins a new epoch when it finds the one without the other.
+    let mut begin = ::redis::cmd("MSETNX");
+    begin.arg(format!("{PREFIX}:epoch")).arg(padded(Epoch::random()));
+    begin.arg(format!("{PREFIX}:seq")).arg(0);
+    begin.query_async(commands).await
+}
+
+/// What `sync.lua` answered.
+fn log_state(answer: &[String]) -> RedisResult<LogState> {
+    let (log, channels) = answer.split_at(4);
+    let number =
+        |text: &str| text.parse::<u64>().map_err(|_| unexpected("no number where one must be"));
+    let (epoch, last) = (parse_epoch(&log[0])?, number(&log[1])?);
+    let forgotten_to = forgotten_to(Some(&log[2]), number(&log[3])? * 1000, last);
+    let (lasts, plain) = channels.split_at(channels.len() / 2);
+    let with_plain = lasts.iter().zip(plain.iter().map(|plain| !plain.is_empty()));
+    let baselines = with_plain.map(|(last, plain)| match &**last {
         // A channel of which nothing is known may have had events that are forgotten.
-        let unknown = Baseline { last: forgotten_to, ended: false, plain };
-        last.as_deref().map_or(unknown, |last| Baseline { plain, ..baseline(Some(last)) })
+        "" => Baseline { last: forgotten_to, ended: false, plain },
+        last => Baseline { plain, ..baseline(Some(last)) },
     });
     Ok(LogState { epoch, last, baselines: baselines.collect() })
+}
+
+fn unexpected(what: &'static str) -> RedisError {
+    RedisError::from((::redis::ErrorKind::UnexpectedReturnType, what))
 }
 
 /// The last offsets of channels.
@@ -247,12 +259,7 @@ fn padded(epoch: Epoch) -> String {
 }
 
 pub(super) fn parse_epoch(text: &str) -> RedisResult<Epoch> {
-    text.parse().map_err(|_| {
-        RedisError::from((
-            ::redis::ErrorKind::UnexpectedReturnType,
-            "the key headwater:{0}:epoch holds no epoch: delete it",
-        ))
-    })
+    text.parse().map_err(|_| unexpected("the key headwater:{0}:epoch holds no epoch: delete it"))
 }
 
 fn last_key(channel: &Channel) -> String {

@@ -148,18 +148,24 @@ impl Broker for RedisBroker {
                 Durability::Off => None,
                 Durability::On(mode) => Some(mode),
             };
-            let mut answers = self.send(&mut commands, &batch, mode).await;
-            // Redis restarted without its data: the function is gone, and nothing was published.
-            if answers.as_ref().is_err_and(function::is_missing) {
+            let mut answers =
+                self.send(&mut commands, &batch.iter().collect::<Vec<_>>(), mode).await?;
+            // Redis restarted without its data: the function is gone, and what needs it was not published.
+            let missing: Vec<usize> = (0..answers.len())
+                .filter(|at| answers[*at].as_ref().is_err_and(function::is_missing))
+                .collect();
+            if !missing.is_empty() {
                 mode = self.install(&mut commands).await?;
-                answers = self.send(&mut commands, &batch, mode).await;
+                let again: Vec<&Publish> = missing.iter().map(|at| &batch[*at]).collect();
+                let anew = self.send(&mut commands, &again, mode).await?;
+                for (at, answer) in missing.into_iter().zip(anew) {
+                    answers[at] = answer;
+                }
             }
-            let answers = answers.map_err(publish_error)?;
-            Ok(batch
-                .into_iter()
-                .zip(answers)
-                .map(|(publish, answer)| receipt(publish, answer))
-                .collect())
+            let published = batch.into_iter().zip(answers);
+            published
+                .map(|(publish, answer)| Ok(receipt(publish, answer.map_err(publish_error)?)))
+                .collect()
         })
     }
 
@@ -225,27 +231,39 @@ impl RedisBroker {
         }
     }
 
+    /// Sends a batch in one round trip; the answer to each event.
     async fn send(
         &self,
         commands: &mut ConnectionManager,
-        batch: &[Publish],
+        batch: &[&Publish],
         mode: Option<Mode>,
-    ) -> Result<Vec<Value>, RedisError> {
+    ) -> Result<Vec<Result<Value, RedisError>>, Error> {
         let mut pipeline = ::redis::pipe();
         for Publish { channel, event, end, key } in batch {
             // Of rules that only Redis knows, the function finds out.
             let is_off = self.rules.as_ref().is_some_and(|it| it.for_channel(channel).is_none());
-            let is_kept = !is_off || *end || key.is_some();
-            match mode.filter(|_| is_kept) {
+            let needs_log = *end || key.is_some();
+            match mode.filter(|_| !is_off || needs_log) {
                 Some(mode) => {
                     let key = key.as_ref().map(IdempotencyKey::as_str);
                     function::add_publish(&mut pipeline, mode, channel.as_str(), event, key, *end);
                 }
+                None if needs_log => return Err(without_log(channel)),
                 None => add_publish(&mut pipeline, channel, event),
             }
         }
-        pipeline.query_async(commands).await
+        pipeline.ignore_errors().query_async(commands).await.map_err(publish_error)
     }
+}
+
+/// An end, or a key, that could not be kept.
+fn without_log(channel: &Channel) -> Error {
+    Error::new(
+        ErrorKind::Refused,
+        format!(
+            "Redis does not permit the keys headwater:{{0}}:*, so neither an end nor an idempotency key of channel {channel} can be kept: leave them out, or give the Redis user the permissions that docs/redis.md lists"
+        ),
+    )
 }
 
 fn receipt(publish: Publish, answer: Value) -> Receipt {

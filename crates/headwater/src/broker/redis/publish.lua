@@ -365,7 +365,7 @@ local function forgotten_to(horizon, now, last)
 end
 
 -- Keeps the event, then publishes it. Returns its position.
-local function publish_and_keep(prefix, event, rule, known)
+local function publish_and_keep(prefix, event, rule, known, key)
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   local epoch, number = next_position(prefix, known.epoch, tonumber(known.seq), time)
@@ -388,6 +388,11 @@ local function publish_and_keep(prefix, event, rule, known)
   redis.call('SET', prefix .. ':size:' .. event.channel, size, 'PX', rule.log_lives_ms)
   redis.call('PEXPIRE', log, rule.log_lives_ms)
 
+  if key then
+    -- Before the event is published: should the user not be allowed to, the event is kept all the same, and a repeat
+    -- must not keep it again.
+    redis.call('SET', key, epoch .. '-' .. offset, 'PX', digits(KEY_WINDOW_MS))
+  end
   local headers = 'epoch: ' .. epoch .. '\noffset: ' .. offset .. '\nprev: ' .. prev .. '\ntime: ' .. now_text .. '\n'
   redis.call('PUBLISH', prefix .. ':' .. event.channel, envelope(event, headers))
   return epoch .. '-' .. offset
@@ -424,16 +429,14 @@ local function publish(keys, args)
     return redis.error_reply('ERR headwater: ' .. fault)
   end
 
-  local position = false
-  if rule.off then
-    publish_only(prefix, event)
-  else
-    position = publish_and_keep(prefix, event, rule, known)
+  if not rule.off then
+    return publish_and_keep(prefix, event, rule, known, key)
   end
+  publish_only(prefix, event)
   if key then
-    redis.call('SET', key, position or '', 'PX', digits(KEY_WINDOW_MS))
+    redis.call('SET', key, '', 'PX', digits(KEY_WINDOW_MS))
   end
-  return position
+  return false
 end
 
 -- Begins the log of a Redis that has none, so that nodes know its epoch before there is an event. For nodes only.

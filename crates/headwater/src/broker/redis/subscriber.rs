@@ -46,6 +46,8 @@ struct State {
 struct Listening {
     /// Whether Redis confirmed it in this session.
     confirmed: bool,
+    /// Whether the hub was told where the channel stands, in this session or before.
+    had_baseline: bool,
     /// Whether Redis refused it in this session, so that there is nothing to wait for.
     refused: bool,
     /// Those who wait to know.
@@ -88,9 +90,15 @@ impl Wanted {
             // Who waited may have left.
             let _ = waiter.send(());
         }
+        listening.had_baseline = true;
         if !std::mem::replace(&mut listening.confirmed, true) {
             state.health.channels_confirmed += 1;
         }
+    }
+
+    /// Whether the hub knows where a channel stands: not if it left and came back meanwhile.
+    pub(super) fn had_baseline(&self, channel: &Channel) -> bool {
+        self.state().channels.get(channel).is_some_and(|listening| listening.had_baseline)
     }
 
     /// Redis refused a channel: whoever waits for it goes on.

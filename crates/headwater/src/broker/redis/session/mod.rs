@@ -10,7 +10,7 @@
 mod receive;
 mod subscribe;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -143,9 +143,9 @@ impl<'a> Session<'a> {
     pub(super) async fn run(mut self) -> Lost {
         self.subscribe_probe();
         let all = self.node.wanted.begin();
-        // What left while there was no connection is forgotten.
-        let still_wanted: HashSet<&Channel> = all.iter().collect();
-        self.known.lasts.retain(|channel, _| still_wanted.contains(channel));
+        // What left while there was no connection is forgotten, also if it came back.
+        let wanted = &self.node.wanted;
+        self.known.lasts.retain(|channel, _| wanted.had_baseline(channel));
         self.announce_lost_plain(&all);
         self.add_todo(&all);
         loop {

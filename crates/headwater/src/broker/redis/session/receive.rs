@@ -161,6 +161,8 @@ impl Session<'_> {
 
     pub(super) fn deliver(&mut self, channel: &Channel, event: &Event, place: Place) {
         let Place { position, previous, time_ms, end } = place;
+        // Without an event before it that Redis remembers, nothing is known of what was before.
+        let previous = if previous == 0 { position.offset().saturating_sub(1) } else { previous };
         self.known.lasts.insert(channel.clone(), position.offset());
         self.node.sink.deliver(LogEvent { channel, event, position, previous, time_ms, end });
     }

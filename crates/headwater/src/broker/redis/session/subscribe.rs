@@ -41,10 +41,10 @@ impl Session<'_> {
     /// Whether there is a command to send. A channel on its way is looked at again when it is there.
     fn begin_subscribing(&mut self, channel: &Channel) -> bool {
         match self.asked.get_mut(channel) {
-            // It went and came back between two looks: the hub must be told anew where it stands.
+            // It went and came back between two looks: the hub must be told anew where it stands. It was
+            // received all the time, so what comes until then is given.
             Some(phase @ Phase::Synced) => {
                 *phase = Phase::Subscribed;
-                self.known.lasts.remove(channel);
                 self.on_subscribed(vec![channel.clone()]);
             }
             Some(_) => {}
