@@ -132,6 +132,7 @@ impl Collector for HubCollector {
 
 /// The number of one shard's that a metric shows.
 type OfShard = fn(&ShardStats) -> f64;
+type CountOfShard = fn(&ShardStats) -> u64;
 
 impl HubCollector {
     /// What the threads that own the sockets of streams tell; nothing before the first stream.
@@ -153,7 +154,7 @@ impl HubCollector {
                 ConstGauge::new(value(shard)).encode(family.encode_family(&labels)?)?;
             }
         }
-        let counters: [(&str, &str, fn(&ShardStats) -> u64); 3] = [
+        let counters: [(&str, &str, CountOfShard); 3] = [
             ("shard_writes", "Writes to sockets by a shard", |it| it.writes),
             ("shard_turns", "Turns of a shard that had something to do", |it| it.turns),
             ("shard_panics", "How often a shard failed and began anew", |it| it.panics),

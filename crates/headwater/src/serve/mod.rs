@@ -18,7 +18,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
@@ -35,6 +35,9 @@ pub use proxy_header::{ProxyHeader, ProxyHeaderError, ProxyHeaderProgress};
 
 /// How long accepting rests when the process is out of descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// How often the log says that it is.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// Serves a router on a listener: what `axum::serve` does, with the limits that event streams need. Await
 /// it; it ends only through [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
@@ -170,10 +173,12 @@ impl Serve {
         let shared = Arc::new(Shared { router, settings, entrance, engine });
         let room = Room::new(settings.connections_max);
         let (stop, stopping) = watch::channel(());
+        // When the log said last that accepting fails.
+        let mut told_at = None;
         loop {
             let (socket, peer, place) = tokio::select! {
                 () = &mut shutdown => break,
-                accepted = accept(&listener, &room) => accepted,
+                accepted = accept(&listener, &room, &mut told_at) => accepted,
             };
             let (shared, stopping) = (Arc::clone(&shared), stopping.clone());
             let connection = Connection { socket, peer, place, shared, stopping };
@@ -205,19 +210,23 @@ impl IntoFuture for Serve {
 }
 
 /// The next connection, as soon as there is room for one. Cancel safe: nothing accepted is lost.
-async fn accept(listener: &TcpListener, room: &Arc<Room>) -> (TcpStream, SocketAddr, Place) {
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Room>,
+    told_at: &mut Option<Instant>,
+) -> (TcpStream, SocketAddr, Place) {
     if room.is_full() {
         tracing::warn!("the limit of connections is reached: new ones wait until others close");
     }
     let place = room.enter().await;
-    // Out of descriptors is a state, which lasts: it is told when it begins.
-    let mut told = None;
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => return (socket, peer, place),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                if told.replace(error.raw_os_error()) != Some(error.raw_os_error()) {
+                // At the limit, every connection that closes lets one in: that is still the same trouble.
+                if told_at.is_none_or(|told_at| told_at.elapsed() >= TELL_AGAIN) {
+                    *told_at = Some(Instant::now());
                     tracing::error!(
                         "cannot accept connections, trying again until it works: {error}; \
                          if descriptors ran out, raise the limit (ulimit -n) or lower that of connections"
