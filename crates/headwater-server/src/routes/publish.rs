@@ -45,7 +45,8 @@ async fn publish(
         ));
     }
     let body = read_body(request.into_body(), app.settings.max_body_bytes).await?;
-    let batch = if is_batch { batch(&query, &body)? } else { one_event(query, body, key.as_ref())? };
+    let batch =
+        if is_batch { batch(&query, &body)? } else { one_event(query, body, key.as_ref())? };
     let is_single = !is_batch && batch.len() == 1;
     let mut published: Vec<Published> =
         app.hub.publish_all(batch).await?.into_iter().map(Published::from).collect();
