@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::control::{Answer, Counted, Opening, Order};
 use crate::error::{Context as _, Error};
-use crate::limits::{DRAIN_TIMEOUT, OPEN_TIMEOUT, STREAMS_PER_PROCESS_MAX, WORKER_TIMEOUT};
+use crate::limits::{OPEN_TIMEOUT, STREAMS_PER_PROCESS_MAX, WORKER_TIMEOUT};
 use crate::target::HttpTarget;
 
 /// How a generator process is started: a program that calls [`worker::run`](crate::worker::run) when it gets
@@ -159,14 +159,14 @@ impl Generator {
     ///
     /// # Errors
     /// When a process ended. What did not come in time is counted.
-    pub(crate) fn drain(&mut self, published: u64) -> Result<Counted, Error> {
-        let timeout_ms = u64::try_from(DRAIN_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+    pub(crate) fn drain(&mut self, published: u64, within: Duration) -> Result<Counted, Error> {
+        let timeout_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         for worker in &mut self.workers {
             worker.tell(&Order::Drain { published, timeout_ms })?;
         }
         let mut sum = Counted::default();
         for worker in &mut self.workers {
-            match worker.answer(DRAIN_TIMEOUT)? {
+            match worker.answer(within)? {
                 Answer::Counted(counted) => {
                     sum.expected += counted.expected;
                     sum.received += counted.received;

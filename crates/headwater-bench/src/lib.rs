@@ -3,7 +3,7 @@
 //! From the bottom up: `stamp` (what events carry), `framing` and `scanner` (reading streams), `window` (what was
 //! seen), `worker` (a process with streams), `generator` (all of them), `publisher`, `process` (processor time and
 //! memory), `session` (the order of a measurement), `report`. `run` is `headwater bench`; `floor` is the smallest
-//! server; `compare` is behind `cargo xtask compare`.
+//! server. The comparison with others is the program in `bin/compare`.
 //!
 //! The generator must be much cheaper than what it measures: a stream is an entry of a list, one loop reads all
 //! sockets of a process, and an event is counted where it was read, without being kept.
@@ -14,7 +14,6 @@
     reason = "rates and rounded figures are small and positive"
 )]
 
-pub mod compare;
 mod control;
 mod error;
 pub mod floor;

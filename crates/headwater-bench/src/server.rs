@@ -12,8 +12,8 @@ use crate::error::{Context as _, Error};
 /// How long a server may take until it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Connections beside the streams: those of the publisher, and what comes and goes.
-const CONNECTIONS_EXTRA: usize = 1_000;
+/// Connections beside the streams: those of the publisher, and closed ones that the server has not noticed yet.
+const CONNECTIONS_EXTRA: usize = 4_000;
 
 /// A running `headwater serve`; it ends when this is dropped.
 pub struct Server {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::control::Counted;
 use crate::error::Error;
 use crate::generator::{Generator, Opened, Progress, WorkerCommand};
+use crate::limits::DRAIN_TIMEOUT;
 use crate::process;
 use crate::publisher::{Amount, Load, Publisher, Road};
 use crate::report::{DeliveryReport, OpeningReport};
@@ -27,6 +28,7 @@ pub struct Session {
     /// The processes that are measured.
     pids: Vec<u32>,
     counted: Counted,
+    drain_timeout: Duration,
 }
 
 impl Session {
@@ -44,7 +46,21 @@ impl Session {
     ) -> Result<Self, Error> {
         let generator = Generator::start(command, target, streams, channels)?;
         let publisher = Publisher::new(road, channels);
-        Ok(Self { generator, publisher, pids: pids.to_vec(), counted: Counted::default() })
+        Ok(Self {
+            generator,
+            publisher,
+            pids: pids.to_vec(),
+            counted: Counted::default(),
+            drain_timeout: DRAIN_TIMEOUT,
+        })
+    }
+
+    /// Sets how long deliveries are waited for when the last event is published. The default is
+    /// [`DRAIN_TIMEOUT`].
+    #[must_use]
+    pub fn with_drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
     }
 
     /// Opens all streams, and measures what that costs.
@@ -76,7 +92,7 @@ impl Session {
             progress(LoadProgress { published, streams });
             Ok(())
         })?;
-        let counted = self.generator.drain(self.publisher.published())?;
+        let counted = self.generator.drain(self.publisher.published(), self.drain_timeout)?;
         let after = self.cpu_ns()?;
         let cpu_ns = difference(before, after);
         let report = DeliveryReport::new(&published, &counted, &self.counted, cpu_ns);
@@ -96,11 +112,6 @@ impl Session {
             in_flight: 1,
         };
         self.load(&load, |_| {})
-    }
-
-    /// Publishes by another road from now on.
-    pub fn take_road(&mut self, road: Road) {
-        self.publisher.take_road(road);
     }
 
     /// Closes all streams.

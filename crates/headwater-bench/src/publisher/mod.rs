@@ -99,11 +99,6 @@ impl Publisher {
         self.published
     }
 
-    /// Publishes by another road from now on.
-    pub(crate) fn take_road(&mut self, road: Road) {
-        self.road = road;
-    }
-
     /// Publishes, and tells now and then how many events it has sent.
     ///
     /// # Errors

@@ -1,1 +1,0 @@
-//! The comparison with other servers, behind `cargo xtask compare`.
