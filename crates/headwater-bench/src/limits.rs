@@ -48,14 +48,16 @@ pub(crate) const POLL_EVENTS_MAX: usize = 4096;
 /// Data of one event: the stamp at least, and what a publisher may send by default at most.
 pub const EVENT_BYTES: std::ops::RangeInclusive<usize> = crate::stamp::STAMP_BYTES..=1 << 20;
 
-/// Events in flight over HTTP: each has a connection of its own. It must not be more than a [`Window`] is wide,
-/// since what is published over different connections may be delivered in another order.
-///
-/// [`Window`]: crate::window::Window
+/// Events in flight over HTTP: each has a connection of its own. It must not be more than the holes of a window,
+/// since each connection may be late with its event.
 pub const HTTP_IN_FLIGHT_MAX: usize = 128;
 
 /// Events in flight over Redis, on one connection. Its buffer at Redis is bounded by 1 GB, so any number would do.
 pub const REDIS_IN_FLIGHT_MAX: usize = 10_000;
+
+/// Events that one stream may be late with, and that are still told from duplicates. Twice as many as may be under
+/// way, so that some may be missing besides.
+pub(crate) const WINDOW_HOLES_MAX: usize = 256;
 
 /// Longest time that can be measured, an hour; what took longer counts as an hour.
 pub(crate) const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
@@ -66,5 +68,5 @@ pub(crate) const FLOOR_OUTBOX_BYTES_MAX: usize = 1 << 20;
 /// Longest request of the floor, and longest message from Redis.
 pub(crate) const FLOOR_REQUEST_BYTES_MAX: usize = 2 << 20;
 
-const _: () = assert!(HTTP_IN_FLIGHT_MAX <= crate::window::WIDTH as usize);
+const _: () = assert!(HTTP_IN_FLIGHT_MAX <= WINDOW_HOLES_MAX);
 const _: () = assert!(*EVENT_BYTES.end() < FLOOR_REQUEST_BYTES_MAX);

@@ -9,7 +9,7 @@ use crate::generator::{Generator, Opened, Progress, WorkerCommand};
 use crate::limits::DRAIN_TIMEOUT;
 use crate::process;
 use crate::publisher::{Amount, Load, Publisher, Road};
-use crate::report::{DeliveryReport, OpeningReport};
+use crate::report::{DeliveryReport, OpeningReport, thousands};
 use crate::target::HttpTarget;
 
 /// How far a load is.
@@ -87,11 +87,12 @@ impl Session {
         self.generator.record()?;
         let before = self.cpu_ns()?;
         let generator = &mut self.generator;
-        let published = self.publisher.publish(load, |published| {
+        let result = self.publisher.publish(load, |published| {
             let streams = generator.progress()?;
             progress(LoadProgress { published, streams });
-            Ok(())
-        })?;
+            gone(streams).map_or(Ok(()), Err)
+        });
+        let published = result.map_err(|error| self.cause_of(error))?;
         let counted = self.generator.drain(self.publisher.published(), self.drain_timeout)?;
         let after = self.cpu_ns()?;
         let cpu_ns = difference(before, after);
@@ -150,9 +151,33 @@ impl Session {
         Ok(memory)
     }
 
+    /// When publishing fails because the server has gone, the streams tell it more plainly.
+    fn cause_of(&mut self, error: Error) -> Error {
+        for _ in 0..20 {
+            match self.generator.progress().map(gone) {
+                Ok(Some(gone)) => return gone,
+                Ok(None) => std::thread::sleep(Duration::from_millis(50)),
+                Err(_) => break,
+            }
+        }
+        error
+    }
+
     fn cpu_ns(&self) -> Result<Option<u64>, Error> {
         if self.pids.is_empty() { Ok(None) } else { process::cpu_ns(&self.pids).map(Some) }
     }
+}
+
+/// Whether no stream is left.
+fn gone(streams: Progress) -> Option<Error> {
+    let Progress { open, received, cut } = streams;
+    (open == 0 && cut > 0).then(|| {
+        let (cut, received) = (thousands(cut as u64), thousands(received));
+        let why = format!(
+            "the server has gone: {cut} of {cut} streams were cut after {received} deliveries"
+        );
+        Error::Failed(why)
+    })
 }
 
 fn difference(before: Option<u64>, after: Option<u64>) -> Option<u64> {

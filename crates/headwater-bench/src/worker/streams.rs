@@ -18,6 +18,9 @@ use crate::stamp::{Stamp, now_ns};
 use crate::target::path_of;
 use crate::window::Window;
 
+/// The port of the first stream. Those of all streams lie above what services listen on, and below 65,536.
+const PORT_FIRST: usize = 20_000;
+
 /// The streams, and what came on them.
 pub(super) struct Streams {
     opening: Option<Opening>,
@@ -90,11 +93,12 @@ impl Streams {
         {
             let channel = (opening.first + self.begun) % opening.channels;
             let before = events_on(channel, opening.channels, opening.published);
-            let connected = connect(opening.address, opening.source).and_then(|mut socket| {
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                registry.register(&mut socket, Token(self.begun), interest)?;
-                Ok(socket)
-            });
+            let connected =
+                connect(opening.address, opening.source, self.begun).and_then(|mut socket| {
+                    let interest = Interest::READABLE | Interest::WRITABLE;
+                    registry.register(&mut socket, Token(self.begun), interest)?;
+                    Ok(socket)
+                });
             let mut stream = Stream::new(Window::starting_at(before));
             self.begun += 1;
             match connected {
@@ -307,11 +311,21 @@ impl Counts {
     }
 }
 
-fn connect(address: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<TcpStream> {
+/// Connects from an address of our own, whose ports are given to the streams in order.
+fn connect(address: SocketAddr, source: Option<Ipv4Addr>, index: usize) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     if let Some(source) = source {
-        socket.bind(&SocketAddr::from((source, 0)).into())?;
+        // Asked for any port, the kernel searches, and with thousands in use that takes milliseconds for each.
+        socket.set_reuse_address(true)?;
+        let port = u16::try_from(PORT_FIRST + index).unwrap_or(0);
+        match socket.bind(&SocketAddr::from((source, port)).into()) {
+            // Somebody listens on this port on all addresses.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                socket.bind(&SocketAddr::from((source, 0)).into())?;
+            }
+            result => result?,
+        }
     }
     match socket.connect(&address.into()) {
         Ok(()) => {}

@@ -111,6 +111,11 @@ fn axum(programs: &Programs, setting: &Setting) -> Result<Running, Error> {
 /// Connections of nginx beside the streams: those of the publisher, its listener and its channels between processes.
 const NGINX_CONNECTIONS_EXTRA: usize = 128;
 
+/// When fewer than a sixteenth are free, nginx closes connections that have not sent their request yet.
+fn nginx_connections(streams: usize) -> usize {
+    (streams + NGINX_CONNECTIONS_EXTRA) * 16 / 15 + 1
+}
+
 fn nchan(programs: &Programs, setting: &Setting) -> Result<Running, Error> {
     let address = free_address()?;
     let directory = std::env::temp_dir().join(format!("headwater-compare-{}", std::process::id()));
@@ -120,7 +125,7 @@ fn nchan(programs: &Programs, setting: &Setting) -> Result<Running, Error> {
         .map_err(failed)?
         .replace("{load_module}", &Programs::nchan_line())
         .replace("{directory}", &directory.to_string_lossy())
-        .replace("{connections}", &(setting.streams + NGINX_CONNECTIONS_EXTRA).to_string())
+        .replace("{connections}", &nginx_connections(setting.streams).to_string())
         .replace("{port}", &address.port().to_string());
     fs::create_dir_all(&directory).map_err(failed)?;
     let file = directory.join("nginx.conf");

@@ -45,7 +45,10 @@ impl Programs {
         Ok(Self {
             folder,
             contenders: command_line.folder.clone(),
-            python: command_line.python.clone(),
+            // It is started in another folder. Links stay, since they tell Python which environment it is in.
+            python: command_line.python.as_deref().map(std::path::absolute).transpose().map_err(
+                |error| Error::failed(format!("cannot find the interpreter of FastAPI: {error}")),
+            )?,
             is_pinned,
             worker,
         })
