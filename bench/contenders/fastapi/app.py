@@ -15,7 +15,9 @@ from sse_starlette.sse import EventSourceResponse
 
 @asynccontextmanager
 async def lifespan(app: FastAPI):
-    async with Redis.from_url(os.environ["REDIS_URL"], decode_responses=True) as app.state.redis:
+    # The default of 100 connections would be the most streams that it can have.
+    url, options = os.environ["REDIS_URL"], {"decode_responses": True, "max_connections": 20_000}
+    async with Redis.from_url(url, **options) as app.state.redis:
         yield
 
 

@@ -360,7 +360,7 @@ published   50 events, 0 refused
 delivered   100,000 of 100,000, 0 missing, 0 duplicate, 0 streams cut
 rate        19,960 deliveries/s for 5.01 s
 processor   8.00 us per delivery, 16 % of a core
-latency     p50 1.00 ms, p99 20.01 ms, p99.9 30.01 ms, max 30.01 ms
+latency     p50 1.00 ms, p99 20.00 ms, p99.9 30.02 ms, max 30.02 ms
 ";
         assert_eq!(report().table(), expected);
         assert_eq!(report().fault(), None);

@@ -152,11 +152,11 @@ mod tests {
         for length in 0..=input.len() {
             let mut reader = Reader { input: &input[..length], at: 0 };
             let first = reader.push().expect("the protocol");
-            assert_eq!(first.is_some(), length >= 31, "{length}");
+            assert_eq!(first.is_some(), length >= 30, "{length}");
             let Some(first) = first else { continue };
             assert_eq!(first, Push::Confirmed("a".to_owned()));
             let second = reader.push().expect("the protocol");
-            let expected = Push::Message { channel: 54..55, data: 61..63 };
+            let expected = Push::Message { channel: 51..52, data: 58..60 };
             assert_eq!(second, (length == input.len()).then_some(expected), "{length}");
         }
         let mut reader = Reader { input: b"-NOAUTH\r\n", at: 0 };

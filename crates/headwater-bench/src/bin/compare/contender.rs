@@ -155,7 +155,7 @@ fn fastapi(programs: &Programs, setting: &Setting) -> Result<Running, Error> {
     let address = free_address()?;
     let mut command = programs.contender(python);
     command
-        .args(["-m", "uvicorn", "app:app", "--no-access-log", "--log-level", "warning"])
+        .args(["-m", "uvicorn", "app:app", "--no-access-log", "--log-level", "critical"])
         .args(["--backlog", "4096", "--host", "127.0.0.1", "--port", &address.port().to_string()])
         .current_dir(programs.contenders.join("fastapi"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
