@@ -132,6 +132,11 @@ impl Generator {
         many.then(|| Ipv4Addr::new(127, 1, self.openings, 1 + worker))
     }
 
+    /// The processes that hold the streams.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.workers.iter().map(|worker| worker.process.id()).collect()
+    }
+
     /// Forgets the latencies up to here.
     ///
     /// # Errors

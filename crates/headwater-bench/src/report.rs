@@ -74,6 +74,8 @@ pub struct DeliveryReport {
     pub cpu_ns_per_delivery: Option<f64>,
     /// Processor time of the measured processes as a share of that time: 1 is a core.
     pub cores: Option<f64>,
+    /// Processor time of the generator's own processes for each delivery, in nanoseconds: what it costs to measure.
+    pub generator_cpu_ns_per_delivery: Option<f64>,
     /// From the publisher to the stream.
     pub latency: Latency,
 }
@@ -141,8 +143,15 @@ impl DeliveryReport {
             seconds,
             cpu_ns_per_delivery: cpu_ns.and_then(|cpu_ns| per(cpu_ns, received)),
             cores: cpu_ns.map(|cpu_ns| cpu_ns as f64 / 1e9 / seconds),
+            generator_cpu_ns_per_delivery: None,
             latency: Latency::of(&counted.latencies),
         }
+    }
+
+    /// Adds the processor time of the generator.
+    pub(crate) fn with_generator(mut self, cpu_ns: Option<u64>) -> Self {
+        self.generator_cpu_ns_per_delivery = cpu_ns.and_then(|cpu_ns| per(cpu_ns, self.received));
+        self
     }
 
     /// Deliveries in a second.
@@ -282,7 +291,7 @@ pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -33,15 +33,14 @@ pub fn run(options: &BenchOptions) -> Result<Outcome, Error> {
     let redis = options.redis.as_deref().map(RedisTarget::from_url).transpose()?;
     let command = WorkerCommand::this_program(&["bench", "--worker"])?;
     let bar = Bar::new();
-    let (server, target) = match &options.url {
-        Some(url) => (None, HttpTarget::from_url(url)?),
-        None => {
-            bar.say("starting a server");
-            let server =
-                Server::start(&command.program, options.streams(), options.redis.as_deref())?;
-            let target = HttpTarget::headwater(vec![server.address()]);
-            (Some(server), target)
-        }
+    let (server, target) = if let Some(url) = &options.url {
+        (None, HttpTarget::from_url(url)?)
+    } else {
+        bar.say("starting a server");
+        let redis = options.redis.as_deref();
+        let server = Server::start(&command.program, options.streams(), redis)?;
+        let target = HttpTarget::headwater(vec![server.address()]);
+        (Some(server), target)
     };
     let (stream_path, publish_path) =
         (options.stream_path.as_deref(), options.publish_path.as_deref());
@@ -52,9 +51,10 @@ pub fn run(options: &BenchOptions) -> Result<Outcome, Error> {
     let session = Session::start(&command, &target, road, streams, channels, &pids)?;
     let report = measure(session, options, &load, &bar)?;
     bar.clear();
-    let text = match options.json {
-        true => serde_json::to_string(&report).context("the report")? + "\n",
-        false => report.table(),
+    let text = if options.json {
+        serde_json::to_string(&report).context("the report")? + "\n"
+    } else {
+        report.table()
     };
     Ok(Outcome { text, fault: report.fault() })
 }

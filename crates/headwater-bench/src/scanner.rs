@@ -100,9 +100,10 @@ impl Scanner {
             Line::Field(matched) if FIELD.get(matched) == Some(&byte) => Line::Field(matched + 1),
             Line::Field(matched) if matched == FIELD.len() && (byte == b':' || ends) => {
                 let is_first = !std::mem::replace(&mut self.has_data, true);
-                match is_first && !ends {
-                    true => Line::Front { kept: [0; STAMP_BYTES], bytes: 0, may_be_space: true },
-                    false => Line::Rest,
+                if is_first && !ends {
+                    Line::Front { kept: [0; STAMP_BYTES], bytes: 0, may_be_space: true }
+                } else {
+                    Line::Rest
                 }
             }
             Line::Front { kept, bytes: 0, may_be_space: true } if byte == b' ' => {

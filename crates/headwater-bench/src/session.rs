@@ -86,6 +86,9 @@ impl Session {
     ) -> Result<DeliveryReport, Error> {
         self.generator.record()?;
         let before = self.cpu_ns()?;
+        // Where it is not known it is not told; it is not what is measured.
+        let generator_pids = self.generator.pids();
+        let generator_before = process::cpu_ns(&generator_pids).ok();
         let generator = &mut self.generator;
         let result = self.publisher.publish(load, |published| {
             let streams = generator.progress()?;
@@ -98,7 +101,8 @@ impl Session {
         let cpu_ns = difference(before, after);
         let report = DeliveryReport::new(&published, &counted, &self.counted, cpu_ns);
         self.counted = counted;
-        Ok(report)
+        let generator_after = process::cpu_ns(&generator_pids).ok();
+        Ok(report.with_generator(difference(generator_before, generator_after)))
     }
 
     /// Publishes a few events that are not measured, so that what is built at the first one exists.

@@ -44,9 +44,10 @@ impl Lane {
         socket.set_nonblocking(true)?;
         let mut socket = TcpStream::from_std(socket);
         registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-        let answers = match is_http {
-            true => Answers::Http(Framing::new()),
-            false => Answers::Redis(RedisReplies::default()),
+        let answers = if is_http {
+            Answers::Http(Framing::new())
+        } else {
+            Answers::Redis(RedisReplies::default())
         };
         Ok(Self { socket, out: Vec::new(), written: 0, in_flight: 0, answers })
     }

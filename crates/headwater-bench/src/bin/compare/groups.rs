@@ -112,6 +112,7 @@ impl Scene<'_> {
         session.warm_up(3)?;
         let report = session.load(&self.steady(self.sizes.rate, 20), |_| {})?;
         deliver(run, Measure::DeliveryCpu, &report);
+        run.check_steady(&report, self.interval());
         run.note(Measure::DeliveryP99, Some(report.latency.p99_ns as f64));
         if is_slow {
             return Ok(());
@@ -137,6 +138,7 @@ impl Scene<'_> {
         session.warm_up(3)?;
         let report = session.load(&self.steady(self.sizes.rate, 1_000), |_| {})?;
         deliver(run, Measure::RedisCpu, &report);
+        run.check_steady(&report, self.interval());
         Ok(())
     }
 
@@ -149,6 +151,8 @@ impl Scene<'_> {
         session.warm_up(3)?;
         let report = session.load(&self.steady(self.sizes.channels_rate, 10_000), |_| {})?;
         deliver(run, Measure::ChannelsCpu, &report);
+        // There is time enough from one event of a channel to the next, so the time of the fan-out is taken here too.
+        run.check_steady(&report, self.interval());
         run.note(Measure::ChannelsP99, Some(report.latency.p99_ns as f64));
         run.note(Measure::ChannelsMissing, Some(report.missing as f64));
         Ok(())
@@ -246,6 +250,11 @@ impl Scene<'_> {
             Contender::Fastapi => (self.sizes.fastapi_streams, true),
             _ => (self.sizes.fan_out_streams, false),
         }
+    }
+
+    /// From one event on the one channel to the next.
+    fn interval(&self) -> Duration {
+        Duration::from_secs_f64(1.0 / self.sizes.rate)
     }
 
     fn start(

@@ -1,5 +1,6 @@
 //! `headwater-compare`: the same work for Headwater, the floor and others, in turn, and a table of what it cost.
 //! It is started by `cargo xtask compare`, which builds what it needs. Look here for the command line and the order.
+#![expect(clippy::cast_precision_loss, reason = "figures for people need no 53 bits")]
 
 mod contender;
 mod goals;

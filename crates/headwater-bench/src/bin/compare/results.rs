@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use headwater_bench::Error;
 use headwater_bench::report::DeliveryReport;
@@ -49,14 +49,24 @@ pub(crate) struct Run {
     pub(crate) figures: BTreeMap<Measure, f64>,
     /// What went wrong. The figures that there are stay.
     pub(crate) faults: Vec<String>,
+    /// Why its figures should not be trusted, though nothing failed.
+    pub(crate) doubts: Vec<String>,
     reports: Vec<serde_json::Value>,
     seconds: f64,
 }
 
 impl Run {
     pub(crate) fn new(round: u16, group: Group, contender: Contender) -> Self {
-        let (figures, faults, reports) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { round, group, contender, figures, faults, reports, seconds: 0.0 }
+        Self {
+            round,
+            group,
+            contender,
+            figures: BTreeMap::new(),
+            faults: Vec::new(),
+            doubts: Vec::new(),
+            reports: Vec::new(),
+            seconds: 0.0,
+        }
     }
 
     /// Notes a figure, if there is one.
@@ -75,6 +85,19 @@ impl Run {
     pub(crate) fn check(&mut self, report: &DeliveryReport) {
         if let Some(fault) = report.fault() {
             self.fault(fault);
+        }
+    }
+
+    /// Notes when events of a steady load had to wait for those before them. Then several go out with one call, or
+    /// the machine was busy with something else, and the processor time is not that of this load.
+    pub(crate) fn check_steady(&mut self, report: &DeliveryReport, interval: Duration) {
+        let p50 = Duration::from_nanos(report.latency.p50_ns);
+        if p50 > interval {
+            let doubt = format!(
+                "half of the events were later than {p50:.0?}: too much for this machine now"
+            );
+            println!("  IN DOUBT: {doubt}");
+            self.doubts.push(doubt);
         }
     }
 

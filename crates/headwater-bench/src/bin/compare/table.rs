@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::contender::Contender;
 use crate::goals;
-use crate::results::{Measure, Results};
+use crate::results::{Measure, Results, Run};
 
 /// What a figure is a number of.
 enum Unit {
@@ -66,11 +66,20 @@ impl Measure {
 
     fn unit(self) -> Unit {
         match self {
-            Self::DeliveryCpu | Self::RedisCpu | Self::FloodCpu | Self::ChannelsCpu => Unit::Time,
-            Self::DeliveryP99 | Self::ChannelsP99 | Self::OpenCpu => Unit::Time,
-            Self::NodesTime | Self::ReopenTime => Unit::Time,
-            Self::MemoryOneIdle | Self::MemoryOneAfter => Unit::Bytes,
-            Self::MemoryManyIdle | Self::MemoryManyAfter | Self::NodesMemory => Unit::Bytes,
+            Self::DeliveryCpu
+            | Self::RedisCpu
+            | Self::FloodCpu
+            | Self::ChannelsCpu
+            | Self::OpenCpu
+            | Self::DeliveryP99
+            | Self::ChannelsP99
+            | Self::NodesTime
+            | Self::ReopenTime => Unit::Time,
+            Self::MemoryOneIdle
+            | Self::MemoryOneAfter
+            | Self::MemoryManyIdle
+            | Self::MemoryManyAfter
+            | Self::NodesMemory => Unit::Bytes,
             Self::ChannelsMissing | Self::NodesReached | Self::ReopenFailed => Unit::Count,
             Self::FloodRate => Unit::Rate,
             Self::ReopenMemory => Unit::Ratio,
@@ -226,14 +235,28 @@ fn cell(results: &Results, measure: Measure, contender: Contender) -> String {
 }
 
 fn faults(results: &Results) -> String {
+    let failed = list(results, |run| &run.faults);
+    let doubted = list(results, |run| &run.doubts);
+    let mut text = if failed.is_empty() {
+        "\nNothing failed.\n".to_owned()
+    } else {
+        format!("\nFailed:\n\n{failed}")
+    };
+    if !doubted.is_empty() {
+        text += &format!("\nNot to be trusted:\n\n{doubted}");
+    }
+    text
+}
+
+fn list(results: &Results, of: impl Fn(&Run) -> &[String]) -> String {
     let mut text = String::new();
     for run in &results.runs {
-        for fault in &run.faults {
+        for line in of(run) {
             let (round, group, contender) = (run.round + 1, run.group.name(), run.contender.name());
-            let _ = writeln!(text, "- round {round}, {group}, {contender}: {fault}");
+            let _ = writeln!(text, "- round {round}, {group}, {contender}: {line}");
         }
     }
-    if text.is_empty() { "\nNothing failed.\n".to_owned() } else { format!("\nFailed:\n\n{text}") }
+    text
 }
 
 #[cfg(test)]
@@ -241,7 +264,6 @@ pub(crate) mod tests {
     use super::*;
     use crate::groups::Group;
     use crate::machine::Machine;
-    use crate::results::Run;
     use crate::sizes::Sizes;
 
     /// Results with figures of one measure: of the floor, of headwater and of nchan, by round.
