@@ -1,6 +1,6 @@
 //! A small server that drops, repeats, refuses or cuts what it is told to. Look here for its faults.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
