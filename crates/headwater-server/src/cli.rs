@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio::runtime;
 
+use crate::commands::bench;
 use crate::commands::publish::Publish;
 use crate::commands::subscribe::Subscribe;
 use crate::logging::{self, LogFilter, LogFormat};
@@ -32,6 +33,7 @@ enum Command {
     Serve(Box<Flags>),
     Publish(Publish),
     Subscribe(Subscribe),
+    Bench(Box<bench::BenchOptions>),
 }
 
 const EXAMPLES: &str = "\
@@ -39,7 +41,8 @@ Examples:
   headwater                                            serve on 127.0.0.1:8000
   headwater serve --redis redis://127.0.0.1:6379       and let `redis-cli PUBLISH` reach browsers
   headwater subscribe news                             print what is published to the channel news
-  headwater publish news 'hello, browsers'             publish to it";
+  headwater publish news 'hello, browsers'             publish to it
+  headwater bench                                      measure what a server takes";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -102,6 +105,8 @@ fn run(command: Command) -> Result<(), Failure> {
             start_client_logging()?;
             block_on(runtime::Builder::new_current_thread(), subscribe.run())
         }
+        // It has a loop of its own, so there is no runtime to start.
+        Command::Bench(options) => bench::run(&options),
     }
 }
 

@@ -1,5 +1,6 @@
-//! The commands of a client: publish and subscribe. Look here for where they go.
+//! The commands of a client: publish, subscribe and bench. Look here for where they go.
 
+pub(crate) mod bench;
 mod follower;
 mod http;
 mod line;
