@@ -25,6 +25,8 @@ use crate::position::Key;
 pub(crate) enum Message {
     /// A frame for the shard's streams on a channel, which is named by its number in this mailbox.
     Deliver { channel: u32, frame: Frame },
+    /// A frame for all streams of the shard.
+    DeliverToAll(Frame),
     /// A stream joins the shard.
     Attach(Box<Newcomer>),
     /// All streams end in an orderly way.
@@ -144,9 +146,11 @@ impl Mailbox {
             return Err(message);
         }
         if let Message::Deliver { frame, .. } = &message {
-            if self.depth() >= MAILBOX_MESSAGES_MAX
-                || self.bytes.load(Ordering::Relaxed) >= MAILBOX_BYTES_MAX
-            {
+            let is_full = self.depth() >= MAILBOX_MESSAGES_MAX
+                || self.bytes.load(Ordering::Relaxed) >= MAILBOX_BYTES_MAX;
+            // When the log began anew there is one gap for each channel, and no more: that many streams must
+            // not end for it, and come back all at once.
+            if is_full && frame.gap().is_none() {
                 state.overrun = true;
                 return Ok(());
             }

@@ -415,7 +415,11 @@ impl HubInner {
         // Only now do clients move to the new log: a stream of several channels that is cut before has been
         // told of some, and is told of all when it comes back.
         let marker = Frame::marker(Position::new(epoch, last));
-        self.interest.each(|_, entry| entry.give(&marker));
+        self.interest.each(|_, entry| entry.queues().for_each(|queue| queue.push(&marker, false)));
+        for mailbox in self.shards() {
+            // A shard that is gone has no streams.
+            let _ = mailbox.push(Message::DeliverToAll(marker.clone()));
+        }
     }
 
     pub(crate) fn set_baseline(&self, channel: &Channel, baseline: Baseline) {

@@ -72,6 +72,17 @@ impl Shard {
         self.settle(after);
     }
 
+    /// One frame to every stream.
+    pub(super) fn deliver_to_all(&mut self, frame: &Frame) {
+        let keys: Vec<usize> = self.streams.iter().map(|(key, _)| key).collect();
+        let mut after = Aftermath::default();
+        for key in keys {
+            let key = u32::try_from(key).unwrap_or(u32::MAX);
+            self.give(key, std::iter::once(frame), &mut after);
+        }
+        self.settle(after);
+    }
+
     /// The frames of one channel to its streams, each with one write of the same bytes. Streams that have
     /// more channels or need a closer look are put on a list.
     fn deliver_run(

@@ -151,6 +151,10 @@ impl Shard {
                     bytes += frame.len();
                     self.batch.push(channel, frame);
                 }
+                Message::DeliverToAll(frame) => {
+                    self.deliver();
+                    self.deliver_to_all(&frame);
+                }
                 Message::Attach(newcomer) => {
                     // What came before is not the newcomer's.
                     self.deliver();
@@ -183,6 +187,7 @@ impl Shard {
                     break;
                 }
                 Message::Deliver { frame, .. } => bytes += frame.len(),
+                Message::DeliverToAll(_) => {}
                 Message::Attach(newcomer) => self.attach(*newcomer),
                 Message::Drain => self.end_all(Closed::Drain),
             }
