@@ -547,19 +547,26 @@ async fn events_that_wait_together_go_out_together() {
 async fn events_that_are_more_than_a_turn_all_come() {
     let hub = Hub::builder().queue_bytes_max(64 << 20).build(MemoryBroker::new());
     let address = serve(router(hub.clone()), 1).await;
-    let mut stream = EventStream::open(address, "/a").await;
-    let publisher = tokio::spawn(async move {
-        for number in 0..300 {
-            let event = Event::new(format!("{number} {}", "x".repeat(90_000)));
-            let batch = (0..3).map(|_| (channel("a"), event.clone()));
-            hub.publish_all(batch).await.unwrap();
-        }
-    });
-    for number in 0..900 {
-        let event = stream.next().await.expect("an open stream");
-        assert!(event.data.starts_with(&format!("{} ", number / 3)), "{number}");
+    let mut stream = EventStream::open(address, "/a,b,c,d").await;
+    let mut publishers = tokio::task::JoinSet::new();
+    for name in ["a", "b", "c", "d"] {
+        let hub = hub.clone();
+        publishers.spawn(async move {
+            for number in 0..400 {
+                publish(&hub, name, format!("{number} {name} {}", "x".repeat(40_000))).await;
+            }
+        });
     }
-    publisher.await.unwrap();
+    let mut next = std::collections::BTreeMap::new();
+    for _ in 0..1600 {
+        let event = stream.next().await.expect("an open stream");
+        let mut words = event.data.split(' ');
+        let number: usize = words.next().unwrap().parse().unwrap();
+        let expected = next.entry(words.next().unwrap().to_owned()).or_insert(0);
+        assert_eq!(number, *expected);
+        *expected += 1;
+    }
+    publishers.join_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
