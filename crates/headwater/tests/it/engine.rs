@@ -557,6 +557,7 @@ async fn events_that_are_more_than_a_turn_all_come() {
             }
         });
     }
+    let began = std::time::Instant::now();
     let mut next = std::collections::BTreeMap::new();
     for _ in 0..1600 {
         let event = stream.next().await.expect("an open stream");
@@ -567,6 +568,8 @@ async fn events_that_are_more_than_a_turn_all_come() {
         *expected += 1;
     }
     publishers.join_all().await;
+    // It takes a blink; the first heartbeat would have woken a shard that slept.
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
