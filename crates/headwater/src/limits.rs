@@ -43,8 +43,9 @@ pub const MAILBOX_MESSAGES_FULL: usize = 1024;
 pub const MAILBOX_BYTES_FULL: usize = EVENT_DATA_BYTES_MAX;
 
 /// Engine: most messages that wait for one shard. Publishers through this node wait long before; what comes
-/// from Redis cannot be made to wait. Beyond this, the shard's streams end and resume.
-pub const MAILBOX_MESSAGES_MAX: usize = 64 << 10;
+/// from Redis cannot be made to wait. Beyond this, the shard's streams end and resume. A million, since a
+/// log that begins anew tells every channel of it at one moment, with two messages each.
+pub const MAILBOX_MESSAGES_MAX: usize = 1 << 20;
 
 /// Engine: most bytes of events that wait for one shard, for the same reason. Eight of the largest size.
 pub const MAILBOX_BYTES_MAX: usize = 8 * EVENT_DATA_BYTES_MAX;

@@ -171,7 +171,7 @@ impl Writer<'_> {
     fn write_run(&self, stream: &mut Stream, run: &mut Run<'_>) -> Outcome {
         let named = stream.profile.is_named();
         stream.written = self.now + 1;
-        self.hub.stats.sent.add(run.frames.len() as u64);
+        self.hub.stats.sent.add(run.events);
         self.hub.stats.sent_bytes.add(run.body_len(named) as u64);
         let mut sent = 0;
         if stream.outbox.is_none() {

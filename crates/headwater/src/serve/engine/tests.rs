@@ -1,5 +1,5 @@
 //! A shard that fails: what it costs, and that it begins anew. The rest of the engine's tests go over real servers,
-//! in `tests/it/engine.rs`.
+//! in `tests/it/engine/`.
 
 use std::sync::Arc;
 
