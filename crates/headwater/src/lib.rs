@@ -127,7 +127,7 @@
 //!
 //! A future of this crate may be dropped at any time. [`Subscription::next`], [`Subscription::confirmed`]
 //! and [`Hub::drained`] lose nothing by it. A [`Hub::publish`] that is dropped before it resolves has published
-//! the event or has not, and a [`Hub::publish_all`] all of its events, a beginning of them, or none.
+//! the event or has not, and a [`Hub::publish_all`] all of its events, a part of them, or none.
 //! Dropping a [`Subscription`] or a response unsubscribes.
 //!
 //! # What it does not do

@@ -142,8 +142,8 @@ impl Hub {
     ///
     /// # Errors
     /// As [`publish`](Self::publish), and [`ErrorKind::Finished`] for a channel that was ended. Sizes are
-    /// checked before the first event is published; after an error of the broker a beginning of the
-    /// batch may have been published.
+    /// checked before the first event is published; after an error of the broker a part of the batch
+    /// may have been published.
     pub async fn publish_all<P: Into<Publish>>(
         &self,
         batch: impl IntoIterator<Item = P>,
