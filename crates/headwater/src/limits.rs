@@ -42,6 +42,15 @@ pub const MAILBOX_MESSAGES_FULL: usize = 1024;
 /// Engine: bytes of events for one shard at which publishers wait. One event of the largest size.
 pub const MAILBOX_BYTES_FULL: usize = EVENT_DATA_BYTES_MAX;
 
+/// Engine: from so many streams of a shard with something waiting, which are also more than half of its
+/// streams, the node is taken to be at its limit, and publishers wait. Fewer are slow clients, which must
+/// cost nobody else anything.
+pub const CONGESTED_STREAMS_MIN: usize = 100;
+
+/// Engine: bytes that wait for each of these streams on average before publishers wait: a sixteenth of what
+/// a stream's queue holds, so that none ends while its client reads.
+pub const CONGESTED_BYTES: usize = QUEUE_BYTES_MAX / 16;
+
 /// Engine: most messages that wait for one shard. Publishers through this node wait long before; what comes
 /// from Redis cannot be made to wait. Beyond this, the shard's streams end and resume. A million, since a
 /// log that begins anew tells every channel of it at one moment, with two messages each.

@@ -230,4 +230,9 @@ pub(super) fn account(counts: &Counts, hub: &HubInner, before: usize, after: usi
             total.fetch_sub(before - after, Ordering::Relaxed);
         }
     }
+    match (before, after) {
+        (0, 1..) => counts.blocked.fetch_add(1, Ordering::Relaxed),
+        (1.., 0) => counts.blocked.fetch_sub(1, Ordering::Relaxed),
+        _ => 0,
+    };
 }

@@ -103,6 +103,7 @@ impl Shard {
                     self.on_socket(event);
                 }
             }
+            self.mailbox.look_for_room();
         }
     }
 
