@@ -21,6 +21,7 @@ pub(crate) enum Tool {
     Python,
     CppCompiler,
     Curl,
+    Valgrind,
     Node,
     Npm,
 }
@@ -43,6 +44,7 @@ impl Tool {
             Self::Python => &["python3"],
             Self::CppCompiler => &["g++", "c++", "clang++"],
             Self::Curl => &["curl"],
+            Self::Valgrind => &["valgrind"],
             Self::Node => &["node"],
             Self::Npm => &["npm"],
         }
@@ -60,6 +62,7 @@ impl Tool {
             Self::Python => &["python3", "python3-venv"],
             Self::CppCompiler => &["g++"],
             Self::Curl => &["curl"],
+            Self::Valgrind => &["valgrind"],
             Self::Node | Self::Npm => &[],
         }
     }
@@ -74,6 +77,7 @@ impl Tool {
             Self::Python => "install Python 3.10 or newer with its `venv` module".to_owned(),
             Self::CppCompiler => "install a C++ compiler (g++ or clang++)".to_owned(),
             Self::Curl => "install curl".to_owned(),
+            Self::Valgrind => "install valgrind".to_owned(),
             Self::Node | Self::Npm => {
                 let [major, minor, patch] = NODE_AT_LEAST;
                 format!("install Node.js {major}.{minor}.{patch} or newer, with npm")
@@ -249,8 +253,12 @@ mod tests {
 
     #[test]
     fn every_tool_says_what_to_install() {
-        use Tool::{Chromium, CppCompiler, Curl, Nchan, Nginx, Node, Npm, Python, RedisServer};
-        for tool in [RedisServer, Chromium, Nginx, Nchan, Python, CppCompiler, Curl, Node, Npm] {
+        use Tool::{
+            Chromium, CppCompiler, Curl, Nchan, Nginx, Node, Npm, Python, RedisServer, Valgrind,
+        };
+        let tools =
+            [RedisServer, Chromium, Nginx, Nchan, Python, CppCompiler, Curl, Valgrind, Node, Npm];
+        for tool in tools {
             assert!(tool.advice().starts_with("install "), "{tool:?}");
             assert!(!tool.programs().is_empty(), "{tool:?}");
         }
