@@ -2,6 +2,7 @@
 //!
 //! Look here for the list of commands. What each one does is in the file of its name.
 
+mod compare;
 mod fuzz;
 mod lint;
 mod packages;
@@ -28,7 +29,10 @@ usage: cargo xtask COMMAND
                           run every fuzz target (or those named) for N minutes each, 10 by default
   soak [--seed N] [--minutes N] [--scenario NAME] [--seconds N] [--log DIR] [--keep-going]
                           check end to end that nothing is lost: each scenario once, or
-                          again and again with new seeds until the minutes are over";
+                          again and again with new seeds until the minutes are over
+  compare [--rounds N] [--only GROUP,...] [--contenders NAME,...] [--quick] [--results DIR]
+                          do the same work with Headwater, the floor, nchan, axum and FastAPI,
+                          and write a table to bench/results; --quick only shows that it works";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -48,6 +52,7 @@ fn run(arguments: &[String]) -> Result<Report, String> {
     match command.as_str() {
         "test" => test::run(&mut report, &test::Part::from_arguments(rest)?),
         "fuzz" => fuzz::run(&mut report, &fuzz::Options::from_arguments(rest)?),
+        "compare" => compare::run(&mut report, &compare::Options::from_arguments(rest)?),
         "soak" => soak::run(&mut report, &soak::Options::from_arguments(rest)?),
         "lint" | "ci" | "tidy" if !rest.is_empty() => {
             return Err(format!("`cargo xtask {command}` takes no options\n\n{USAGE}"));

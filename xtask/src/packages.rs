@@ -11,12 +11,16 @@ use crate::repo;
 use crate::report::run;
 use crate::tools::Tool;
 
-/// The Python packages, each file with all of its versions pinned.
-const REQUIREMENTS: [&str; 3] = [
+/// The Python packages of the tests, each file with all of its versions pinned.
+const OF_TESTS: [&str; 3] = [
     "tests/clients/requirements.txt",
     "examples/fastapi/requirements.txt",
     "examples/access/requirements.txt",
 ];
+
+/// Those of the contender in the comparison, which wants a newer Python than the tests.
+const OF_CONTENDER: [&str; 2] =
+    ["examples/fastapi/requirements.txt", "bench/contenders/fastapi/requirements.txt"];
 
 /// Installs the npm packages of a folder from its lock file.
 pub(crate) fn npm(folder: &str) -> Result<(), String> {
@@ -34,12 +38,21 @@ pub(crate) fn npm(folder: &str) -> Result<(), String> {
         .map_err(|error| format!("{} cannot be written: {error}", stamp.display()))
 }
 
-/// Makes the virtual environment with all Python packages, and returns its interpreter.
+/// Makes the virtual environment of the tests, and returns its interpreter.
 pub(crate) fn python() -> Result<PathBuf, String> {
-    let environment = repo::python_env();
+    python_in(&repo::python_env("python"), &OF_TESTS)
+}
+
+/// The same with the packages of the FastAPI contender.
+pub(crate) fn python_of_contender() -> Result<PathBuf, String> {
+    python_in(&repo::python_env("python-contender"), &OF_CONTENDER)
+}
+
+/// An environment with the packages of some files, and nothing else.
+fn python_in(environment: &Path, requirements: &[&str]) -> Result<PathBuf, String> {
     let interpreter = environment.join("bin/python");
     let stamp = environment.join("installed-requirements");
-    let files: Vec<PathBuf> = REQUIREMENTS.iter().map(|file| repo::root().join(file)).collect();
+    let files: Vec<PathBuf> = requirements.iter().map(|file| repo::root().join(file)).collect();
     let wanted = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?.concat();
     if interpreter.exists() && fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted)
     {
@@ -47,7 +60,7 @@ pub(crate) fn python() -> Result<PathBuf, String> {
     }
     // `--clear`, because an environment that was cut off half way cannot be told from a whole one.
     let python = Tool::Python.find()?;
-    run(Command::new(python).args(["-m", "venv", "--clear"]).arg(&environment))?;
+    run(Command::new(python).args(["-m", "venv", "--clear"]).arg(environment))?;
     let mut install = Command::new(&interpreter);
     install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
     for file in &files {

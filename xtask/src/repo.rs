@@ -27,9 +27,9 @@ pub(crate) fn server_binary() -> PathBuf {
     target_dir().join("debug").join(format!("headwater{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// The virtual environment of the Python tests.
-pub(crate) fn python_env() -> PathBuf {
-    target_dir().join("python")
+/// A virtual environment of Python by its name.
+pub(crate) fn python_env(name: &str) -> PathBuf {
+    target_dir().join(name)
 }
 
 /// The cargo that runs this program.

@@ -16,9 +16,12 @@ pub(crate) enum Tool {
     RedisServer,
     Chromium,
     Nginx,
+    /// nginx with its module nchan.
+    Nchan,
     Python,
     CppCompiler,
     Curl,
+    Valgrind,
     Node,
     Npm,
 }
@@ -37,10 +40,11 @@ impl Tool {
             Self::Chromium => {
                 &["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
             }
-            Self::Nginx => &["nginx"],
+            Self::Nginx | Self::Nchan => &["nginx"],
             Self::Python => &["python3"],
             Self::CppCompiler => &["g++", "c++", "clang++"],
             Self::Curl => &["curl"],
+            Self::Valgrind => &["valgrind"],
             Self::Node => &["node"],
             Self::Npm => &["npm"],
         }
@@ -54,9 +58,11 @@ impl Tool {
             Self::Chromium if ubuntu => &["chromium-browser"],
             Self::Chromium => &["chromium"],
             Self::Nginx => &["nginx"],
+            Self::Nchan => &["nginx", "libnginx-mod-nchan"],
             Self::Python => &["python3", "python3-venv"],
             Self::CppCompiler => &["g++"],
             Self::Curl => &["curl"],
+            Self::Valgrind => &["valgrind"],
             Self::Node | Self::Npm => &[],
         }
     }
@@ -67,9 +73,11 @@ impl Tool {
             Self::RedisServer => "install Redis 7 or newer (`redis-server`)".to_owned(),
             Self::Chromium => "install Chromium or Google Chrome".to_owned(),
             Self::Nginx => "install nginx".to_owned(),
+            Self::Nchan => "install nginx with its dynamic module nchan".to_owned(),
             Self::Python => "install Python 3.10 or newer with its `venv` module".to_owned(),
             Self::CppCompiler => "install a C++ compiler (g++ or clang++)".to_owned(),
             Self::Curl => "install curl".to_owned(),
+            Self::Valgrind => "install valgrind".to_owned(),
             Self::Node | Self::Npm => {
                 let [major, minor, patch] = NODE_AT_LEAST;
                 format!("install Node.js {major}.{minor}.{patch} or newer, with npm")
@@ -87,6 +95,7 @@ impl Tool {
             .ok_or_else(|| format!("{name} is missing: {}", self.advice()))?;
         match self {
             Self::Node => check_node(&path).map(|()| path),
+            Self::Nchan if !has_nchan() => Err(format!("nchan is missing: {}", self.advice())),
             Self::Python if !makes_environments(&path) => {
                 Err(format!("{} has no working `venv` module: {}", path.display(), self.advice()))
             }
@@ -171,6 +180,14 @@ fn makes_environments(python: &Path) -> bool {
     succeeds(Command::new(python).args(["-c", "import venv, ensurepip"]))
 }
 
+/// Folders where packages of nginx put dynamic modules. The comparison looks in the same.
+const NGINX_MODULES: [&str; 3] =
+    ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules"];
+
+fn has_nchan() -> bool {
+    NGINX_MODULES.iter().any(|folder| Path::new(folder).join("ngx_nchan_module.so").exists())
+}
+
 fn is_ubuntu() -> bool {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     release.lines().any(|line| line == "ID=ubuntu" || line.starts_with("ID_LIKE=\"ubuntu"))
@@ -236,8 +253,12 @@ mod tests {
 
     #[test]
     fn every_tool_says_what_to_install() {
-        use Tool::{Chromium, CppCompiler, Curl, Nginx, Node, Npm, Python, RedisServer};
-        for tool in [RedisServer, Chromium, Nginx, Python, CppCompiler, Curl, Node, Npm] {
+        use Tool::{
+            Chromium, CppCompiler, Curl, Nchan, Nginx, Node, Npm, Python, RedisServer, Valgrind,
+        };
+        let tools =
+            [RedisServer, Chromium, Nginx, Nchan, Python, CppCompiler, Curl, Valgrind, Node, Npm];
+        for tool in tools {
             assert!(tool.advice().starts_with("install "), "{tool:?}");
             assert!(!tool.programs().is_empty(), "{tool:?}");
         }

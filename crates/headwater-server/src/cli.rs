@@ -9,10 +9,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio::runtime;
 
-use crate::commands::check;
 use crate::commands::publish::Publish;
 use crate::commands::subscribe::Subscribe;
 use crate::commands::token::Token;
+use crate::commands::{bench, check};
 use crate::logging::{self, LogFilter, LogFormat};
 use crate::serve;
 use crate::settings::{Flags, Settings, SettingsError};
@@ -34,6 +34,7 @@ enum Command {
     Serve(Box<Flags>),
     Publish(Publish),
     Subscribe(Subscribe),
+    Bench(Box<bench::BenchOptions>),
     Token(Token),
     /// Tell whether a server with these settings would work: settings, keys, application, Redis
     #[command(after_help = CHECK_EXAMPLES)]
@@ -45,7 +46,8 @@ Examples:
   headwater                                            serve on 127.0.0.1:8000
   headwater serve --redis redis://127.0.0.1:6379       and let `redis-cli PUBLISH` reach browsers
   headwater subscribe news                             print what is published to the channel news
-  headwater publish news 'hello, browsers'             publish to it";
+  headwater publish news 'hello, browsers'             publish to it
+  headwater bench                                      measure what a server takes";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -123,6 +125,8 @@ fn run(command: Command) -> Result<(), Failure> {
             start_client_logging()?;
             block_on(runtime::Builder::new_current_thread(), subscribe.run())
         }
+        // It has a loop of its own, so there is no runtime to start.
+        Command::Bench(options) => bench::run(&options),
     }
 }
 

@@ -2,9 +2,11 @@
 
 pub mod access;
 pub mod cli;
+pub mod client;
 pub mod logging;
 pub mod routes;
 pub mod settings;
+pub mod tls;
 
 mod commands;
 mod limits;

@@ -13,6 +13,14 @@ pub(crate) const PUBLISH_CHANNELS_MAX: usize = headwater::limits::CHANNELS_PER_S
 /// How long the body of a request may take. 8 MiB in 30 s is a slow phone's uplink.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Most bytes of all bodies that are on their way; twice `max-body`, if that is more. Without it ten thousand slow
+/// publishers could make the server hold 80 GB. Small bodies never notice.
+pub(crate) const BODIES_BYTES_MAX: usize = 64 << 20;
+
+/// Fewest bytes of a body that stay as they came until the body is whole; fewer are copied together. What it costs
+/// to keep a piece is then small beside it.
+pub(crate) const BODY_PIECE_BYTES_MIN: usize = 1 << 10;
+
 /// Connections that the kernel holds until we accept them: a thousand clients that come back at once fit many times.
 pub(crate) const LISTEN_BACKLOG: i32 = 4096;
 
@@ -62,3 +70,28 @@ pub(crate) const APPLICATION_ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// Longest time for which a token is kept out whose own end was not said.
 pub(crate) const REVOKED_TIME_DEFAULT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Most addresses followed in a header that proxies wrote. Real chains have two or three.
+pub(crate) const FORWARDED_HOPS_MAX: usize = 16;
+
+/// Buckets of one limit by rate: sets, and buckets in a set. 65,536 clients that are busy at the same time are
+/// told apart, for 1 MiB; beyond that, the ones nearest to their limit are.
+pub(crate) const RATE_LIMIT_SETS: usize = 8_192;
+/// See [`RATE_LIMIT_SETS`].
+pub(crate) const RATE_LIMIT_WAYS: usize = 8;
+
+/// When a client with too many streams may ask again. It does not get better by itself; chosen arbitrarily.
+pub(crate) const STREAM_RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// What a client is asked to wait at least before it comes back to a server that is full, before jitter. With the usual
+/// two seconds, ten thousand clients outside would be four thousand requests a second.
+pub(crate) const FULL_RETRY_MIN: Duration = Duration::from_secs(10);
+
+/// How often the log says that the server is full.
+pub(crate) const FULL_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Largest file of certificates, or of a key. A chain has a few KB.
+pub(crate) const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// How often the files of certificate and key are looked at. What changed is used when it stayed the same from
+/// one look to the next, since two files are never replaced at once.
+pub(crate) const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);

@@ -1,8 +1,11 @@
 //! What `/metrics` shows, in the OpenMetrics text format. Look here for the name and meaning of a metric. Labels never hold
 //! the name of a channel: there can be millions.
 
+use std::fmt;
+use std::sync::Arc;
+
 use axum::response::{IntoResponse, Response};
-use headwater::{Hub, ShardStats};
+use headwater::{Hub, ServeCounts, ShardStats};
 use http::header::CONTENT_TYPE;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -12,9 +15,22 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::client::{ClientLimits, Limit};
+use crate::tls::Certificates;
+
 /// All metrics of the process.
 pub(crate) struct Metrics {
     registry: Registry,
+}
+
+/// What there is to show.
+pub(crate) struct MetricSources {
+    pub(crate) hub: Hub,
+    pub(crate) has_redis: bool,
+    pub(crate) limits: Arc<ClientLimits>,
+    pub(crate) counts: ServeCounts,
+    /// `None` without TLS.
+    pub(crate) certificates: Option<Arc<Certificates>>,
 }
 
 #[derive(Debug)]
@@ -23,10 +39,19 @@ struct HubCollector {
     has_redis: bool,
 }
 
+/// What comes before a handler, and what is refused.
+struct DoorCollector {
+    limits: Arc<ClientLimits>,
+    counts: ServeCounts,
+    certificates: Option<Arc<Certificates>>,
+}
+
 impl Metrics {
-    pub(crate) fn new(hub: Hub, has_redis: bool) -> Self {
+    pub(crate) fn new(sources: MetricSources) -> Self {
+        let MetricSources { hub, has_redis, limits, counts, certificates } = sources;
         let mut registry = Registry::with_prefix("headwater");
         registry.register_collector(Box::new(HubCollector { hub, has_redis }));
+        registry.register_collector(Box::new(DoorCollector { limits, counts, certificates }));
         Self { registry }
     }
 
@@ -41,7 +66,7 @@ impl Metrics {
 }
 
 impl Collector for HubCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let stats = self.hub.stats();
         let encoder = &mut encoder;
         gauge(encoder, "streams", "Open streams", to_f64(self.hub.streams()))?;
@@ -107,10 +132,11 @@ impl Collector for HubCollector {
 
 /// The number of one shard's that a metric shows.
 type OfShard = fn(&ShardStats) -> f64;
+type CountOfShard = fn(&ShardStats) -> u64;
 
 impl HubCollector {
     /// What the threads that own the sockets of streams tell; nothing before the first stream.
-    fn encode_shards(&self, encoder: &mut DescriptorEncoder) -> Result<(), std::fmt::Error> {
+    fn encode_shards(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let held = self.hub.stats().publishes_held;
         counter(encoder, "publishes_held", "Publishes that waited for a shard far behind", held)?;
         let shards = self.hub.shards();
@@ -128,7 +154,7 @@ impl HubCollector {
                 ConstGauge::new(value(shard)).encode(family.encode_family(&labels)?)?;
             }
         }
-        let counters: [(&str, &str, fn(&ShardStats) -> u64); 3] = [
+        let counters: [(&str, &str, CountOfShard); 3] = [
             ("shard_writes", "Writes to sockets by a shard", |it| it.writes),
             ("shard_turns", "Turns of a shard that had something to do", |it| it.turns),
             ("shard_panics", "How often a shard failed and began anew", |it| it.panics),
@@ -143,7 +169,7 @@ impl HubCollector {
         Ok(())
     }
 
-    fn encode_redis(&self, encoder: &mut DescriptorEncoder) -> Result<(), std::fmt::Error> {
+    fn encode_redis(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let health = self.hub.health();
         let ready = if health.ready { 1.0 } else { 0.0 };
         gauge(encoder, "redis_ready", "1 if the last probe came back through Redis", ready)?;
@@ -171,22 +197,67 @@ impl HubCollector {
     }
 }
 
-fn gauge(
-    encoder: &mut DescriptorEncoder,
-    name: &str,
-    help: &str,
-    value: f64,
-) -> Result<(), std::fmt::Error> {
+impl fmt::Debug for DoorCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DoorCollector").finish_non_exhaustive()
+    }
+}
+
+impl Collector for DoorCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let encoder = &mut encoder;
+        let help = "Requests refused because a client, or the server, is at a limit";
+        let mut refusals =
+            encoder.encode_descriptor("refusals", help, None, MetricType::Counter)?;
+        for limit in Limit::ALL {
+            let labels = [("reason", limit.as_str())];
+            let count = ConstCounter::new(self.limits.refusals(limit));
+            count.encode(refusals.encode_family(&labels)?)?;
+        }
+        counter(
+            encoder,
+            "proxy_headers_refused",
+            "Connections without a good PROXY protocol header of a trusted proxy",
+            self.counts.proxy_headers_refused(),
+        )?;
+        match &self.certificates {
+            Some(certificates) => self.encode_tls(encoder, certificates),
+            None => Ok(()),
+        }
+    }
+}
+
+impl DoorCollector {
+    fn encode_tls(
+        &self,
+        encoder: &mut DescriptorEncoder,
+        certificates: &Certificates,
+    ) -> fmt::Result {
+        let counts = &self.counts;
+        counter(encoder, "tls_handshakes", "TLS handshakes done", counts.tls_handshakes())?;
+        counter(encoder, "tls_errors", "TLS handshakes that failed", counts.tls_errors())?;
+        let help = "Connections without TLS where TLS is spoken";
+        counter(encoder, "tls_plain", help, counts.tls_plain())?;
+        let help = "Changed certificates that were taken";
+        counter(encoder, "tls_reloads", help, certificates.reloads())?;
+        let help = "Changed certificates or keys that were no good";
+        counter(encoder, "tls_reload_errors", help, certificates.failures())?;
+        let mut expiry = encoder.encode_descriptor(
+            "tls_certificate_expiry_timestamp",
+            "When the certificate expires, in Unix time",
+            Some(&Unit::Seconds),
+            MetricType::Gauge,
+        )?;
+        expiry.encode_gauge(&certificates.not_after())
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: f64) -> fmt::Result {
     let gauge = ConstGauge::new(value);
     gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
 }
 
-fn counter(
-    encoder: &mut DescriptorEncoder,
-    name: &str,
-    help: &str,
-    value: u64,
-) -> Result<(), std::fmt::Error> {
+fn counter(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {
     let counter = ConstCounter::new(value);
     counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
 }

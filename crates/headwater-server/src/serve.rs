@@ -6,28 +6,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use headwater::{Hub, MemoryBroker, RedisBroker};
+use headwater::{Hub, MemoryBroker, RedisBroker, ServeCounts};
 use redis::aio::ConnectionManager;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::access::{Access, Tickets};
-use crate::limits::LISTEN_BACKLOG;
+use crate::client::ClientLimits;
+use crate::limits::{BODIES_BYTES_MAX, LISTEN_BACKLOG};
 use crate::logging::LogFormat;
-use crate::metrics::Metrics;
+use crate::metrics::{MetricSources, Metrics};
 use crate::routes::{self, App};
 use crate::settings::Settings;
+use crate::tls::{self, Certificates};
 
 /// Serves until a signal says stop.
 pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let listener = bind("listen", settings.listen)?;
     let admin_listener = settings.admin.map(|admin| bind("admin", admin)).transpose()?;
+    let certificates = settings.tls.clone().map(Certificates::load).transpose()?;
     let (hub, redis) = hub(&settings)?;
     let access = Access::load(&settings, hub.clone(), Tickets::new(redis)).await?;
-    let (settings, access) = (Arc::new(settings), Arc::new(access));
-    let app = App { hub: hub.clone(), settings, access };
+    let limits = Arc::new(ClientLimits::new(&settings));
+    let app = App {
+        hub: hub.clone(),
+        access: Arc::new(access),
+        limits: Arc::clone(&limits),
+        body_room: Arc::new(Semaphore::new(BODIES_BYTES_MAX.max(2 * settings.max_body_bytes))),
+        settings: Arc::new(settings),
+    };
     announce(&app, listener.local_addr()?, admin_listener.as_ref())?;
 
     let (stop, stopping) = watch::channel(false);
@@ -49,18 +58,38 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
                 let _ = stopping.wait_for(|stop| *stop).await;
             })
     };
+    // The router is chosen below: it shows what the server counts.
+    let counts = ServeCounts::default();
+    let sources = MetricSources {
+        hub: hub.clone(),
+        has_redis: app.settings.redis.is_some(),
+        limits,
+        counts: counts.clone(),
+        certificates: certificates.clone(),
+    };
+    let admin = routes::admin(app.clone(), Arc::new(Metrics::new(sources)));
     let public = routes::public(app.clone());
-    let metrics = Arc::new(Metrics::new(hub.clone(), app.settings.redis.is_some()));
-    let admin = routes::admin(app.clone(), metrics);
     let public = match admin_listener {
         Some(admin_listener) => {
-            servers.spawn(serve(admin_listener, routes::with_fallback(admin)).into_future());
+            let admin = routes::with_client_address(routes::with_fallback(admin), &app.settings);
+            servers.spawn(serve(admin_listener, admin).into_future());
             public
         }
         None if app.settings.listens_on_loopback() => public.merge(admin),
         None => public,
     };
-    servers.spawn(serve(listener, routes::with_fallback(public)).into_future());
+    let public = routes::with_client_address(routes::with_fallback(public), &app.settings);
+    let mut server = serve(listener, public).with_counts(counts);
+    if app.settings.proxy_protocol {
+        let proxies = app.settings.trusted_proxies.clone();
+        server = server.proxy_protocol(move |peer| proxies.contains(peer));
+    }
+    if let Some(certificates) = certificates {
+        server = server.tls(tls::config(Arc::clone(&certificates))?);
+        // Ends with the runtime.
+        tokio::spawn(tls::keep_current(certificates, signal(SignalKind::hangup())?));
+    }
+    servers.spawn(server.into_future());
 
     signals.next().await;
     let streams = hub.streams();
@@ -147,7 +176,8 @@ fn announce(
     if app.settings.log_format == LogFormat::Json {
         return Ok(());
     }
-    let base = format!("http://{}", reachable(listen));
+    let scheme = if app.settings.tls.is_some() { "https" } else { "http" };
+    let base = format!("{scheme}://{}", reachable(listen));
     let mut text = format!(
         "\nHeadwater {} is running.\n\n  Demo page  {base}/sse/demo\n  Listen     curl -N '{base}/sse/stream?channel=news'\n  Publish    curl --data-binary 'hello' '{base}/sse/publish?channel=news'\n",
         env!("CARGO_PKG_VERSION")

@@ -3,14 +3,15 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::SystemTime;
 
 use axum::extract::ConnectInfo;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
@@ -101,17 +102,30 @@ pub struct AccessRequest<'a> {
     pub headers: &'a HeaderMap,
     /// The query of its URL, as it came.
     pub query: Option<&'a str>,
-    /// Where the connection comes from, if it is known.
-    pub peer: Option<SocketAddr>,
+    /// The host that was asked, as the client named it.
+    pub host: Option<&'a str>,
+    /// Who asks, if it is known: where the connection comes from, unless
+    /// [`from_address`](Self::from_address) says otherwise.
+    pub address: Option<IpAddr>,
 }
 
 impl<'a> AccessRequest<'a> {
-    /// The facts of a request; the peer comes from axum's [`ConnectInfo`], which
+    /// The facts of a request; the address comes from axum's [`ConnectInfo`], which
     /// [`serve`](crate::serve()) gives.
     pub fn new(action: Action, channels: &'a [Channel], parts: &'a Parts) -> Self {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let address = peer.map(|ConnectInfo(peer)| peer.ip());
         let (headers, query) = (&parts.headers, parts.uri.query());
-        Self { action, channels, headers, query, peer: peer.map(|ConnectInfo(peer)| *peer) }
+        // Over HTTP/2 it stands in the URL.
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = host.or_else(|| parts.uri.authority().map(Authority::as_str));
+        Self { action, channels, headers, query, host, address }
+    }
+
+    /// The same request of a client at this address, which a trusted proxy told.
+    #[must_use]
+    pub fn from_address(self, address: IpAddr) -> Self {
+        Self { address: Some(address), ..self }
     }
 
     /// The same request about other channels.
@@ -146,7 +160,7 @@ impl fmt::Debug for AccessRequest<'_> {
         f.debug_struct("AccessRequest")
             .field("action", &self.action)
             .field("channels", &self.channels)
-            .field("peer", &self.peer)
+            .field("address", &self.address)
             .finish_non_exhaustive()
     }
 }

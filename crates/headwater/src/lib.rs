@@ -52,6 +52,8 @@
 //!   interest in channels, a [`Subscription`].
 //! - **broker**: carries events between nodes; a [`Broker`]. **node**: one process. **hub**: the fan-out
 //!   in a node, a [`Hub`].
+//! - **shard**: a thread of the engine that owns the sockets of its share of the streams. **outbox**: what a
+//!   socket has not taken yet. **mailbox**: what the hub tells a shard.
 //! - **linger**: how long a channel stays subscribed in the broker after its last listener left.
 //! - **drain**: ending all streams in an orderly way; [`Hub::drain`].
 //! - **closed**: why a stream ended; a [`Closed`].
@@ -60,8 +62,10 @@
 //!
 //! There is one, also on one node and without Redis: [`Hub::publish`] gives the event to the broker, the
 //! broker gives it to the hub of every node that listens to the channel, the hub encodes it once and puts
-//! the frame into the queue of each subscription. A queue is bounded: a client that does not keep up loses
-//! its stream, with [`Closed::Overflow`] or [`Closed::Stalled`], and costs the others nothing.
+//! the frame into the queue of each subscription, or one message into the mailbox of each shard of the
+//! engine. Queues and outboxes are bounded: a client that does not keep up loses its stream, with
+//! [`Closed::Overflow`] or [`Closed::Stalled`], and costs the others nothing. On channels of
+//! [`HubBuilder::latest_only`] it gets the newest event instead.
 //!
 //! # Coming back
 //!
@@ -102,27 +106,29 @@
 //! | where a client left off, beginning earlier | [`LastEventId`], [`Position`], [`Rewind`] |
 //! | what is missing | [`Gap`], [`GapReason`], [`GAP_EVENT`] |
 //! | ends, idempotency keys | [`Publish`], [`IdempotencyKey`] |
-//! | how much is kept | [`Retention`], [`RetentionRules`] |
-//! | serving with limits that streams need | [`serve()`] |
+//! | how much is kept; sets of channels | [`Retention`], [`RetentionRules`], [`ChannelPatterns`] |
+//! | serving with limits that streams need | [`serve()`], [`ShardStats`] |
 //! | every bound, with its reason | [`limits`] |
 //! | who may do what, ending streams of others | [`Authorize`], [`AccessRequest`], [`Decision`], [`Hub::revoke`] |
 //! | tests of your own handlers | [`testing`] |
 //!
-//! [`EventSourceResponse`] works under any server for axum. [`serve()`] does what `axum::serve` does, and
-//! bounds connections, headers and writes that make no progress.
+//! [`EventSourceResponse`] works under any server for axum. [`serve()`] does what `axum::serve` does, bounds
+//! connections, headers and writes that make no progress, and has an engine for streams over HTTP/1.1: a
+//! few threads own all their sockets.
 //!
 //! # Features
 //!
 //! | feature | default | what it brings |
 //! |---|---|---|
 //! | `redis` | yes | [`RedisBroker`]: Redis 6.2 or newer, or Valkey |
+//! | `tls` | no | [`Serve::tls`], for rustls 0.23 with any crypto provider |
 //! | `testing` | no | [`testing`]: a strict client for any axum router, without a network |
 //!
 //! # Cancel safety
 //!
 //! A future of this crate may be dropped at any time. [`Subscription::next`], [`Subscription::confirmed`]
 //! and [`Hub::drained`] lose nothing by it. A [`Hub::publish`] that is dropped before it resolves has published
-//! the event or has not, and a [`Hub::publish_all`] all of its events, a beginning of them, or none.
+//! the event or has not, and a [`Hub::publish_all`] all of its events, a part of them, or none.
 //! Dropping a [`Subscription`] or a response unsubscribes.
 //!
 //! # What it does not do
@@ -133,7 +139,7 @@
 //!   such events for itself; a client that comes back to another node cannot resume from them.
 //! - It does not know who may listen or publish: an [`Authorize`] of yours does, and handlers that ask
 //!   none are open.
-//! - It speaks HTTP without TLS.
+//! - It reads no certificates: TLS takes a configuration of rustls, made by you.
 //! - Carriage returns do not survive: the format has only lines, and a client gets LF for CR and CRLF.
 //!   Data that is not text must be encoded, for example with [`Event::json`].
 //!
@@ -185,4 +191,7 @@ pub use redis;
 pub use response::{BoxError, ErrorResponse, EventSourceResponse, Heartbeat, StreamItem};
 pub use retention::{Retention, RetentionRules};
 pub use revocation::Revocation;
-pub use serve::{Serve, serve};
+// For its fuzz target.
+#[doc(hidden)]
+pub use serve::{ProxyHeader, ProxyHeaderError, ProxyHeaderProgress};
+pub use serve::{Serve, ServeCounts, serve};

@@ -42,9 +42,19 @@ pub const MAILBOX_MESSAGES_FULL: usize = 1024;
 /// Engine: bytes of events for one shard at which publishers wait. One event of the largest size.
 pub const MAILBOX_BYTES_FULL: usize = EVENT_DATA_BYTES_MAX;
 
+/// Engine: from so many streams of a shard with something waiting, which are also more than half of its
+/// streams, the node is taken to be at its limit, and publishers wait. Fewer are slow clients, which must
+/// cost nobody else anything.
+pub const CONGESTED_STREAMS_MIN: usize = 100;
+
+/// Engine: bytes that wait for each of these streams on average before publishers wait: a sixteenth of what
+/// a stream's queue holds, so that none ends while its client reads.
+pub const CONGESTED_BYTES: usize = QUEUE_BYTES_MAX / 16;
+
 /// Engine: most messages that wait for one shard. Publishers through this node wait long before; what comes
-/// from Redis cannot be made to wait. Beyond this, the shard's streams end and resume.
-pub const MAILBOX_MESSAGES_MAX: usize = 64 << 10;
+/// from Redis cannot be made to wait. Beyond this, the shard's streams end and resume. A million, since a
+/// log that begins anew tells every channel of it at one moment, with two messages each.
+pub const MAILBOX_MESSAGES_MAX: usize = 1 << 20;
 
 /// Engine: most bytes of events that wait for one shard, for the same reason. Eight of the largest size.
 pub const MAILBOX_BYTES_MAX: usize = 8 * EVENT_DATA_BYTES_MAX;
@@ -208,6 +218,29 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 /// HTTP: how long a client may take to begin a request, and to send its header.
 pub const HEADER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
+/// PROXY protocol: longest header, in bytes. With every field that proxies add, a client's TLS certificate's
+/// name among them, headers have a few hundred.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 << 10;
+
+/// PROXY protocol: how long the header may take. A proxy sends it with the first packet; 5 s survives a
+/// lost one or two.
+pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// TLS: how long a handshake may take, the wait for the first byte included. It is three packets; the same
+/// time as for a request's head is plenty.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// TLS: most handshakes in their expensive step at a time. The others wait, in order. When ten thousand clients come
+/// back at once, the streams that are open wait behind this many signatures, a few
+/// milliseconds, not behind all.
+pub const TLS_HANDSHAKES_MAX: usize = 16;
+
+/// TLS: how much of a response waits, before and after encryption, each. As much as hyper keeps for itself.
+pub const TLS_BUFFER_BYTES: usize = 64 << 10;
+
+/// How often a log line may be written that strangers can cause.
+pub const STRANGER_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
 /// HTTP/1: longest request head, and how much of a response waits for the socket. 64 KiB holds any
 /// sane set of cookies.
 pub const HTTP1_BUFFER_BYTES: usize = 64 << 10;
@@ -222,6 +255,22 @@ pub const HTTP2_SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// HTTP/2: largest header of a request, in bytes after decompression.
 pub const HTTP2_HEADER_BYTES: u32 = 64 << 10;
+
+/// HTTP/2: how much of requests' bodies may be under way, per connection and per stream. A publisher far
+/// away fills 1 MiB in a round trip of 80 ms at 100 Mbit/s; hyper holds no more than this for bodies that nobody
+/// reads.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// See [`HTTP2_CONNECTION_WINDOW_BYTES`].
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 << 10;
+
+/// HTTP/2: most requests of a connection that their client took back before they were looked at. More is an
+/// attack (rapid reset, CVE-2023-44487), and ends the connection. A page that closes all its streams at once takes
+/// back streams that were looked at long ago.
+pub const HTTP2_PENDING_RESETS_MAX: usize = 20;
+
+/// HTTP/2: most streams of a connection that we reset because of the client's own errors. Well-behaved clients make
+/// none.
+pub const HTTP2_ERROR_RESETS_MAX: usize = 100;
 
 /// HTTP/2: how often a quiet connection is pinged, and how long it may take to answer.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);

@@ -5,6 +5,7 @@ pub mod http;
 pub mod node;
 pub mod redis_server;
 pub mod stream;
+pub mod tls;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

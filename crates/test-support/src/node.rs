@@ -90,10 +90,15 @@ impl Node {
         wait_for(&format!("the log says {text:?}:\n{}", self.log()), || self.log().contains(text));
     }
 
+    /// Where health and metrics can be asked for without TLS.
+    fn health_address(&self) -> SocketAddr {
+        self.admin_address().unwrap_or(self.address)
+    }
+
     /// Waits until it is ready.
     pub async fn wait_until_ready(&self) {
         crate::eventually("the node is ready", || async {
-            http::get(self.address, "/health/ready").await.status == 200
+            http::get(self.health_address(), "/health/ready").await.status == 200
         })
         .await;
     }
@@ -103,7 +108,7 @@ impl Node {
     /// # Panics
     /// When there is no such metric.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = http::get(self.address, "/metrics").await.text();
+        let text = http::get(self.health_address(), "/metrics").await.text();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let value = value.unwrap_or_else(|| panic!("no metric {name} in\n{text}"));
         value.parse().expect("a number")

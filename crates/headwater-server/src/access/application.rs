@@ -152,9 +152,9 @@ fn forwarded(request: &AccessRequest<'_>) -> Vec<(HeaderName, HeaderValue)> {
         values.map(move |value| (name.clone(), value))
     };
     let mut headers: Vec<_> = FORWARDED.into_iter().flat_map(as_they_came).collect();
-    let peer = request.peer.map(|peer| peer.ip().to_canonical().to_string());
-    if let Some(peer) = peer.and_then(|peer| HeaderValue::try_from(peer).ok()) {
-        headers.push((FORWARDED_FOR, peer));
+    let address = request.address.map(|address| address.to_canonical().to_string());
+    if let Some(address) = address.and_then(|address| HeaderValue::try_from(address).ok()) {
+        headers.push((FORWARDED_FOR, address));
     }
     headers
 }

@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headwater::{AccessRequest, Action, Authorize, Channel, ChannelPattern, Decision, Denied, Hub};
+use http::header::{AUTHORIZATION, COOKIE};
 
 use crate::settings::{AccessSettings, Secret, Settings};
 use application::Application;
@@ -62,6 +63,14 @@ impl Access {
         Ok(Self::Rules(Box::new(Rules { hub, settings, tokens, application, tickets })))
     }
 
+    /// Whether a request is judged by credentials that it shows.
+    pub(crate) fn looks_at_credentials(&self, request: &AccessRequest<'_>) -> bool {
+        match self {
+            Self::Open => false,
+            Self::Rules(rules) => !rules.is_for_all(request) && rules.knows_credentials(request),
+        }
+    }
+
     /// Whether anybody may do anything.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self, Self::Open)
@@ -85,8 +94,7 @@ impl Authorize for Access {
 impl Rules {
     async fn decide(&self, request: &AccessRequest<'_>) -> Result<Decision, Denied> {
         let AccessRequest { action, channels, .. } = *request;
-        let needs_none = action == Action::Subscribe && !channels.is_empty();
-        if needs_none && channels.iter().all(|channel| self.is_public(channel)) {
+        if self.is_for_all(request) {
             // Whoever is nobody may do this, so it does not matter who asks.
             return Ok(Decision::allow());
         }
@@ -109,6 +117,26 @@ impl Rules {
         Ok(identity.decision())
     }
 
+    /// Whether everything asked for is public.
+    fn is_for_all(&self, request: &AccessRequest<'_>) -> bool {
+        let AccessRequest { action, channels, .. } = *request;
+        action == Action::Subscribe
+            && !channels.is_empty()
+            && channels.iter().all(|channel| self.is_public(channel))
+    }
+
+    /// Whether it shows what we, or the application, would look at.
+    fn knows_credentials(&self, request: &AccessRequest<'_>) -> bool {
+        match credentials::find(request, &self.settings) {
+            Some(Credential::Ticket(_)) => true,
+            Some(Credential::Token(..)) if self.tokens.is_some() => true,
+            _ => {
+                self.application.is_some()
+                    && [AUTHORIZATION, COOKIE].iter().any(|it| request.headers.contains_key(it))
+            }
+        }
+    }
+
     async fn verify(&self, token: &str) -> Result<Identity, Denied> {
         let Some(tokens) = &self.tokens else { return Err(Denied::no_credentials()) };
         tokens.verify(token, seconds_since_1970(SystemTime::now())).await.map_err(|why| {
@@ -121,9 +149,7 @@ impl Rules {
     /// Nobody of whom we know: the application decides, if there is one.
     async fn ask(&self, request: &AccessRequest<'_>) -> Result<Decision, Denied> {
         let Some(application) = &self.application else { return Err(Denied::no_credentials()) };
-        if request.headers.contains_key(http::header::COOKIE)
-            && !request.headers.contains_key(http::header::AUTHORIZATION)
-        {
+        if request.headers.contains_key(COOKIE) && !request.headers.contains_key(AUTHORIZATION) {
             origin::check(request, &self.settings.cors_origins)?;
         }
         if request.channels.is_empty() && request.action != Action::Admin {

@@ -1,5 +1,6 @@
-//! The commands beside `serve`: publish, subscribe, token, check. Look here for where a client goes.
+//! The commands beside `serve`: publish, subscribe, token, check and bench. Look here for where a client goes.
 
+pub(crate) mod bench;
 pub(crate) mod check;
 mod follower;
 mod http;

@@ -1,6 +1,7 @@
 //! The HTTP of the server: which path leads where. Look here first for an endpoint.
 
 mod demo;
+mod door;
 mod health;
 pub mod ndjson;
 mod problem;
@@ -10,13 +11,20 @@ mod stream;
 mod streams;
 mod ticket;
 
-use axum::routing::get;
-use axum::{Router, middleware};
-use headwater::Hub;
-use http::Uri;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::get;
+use headwater::Hub;
+use http::Uri;
+use tokio::sync::Semaphore;
+
 use crate::access::{Access, Cors};
+use crate::client::{self, ClientAddress, ClientLimits};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use problem::Problem;
@@ -27,6 +35,9 @@ pub(crate) struct App {
     pub(crate) hub: Hub,
     pub(crate) settings: Arc<Settings>,
     pub(crate) access: Arc<Access>,
+    pub(crate) limits: Arc<ClientLimits>,
+    /// Permits for the bytes of bodies that are on their way.
+    pub(crate) body_room: Arc<Semaphore>,
 }
 
 /// Streams, publishing and the demo page.
@@ -36,17 +47,35 @@ pub(crate) fn public(app: App) -> Router {
         .route("/sse/stream", stream::route())
         .route("/sse/publish", publish::route())
         .route("/sse/ticket", ticket::route());
-    let shared = if cors.is_off() {
-        shared
-    } else {
-        shared.layer(middleware::from_fn_with_state(cors, Cors::layer))
-    };
+    let shared =
+        if cors.is_off() { shared } else { shared.layer(from_fn_with_state(cors, Cors::layer)) };
     Router::new()
         .merge(shared)
         .route("/", get(demo::redirect))
         .route("/sse/demo", get(demo::page))
         .route("/sse/demo/{file}", get(demo::file))
         .with_state(app)
+}
+
+/// Finds out who sent each request, for [`public`] and [`admin`].
+pub(crate) fn with_client_address(router: Router, settings: &Arc<Settings>) -> Router {
+    router.layer(from_fn_with_state(Arc::clone(settings), client_address))
+}
+
+async fn client_address(
+    State(settings): State<Arc<Settings>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let client = match settings.client_address_header {
+        Some(header) => {
+            client::client_address(peer.ip(), request.headers(), header, &settings.trusted_proxies)
+        }
+        None => ClientAddress::new(peer.ip()),
+    };
+    request.extensions_mut().insert(client);
+    next.run(request).await
 }
 
 /// Health, metrics, and ending streams of others.

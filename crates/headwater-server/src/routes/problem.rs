@@ -5,6 +5,8 @@ use headwater::{Denied, Error, ErrorKind};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use crate::client::Refusal;
+
 /// A problem document: a status, and a sentence that says what to do.
 #[derive(Debug)]
 pub(crate) struct Problem {
@@ -43,6 +45,14 @@ impl Problem {
         Self { header: retry_after, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
+    pub(crate) fn too_many(refusal: Refusal) -> Self {
+        // Whole seconds, and not a moment too early.
+        let seconds = refusal.retry_after.as_secs_f64().ceil().max(1.0);
+        let retry_after = HeaderValue::from_str(&format!("{seconds:.0}")).ok();
+        let header = retry_after.map(|seconds| (RETRY_AFTER, seconds));
+        Self { header, ..Self::new(StatusCode::TOO_MANY_REQUESTS, refusal.limit.advice()) }
+    }
+
     pub(crate) fn method_not_allowed(allow: &'static str, detail: impl Into<String>) -> Self {
         let allow = Some((ALLOW, HeaderValue::from_static(allow)));
         Self { header: allow, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
@@ -57,6 +67,12 @@ impl From<Denied> for Problem {
         let challenge = denied.challenge().map(HeaderValue::from_static);
         let header = challenge.map(|challenge| (WWW_AUTHENTICATE, challenge));
         Self { header, ..Self::new(denied.status(), denied.detail()) }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self::too_many(refusal)
     }
 }
 

@@ -1,22 +1,22 @@
 //! `GET /sse/stream`: a client listens.
 
-use std::net::SocketAddr;
-
-use axum::extract::{ConnectInfo, State};
+use axum::Extension;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use futures_util::stream;
 use headwater::{
-    AccessRequest, Action, Channel, Closed, ErrorKind, Event, EventSourceResponse, Grant,
-    Heartbeat, LastEventId,
+    Action, Channel, Closed, ErrorKind, Event, EventSourceResponse, Grant, Heartbeat, LastEventId,
 };
 use http::header::ACCEPT;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::App;
 use super::problem::Problem;
 use super::query::StreamQuery;
+use super::{App, door};
+use crate::client::{ClientAddress, Limit, Refusal};
+use crate::limits::FULL_RETRY_MIN;
 use crate::settings::Settings;
 
 /// The id of a stream that has an owner, for whoever may end it.
@@ -33,18 +33,27 @@ pub(super) fn route() -> MethodRouter<App> {
 
 async fn listen(
     State(app): State<App>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(client): Extension<ClientAddress>,
     LastEventId(last_event_id): LastEventId,
     parts: Parts,
 ) -> Result<Response, Problem> {
     let query = parse(&app, &parts)?;
-    let grant = match authorize(&app, &parts, &query.channels).await {
+    let grant = match authorize(&app, client, &parts, &query.channels).await {
         Ok(grant) => grant,
         // Nobody could decide. A browser would never come back after a 503.
         Err(problem) if problem.is_unavailable() && wants_events(&parts.headers) => {
             return Ok(empty(&app.settings).into_response());
         }
         Err(problem) => return Err(problem),
+    };
+    let place = match app.limits.enter_stream(client, grant.user.as_deref()) {
+        Ok(place) => place,
+        // As above; and later, since the others would come back at once as well.
+        Err(Refusal { limit: Limit::Streams, .. }) => {
+            let retry = app.settings.retry.max(FULL_RETRY_MIN);
+            return Ok(empty(&app.settings).retry(retry).into_response());
+        }
+        Err(refusal) => return Err(refusal.into()),
     };
     let channels = grant.channels.len();
     let expires_at = grant.expires_at();
@@ -67,15 +76,18 @@ async fn listen(
     };
     // Whoever publishes when the stream is open must reach it.
     subscription.confirmed().await;
-    tracing::debug!(%peer, channels, "a stream opened");
+    tracing::debug!(%client, channels, "a stream opened");
     let response = set_up(EventSourceResponse::new(subscription), &app.settings)
         .expires_at(expires_at)
         .name_by_channel(query.name_by_channel)
-        .on_close(move |reason| match reason {
-            Closed::Overflow | Closed::Stalled => {
-                tracing::info!(%peer, channels, %reason, "a stream ended: its client is too slow");
+        .on_close(move |reason| {
+            drop(place);
+            match reason {
+                Closed::Overflow | Closed::Stalled => {
+                    tracing::info!(%client, channels, %reason, "a stream ended: its client is too slow");
+                }
+                _ => tracing::debug!(%client, channels, %reason, "a stream ended"),
             }
-            _ => tracing::debug!(%peer, channels, %reason, "a stream ended"),
         });
     let mut response = response.into_response();
     if let Some(id) = id {
@@ -85,9 +97,13 @@ async fn listen(
 }
 
 /// The headers of a stream, without one.
-async fn head(State(app): State<App>, parts: Parts) -> Result<Response, Problem> {
+async fn head(
+    State(app): State<App>,
+    Extension(client): Extension<ClientAddress>,
+    parts: Parts,
+) -> Result<Response, Problem> {
     let query = parse(&app, &parts)?;
-    authorize(&app, &parts, &query.channels).await?;
+    authorize(&app, client, &parts, &query.channels).await?;
     Ok(empty(&app.settings).into_response())
 }
 
@@ -96,8 +112,13 @@ fn parse(app: &App, parts: &Parts) -> Result<StreamQuery, Problem> {
     StreamQuery::parse(query, app.settings.max_channels_per_stream).map_err(Problem::bad_request)
 }
 
-async fn authorize(app: &App, parts: &Parts, channels: &[Channel]) -> Result<Grant, Problem> {
-    Ok(AccessRequest::new(Action::Subscribe, channels, parts).check(&*app.access).await?)
+async fn authorize(
+    app: &App,
+    client: ClientAddress,
+    parts: &Parts,
+    channels: &[Channel],
+) -> Result<Grant, Problem> {
+    door::check(app, client, Action::Subscribe, channels, parts).await
 }
 
 /// Whether it is an EventSource that asks, which says so.

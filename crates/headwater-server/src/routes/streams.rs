@@ -2,15 +2,17 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::Extension;
 use axum::extract::State;
 use axum::routing::{MethodRouter, delete};
-use headwater::{AccessRequest, Action, Revocation};
+use headwater::{Action, Revocation};
 use http::StatusCode;
 use http::request::Parts;
 
-use super::App;
 use super::problem::Problem;
 use super::query::RevokeQuery;
+use super::{App, door};
+use crate::client::ClientAddress;
 use crate::limits::REVOKED_TIME_DEFAULT;
 
 pub(super) fn route() -> MethodRouter<App> {
@@ -22,8 +24,12 @@ pub(super) fn route() -> MethodRouter<App> {
     })
 }
 
-async fn revoke(State(app): State<App>, parts: Parts) -> Result<StatusCode, Problem> {
-    AccessRequest::new(Action::Admin, &[], &parts).check(&*app.access).await?;
+async fn revoke(
+    State(app): State<App>,
+    Extension(client): Extension<ClientAddress>,
+    parts: Parts,
+) -> Result<StatusCode, Problem> {
+    door::check(&app, client, Action::Admin, &[], &parts).await?;
     let query = RevokeQuery::parse(parts.uri.query().unwrap_or_default());
     let revocation = match query.map_err(Problem::bad_request)? {
         RevokeQuery::User(user) => Revocation::User(user),

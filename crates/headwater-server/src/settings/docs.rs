@@ -24,7 +24,7 @@ the variables that Kubernetes makes for a service called `headwater`. An empty e
 counts as one that is not set.
 
 Durations are a whole number and a unit, `ms`, `s`, `m` or `h`; sizes are a number of bytes, or of
-`KiB` or `MiB`. Bounds are inclusive.
+`KiB` or `MiB`; rates are a whole number and `/s`, `/m` or `/h`. Bounds are inclusive.
 ";
 
 /// The whole of docs/configuration.md.
@@ -105,6 +105,8 @@ fn values(kind: Kind) -> String {
         }
         Kind::Count { min, max } => format!("a number from {min} to {max}"),
         Kind::Directory | Kind::File => "a path".to_owned(),
+        Kind::Rate { off } => format!("a rate{}", if off { ", or `off`" } else { "" }),
+        Kind::Networks => "networks and addresses".to_owned(),
         Kind::RetentionRules => "rules".to_owned(),
         Kind::Secret | Kind::Text => "a text".to_owned(),
         Kind::HttpUrl => "a URL of http or https".to_owned(),

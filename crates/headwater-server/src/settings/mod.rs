@@ -32,7 +32,9 @@ pub use template::Template;
 pub(crate) use template::as_text;
 pub(crate) use value::duration;
 
+use crate::client::{AddressHeader, Rate, TrustedProxies};
 use crate::logging::{LogFilter, LogFormat};
+use crate::tls::CertificateFiles;
 use sources::Sources;
 
 /// Everything the server was told, checked. What can be left out and has no default is an `Option`;
@@ -50,6 +52,14 @@ pub struct Settings {
     pub open: bool,
     /// Who may listen and publish.
     pub access: AccessSettings,
+    /// Where certificate and key are; without them there is no TLS.
+    pub tls: Option<CertificateFiles>,
+    /// Who is believed what he says about a client's address.
+    pub trusted_proxies: TrustedProxies,
+    /// The header in which they say it.
+    pub client_address_header: Option<AddressHeader>,
+    /// Whether every connection begins with the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Where the embedded broker keeps its history; never given together with `redis`.
     pub data: Option<PathBuf>,
     /// How much history which channels keep.
@@ -74,6 +84,18 @@ pub struct Settings {
     pub shards: Option<usize>,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// Most streams at a time; without it as many as connections.
+    pub max_streams: Option<usize>,
+    /// Most streams of one address.
+    pub max_streams_per_address: Option<usize>,
+    /// Most streams of one user.
+    pub max_streams_per_user: Option<usize>,
+    /// How fast one address may publish.
+    pub max_publishes_per_address: Option<Rate>,
+    /// How fast one user may publish.
+    pub max_publishes_per_user: Option<Rate>,
+    /// How often credentials from one address may be wrong.
+    pub max_failed_logins: Option<Rate>,
     /// Most channels on one stream.
     pub max_channels_per_stream: usize,
     /// Largest body of a request, in bytes.
@@ -105,6 +127,10 @@ impl Settings {
             redis: sources.redis_url("redis")?,
             open: sources.required("open", Sources::switch)?,
             access: AccessSettings::load(&sources)?,
+            tls: tls(sources.file("tls-cert")?, sources.file("tls-key")?)?,
+            trusted_proxies: sources.networks("trusted-proxy")?,
+            client_address_header: sources.address_header("client-address-header")?,
+            proxy_protocol: sources.required("proxy-protocol", Sources::switch)?,
             data: sources.directory("data")?,
             retention: sources.retention_rules("retention")?,
             heartbeat: sources.duration_or_off("heartbeat")?,
@@ -117,6 +143,12 @@ impl Settings {
             latest_only: sources.channel_patterns("latest-only")?,
             shards: sources.count("shards")?,
             max_connections: sources.required("max-connections", Sources::count)?,
+            max_streams: sources.count("max-streams")?,
+            max_streams_per_address: sources.count("max-streams-per-address")?,
+            max_streams_per_user: sources.count("max-streams-per-user")?,
+            max_publishes_per_address: sources.rate("max-publishes-per-address")?,
+            max_publishes_per_user: sources.rate("max-publishes-per-user")?,
+            max_failed_logins: sources.rate("max-failed-logins")?,
             max_channels_per_stream: sources.required("max-channels-per-stream", Sources::count)?,
             max_body_bytes: sources.required("max-body", Sources::bytes)?,
             header_timeout: sources.required("header-timeout", Sources::duration_or_off)?,
@@ -153,6 +185,7 @@ impl Settings {
                 data.display()
             )));
         }
+        self.check_proxies()?;
         if self.admin == Some(self.listen) && self.listen.port() != 0 {
             return Err(SettingsError(format!(
                 "admin = {}: this is the address of listen too: give one of them another port, or \
@@ -162,6 +195,39 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+impl Settings {
+    /// Trust without a way to use it, or a way that nobody is trusted on, is a slip.
+    fn check_proxies(&self) -> Result<(), SettingsError> {
+        let has_way = self.client_address_header.is_some() || self.proxy_protocol;
+        let has_trust = !self.trusted_proxies.is_empty();
+        let why = match (has_way, has_trust) {
+            (true, false) => {
+                "client-address-header and proxy-protocol count from trusted proxies only: say which \
+                 these are with --trusted-proxy"
+            }
+            (false, true) => {
+                "trusted-proxy: how do they tell the client's address? Say --client-address-header \
+                 X-Forwarded-For (or Forwarded, or X-Real-IP), --proxy-protocol, or both"
+            }
+            _ => return Ok(()),
+        };
+        Err(SettingsError(why.to_owned()))
+    }
+}
+
+fn tls(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<CertificateFiles>, SettingsError> {
+    let (has, lacks) = match (certificate, key) {
+        (Some(certificate), Some(key)) => return Ok(Some(CertificateFiles { certificate, key })),
+        (None, None) => return Ok(None),
+        (Some(_), None) => ("tls-cert", "tls-key"),
+        (None, Some(_)) => ("tls-key", "tls-cert"),
+    };
+    Err(SettingsError(format!("{has} is given and {lacks} is not: TLS needs both")))
 }
 
 /// What is wrong with the settings: where, what, and what to do about it. Never contains the value

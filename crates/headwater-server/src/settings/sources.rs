@@ -14,6 +14,7 @@ use headwater::{ChannelPatterns, RetentionRules};
 use super::definition::{DEFINITIONS, Definition, Kind, find};
 use super::file::{self, Place};
 use super::{RedisUrl, SettingsError, value};
+use crate::client::{AddressHeader, Rate, TrustedProxies};
 use crate::logging::{LogFilter, LogFormat};
 
 /// The flags of `headwater serve`, as typed. No `Debug`: one may hold a password.
@@ -145,17 +146,43 @@ impl Sources {
     }
 
     pub(super) fn directory(&self, name: &str) -> Result<Option<PathBuf>, SettingsError> {
+        self.path(name, "a directory")
+    }
+
+    pub(super) fn file(&self, name: &str) -> Result<Option<PathBuf>, SettingsError> {
+        self.path(name, "a file")
+    }
+
+    fn path(&self, name: &str, of_what: &str) -> Result<Option<PathBuf>, SettingsError> {
         self.get(name, |_, text| match text {
-            "" => Err("it is empty: write the path of a directory, or leave it out".to_owned()),
+            "" => Err(format!("it is empty: write the path of {of_what}, or leave it out")),
             path => Ok(Some(path.into())),
         })
     }
 
-    pub(super) fn file(&self, name: &str) -> Result<Option<PathBuf>, SettingsError> {
-        self.get(name, |_, text| match text {
-            "" => Err("it is empty: write the path of a file, or leave it out".to_owned()),
-            path => Ok(Some(path.into())),
+    pub(super) fn rate(&self, name: &str) -> Result<Option<Rate>, SettingsError> {
+        self.get(name, |kind, text| match kind {
+            Kind::Rate { off: true } if text == "off" => Ok(None),
+            Kind::Rate { .. } => value::rate(text).map(Some),
+            _ => panic!("the setting {name} is no rate"),
         })
+    }
+
+    pub(super) fn address_header(
+        &self,
+        name: &str,
+    ) -> Result<Option<AddressHeader>, SettingsError> {
+        self.get(name, |_, text| value::address_header(text).map(Some))
+    }
+
+    pub(super) fn networks(&self, name: &str) -> Result<TrustedProxies, SettingsError> {
+        let definition = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
+        let mut networks = TrustedProxies::default();
+        for typed in self.0.get(name).into_iter().flatten() {
+            let added = networks.add(&typed.text);
+            added.map_err(|why| SettingsError(typed.refusal(definition, &why)))?;
+        }
+        Ok(networks)
     }
 
     /// The rules in the order in which they were typed.

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::client::{AddressHeader, Rate};
+
 /// An IP address and a port; `localhost` is 127.0.0.1. Names are not resolved: what the server is
 /// reachable from must not depend on a resolver.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
@@ -74,6 +76,37 @@ pub(super) fn bytes(text: &str, bounds: &RangeInclusive<usize>) -> Result<usize,
 pub(super) fn count(text: &str, bounds: &RangeInclusive<usize>) -> Result<usize, String> {
     let value = text.parse::<usize>().map_err(|_| "it is not a whole number".to_owned())?;
     within(value, bounds, ToString::to_string)
+}
+
+/// So many per second, minute or hour: `100/s`, `600/m`, `1000/h`.
+pub(super) fn rate(text: &str) -> Result<Rate, String> {
+    let wrong = || "it is not a rate like 100/s, 600/m or 1000/h, or off".to_owned();
+    let (number, unit) = text.split_once('/').ok_or_else(wrong)?;
+    let per_s = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(wrong()),
+    };
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let in_bounds = number.parse().ok().filter(|count| (1..=RATE_MAX).contains(count));
+    let count = in_bounds.ok_or_else(|| format!("it must be from 1 to {RATE_MAX} in that time"))?;
+    Ok(Rate { count, per: Duration::from_secs(per_s) })
+}
+
+/// The highest rate: beyond it a limit means nothing, and the bucket's clock is too coarse.
+const RATE_MAX: u32 = 10_000_000;
+
+/// The name of a header; upper and lower case are the same, as in HTTP.
+pub(super) fn address_header(text: &str) -> Result<AddressHeader, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "x-forwarded-for" => Ok(AddressHeader::XForwardedFor),
+        "forwarded" => Ok(AddressHeader::Forwarded),
+        "x-real-ip" => Ok(AddressHeader::XRealIp),
+        _ => Err("it is none of X-Forwarded-For, Forwarded and X-Real-IP".to_owned()),
+    }
 }
 
 /// `true` or `false`.
@@ -203,6 +236,24 @@ mod tests {
         check(&switch("true"), Ok(true));
         check(&switch("false"), Ok(false));
         check(&switch("yes"), Err("neither true nor false"));
+    }
+
+    #[test]
+    fn rates_and_headers() {
+        let a_rate = |count, s| Ok(Rate { count, per: Duration::from_secs(s) });
+        check(&rate("100/s"), a_rate(100, 1));
+        check(&rate("600/m"), a_rate(600, 60));
+        check(&rate("10000000/h"), a_rate(10_000_000, 3600));
+        for text in ["0/s", "10000001/s", "99999999999999999999/s"] {
+            check(&rate(text), Err("from 1 to 10000000"));
+        }
+        for text in ["", "100", "/s", "100/", "100/d", "+1/s", "1.5/s", "100 / s", "off"] {
+            check(&rate(text), Err("not a rate"));
+        }
+        check(&address_header("x-forwarded-FOR"), Ok(AddressHeader::XForwardedFor));
+        check(&address_header("Forwarded"), Ok(AddressHeader::Forwarded));
+        check(&address_header("X-Real-IP"), Ok(AddressHeader::XRealIp));
+        check(&address_header("Client-IP"), Err("none of X-Forwarded-For"));
     }
 
     #[test]

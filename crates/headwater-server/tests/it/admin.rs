@@ -65,14 +65,13 @@ fn check_openmetrics(text: &str) {
         let suffix = if kind == "counter" { "_total" } else { "" };
         assert_eq!(name, format!("{family}{suffix}"), "{line}");
         if let Some(labels) = series.strip_prefix(name).filter(|labels| !labels.is_empty()) {
-            let shard = labels.strip_prefix("{shard=\"").and_then(|it| it.strip_suffix("\"}"));
-            if shard.is_some_and(|shard| shard.parse::<usize>().is_ok()) {
-                continue;
-            }
-            let reason = labels.strip_prefix("{reason=\"").and_then(|it| it.strip_suffix("\"}"));
-            let reason = reason.unwrap_or_else(|| panic!("only reason is a label: {line}"));
+            let value_of = |label| labels.strip_prefix(label)?.strip_suffix("\"}");
             let is_word = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
-            assert!(reason.bytes().all(is_word), "{line}");
+            match (value_of("{reason=\""), value_of("{shard=\"")) {
+                (Some(reason), _) => assert!(reason.bytes().all(is_word), "{line}"),
+                (_, Some(shard)) => assert!(shard.parse::<u8>().is_ok(), "{line}"),
+                _ => panic!("only reason and shard are labels: {line}"),
+            }
         }
         assert!(seen.insert(series), "{series} stands there twice");
     }

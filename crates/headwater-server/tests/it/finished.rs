@@ -208,3 +208,62 @@ async fn a_channel_that_keeps_nothing_is_plain_pubsub() {
     let rewound = Follower::open(&nodes[1], Wire::Http1, "/sse/stream?channel=x2&rewind=all").await;
     assert!(rewound.got.is_empty());
 }
+
+/// The history of the ended channel is gone too: the client is told once, then it stays away.
+#[tokio::test]
+async fn whoever_comes_after_the_end_and_its_history_is_told_once() {
+    // Without a linger, so that the node's own memory of the channel goes with the last client.
+    let node = Node::start(BINARY, &["--retention", "* age=1s", "--linger", "0s"]);
+    let first = publish(&node, "channel=answer", "to be").await;
+    publish(&node, "channel=answer", "or not").await;
+    publish(&node, "channel=answer&end=1", "to be").await;
+    let path = "/sse/stream?channel=answer";
+    let header = [("last-event-id", &*first)];
+    let last_id = eventually_told(&node, path, &header).await;
+    assert_ne!(last_id, first, "the gap has moved the client's position");
+    assert_eq!(status_of(&node, "channel=answer", &last_id).await, 204);
+}
+
+/// Comes back until the history is gone; the id that the client has then.
+async fn eventually_told(node: &Node, path: &str, header: &[(&str, &str)]) -> String {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let mut stream = EventStream::open_with(node.address(), path, header, None).await;
+        let got = to_its_end(&mut stream).await;
+        if let [gap] = &*got {
+            assert!(gap.contains("trimmed"), "{gap}");
+            return stream.last_event_id().to_owned();
+        }
+        assert!(std::time::Instant::now() < deadline, "it is still there: {got:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+/// A stream that opens while Redis is away must learn that its channel has ended, also if the node had
+/// the channel before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_comes_back_during_an_outage_is_asked_about() {
+    let durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
+    let mut redis = RedisServer::start_with(&durable);
+    let node = Node::start(BINARY, &["--redis", &redis.url(), "--linger", "0s"]);
+    node.wait_until_ready().await;
+    let path = "/sse/stream?channel=answer&channel=other";
+    let stream = EventStream::open(node.address(), path).await;
+    publish(&node, "channel=answer&end=1", "the end").await;
+    publish(&node, "channel=other&end=1", "the end").await;
+    drop(stream);
+    let listener = EventStream::open(node.address(), "/sse/stream?channel=third").await;
+    node.wait_for_metric("headwater_channels", 1.0).await;
+    let open = EventStream::open(node.address(), "/sse/stream?channel=third&channel=fourth").await;
+    redis.kill();
+    node.wait_for_metric("headwater_redis_ready", 0.0).await;
+    drop((listener, open));
+    node.wait_for_metric("headwater_channels", 0.0).await;
+    let mut back = EventStream::open(node.address(), "/sse/stream?channel=third").await;
+    redis.restart();
+    node.wait_until_ready().await;
+    publish(&node, "channel=third&end=1", "the end").await;
+    assert_eq!(to_its_end(&mut back).await, ["the end"]);
+    assert_eq!(status_of(&node, "channel=third", "").await, 204);
+    assert_eq!(status_of(&node, "channel=answer", "").await, 204);
+}

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -24,10 +25,18 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) async fn open(node: &Node) -> Self {
         let socket = TcpStream::connect(node.address()).await.expect("the server listens");
+        Self::over(socket, format!("http://{}", node.address())).await
+    }
+
+    /// On a socket that is open already.
+    pub(crate) async fn over<S>(socket: S, origin: String) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let shaken = handshake(TokioExecutor::new(), TokioIo::new(socket)).await;
         let (requests, connection) = shaken.expect("the server speaks HTTP/2");
         tokio::spawn(connection);
-        Self { requests, origin: format!("http://{}", node.address()) }
+        Self { requests, origin }
     }
 
     async fn get(&mut self, path: &str) -> (HeaderMap, Incoming) {
@@ -47,7 +56,7 @@ impl Connection {
         (head.headers, body)
     }
 
-    async fn stream(&mut self, path: &str) -> Stream {
+    pub(crate) async fn stream(&mut self, path: &str) -> Stream {
         self.stream_after(path, "").await
     }
 
@@ -78,7 +87,7 @@ impl Stream {
         }
     }
 
-    async fn next(&mut self) -> Option<Message> {
+    pub(crate) async fn next(&mut self) -> Option<Message> {
         loop {
             if let Item::Event(event) = self.next_item().await? {
                 return Some(event);

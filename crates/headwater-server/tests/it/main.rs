@@ -2,15 +2,19 @@
 
 mod access;
 mod admin;
+mod bench;
 mod command_line;
 mod connections;
+mod descriptors;
 mod durable;
 mod finished;
 mod follower;
 mod http2;
 mod http_errors;
+mod limits;
 mod load;
 mod payloads;
+mod proxies;
 mod redis_delivery;
 mod redis_faults;
 mod redis_scale;
@@ -22,3 +26,4 @@ mod settings;
 mod slow_client;
 mod starting;
 mod stopping;
+mod tls;

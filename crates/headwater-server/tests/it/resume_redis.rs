@@ -157,10 +157,10 @@ async fn a_redis_that_lost_its_data_is_told_to_every_stream_once() {
         let channel = format!("lost-{}", if number == 5 { 0 } else { number % 2 });
         assert_eq!(follower.gaps(), [(channel, "epoch".into())], "{:#?}", follower.got);
         assert_eq!(epoch(&follower.got.last().expect("an event").id), epoch(new));
-        // What comes after the gap is in the new life of the log.
+        // What comes after the gap is in the new life of the log; the gap itself moves nobody.
         let gap = follower.got.iter().position(|message| gap_in(message).is_some()).expect("a gap");
         assert!(follower.got[..gap].iter().all(|message| epoch(&message.id) == epoch(old)));
-        assert!(follower.got[gap..].iter().all(|message| epoch(&message.id) == epoch(new)));
+        assert!(follower.got[gap + 1..].iter().all(|message| epoch(&message.id) == epoch(new)));
     }
 }
 
@@ -233,6 +233,14 @@ async fn a_user_without_keys_gets_events_that_are_not_kept() {
     follower.read_to(5).await;
     follower.got[2].name = "message".into();
     follower.assert_gapless(6);
+    // What could only be promised is refused.
+    for (query, headers) in
+        [("channel=a&end=1", &[][..]), ("channel=a", &[("idempotency-key", "k")])]
+    {
+        let path = format!("/sse/publish?{query}");
+        let answer = http::request(node.address(), "POST", &path, headers, b"x").await;
+        assert!(answer.status >= 400 && answer.text().contains("leave them out"), "{query}");
+    }
 }
 
 /// A laptop that slept over the weekend: what its channel had meanwhile is forgotten, and so is that it
@@ -303,4 +311,73 @@ async fn plain_events_that_another_node_cannot_know_are_told_and_only_they() {
     let gap = stream.next().await.expect("a gap");
     assert_eq!(gap.data, r#"{"channel":"plain","reason":"trimmed"}"#);
     assert_eq!(stream.next().await.expect("an event").data, "three");
+}
+
+/// A pipeline is not one transaction: what went out before the missing function is not sent again.
+#[tokio::test]
+async fn a_batch_is_repeated_only_where_the_function_was_missing() {
+    let redis = RedisServer::start();
+    let node = Node::start(
+        BINARY,
+        &["--redis", &redis.url(), "--retention", "plain off", "--retention", KEEP],
+    );
+    node.wait_until_ready().await;
+    let path = "/sse/stream?channel=plain&channel=kept";
+    let mut stream = EventStream::open(node.address(), path).await;
+    redis.run::<()>(&["FUNCTION", "FLUSH"]);
+    let batch = "{\"channel\":\"plain\",\"data\":\"1\"}\n{\"channel\":\"kept\",\"data\":\"2\"}\n\
+                 {\"channel\":\"plain\",\"data\":\"3\"}\n";
+    let headers = [("content-type", "application/x-ndjson")];
+    let answer =
+        http::request(node.address(), "POST", "/sse/publish", &headers, batch.as_bytes()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    publish(&node, "channel=kept", "4").await;
+    let mut got = Vec::new();
+    while got.last().is_none_or(|last| last != "4") {
+        got.push(stream.next().await.expect("an event").data);
+    }
+    got.sort_unstable();
+    assert_eq!(got, ["1", "2", "3", "4"]);
+}
+
+/// Nobody may be left listening to silence because Redis has no room for a key.
+#[tokio::test]
+async fn a_redis_that_refuses_writes_still_gives_new_listeners_what_is_published() {
+    let redis = RedisServer::start();
+    let node = start_node(&redis).await;
+    let first = publish(&node, "channel=before", "kept").await;
+    publish(&node, "channel=before", "kept too").await;
+    redis.run::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(http::post(node.address(), "/sse/publish?channel=new", b"x").await.status, 503);
+    let mut stream = EventStream::open(node.address(), "/sse/stream?channel=new").await;
+    redis.publish("new", b"hello");
+    assert_eq!(stream.next().await.expect("an event").data, "hello");
+    // What is kept can be read as well.
+    let headers = [("last-event-id", first["id"].as_str().expect("an id"))];
+    let path = "/sse/stream?channel=before";
+    let mut back = EventStream::open_with(node.address(), path, &headers, None).await;
+    assert_eq!(back.next().await.expect("an event").data, "kept too");
+}
+
+/// Without a linger a channel leaves and comes back at each drop, sometimes between two looks of the
+/// connection at what is wanted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_leaves_and_comes_back_at_once_loses_nothing() {
+    let redis = RedisServer::start();
+    let arguments = ["--redis", &*redis.url(), "--retention", KEEP, "--linger", "0s"];
+    let node = Node::start(BINARY, &arguments);
+    node.wait_until_ready().await;
+    let mut follower = Follower::open(&node, Wire::Http1, "/sse/stream?channel=a").await;
+    let load = Load::start(Door::Http(node.address()), &["a"], per_second());
+    for _ in 0..if is_full() { 500 } else { 100 } {
+        let count = follower.got.len() + 10;
+        while follower.got.len() < count {
+            follower.next().await;
+        }
+        follower.go_away();
+        follower.resume().await;
+    }
+    let published = load.stop();
+    follower.read_to(published - 1).await;
+    follower.assert_gapless(published);
 }

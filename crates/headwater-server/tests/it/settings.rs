@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args as _, Command, FromArgMatches as _};
 use headwater::{Channel, RetentionRules, limits};
+use headwater_server::client::{Rate, TrustedProxies};
 use headwater_server::logging::LogFormat;
 use headwater_server::settings::definition::{DEFINITIONS, Definition, Kind, find};
 use headwater_server::settings::docs;
@@ -65,22 +66,37 @@ fn line_of(definition: &Definition) -> String {
     }
 }
 
+/// The flags without which a setting is refused.
+fn companions(name: &str) -> &'static [&'static str] {
+    match name {
+        "tls-cert" => &["--tls-key=privkey.pem"],
+        "tls-key" => &["--tls-cert=fullchain.pem"],
+        "trusted-proxy" => &["--client-address-header=Forwarded"],
+        "client-address-header" => &["--trusted-proxy=192.0.2.1"],
+        "proxy-protocol" => &["--trusted-proxy=192.0.2.1", "--client-address-header=Forwarded"],
+        _ => &[],
+    }
+}
+
 #[test]
 fn every_setting_has_three_ways_to_the_same_value() {
     for definition in DEFINITIONS {
         let Definition { name, example, .. } = definition;
-        // What is about tokens makes no sense alone; `open` makes none beside rules.
+        // What makes no sense alone. What is about tokens makes none without keys; `open` makes none
+        // beside rules.
         let key = if *name == "open" { &[][..] } else { &[("HEADWATER_JWKS", "keys.json")][..] };
+        let flags = companions(name);
         let flag = format!("--{name}={example}");
-        let flag = load(&Said { flags: &[&flag], environment: key, file: None });
+        let flag =
+            load(&Said { flags: &[flags, &[&*flag]].concat(), environment: key, file: None });
         let variable = definition.variable();
         let mut both = key.to_vec();
         both.retain(|(other, _)| *other != variable);
         both.push((&variable, example));
-        let environment = by_environment(&both);
-        let file = load(&Said { flags: &[], environment: key, file: Some(&line_of(definition)) });
+        let environment = load(&Said { flags, environment: &both, file: None });
         // The environment wins over the file.
-        let file = if *name == "jwks" { by_file(&line_of(definition)) } else { file };
+        let key = if *name == "jwks" { &[][..] } else { key };
+        let file = load(&Said { flags, environment: key, file: Some(&line_of(definition)) });
         assert_eq!(flag, environment, "{name}");
         assert_eq!(flag, file, "{name}");
         let without = by_environment(if *name == "jwks" { &[] } else { key });
@@ -103,6 +119,13 @@ fn defaults_are_those_of_the_library_and_of_the_design() {
     assert_eq!(settings.queue_frames, limits::QUEUE_FRAMES_MAX);
     assert_eq!(settings.queue_bytes, limits::QUEUE_BYTES_MAX);
     assert_eq!(settings.max_connections, 10_000);
+    assert_eq!((settings.tls, settings.client_address_header), (None, None));
+    assert!(settings.trusted_proxies.is_empty() && !settings.proxy_protocol);
+    assert_eq!((settings.max_streams, settings.max_streams_per_address), (None, None));
+    assert_eq!(settings.max_streams_per_user, None);
+    assert_eq!((settings.max_publishes_per_address, settings.max_publishes_per_user), (None, None));
+    let rate = Rate { count: 100, per: Duration::from_secs(60) };
+    assert_eq!(settings.max_failed_logins, Some(rate));
     assert_eq!(settings.max_channels_per_stream, limits::CHANNELS_PER_STREAM_MAX);
     assert_eq!(settings.max_body_bytes, limits::EVENT_DATA_BYTES_MAX);
     assert_eq!(settings.header_timeout, Duration::from_secs(10));
@@ -121,7 +144,10 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
             ),
             Kind::Bytes { min, max } | Kind::Count { min, max } => (
                 vec![min.to_string(), max.to_string()],
-                min.checked_sub(1).into_iter().chain([max + 1]).map(|it| it.to_string()).collect(),
+                vec![
+                    min.checked_sub(1).map_or("-1".into(), |it| it.to_string()),
+                    (max + 1).to_string(),
+                ],
             ),
             Kind::Choice(words) => {
                 (words.iter().map(ToString::to_string).collect(), vec!["xml".to_owned()])
@@ -130,10 +156,12 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
             Kind::Address
             | Kind::RedisUrl
             | Kind::Directory
+            | Kind::File
+            | Kind::Rate { .. }
+            | Kind::Networks
             | Kind::RetentionRules
             | Kind::Secret
             | Kind::Text
-            | Kind::File
             | Kind::HttpUrl
             | Kind::Jwks
             | Kind::Templates
@@ -143,7 +171,9 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
         };
         let (name, variable) = (definition.name, definition.variable());
         for text in inside {
-            let result = by_environment(&[(&variable, &text)]);
+            let environment = &[(&*variable, &*text)];
+            let flags = companions(name);
+            let result = load(&Said { flags, environment, ..Said::default() });
             assert!(result.is_ok(), "{name} = {text}: {result:?}");
         }
         for text in outside {
@@ -422,6 +452,26 @@ fn data_is_a_path_and_not_for_redis() {
 }
 
 #[test]
+fn what_needs_another_setting_says_which() {
+    #[track_caller]
+    fn check(flags: &[&str], expected: &str) {
+        let refusal = by_flag(flags).expect_err("it is refused");
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+    check(&["--tls-cert=a.pem"], "tls-cert is given and tls-key is not");
+    check(&["--tls-key=a.pem"], "tls-key is given and tls-cert is not");
+    check(
+        &["--tls-cert=", "--tls-key=a.pem"],
+        "--tls-cert=: it is empty: write the path of a file",
+    );
+    check(&["--proxy-protocol"], "with --trusted-proxy");
+    check(&["--client-address-header=Forwarded"], "with --trusted-proxy");
+    check(&["--trusted-proxy=192.0.2.1"], "Say --client-address-header X-Forwarded-For");
+    check(&["--trusted-proxy=0.0.0.0/0"], "`0.0.0.0/0` is everybody");
+    check(&["--trusted-proxy=proxy"], "neither an address nor a network");
+}
+
+#[test]
 fn the_password_of_redis_is_never_shown() {
     let right = "redis://me:s3cret@redis.example:6379/0";
     let settings = by_flag(&["--redis", right]).expect("it is right");
@@ -472,11 +522,22 @@ fn the_example_file_is_right_with_and_without_its_comments() {
     assert_eq!(settings, DEFINITIONS.len());
     let said = by_file(&uncommented).expect("every line is right");
     // Only what has no default differs from it.
-    let (retention, access) = (RetentionRules::default(), default.access.clone());
-    let latest_only = headwater::ChannelPatterns::default();
-    let default_of_rest =
-        Settings { admin: None, redis: None, retention, access, latest_only, shards: None, ..said };
-    assert_eq!(default_of_rest, default);
+    let without_default = Settings {
+        admin: None,
+        redis: None,
+        access: default.access.clone(),
+        tls: None,
+        trusted_proxies: TrustedProxies::default(),
+        client_address_header: None,
+        retention: RetentionRules::default(),
+        latest_only: headwater::ChannelPatterns::default(),
+        shards: None,
+        max_streams: None,
+        max_streams_per_address: None,
+        max_streams_per_user: None,
+        ..said
+    };
+    assert_eq!(without_default, default);
 }
 
 #[test]

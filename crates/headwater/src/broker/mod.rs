@@ -38,7 +38,7 @@ pub type BrokerFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///    by [`Sink::gap`].
 /// 3. `listen` and `unlisten` return at once and never block. They are called in pairs, under a lock,
 ///    so they must not call the sink.
-/// 4. `publish` resolves when the broker has taken the events. After an error a beginning of the batch
+/// 4. `publish` resolves when the broker has taken the events. After an error a part of the batch
 ///    may have been published. It can be dropped at any time; then the batch is published as a whole,
 ///    in part or not at all.
 /// 5. Losing the connection to other nodes is not an error of `listen`: the broker reconnects for

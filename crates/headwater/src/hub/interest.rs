@@ -35,7 +35,8 @@ pub(super) struct Interest {
     ring_bytes: Arc<AtomicUsize>,
 }
 
-type Part = HashMap<Channel, Entry>;
+/// In boxes, since a table is half empty at times and a thousand channels must not pay for the empty half.
+type Part = HashMap<Channel, Box<Entry>>;
 
 /// A channel of interest.
 pub(super) struct Entry {
@@ -191,7 +192,7 @@ impl Interest {
         let mut part = self.part(channel);
         let entry = part.entry(channel.clone()).or_insert_with(|| {
             first();
-            Entry::new(Ring::new(joined(), Arc::clone(&self.ring_bytes)), latest_only())
+            Box::new(Entry::new(Ring::new(joined(), Arc::clone(&self.ring_bytes)), latest_only()))
         });
         if entry.is_idle() {
             self.channels.fetch_add(1, Ordering::Relaxed);
@@ -267,7 +268,7 @@ impl Interest {
         channel: &Channel,
         visit: impl FnOnce(&mut Entry) -> T,
     ) -> Option<T> {
-        self.part(channel).get_mut(channel).map(visit)
+        self.part(channel).get_mut(channel).map(|entry| visit(entry))
     }
 
     /// Calls `visit` with several channels at one moment, so that nothing is delivered to one of them
@@ -285,8 +286,9 @@ impl Interest {
         for (index, guard) in &mut parts {
             *guard = Some(self.lock(*index));
         }
-        let entries =
-            channels.map(|channel| parts.get(&self.part_index(channel))?.as_ref()?.get(channel));
+        let entries = channels.map(|channel| {
+            parts.get(&self.part_index(channel))?.as_ref()?.get(channel).map(|entry| &**entry)
+        });
         let entries: Option<Vec<&Entry>> = entries.collect();
         entries.map(|entries| visit(&entries))
     }
@@ -330,7 +332,7 @@ impl Interest {
     }
 
     pub(super) fn listeners(&self, channel: &Channel) -> usize {
-        self.part(channel).get(channel).map_or(0, Entry::count)
+        self.part(channel).get(channel).map_or(0, |entry| entry.count())
     }
 }
 
@@ -353,6 +355,10 @@ impl Held<'_> {
         Some(part.get_mut(channel)?.hand_over(channel, key, mailbox))
     }
 }
+
+// What a channel costs beside its name, its table's share and its frames: a hundred thousand channels of one
+// stream must stay in some tens of megabytes.
+const _: () = assert!(size_of::<Entry>() <= 320);
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,8 @@ use crate::channel::Channel;
 use crate::closed::Closed;
 use crate::frame::Frame;
 use crate::limits::{
-    MAILBOX_BYTES_FULL, MAILBOX_BYTES_MAX, MAILBOX_MESSAGES_FULL, MAILBOX_MESSAGES_MAX,
+    CONGESTED_BYTES, CONGESTED_STREAMS_MIN, MAILBOX_BYTES_FULL, MAILBOX_BYTES_MAX,
+    MAILBOX_MESSAGES_FULL, MAILBOX_MESSAGES_MAX,
 };
 use crate::position::Key;
 
@@ -25,6 +26,8 @@ use crate::position::Key;
 pub(crate) enum Message {
     /// A frame for the shard's streams on a channel, which is named by its number in this mailbox.
     Deliver { channel: u32, frame: Frame },
+    /// A frame for all streams of the shard.
+    DeliverToAll(Frame),
     /// A stream joins the shard.
     Attach(Box<Newcomer>),
     /// All streams end in an orderly way.
@@ -107,6 +110,8 @@ pub(crate) struct Mailbox {
     bytes: AtomicUsize,
     /// Tells publishers that there is room again.
     room: Notify,
+    /// Whether a publisher waits for room.
+    is_waited_for: AtomicBool,
     pub(crate) counts: Counts,
 }
 
@@ -127,9 +132,21 @@ struct State {
 pub(crate) struct Counts {
     pub(crate) streams: AtomicUsize,
     pub(crate) outbox_bytes: AtomicUsize,
+    /// Streams with something in their outbox.
+    pub(crate) blocked: AtomicUsize,
     pub(crate) writes: Counter,
     pub(crate) turns: Counter,
     pub(crate) panics: AtomicU64,
+}
+
+impl Counts {
+    /// Whether most streams cannot be written to as fast as events come: then it is not a few slow clients.
+    fn is_congested(&self) -> bool {
+        let blocked = self.blocked.load(Ordering::Relaxed);
+        blocked >= CONGESTED_STREAMS_MIN
+            && blocked > self.streams.load(Ordering::Relaxed) / 2
+            && self.outbox_bytes.load(Ordering::Relaxed) > blocked * CONGESTED_BYTES
+    }
 }
 
 impl Mailbox {
@@ -142,6 +159,7 @@ impl Mailbox {
             depth: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             room: Notify::new(),
+            is_waited_for: AtomicBool::new(false),
             counts: Counts::default(),
         }
     }
@@ -157,9 +175,11 @@ impl Mailbox {
             return Err(message);
         }
         if let Message::Deliver { frame, .. } = &message {
-            if self.depth() >= MAILBOX_MESSAGES_MAX
-                || self.bytes.load(Ordering::Relaxed) >= MAILBOX_BYTES_MAX
-            {
+            let is_full = self.depth() >= MAILBOX_MESSAGES_MAX
+                || self.bytes.load(Ordering::Relaxed) >= MAILBOX_BYTES_MAX;
+            // When the log began anew there is one gap for each channel, and no more: that many streams must
+            // not end for it, and come back all at once.
+            if is_full && frame.gap().is_none() {
                 state.overrun = true;
                 return Ok(());
             }
@@ -203,6 +223,15 @@ impl Mailbox {
     pub(crate) fn is_full(&self) -> bool {
         self.depth.load(Ordering::Acquire) >= MAILBOX_MESSAGES_FULL
             || self.bytes.load(Ordering::Acquire) >= MAILBOX_BYTES_FULL
+            || self.counts.is_congested()
+    }
+
+    /// Lets publishers go on if they wait and there is room. For the shard, after it wrote.
+    pub(crate) fn look_for_room(&self) {
+        if self.is_waited_for.load(Ordering::Relaxed) && !self.is_full() {
+            self.is_waited_for.store(false, Ordering::Relaxed);
+            self.room.notify_waiters();
+        }
     }
 
     /// Resolves when publishers need not wait for the shard. Cancel safe.
@@ -211,6 +240,7 @@ impl Mailbox {
             let notified = self.room.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
+            self.is_waited_for.store(true, Ordering::Relaxed);
             if !self.is_full() {
                 return;
             }
@@ -356,5 +386,33 @@ mod tests {
         assert_eq!((mailbox.number(), mailbox.number()), (0, 1));
         mailbox.free_number(0);
         assert_eq!((mailbox.number(), mailbox.number()), (0, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn publishers_wait_while_most_streams_are_blocked_and_not_for_a_few() {
+        let mailbox = Mailbox::new(|| {});
+        let set = |streams: usize, blocked: usize, bytes: usize| {
+            mailbox.counts.streams.store(streams, Ordering::Relaxed);
+            mailbox.counts.blocked.store(blocked, Ordering::Relaxed);
+            mailbox.counts.outbox_bytes.store(blocked * bytes, Ordering::Relaxed);
+        };
+        for (streams, blocked, bytes, is_full) in [
+            (1, 1, CONGESTED_BYTES + 1, false),
+            (1_000, 400, CONGESTED_BYTES + 1, false),
+            (1_000, 600, CONGESTED_BYTES, false),
+            (1_000, 600, CONGESTED_BYTES + 1, true),
+        ] {
+            set(streams, blocked, bytes);
+            assert_eq!(mailbox.is_full(), is_full, "{blocked} of {streams}, {bytes} bytes each");
+        }
+        let waiting = mailbox.has_room();
+        tokio::pin!(waiting);
+        let second = std::time::Duration::from_secs(1);
+        assert!(tokio::time::timeout(second, waiting.as_mut()).await.is_err());
+        mailbox.look_for_room();
+        assert!(tokio::time::timeout(second, waiting.as_mut()).await.is_err(), "there is none yet");
+        set(1_000, 0, 0);
+        mailbox.look_for_room();
+        waiting.await;
     }
 }

@@ -11,6 +11,7 @@ mod queue;
 mod registry;
 mod resume;
 mod ring;
+mod shards;
 mod stats;
 mod subscription;
 
@@ -144,8 +145,8 @@ impl Hub {
     ///
     /// # Errors
     /// As [`publish`](Self::publish), and [`ErrorKind::Finished`] for a channel that was ended. Sizes are
-    /// checked before the first event is published; after an error of the broker a beginning of the
-    /// batch may have been published.
+    /// checked before the first event is published; after an error of the broker a part of the batch
+    /// may have been published.
     pub async fn publish_all<P: Into<Publish>>(
         &self,
         batch: impl IntoIterator<Item = P>,
@@ -409,14 +410,20 @@ impl HubInner {
 
     fn begin_anew(&self, epoch: Epoch, last: u64) {
         tracing::warn!(%epoch, "the log lost its data and began anew: listeners are told of the gap");
-        let position = Position::new(epoch, last);
         self.interest.each(|channel, entry| {
             entry.ring.reset(Key { offset: last, number: 0 });
             let gap = Gap { channel: channel.clone(), reason: GapReason::Epoch };
-            let frame = Frame::of_gap(gap, Some(position));
-            entry.give(&frame);
+            entry.give(&Frame::of_gap(gap, None));
             (0..entry.count()).for_each(|_| self.stats.gap(GapReason::Epoch));
         });
+        // Only now do clients move to the new log: a stream of several channels that is cut before has been
+        // told of some, and is told of all when it comes back.
+        let marker = Frame::marker(Position::new(epoch, last));
+        self.interest.each(|_, entry| entry.queues().for_each(|queue| queue.push(&marker, false)));
+        for mailbox in self.shards() {
+            // A shard that is gone has no streams.
+            let _ = mailbox.push(Message::DeliverToAll(marker.clone()));
+        }
     }
 
     pub(crate) fn set_baseline(&self, channel: &Channel, baseline: Baseline) {
@@ -436,10 +443,19 @@ impl HubInner {
     pub(crate) fn deliver(&self, channel: &Channel, frame: &Frame, previous: u64) {
         self.stats.received.add(1);
         let Some(key) = frame.key() else { return };
-        self.interest.with(channel, |entry| {
+        let given = self.interest.with(channel, |entry| {
             entry.ring.push(key, frame.clone(), previous);
+            self.note_in_rings(key);
             entry.give(frame);
         });
+        if given.is_none() {
+            self.note_in_rings(key);
+        }
+    }
+
+    /// Everything up to here is in the rings. Before it is given to anybody: a client that has the event and
+    /// comes back at once must find it there, and not once more among what is live.
+    fn note_in_rings(&self, key: Key) {
         let mut log = self.lock_log();
         log.last = log.last.max(key);
     }
@@ -464,15 +480,15 @@ impl HubInner {
 
     /// Gives what stands between two events of the log.
     fn deliver_between(&self, channel: &Channel, frame: &Frame, key: Option<Key>) {
-        self.interest.with(channel, |entry| {
+        let given = self.interest.with(channel, |entry| {
             if let Some(key) = key {
                 entry.ring.push_plain(key, frame.clone());
+                self.note_in_rings(key);
             }
             entry.give(frame);
         });
-        if let Some(key) = key {
-            let mut log = self.lock_log();
-            log.last = log.last.max(key);
+        if let (None, Some(key)) = (given, key) {
+            self.note_in_rings(key);
         }
     }
 
@@ -533,78 +549,6 @@ impl HubInner {
     fn stream_ended(&self, reason: Closed) {
         self.stats.ended(reason);
         self.streams.send_modify(|streams| *streams -= 1);
-    }
-}
-
-// === what shards ask ===
-
-impl HubInner {
-    fn lock_shards(&self) -> MutexGuard<'_, Vec<Arc<Mailbox>>> {
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn shards(&self) -> Vec<Arc<Mailbox>> {
-        self.lock_shards().clone()
-    }
-
-    /// A shard begins to serve this hub.
-    pub(crate) fn add_shard(&self, mailbox: Arc<Mailbox>) {
-        self.lock_shards().push(mailbox);
-        self.has_shards.store(true, Ordering::Release);
-    }
-
-    /// A shard is gone; with it all its streams that it did not end itself. Those on their way to it are
-    /// given back.
-    pub(crate) fn remove_shard(&self, mailbox: &Arc<Mailbox>) -> Vec<Message> {
-        let left = mailbox.close();
-        self.lock_shards().retain(|other| !Arc::ptr_eq(other, mailbox));
-        self.registry.remove_shard(mailbox);
-        for channel in self.interest.channels_of(mailbox) {
-            self.leave(&channel, Leaving::Shard(mailbox));
-        }
-        left
-    }
-
-    /// A stream of a shard left a channel.
-    pub(crate) fn leave_shard(&self, channel: &Channel, mailbox: &Arc<Mailbox>) {
-        self.leave(channel, Leaving::Stream(mailbox));
-    }
-
-    /// A stream of a shard ended.
-    pub(crate) fn shard_stream_ended(&self, mailbox: &Mailbox, reason: Closed) {
-        mailbox.counts.streams.fetch_sub(1, Ordering::Relaxed);
-        self.stream_ended(reason);
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::SeqCst)
-    }
-
-    /// Whether a frame makes older ones of its channel useless to a slow client.
-    pub(crate) fn is_latest_only(&self, frame: &Frame) -> bool {
-        frame.channel().is_some_and(|channel| self.settings.latest_only.fits(channel.as_str()))
-    }
-
-    pub(crate) fn queue_bounds(&self) -> (usize, usize) {
-        (self.settings.queue_frames_max, self.settings.queue_bytes_max)
-    }
-
-    /// Makes a publisher wait while a shard is far behind, for a bounded time.
-    async fn shards_have_room(&self) {
-        if !self.has_shards.load(Ordering::Acquire) {
-            return;
-        }
-        let behind: Vec<_> =
-            self.lock_shards().iter().filter(|mailbox| mailbox.is_full()).cloned().collect();
-        let room = async {
-            for mailbox in &behind {
-                mailbox.has_room().await;
-            }
-        };
-        if !behind.is_empty() {
-            self.stats.publishes_held.add(1);
-            let _ = tokio::time::timeout(limits::PUBLISH_WAIT_MAX, room).await;
-        }
     }
 }
 

@@ -42,7 +42,8 @@ pub(super) struct Ring {
     /// When the broker was last asked to note that there are plain events, in milliseconds since 1970.
     marked_at_ms: u64,
     /// Filled from the broker's history, once; whoever comes meanwhile waits for the one who reads.
-    backfill: Arc<OnceCell<()>>,
+    /// `None` until somebody asks: most channels' rings never are.
+    backfill: Option<Arc<OnceCell<()>>>,
 }
 
 impl Ring {
@@ -59,7 +60,7 @@ impl Ring {
             plain_lost: None,
             had_plain: false,
             marked_at_ms: 0,
-            backfill: Arc::default(),
+            backfill: None,
         }
     }
 
@@ -233,8 +234,8 @@ impl Ring {
         self.last
     }
 
-    pub(super) fn backfill(&self) -> Arc<OnceCell<()>> {
-        Arc::clone(&self.backfill)
+    pub(super) fn backfill(&mut self) -> Arc<OnceCell<()>> {
+        Arc::clone(self.backfill.get_or_insert_default())
     }
 
     /// The log began anew: nothing of the old one is of use.
@@ -335,6 +336,8 @@ mod tests {
         assert_eq!((ring.joined(), ring.had_plain()), (Key { offset: 7, number: 1 }, false));
         ring.set_baseline(baseline(8, true, true), || unreachable!("it is received already"));
         assert_eq!((ring.ended(), ring.had_plain()), (Some(8), true));
+        push(&mut ring, 9, 0);
+        assert_eq!(ring.ended(), None, "the end was forgotten, and the channel goes on");
     }
 
     #[cfg(feature = "redis")]

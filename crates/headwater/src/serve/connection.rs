@@ -18,17 +18,20 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::Settings;
 use super::engine::Engine;
+use super::entrance::{Entered, Entrance, Socket};
 use super::guard::{self, Guard, Spoken};
 use super::room::Place;
 use super::takeover::{self, Reply, Slot, Taken};
 use crate::limits::{
-    HTTP1_BUFFER_BYTES, HTTP2_HEADER_BYTES, HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAMS_MAX,
-    KEEP_ALIVE_INTERVAL,
+    HTTP1_BUFFER_BYTES, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_ERROR_RESETS_MAX, HTTP2_HEADER_BYTES,
+    HTTP2_PENDING_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW_BYTES,
+    HTTP2_STREAMS_MAX, KEEP_ALIVE_INTERVAL,
 };
 use crate::response::Watch;
 
@@ -38,6 +41,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct Shared {
     pub(super) router: Router,
     pub(super) settings: Settings,
+    pub(super) entrance: Entrance,
     /// `None` if every stream stays with hyper.
     pub(super) engine: Option<Engine>,
 }
@@ -52,9 +56,9 @@ pub(super) struct Connection {
 }
 
 /// How hyper's part of a connection ended.
-enum Outcome {
+enum Outcome<S> {
     Over,
-    Taken(TcpStream, Bytes, Taken),
+    Taken(S, Bytes, Box<Taken>),
 }
 
 impl Connection {
@@ -64,47 +68,84 @@ impl Connection {
         if !cfg!(target_os = "linux") {
             socket.set_nodelay(true)?;
         }
-        let settings = shared.settings;
-        let slot = Arc::new(Slot::default());
-        let send = guard::Send::new(settings.send_timeout);
-        let mut guard =
-            Guard::new(socket, settings.header_timeout, send.clone(), Arc::clone(&slot));
-        let version = tokio::select! {
-            version = guard.version() => version?,
+        let send = guard::Send::new(shared.settings.send_timeout);
+        let entered = tokio::select! {
+            // In a box, so that the task is small again when it is done.
+            entered = Box::pin(shared.entrance.enter(socket, peer, &send)) => entered?,
             // Nothing was asked yet.
             _ = stopping.changed() => return Ok(()),
         };
-        // In boxes, so that the task is small again when a stream has only its replay to do.
-        let taken = match version {
-            None => return Ok(()),
-            Some(Spoken::Http2) => {
-                return Box::pin(serve_http2(guard, peer, &shared, stopping)).await;
+        let Some(Entered { socket, client }) = entered else { return Ok(()) };
+        match socket {
+            Socket::Plain(socket) => {
+                let engine = shared.engine.as_ref();
+                let outcome = speak(socket, client, &shared, send, engine, stopping).await?;
+                if let (Outcome::Taken(socket, read, taken), Some(engine)) = (outcome, engine) {
+                    takeover::run(socket, read, *taken, engine, place).await;
+                }
             }
-            Some(Spoken::Http1) => {
-                let serving = serve_http1(guard, peer, &shared, send, &slot, stopping);
-                Box::pin(serving).await?
+            // The engine writes to sockets, and here TLS must.
+            #[cfg(feature = "tls")]
+            Socket::Tls(socket) => {
+                speak(socket, client, &shared, send, None, stopping).await?;
             }
-        };
-        if let (Outcome::Taken(socket, read, taken), Some(engine)) = (taken, &shared.engine) {
-            takeover::run(socket, read, taken, engine, place).await;
         }
         Ok(())
     }
 }
 
-async fn serve_http1(
-    guard: Guard<TcpStream>,
-    peer: SocketAddr,
+/// Speaks HTTP, whichever version the client does; for a stream of the engine, if there is one, until it is
+/// taken over.
+async fn speak<S>(
+    socket: S,
+    client: SocketAddr,
+    shared: &Shared,
+    send: guard::Send,
+    engine: Option<&Engine>,
+    mut stopping: watch::Receiver<()>,
+) -> Result<Outcome<S>, BoxError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let slot = Arc::new(Slot::default());
+    let timeout = shared.settings.header_timeout;
+    let mut guard = Guard::new(socket, timeout, send.clone(), Arc::clone(&slot));
+    let version = tokio::select! {
+        version = guard.version() => version?,
+        // Nothing was asked yet.
+        _ = stopping.changed() => return Ok(Outcome::Over),
+    };
+    // In boxes, so that the task is small again when a stream has only its replay to do.
+    match version {
+        None => Ok(Outcome::Over),
+        Some(Spoken::Http2) => {
+            Box::pin(serve_http2(guard, client, shared, stopping)).await?;
+            Ok(Outcome::Over)
+        }
+        Some(Spoken::Http1) => {
+            let has_engine = engine.is_some();
+            let serving = serve_http1(guard, client, shared, send, &slot, has_engine, stopping);
+            Box::pin(serving).await
+        }
+    }
+}
+
+async fn serve_http1<S>(
+    guard: Guard<S>,
+    client: SocketAddr,
     shared: &Shared,
     send: guard::Send,
     slot: &Arc<Slot>,
+    has_engine: bool,
     mut stopping: watch::Receiver<()>,
-) -> Result<Outcome, BoxError> {
+) -> Result<Outcome<S>, BoxError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let router = TowerToHyperService::new(shared.router.clone());
-    let has_engine = shared.engine.is_some();
     let service_slot = Arc::clone(slot);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(ConnectInfo(client));
         let slot =
             (has_engine && takeover::is_eligible(&request)).then(|| Arc::clone(&service_slot));
         answer_http1(router.call(request), send.clone(), slot)
@@ -130,7 +171,7 @@ async fn serve_http1(
                 let parts = http.take().expect("it is some").into_parts();
                 let (socket, unread) = parts.io.into_inner().into_parts();
                 let read = if unread.is_empty() { parts.read_buf } else { unread };
-                Poll::Ready(Ok(Outcome::Taken(socket, read, taken)))
+                Poll::Ready(Ok(Outcome::Taken(socket, read, Box::new(taken))))
             }
             _ => Poll::Pending,
         }
@@ -154,15 +195,18 @@ async fn answer_http1(
 }
 
 /// Over HTTP/2 the socket carries many streams, and says nothing about one of them.
-async fn serve_http2(
-    guard: Guard<TcpStream>,
-    peer: SocketAddr,
+async fn serve_http2<S>(
+    guard: Guard<S>,
+    client: SocketAddr,
     shared: &Shared,
     mut stopping: watch::Receiver<()>,
-) -> Result<(), BoxError> {
+) -> Result<(), BoxError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let router = TowerToHyperService::new(shared.router.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(ConnectInfo(client));
         router.call(request)
     });
     let mut http = http2::Builder::new(TokioExecutor::new());
@@ -170,6 +214,10 @@ async fn serve_http2(
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
         .max_header_list_size(HTTP2_HEADER_BYTES)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+        .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(HTTP2_ERROR_RESETS_MAX)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_INTERVAL);
     let mut connection = pin!(http.serve_connection(TokioIo::new(guard), service));

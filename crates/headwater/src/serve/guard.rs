@@ -95,6 +95,13 @@ impl<S> Guard<S> {
         (self.socket, self.unread)
     }
 
+    /// Keeps the clock of writes only.
+    #[cfg(feature = "tls")]
+    pub(super) fn of_writes(socket: S, send: Send) -> Self {
+        let slot = Arc::default();
+        Self { socket, opening: None, write_due: None, send, unread: Bytes::new(), slot }
+    }
+
     /// Passes on the outcome of a write, and keeps the clock.
     fn watch_write<T>(
         &mut self,

@@ -1,19 +1,24 @@
-//! Serving an axum router over HTTP/1.1 and cleartext HTTP/2, with limits that long-lived streams need. Look here for
+//! Serving an axum router over HTTP/1.1 and HTTP/2, with limits that long-lived streams need. Look here for
 //! accepting, timeouts and the graceful end.
 
 mod chunked;
 mod connection;
 mod engine;
+mod entrance;
 mod guard;
+mod proxy_header;
 mod room;
+mod seldom;
 mod takeover;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::future::{Future, IntoFuture};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,22 +27,29 @@ use tokio::sync::watch;
 use crate::limits::{CONNECTIONS_MAX, HEADER_TIMEOUT_DEFAULT, SEND_TIMEOUT_DEFAULT, SHARDS_MAX};
 use connection::{Connection, Shared};
 use engine::Engine;
+use entrance::Entrance;
 use room::{Place, Room};
+
+pub use entrance::ServeCounts;
+pub use proxy_header::{ProxyHeader, ProxyHeaderError, ProxyHeaderProgress};
 
 /// How long accepting rests when the process is out of descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// How often the log says that it is.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
 /// Serves a router on a listener: what `axum::serve` does, with the limits that event streams need. Await
 /// it; it ends only through [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
 ///
-/// HTTP/1.1 and HTTP/2 without TLS. Connections that send no request, that take too long over its header, or that take
+/// HTTP/1.1 and HTTP/2, without TLS unless [`tls`](Serve::tls) is set. Connections that send no request, that take too long over its header, or that take
 /// nothing of a response are closed. Handlers can extract
 /// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo).
 ///
 /// A stream of a hub that goes out over HTTP/1.1 is taken over by the engine, when all layers of the router
 /// have run: a few threads own the sockets of all streams, so that a stream is a few hundred bytes, without a
 /// task or a buffer of its own. The bytes of the body are the same. The connection closes with its stream.
-/// A stream stays with hyper over HTTP/2, over HTTP/1.0, with
+/// A stream stays with hyper over HTTP/2, over TLS, over HTTP/1.0, with
 /// [`until`](crate::EventSourceResponse::until), with `content-encoding` or another header about the
 /// body, or behind a layer that changes the body. A layer must not change bytes only after the first ones
 /// and pass on the body's exact size: it would be passed over.
@@ -57,8 +69,8 @@ pub fn serve(listener: TcpListener, router: Router) -> Serve {
             header_timeout: HEADER_TIMEOUT_DEFAULT,
             send_timeout: SEND_TIMEOUT_DEFAULT,
         },
+        entrance: Entrance::default(),
         shards: None,
-
         shutdown: Box::pin(std::future::pending()),
     }
 }
@@ -69,6 +81,7 @@ pub struct Serve {
     listener: TcpListener,
     router: Router,
     settings: Settings,
+    entrance: Entrance,
     /// `None` for as many as there are cores.
     shards: Option<usize>,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -112,8 +125,39 @@ impl Serve {
         self
     }
 
+    /// Speaks TLS, with this configuration; needs the feature `tls`. Offer `h2` and `http/1.1` by ALPN for both
+    /// versions of HTTP. To change a certificate while serving, let the configuration's resolver
+    /// answer with another one: open connections stay.
+    ///
+    /// A handshake may take 10 s. Whoever speaks HTTP without TLS is redirected to `https://`, or told
+    /// to go there.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, config: Arc<rustls::ServerConfig>) -> Self {
+        self.entrance.tls = Some(tls::Tls::new(config));
+        self
+    }
+
+    /// Expects every connection to begin with a header of the PROXY protocol, version 1 or 2, as
+    /// HAProxy, nginx and cloud load balancers send it. `ConnectInfo` is then the client's
+    /// address, not the proxy's. Connections from peers for which `is_proxy` says no, and those
+    /// whose header is wrong or does not come within 5 s, are closed.
+    pub fn proxy_protocol(
+        mut self,
+        is_proxy: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.entrance.proxy = Some(Arc::new(is_proxy));
+        self
+    }
+
+    /// Counts here what happens on the way to HTTP.
+    pub fn with_counts(mut self, counts: ServeCounts) -> Self {
+        self.entrance.counts = counts;
+        self
+    }
+
     /// How many threads own the sockets of streams, at most [`limits::SHARDS_MAX`](crate::limits::SHARDS_MAX);
-    /// each hub has its own. Default: one per core. With 0 every stream stays with hyper: a task and two
+    /// each hub has its own, from its first stream on until the server is gone, and lives as long. Default:
+    /// one per core. With 0 every stream stays with hyper: a task and two
     /// buffers each, for programs that cannot have further threads.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards.min(SHARDS_MAX));
@@ -121,18 +165,20 @@ impl Serve {
     }
 
     async fn run(self) -> io::Result<()> {
-        let Self { listener, router, settings, shards, mut shutdown } = self;
+        let Self { listener, router, settings, entrance, shards, mut shutdown } = self;
         let shards = shards.unwrap_or_else(cores);
         // Accepted sockets have it from the listener on Linux; see `Connection::serve` for others.
         let _ = socket2::SockRef::from(&listener).set_tcp_nodelay(true);
         let engine = (shards > 0).then(|| Engine::new(shards));
-        let shared = Arc::new(Shared { router, settings, engine });
+        let shared = Arc::new(Shared { router, settings, entrance, engine });
         let room = Room::new(settings.connections_max);
         let (stop, stopping) = watch::channel(());
+        // When the log said last that accepting fails.
+        let mut told_at = None;
         loop {
             let (socket, peer, place) = tokio::select! {
                 () = &mut shutdown => break,
-                accepted = accept(&listener, &room) => accepted,
+                accepted = accept(&listener, &room, &mut told_at) => accepted,
             };
             let (shared, stopping) = (Arc::clone(&shared), stopping.clone());
             let connection = Connection { socket, peer, place, shared, stopping };
@@ -164,19 +210,23 @@ impl IntoFuture for Serve {
 }
 
 /// The next connection, as soon as there is room for one. Cancel safe: nothing accepted is lost.
-async fn accept(listener: &TcpListener, room: &Arc<Room>) -> (TcpStream, SocketAddr, Place) {
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Room>,
+    told_at: &mut Option<Instant>,
+) -> (TcpStream, SocketAddr, Place) {
     if room.is_full() {
         tracing::warn!("the limit of connections is reached: new ones wait until others close");
     }
     let place = room.enter().await;
-    // Out of descriptors is a state, which lasts: it is told when it begins.
-    let mut told = None;
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => return (socket, peer, place),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                if told.replace(error.raw_os_error()) != Some(error.raw_os_error()) {
+                // At the limit, every connection that closes lets one in: that is still the same trouble.
+                if told_at.is_none_or(|told_at| told_at.elapsed() >= TELL_AGAIN) {
+                    *told_at = Some(Instant::now());
                     tracing::error!(
                         "cannot accept connections, trying again until it works: {error}; \
                          if descriptors ran out, raise the limit (ulimit -n) or lower that of connections"

@@ -62,7 +62,7 @@ impl Drop for Example {
 }
 
 /// The binary of an example, which cargo builds before it runs all tests of a package.
-fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test's path");
     let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
     let binary = profile.join("examples").join(name);

@@ -3,6 +3,7 @@
 mod brokers;
 mod engine;
 mod examples;
+mod instructions;
 #[cfg(feature = "redis")]
 mod redis_function;
 mod responses;

@@ -576,3 +576,17 @@ fn these_permissions_are_enough() {
 /// As in docs/redis-function.md.
 const ACL: &str = "resetkeys ~headwater:{0}* resetchannels &headwater:{0}:* &news -@all +fcall +fcall_ro +get +mget \
                    +set +del +time +xadd +xlen +xrange +xtrim +pexpire +publish";
+
+#[test]
+fn an_event_that_is_kept_and_cannot_be_published_is_kept_once() {
+    let mut log = Log::start(Way::Function);
+    let rules = ACL.replace(" &headwater:{0}:*", "");
+    let rules = rules.split_whitespace().collect::<Vec<_>>();
+    log.run::<()>(&[&["ACL", "SETUSER", "publisher", "on", "nopass"], &rules[..]].concat());
+    redis::cmd("AUTH").arg("publisher").arg("").exec(&mut log.connection).unwrap();
+    let words: [&[u8]; 4] = [b"a", b"d", b"key", b"k"];
+    let refused = log.call(&words).unwrap_err();
+    assert!(refused.to_string().contains("can't publish to the channel"), "{refused}");
+    let (_, offset) = log.publish(&["a", "d", "key", "k"]);
+    assert_eq!((offset, log.offsets("a")), (1, vec![1]));
+}

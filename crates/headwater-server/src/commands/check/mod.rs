@@ -9,6 +9,7 @@ use crate::access::keys::{read_public_key, read_secret};
 use crate::access::{count_jwks, try_application};
 use crate::cli::Failure;
 use crate::settings::{AccessSettings, Origin, Secret, Settings};
+use crate::tls::Certificates;
 
 /// A secret should have as many bytes as the shortest hash of its algorithms (RFC 7518, 3.2).
 const SECRET_BYTES_MIN: usize = 32;
@@ -51,6 +52,13 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     let mut findings = Findings::default();
     super::print("settings\n")?;
     findings.good("they are right, and fit together")?;
+    if let Some(files) = &settings.tls {
+        super::print("tls\n")?;
+        let loaded = Certificates::load(files.clone());
+        findings
+            .tell(loaded.map(|_| format!("{} and its key fit", files.certificate.display())))?;
+        check_mode(&files.key, &mut findings)?;
+    }
     super::print("access\n")?;
     check_access(&settings, &mut findings).await?;
     if let Some(url) = &settings.redis {

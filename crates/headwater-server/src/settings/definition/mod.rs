@@ -60,12 +60,19 @@ pub enum Kind {
     },
     /// The path of a directory.
     Directory,
+    /// The path of a file.
+    File,
+    /// So many per second, minute or hour.
+    Rate {
+        /// Whether `off` is a value too.
+        off: bool,
+    },
+    /// Networks and addresses: a list, like the rules.
+    Networks,
     /// A text that is never printed.
     Secret,
     /// Any text but none.
     Text,
-    /// The path of a file.
-    File,
     /// A URL of `http` or `https`.
     HttpUrl,
     /// A URL of a set of keys, or the path of a file with one.
@@ -109,7 +116,11 @@ impl Kind {
     pub fn is_list(self) -> bool {
         matches!(
             self,
-            Self::RetentionRules | Self::ChannelPatterns | Self::Templates | Self::Origins
+            Self::RetentionRules
+                | Self::ChannelPatterns
+                | Self::Networks
+                | Self::Templates
+                | Self::Origins
         )
     }
 }
@@ -120,6 +131,8 @@ pub fn find(name: &str) -> Option<&'static Definition> {
 }
 
 const WHERE: &str = "Where";
+const TLS: &str = "TLS";
+const PROXY: &str = "Behind a proxy";
 const HISTORY: &str = "History";
 const STREAMS: &str = "Streams";
 const LIMITS: &str = "Limits";
@@ -199,6 +212,59 @@ const GENERAL: &[Definition] = &[
         summary: "Let anybody who can reach `listen` listen to every channel and publish to it",
         details: "An address that is not loopback needs this or access rules. It cannot be given together \
                   with access rules, under which nothing is open but what they open.",
+    },
+    Definition {
+        name: "tls-cert",
+        value_name: "FILE",
+        kind: Kind::File,
+        default: None,
+        example: "fullchain.pem",
+        heading: TLS,
+        summary: "Speak TLS on `listen`, with the certificate in this PEM file",
+        details: "The server's own certificate first, then those that lead to the root. It is read \
+                  again when it changes and at SIGHUP; open streams stay. `admin` speaks no TLS.",
+    },
+    Definition {
+        name: "tls-key",
+        value_name: "FILE",
+        kind: Kind::File,
+        default: None,
+        example: "privkey.pem",
+        heading: TLS,
+        summary: "The private key of the certificate, a PEM file",
+        details: "Nobody but the server should be able to read it.",
+    },
+    Definition {
+        name: "trusted-proxy",
+        value_name: "NETWORK",
+        kind: Kind::Networks,
+        default: None,
+        example: "10.0.0.0/8",
+        heading: PROXY,
+        summary: "Believe the proxies in this network what they say about a client's address",
+        details: "A network, or a single address. The flag can be repeated, `;` stands between \
+                  networks in the environment variable, and the file has a list of them. How they \
+                  say it is `client-address-header`, `proxy-protocol`, or both.",
+    },
+    Definition {
+        name: "client-address-header",
+        value_name: "NAME",
+        kind: Kind::Choice(&["X-Forwarded-For", "Forwarded", "X-Real-IP"]),
+        default: None,
+        example: "X-Forwarded-For",
+        heading: PROXY,
+        summary: "Take the client's address from this header, if a trusted proxy sends it",
+        details: "Of several addresses the last one counts that is not a trusted proxy's.",
+    },
+    Definition {
+        name: "proxy-protocol",
+        value_name: "BOOL",
+        kind: Kind::Switch,
+        default: Some("false"),
+        example: "true",
+        heading: PROXY,
+        summary: "Expect the PROXY protocol, version 1 or 2, on every connection to `listen`",
+        details: "Only trusted proxies can connect then. The header comes before TLS.",
     },
     Definition {
         name: "data",
@@ -341,6 +407,72 @@ const GENERAL: &[Definition] = &[
         summary: "Take at most this many connections at a time",
         details: "Each needs a file descriptor: `ulimit -n` (in systemd `LimitNOFILE=`) must be \
                   higher than this by about 100.",
+    },
+    Definition {
+        name: "max-streams",
+        value_name: "COUNT",
+        kind: Kind::Count { min: 1, max: 10_000_000 },
+        default: None,
+        example: "8000",
+        heading: LIMITS,
+        summary: "Keep at most this many streams open at a time",
+        details: "Without it, as many as `max-connections`. A further one is answered with a stream \
+                  that ends at once, so that an EventSource comes back later. Lower than \
+                  `max-connections`, it leaves connections to give that answer.",
+    },
+    Definition {
+        name: "max-streams-per-address",
+        value_name: "COUNT",
+        kind: Kind::Count { min: 1, max: 10_000_000 },
+        default: None,
+        example: "100",
+        heading: LIMITS,
+        summary: "Keep at most this many streams of one client address open at a time",
+        details: "A further one is refused with 429. An IPv6 /64 counts as one address. Offices and \
+                  mobile networks put many people behind one address. Behind a proxy this needs \
+                  `trusted-proxy`, or all clients have the proxy's address.",
+    },
+    Definition {
+        name: "max-streams-per-user",
+        value_name: "COUNT",
+        kind: Kind::Count { min: 1, max: 10_000_000 },
+        default: None,
+        example: "20",
+        heading: LIMITS,
+        summary: "Keep at most this many streams of one user open at a time",
+        details: "A further one is refused with 429. Who is a user, access rules say.",
+    },
+    Definition {
+        name: "max-publishes-per-address",
+        value_name: "RATE",
+        kind: Kind::Rate { off: true },
+        default: Some("off"),
+        example: "100/s",
+        heading: LIMITS,
+        summary: "Take at most this many events from one client address in this time",
+        details: "`100/s`, `6000/m` and so on: so many can also come at once, after a pause. Every \
+                  event of a batch and every channel counts; more is refused with 429 and \
+                  `Retry-After`. A batch may go beyond the rate, and the client then waits longer.",
+    },
+    Definition {
+        name: "max-publishes-per-user",
+        value_name: "RATE",
+        kind: Kind::Rate { off: true },
+        default: Some("off"),
+        example: "100/s",
+        heading: LIMITS,
+        summary: "Take at most this many events from one user in this time",
+        details: "",
+    },
+    Definition {
+        name: "max-failed-logins",
+        value_name: "RATE",
+        kind: Kind::Rate { off: true },
+        default: Some("100/m"),
+        example: "10/m",
+        heading: LIMITS,
+        summary: "Look at credentials from one client address until this many were wrong in this time",
+        details: "After that all credentials from there are refused with 429 for a while.",
     },
     Definition {
         name: "max-channels-per-stream",

@@ -5,10 +5,12 @@ use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::broker::store::{Record, Store};
+use super::restoring::{RestoredKey, Restoring};
+use crate::broker::store::{Done, KnownChannel, KnownChannels, Record, Store, Upkeep};
 use crate::broker::{Baseline, History, ReadRange, Receipt};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
+use crate::event::EventId;
 use crate::frame::{Frame, Published};
 use crate::limits::{IDEMPOTENCY_WINDOW, REPLAY_BYTES_MAX};
 use crate::position::{Epoch, Position};
@@ -21,6 +23,10 @@ const CHANNEL_MEMORY: Duration = Duration::from_secs(24 * 3600);
 /// How often everything is looked through for what is too old.
 const SWEEP_INTERVAL_MS: u64 = 10_000;
 
+/// How often the store may delete what no channel keeps. Each time it writes down all channels that are
+/// known and gone from it: a million of them are some 50 MiB.
+const FORGET_INTERVAL_MS: u64 = 60_000;
+
 pub(super) struct Log {
     epoch: Epoch,
     last: u64,
@@ -29,6 +35,7 @@ pub(super) struct Log {
     /// Receipts of publishings that have a key, until their window is over.
     keys: HashMap<(Channel, IdempotencyKey), (u64, Receipt)>,
     swept_at_ms: u64,
+    forgot_at_ms: u64,
     /// Where the log is kept beyond the life of the process.
     store: Option<Store>,
     /// Of channels of which nothing is known, events up to this offset may have been forgotten.
@@ -41,25 +48,6 @@ enum Planned {
     New(usize),
     /// It was published before.
     Repeated(Receipt),
-}
-
-/// The records of a directory as they are read, no more than the rules keep.
-#[derive(Default)]
-struct Restoring {
-    channels: HashMap<Channel, VecDeque<Record>>,
-    count: u64,
-}
-
-impl Restoring {
-    fn add(&mut self, record: Record, rules: &RetentionRules) {
-        self.count += 1;
-        let events_max = rules.for_channel(&record.channel).map_or(1, |retention| retention.events);
-        let records = self.channels.entry(record.channel.clone()).or_default();
-        records.push_back(record);
-        if records.len() > events_max {
-            records.pop_front();
-        }
-    }
 }
 
 /// What is kept of one channel.
@@ -82,6 +70,7 @@ impl Log {
             channels: HashMap::new(),
             keys: HashMap::new(),
             swept_at_ms: 0,
+            forgot_at_ms: 0,
             store: None,
             forgotten_to: 0,
         }
@@ -95,12 +84,19 @@ impl Log {
     ) -> Result<Self, Error> {
         let mut log = Self::new(rules);
         let mut restoring = Restoring::default();
-        let (store, recovered) =
-            Store::open_each(directory, &mut |record| restoring.add(record, &log.rules))?;
+        let keys_since_ms = now_ms.saturating_sub(whole_ms(IDEMPOTENCY_WINDOW));
+        let mut each = |record| restoring.add(record, &log.rules, keys_since_ms);
+        let (store, recovered) = Store::open_each(directory, &mut each)?;
         let epoch = Epoch::from_bits(recovered.epoch);
         log.epoch = epoch.ok_or_else(|| Error::invalid("the directory's epoch is none"))?;
         log.last = recovered.last_offset;
         log.forgotten_to = recovered.forgotten_to;
+        for known in recovered.channels {
+            log.restore_channel(known, now_ms);
+        }
+        for key in restoring.keys {
+            log.restore_key(key);
+        }
         for record in restoring.channels.into_values().flatten() {
             log.restore(record, now_ms);
         }
@@ -108,6 +104,25 @@ impl Log {
         let (directory, last) = (directory.display(), log.last);
         tracing::info!(%directory, records = restoring.count, last, "the log was read");
         Ok(log)
+    }
+
+    /// What is known of a channel whose records may be gone. Those that are there know it better.
+    fn restore_channel(&mut self, known: KnownChannel, now_ms: u64) {
+        let KnownChannel { channel, last, time_ms, ended } = known;
+        let log = ChannelLog { last, ended, published_at_ms: time_ms, ..ChannelLog::default() };
+        if log.is_known(self.rules.for_channel(&channel), now_ms) {
+            self.channels.insert(channel, log);
+        } else {
+            self.forgotten_to = self.forgotten_to.max(last);
+        }
+    }
+
+    fn restore_key(&mut self, restored: RestoredKey) {
+        let RestoredKey { channel, key, id, offset, time_ms } = restored;
+        let position = Position::new(self.epoch, offset);
+        let id = id.or_else(|| EventId::new(position.to_string()).ok());
+        let receipt = Receipt { channel, id, position: Some(position) };
+        self.remember_key(key, &receipt, time_ms);
     }
 
     fn restore(&mut self, record: Record, now_ms: u64) {
@@ -120,13 +135,39 @@ impl Log {
         self.remember(&frame, prev, key, &receipt, time_ms, now_ms);
     }
 
-    /// Puts on disk what was written. The lock is not held meanwhile only if there is nothing to do.
-    pub(super) fn sync(&mut self) {
-        if let Some(store) = &mut self.store
-            && let Err(error) = store.sync()
-        {
+    /// Collects what there is to do on the disk. It is done without the log's lock, by one at a time,
+    /// and then given to [`end_upkeep`](Self::end_upkeep).
+    pub(super) fn begin_upkeep(&mut self, now_ms: u64) -> Option<Upkeep> {
+        self.sweep(now_ms);
+        let is_due = now_ms >= self.forgot_at_ms + FORGET_INTERVAL_MS;
+        let forget_before = if is_due { self.oldest_wanted() } else { 0 };
+        let store = self.store.as_mut()?;
+        if is_due {
+            self.forgot_at_ms = now_ms;
+        }
+        let (channels, forgotten_to) = (&self.channels, self.forgotten_to);
+        let known = |covers_to| known_channels(channels, covers_to, forgotten_to);
+        Some(store.begin_upkeep(forget_before, known)).filter(|work| !work.is_empty())
+    }
+
+    /// Notes what was done. What failed is tried again by the next upkeep.
+    pub(super) fn end_upkeep(&mut self, done: Done) {
+        let Some(store) = &mut self.store else { return };
+        let (synced, forgotten) = store.end_upkeep(done);
+        if let Err(error) = synced {
             tracing::error!("the log cannot be put on disk, trying again: {error}");
         }
+        if let Err(error) = forgotten {
+            tracing::error!("old parts of the log cannot be deleted, trying again: {error}");
+        }
+    }
+
+    /// The lowest offset that is still wanted on disk: of an event that is kept, or of one that was
+    /// published with a key that is.
+    fn oldest_wanted(&self) -> u64 {
+        let events = self.channels.values().filter_map(ChannelLog::oldest);
+        let keys = self.keys.values().filter_map(|(_, receipt)| receipt.position);
+        events.chain(keys.map(Position::offset)).min().unwrap_or(self.last + 1)
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -214,24 +255,37 @@ impl Log {
     ) {
         let retention = self.rules.for_channel(&receipt.channel);
         let log = self.channels.entry(receipt.channel.clone()).or_default();
-        log.last = receipt.position.map_or(log.last, Position::offset);
-        log.ended = frame.is_end();
-        log.published_at_ms = time_ms;
+        let offset = receipt.position.map_or(log.last, Position::offset);
+        // A restored channel can be known from an event that the disk lost.
+        if offset >= log.last {
+            log.last = offset;
+            log.ended = frame.is_end();
+            log.published_at_ms = time_ms;
+        }
         if let Some(retention) = retention {
             log.bytes += frame.len();
             log.entries.push_back((previous, frame.clone()));
             log.trim(&retention, now_ms);
         }
         if let Some(key) = key {
-            let until_ms = time_ms + whole_ms(IDEMPOTENCY_WINDOW);
-            self.keys.insert((receipt.channel.clone(), key), (until_ms, receipt.clone()));
+            self.remember_key(key, receipt, time_ms);
         }
+    }
+
+    fn remember_key(&mut self, key: IdempotencyKey, receipt: &Receipt, time_ms: u64) {
+        let until_ms = time_ms.saturating_add(whole_ms(IDEMPOTENCY_WINDOW));
+        self.keys.insert((receipt.channel.clone(), key), (until_ms, receipt.clone()));
     }
 
     /// The whole batch is refused when one of its channels is ended, before it or by it.
     fn check_open(&self, batch: &[Publish], now_ms: u64) -> Result<(), Error> {
         for (at, publish) in batch.iter().enumerate() {
-            if self.repeated(publish, now_ms).is_some() {
+            let is_same = |earlier: &Publish| {
+                publish.key.is_some()
+                    && earlier.key == publish.key
+                    && earlier.channel == publish.channel
+            };
+            if self.repeated(publish, now_ms).is_some() || batch[..at].iter().any(is_same) {
                 continue;
             }
             if publish.end && self.rules.for_channel(&publish.channel).is_none() {
@@ -303,25 +357,28 @@ impl Log {
             if let Some(retention) = &retention {
                 log.trim(retention, now_ms);
             }
-            let age = retention.map_or(Duration::ZERO, |retention| retention.age);
-            let forget_at_ms = log.published_at_ms + whole_ms(age + CHANNEL_MEMORY);
-            let is_known = !log.entries.is_empty() || now_ms < forget_at_ms;
+            let is_known = log.is_known(retention, now_ms);
             if !is_known {
                 *forgotten_to = log.last.max(*forgotten_to);
             }
             is_known
         });
-        self.forget_stored();
     }
+}
 
-    /// Lets the store delete what no channel keeps.
-    fn forget_stored(&mut self) {
-        let Some(store) = &mut self.store else { return };
-        let oldest = self.channels.values().filter_map(ChannelLog::oldest).min();
-        if let Err(error) = store.forget_before(oldest.unwrap_or(self.last + 1)) {
-            tracing::error!("old parts of the log cannot be deleted, trying again: {error}");
-        }
-    }
+/// What the store must know of channels that have no event above an offset.
+fn known_channels(
+    channels: &HashMap<Channel, ChannelLog>,
+    covers_to: u64,
+    forgotten_to: u64,
+) -> KnownChannels {
+    let is_covered = |(_, log): &(&Channel, &ChannelLog)| log.last <= covers_to;
+    let known = |(channel, log): (&Channel, &ChannelLog)| {
+        let (last, time_ms, ended) = (log.last, log.published_at_ms, log.ended);
+        KnownChannel { channel: channel.clone(), last, time_ms, ended }
+    };
+    let channels = channels.iter().filter(is_covered).map(known).collect();
+    KnownChannels { covers_to, forgotten_to, channels }
 }
 
 impl ChannelLog {
@@ -329,13 +386,20 @@ impl ChannelLog {
         self.entries.front()?.1.key().map(|key| key.offset)
     }
 
+    /// Whether what it was is still remembered.
+    fn is_known(&self, retention: Option<Retention>, now_ms: u64) -> bool {
+        let age = retention.map_or(Duration::ZERO, |retention| retention.age);
+        let forget_at_ms = self.published_at_ms.saturating_add(whole_ms(age + CHANNEL_MEMORY));
+        !self.entries.is_empty() || now_ms < forget_at_ms
+    }
+
+    /// The newest event goes only by its age, however large it is.
     fn trim(&mut self, retention: &Retention, now_ms: u64) {
         let oldest_ms = now_ms.saturating_sub(whole_ms(retention.age));
         while let Some((_, oldest)) = self.entries.front() {
-            let kept = self.entries.len() <= retention.events
-                && self.bytes <= retention.bytes
-                && oldest.time_ms() >= oldest_ms;
-            if kept {
+            let is_too_much = self.entries.len() > retention.events || self.bytes > retention.bytes;
+            let is_over = is_too_much && self.entries.len() > 1;
+            if !is_over && oldest.time_ms() >= oldest_ms {
                 break;
             }
             self.bytes -= oldest.len();
@@ -413,13 +477,15 @@ mod tests {
         assert_eq!(offsets(&log.read(&channel("a"), all, 2000)).last(), Some(&6));
         append(&mut log, publish("a", &"x".repeat(900)), 2000);
         assert_eq!(offsets(&log.read(&channel("a"), all, 2000)), [7]);
-        assert_eq!(offsets(&log.read(&channel("a"), all, 12_001)), [0; 0]);
-        assert_eq!(log.baseline(&channel("a")).last, 7);
+        append(&mut log, publish("a", &"x".repeat(9000)), 2000);
+        assert_eq!(offsets(&log.read(&channel("a"), all, 2000)), [8], "the newest stays");
+        assert_eq!(offsets(&log.read(&channel("a"), all, 12_001)), [0; 0], "but not for ever");
+        assert_eq!(log.baseline(&channel("a")).last, 8);
         append(&mut log, publish("b", "x"), 13_000 + 2 * 86_400_000);
-        assert_eq!(log.baseline(&channel("a")).last, 7, "it may have had events up to there");
+        assert_eq!(log.baseline(&channel("a")).last, 8, "it may have had events up to there");
         append(&mut log, publish("a", "x"), 13_000 + 2 * 86_400_000);
         let history = log.read(&channel("a"), all, 13_000 + 2 * 86_400_000);
-        assert_eq!((offsets(&history), history.previous), (vec![9], 7));
+        assert_eq!((offsets(&history), history.previous), (vec![10], 8));
     }
 
     #[test]
@@ -444,6 +510,10 @@ mod tests {
         assert_eq!(append(&mut log, end, 0), 1, "a repeated end is no new event");
         let twice = vec![publish("c", "x").end(true), publish("c", "x")];
         assert!(log.append(twice, 0, |_, _, _| {}).is_err());
+        let end = publish("d", "x").end(true).key(IdempotencyKey::new("k").unwrap());
+        let receipts = log.append(vec![end.clone(), end], 0, |_, _, _| {}).unwrap();
+        assert_eq!(receipts[0], receipts[1], "repeated in one batch");
+        assert_eq!(log.last(), 2);
     }
 
     #[test]

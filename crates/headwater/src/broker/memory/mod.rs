@@ -1,6 +1,9 @@
 //! The embedded broker: the log is in this process. Look here for what a broker must do at the least.
 
 mod log;
+#[cfg(test)]
+mod restart_tests;
+mod restoring;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -63,7 +66,7 @@ impl MemoryBroker {
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.log)
     }
 }
 
@@ -86,12 +89,23 @@ async fn sync(log: Weak<Mutex<Log>>) {
     loop {
         tokio::time::sleep(SYNC_INTERVAL).await;
         let Some(log) = log.upgrade() else { return };
-        let synced = tokio::task::spawn_blocking(move || {
-            log.lock().unwrap_or_else(PoisonError::into_inner).sync();
-        });
         // It fails only when the runtime ends.
-        let _ = synced.await;
+        let _ = tokio::task::spawn_blocking(move || keep_up(&log)).await;
     }
+}
+
+/// The disk may take seconds for it. The lock, which publishers and readers wait for, is not held then.
+fn keep_up(log: &Mutex<Log>) {
+    // In a statement of its own, at whose end the lock is given back.
+    let work = lock(log).begin_upkeep(now_ms());
+    if let Some(work) = work {
+        let done = work.run();
+        lock(log).end_upkeep(done);
+    }
+}
+
+fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Broker for MemoryBroker {

@@ -1,11 +1,11 @@
 //! The file `marker`: what a store must know beside its records. Look here for what it says and for
 //! how a loss of power is told from a killed process.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::Path;
 
-use super::{io_error, refuse, sync_directory};
+use super::{io_error, refuse, replace_file};
 use crate::error::{Error, ErrorKind};
 
 pub(super) const FILE_NAME: &str = "marker";
@@ -13,6 +13,9 @@ pub(super) const NEW_FILE_NAME: &str = "marker.new";
 
 const TITLE: &str = "headwater-store";
 const FORMAT: u32 = 1;
+
+/// What stands in the place of a boot that is not known.
+const UNKNOWN_BOOT: &str = "unknown";
 
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +32,9 @@ pub(super) struct Marker {
 pub(super) enum State {
     /// Everything was synced and the store closed; `last_offset` is exact.
     Closed,
-    /// A process has it open, or had until it was killed, since the machine was started with this id.
-    Open { boot: String },
+    /// A process has it open, or had until it was killed, since the machine was started with this id;
+    /// `None` where the system does not tell.
+    Open { boot: Option<String> },
 }
 
 impl Marker {
@@ -76,7 +80,10 @@ impl Marker {
         let last_offset = lines.next()?.strip_prefix("last ")?.parse().ok()?;
         let state = match lines.next()?.strip_prefix("state ")? {
             "closed" => State::Closed,
-            open => State::Open { boot: open.strip_prefix("open ")?.to_owned() },
+            open => {
+                let boot = open.strip_prefix("open ")?;
+                State::Open { boot: (boot != UNKNOWN_BOOT).then(|| boot.to_owned()) }
+            }
         };
         (epoch != 0).then_some(Self { epoch, last_offset, state })
     }
@@ -85,7 +92,7 @@ impl Marker {
         let Self { epoch, last_offset, state } = self;
         let state = match state {
             State::Closed => "closed",
-            State::Open { boot } => &format!("open {boot}"),
+            State::Open { boot } => &format!("open {}", boot.as_deref().unwrap_or(UNKNOWN_BOOT)),
         };
         let body =
             format!("{TITLE} {FORMAT}\nepoch {epoch:012x}\nlast {last_offset}\nstate {state}\n");
@@ -96,24 +103,17 @@ impl Marker {
     /// Replaces the file as a whole, and is on disk when this returns.
     pub(super) fn write(&self, directory: &Path) -> Result<(), Error> {
         let (path, new_path) = (directory.join(FILE_NAME), directory.join(NEW_FILE_NAME));
-        let write = || {
-            let mut file = File::create(&new_path)?;
-            file.write_all(self.text().as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new_path, &path)?;
-            sync_directory(directory)
-        };
-        write().map_err(|error| io_error("write", &path, error))
+        let written = replace_file(&path, &new_path, self.text().as_bytes());
+        written.map_err(|error| io_error("write", &path, error))
     }
 }
 
-/// A word that changes when the machine is started again, and is always the same where there is no
-/// such word.
-pub(super) fn boot() -> String {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+/// A word that changes when the machine is started again; `None` where the system does not tell.
+pub(super) fn boot() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let word = text.trim();
     let is_word = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_word { word.to_owned() } else { "unknown".to_owned() }
+    (is_word && word != UNKNOWN_BOOT).then(|| word.to_owned())
 }
 
 #[cfg(test)]
@@ -125,7 +125,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path();
         assert_eq!(Marker::read(directory).unwrap(), None);
-        for state in [State::Closed, State::Open { boot: boot() }] {
+        for state in [State::Closed, State::Open { boot: boot() }, State::Open { boot: None }] {
             let marker = Marker { epoch: 0xa1b2_c3d4_e5f6, last_offset: 17, state };
             marker.write(directory).unwrap();
             assert_eq!(Marker::read(directory).unwrap(), Some(marker));

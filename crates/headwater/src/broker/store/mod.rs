@@ -12,6 +12,7 @@
 //! - `OFFSET.log`: a segment: records in a row, named by the lowest offset in it. A new one begins when
 //!   one has [`SEGMENT_BYTES_MAX`].
 //! - `marker`: the epoch and how the store was left; replaced as a whole.
+//! - `channels`: what is known of channels whose records were deleted; replaced as a whole.
 //! - `lock`: locked while a process has the directory open.
 //!
 //! # What survives
@@ -20,25 +21,34 @@
 //! - **A full disk**: `append` fails, what it began to write is cut off, and a later one works again.
 //! - **A loss of power**: what was appended since the last `sync` may be gone, and somebody may have
 //!   seen it. So after one the epoch is new: clients that come back are told that events may be
-//!   missing, and no position can mean two events. What is still there stays history.
+//!   missing, and no position can mean two events. What is still there stays history. Where the system
+//!   does not tell whether the machine was started again, every store that was not closed in order is
+//!   taken for one after a loss of power.
 //! - **A damaged file**: what follows the damage in the same segment is lost. The epoch is new.
 //!
 //! Offsets never go backwards, not even when every record was forgotten.
 
+mod channels;
 mod marker;
 mod record;
 mod segment;
 #[cfg(test)]
 pub(super) mod tests;
+mod upkeep;
+#[cfg(test)]
+mod upkeep_tests;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+pub(crate) use self::channels::{KnownChannel, KnownChannels};
 use self::marker::{Marker, State};
 pub(crate) use self::record::Record;
 use self::segment::End;
+pub(crate) use self::upkeep::{Done, Upkeep};
 use crate::error::{Error, ErrorKind};
 use crate::limits::SEGMENT_BYTES_MAX;
 
@@ -49,6 +59,8 @@ pub(crate) struct Store {
     directory: PathBuf,
     /// Locked as long as it is open.
     lock: File,
+    /// Since when the machine runs, where the system tells.
+    boot: Option<String>,
     epoch: u64,
     last_offset: u64,
     /// Segments that take no more, oldest first.
@@ -56,7 +68,7 @@ pub(crate) struct Store {
     /// The segment that takes more, if there is one.
     active: Option<Active>,
     /// Files with records that were not synced yet, beside the active one.
-    unsynced: Vec<File>,
+    unsynced: Vec<Arc<File>>,
     /// Whether a file was made since the last sync.
     directory_unsynced: bool,
     /// Reused by each append.
@@ -66,12 +78,16 @@ pub(crate) struct Store {
 
 struct Closed {
     path: PathBuf,
+    /// The lowest offset that can be in it.
+    first_offset: u64,
     last_offset: u64,
 }
 
 struct Active {
     path: PathBuf,
-    file: File,
+    first_offset: u64,
+    /// Shared with the upkeep that syncs it.
+    file: Arc<File>,
     /// The length up to which the file is good.
     bytes: u64,
     /// Whether the file may have more than its good bytes.
@@ -86,8 +102,10 @@ pub(crate) struct Recovered {
     pub(crate) epoch: u64,
     /// The highest offset that was ever given; 0 if none was.
     pub(crate) last_offset: u64,
-    /// Records up to this offset may have been forgotten; above it every one is there.
+    /// Of channels of which nothing is known, records up to this offset may have been forgotten.
     pub(crate) forgotten_to: u64,
+    /// Channels whose records were deleted, and maybe others, as they were then.
+    pub(crate) channels: Vec<KnownChannel>,
     /// The records, in order, for tests that want them all at once.
     #[cfg(test)]
     pub(crate) records: Vec<Record>,
@@ -97,8 +115,14 @@ impl Store {
     /// Opens a directory and collects its records.
     #[cfg(test)]
     pub(crate) fn open(directory: &Path) -> Result<(Self, Recovered), Error> {
+        Self::open_since(marker::boot(), directory)
+    }
+
+    #[cfg(test)]
+    fn open_since(boot: Option<String>, directory: &Path) -> Result<(Self, Recovered), Error> {
         let mut records = Vec::new();
-        let (store, recovered) = Self::open_each(directory, &mut |record| records.push(record))?;
+        let mut each = |record| records.push(record);
+        let (store, recovered) = Self::open_each_since(boot, directory, &mut each)?;
         Ok((store, Recovered { records, ..recovered }))
     }
 
@@ -112,13 +136,23 @@ impl Store {
         directory: &Path,
         each: &mut dyn FnMut(Record),
     ) -> Result<(Self, Recovered), Error> {
+        Self::open_each_since(marker::boot(), directory, each)
+    }
+
+    fn open_each_since(
+        boot: Option<String>,
+        directory: &Path,
+        each: &mut dyn FnMut(Record),
+    ) -> Result<(Self, Recovered), Error> {
         make_directory(directory)?;
         refuse_foreign_files(directory)?;
         let lock = lock(directory)?;
         let marker = Marker::read(directory)?;
+        let known = KnownChannels::read(directory)?.unwrap_or_default();
         let mut store = Self {
             directory: directory.to_owned(),
             lock,
+            boot,
             epoch: 0,
             last_offset: 0,
             closed: VecDeque::new(),
@@ -128,13 +162,16 @@ impl Store {
             buffer: Vec::new(),
             bytes_max: SEGMENT_BYTES_MAX,
         };
-        let first_offset = store.read_segments(marker.as_ref(), each)?;
-        let forgotten_to = first_offset.map_or(store.last_offset, |first| first.saturating_sub(1));
+        let first_offset = store.read_segments(marker.as_ref(), known.covers_to, each)?;
+        let deleted_to = first_offset.map_or(store.last_offset, |first| first.saturating_sub(1));
+        // Segments that went without it, by hand or because the disk was full, may have had more.
+        let is_all = deleted_to <= known.covers_to;
         let (epoch, last_offset) = (store.epoch, store.last_offset);
         let recovered = Recovered {
             epoch,
             last_offset,
-            forgotten_to,
+            forgotten_to: if is_all { known.forgotten_to } else { deleted_to },
+            channels: if is_all { known.channels } else { Vec::new() },
             #[cfg(test)]
             records: Vec::new(),
         };
@@ -170,37 +207,9 @@ impl Store {
 
     /// Puts on disk what was appended, so that it survives a loss of power too. After an error it is
     /// tried again by the next call.
-    pub(crate) fn sync(&mut self) -> Result<(), Error> {
-        while let Some(file) = self.unsynced.last() {
-            file.sync_data().map_err(|error| io_error("sync", &self.directory, error))?;
-            self.unsynced.pop();
-        }
-        if let Some(active) = self.active.as_mut().filter(|active| active.is_unsynced) {
-            active.file.sync_data().map_err(|error| io_error("sync", &active.path, error))?;
-            active.is_unsynced = false;
-        }
-        if self.directory_unsynced {
-            sync_directory(&self.directory)
-                .map_err(|error| io_error("sync", &self.directory, error))?;
-            self.directory_unsynced = false;
-        }
-        Ok(())
-    }
-
-    /// Deletes the segments that have only records below this offset.
-    pub(crate) fn forget_before(&mut self, offset: u64) -> Result<(), Error> {
-        while let Some(oldest) = self.closed.front().filter(|it| it.last_offset < offset) {
-            remove_file(&oldest.path)?;
-            self.closed.pop_front();
-        }
-        let all_are_old = self.closed.is_empty() && self.last_offset < offset;
-        if let Some(active) = self.active.as_ref().filter(|_| all_are_old) {
-            // From here on only the marker knows the last offset.
-            self.write_marker(State::Open { boot: marker::boot() })?;
-            remove_file(&active.path)?;
-            self.active = None;
-        }
-        Ok(())
+    fn sync(&mut self) -> Result<(), Error> {
+        let work = self.begin_upkeep(0, |_| KnownChannels::default());
+        self.end_upkeep(work.run()).0
     }
 
     /// Reads all there is, repairs what needs it, and decides on the epoch. Returns the lowest offset
@@ -208,6 +217,7 @@ impl Store {
     fn read_segments(
         &mut self,
         marker: Option<&Marker>,
+        known_to: u64,
         each: &mut dyn FnMut(Record),
     ) -> Result<Option<u64>, Error> {
         let segments = segment::list(&self.directory)?;
@@ -222,15 +232,17 @@ impl Store {
                 cuts.push((path, outcome.good_bytes, outcome.all_bytes - outcome.good_bytes));
             }
             self.last_offset = outcome.last_offset;
-            self.closed.push_back(Closed { path: path.clone(), last_offset: outcome.last_offset });
+            let (path, first_offset, last_offset) =
+                (path.clone(), *first_offset, outcome.last_offset);
+            self.closed.push_back(Closed { path, first_offset, last_offset });
         }
-        let marked_offset = marker.map_or(0, |marker| marker.last_offset);
+        let marked_offset = marker.map_or(0, |marker| marker.last_offset).max(known_to);
         let ends_too_early = !segments.is_empty() && self.last_offset < marked_offset;
         may_lack_records |= ends_too_early;
         self.last_offset = self.last_offset.max(marked_offset);
-        self.epoch = epoch(marker, &segments, may_lack_records, &self.directory);
+        self.epoch = self.decide_epoch(marker, &segments, may_lack_records);
         // Before anything is cut: a process killed in between must find the new epoch.
-        self.write_marker(State::Open { boot: marker::boot() })?;
+        self.marker(State::Open { boot: self.boot.clone() }).write(&self.directory)?;
         for (path, good_bytes, cut_bytes) in cuts {
             cut(path, good_bytes)?;
             tracing::warn!(
@@ -265,26 +277,73 @@ impl Store {
             // In a segment that is not the last, a torn end would be damage.
             full.cut_torn_end()?;
         }
-        let next = Active::create(self.directory.join(segment::file_name(first_offset)))?;
+        let path = self.directory.join(segment::file_name(first_offset));
+        let next = Active::create(path, first_offset)?;
         self.directory_unsynced = true;
-        if let Some(full) = self.active.replace(next) {
-            if full.is_unsynced {
-                self.unsynced.push(full.file);
-            }
-            self.closed.push_back(Closed { path: full.path, last_offset: self.last_offset });
-        }
+        self.close_active();
+        self.active = Some(next);
         Ok(())
     }
 
-    fn write_marker(&self, state: State) -> Result<(), Error> {
-        let Self { epoch, last_offset, .. } = *self;
-        Marker { epoch, last_offset, state }.write(&self.directory)
+    /// Closes the active segment if it has records and its end is known to be good; the next append
+    /// begins another. An empty one stays, because the next one would have its name.
+    fn retire_active(&mut self) {
+        let has_records = |active: &&mut Active| active.bytes > segment::TITLE.len() as u64;
+        if let Some(active) = self.active.as_mut().filter(has_records)
+            && active.cut_torn_end().is_ok()
+        {
+            self.close_active();
+        }
+    }
+
+    fn close_active(&mut self) {
+        let Some(Active { path, first_offset, file, is_unsynced, .. }) = self.active.take() else {
+            return;
+        };
+        if is_unsynced {
+            self.unsynced.push(file);
+        }
+        self.closed.push_back(Closed { path, first_offset, last_offset: self.last_offset });
+    }
+
+    fn marker(&self, state: State) -> Marker {
+        Marker { epoch: self.epoch, last_offset: self.last_offset, state }
+    }
+
+    /// The epoch of the marker, or a new one if a client could miss events without being told.
+    fn decide_epoch(
+        &self,
+        marker: Option<&Marker>,
+        segments: &[(u64, PathBuf)],
+        may_lack_records: bool,
+    ) -> u64 {
+        let why = match marker {
+            None if segments.is_empty() => None,
+            None => Some("its marker is missing or damaged"),
+            Some(_) if may_lack_records => Some("a file of it is damaged"),
+            Some(Marker { state: State::Open { boot: None }, .. }) => {
+                Some("it was not closed, and this system does not tell if the machine stopped")
+            }
+            Some(Marker { state: State::Open { boot }, .. }) if *boot != self.boot => {
+                Some("the machine stopped before it was closed")
+            }
+            Some(marker) => return marker.epoch,
+        };
+        if let Some(why) = why {
+            tracing::warn!(
+                directory = %self.directory.display(),
+                "events may be missing from the store, because {why}: clients that come back are told"
+            );
+        }
+        // The first of its twelve hexadecimal digits is not 0.
+        fastrand::u64(1 << 44..1 << 48)
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        let closed = self.sync().and_then(|()| self.write_marker(State::Closed));
+        let synced = self.sync();
+        let closed = synced.and_then(|()| self.marker(State::Closed).write(&self.directory));
         if let Err(error) = closed {
             tracing::warn!(%error, "the store could not be closed, and is as after a killed process");
         }
@@ -294,16 +353,17 @@ impl Drop for Store {
 }
 
 impl Active {
-    fn create(path: PathBuf) -> Result<Self, Error> {
-        let file = open_to_append(&path, true)?;
-        Ok(Self { path, file, bytes: 0, is_torn: false, is_unsynced: true })
+    fn create(path: PathBuf, first_offset: u64) -> Result<Self, Error> {
+        let file = open_to_append(&path, true)?.into();
+        Ok(Self { path, first_offset, file, bytes: 0, is_torn: false, is_unsynced: true })
     }
 
     fn reopen(closed: Closed) -> Result<Self, Error> {
-        let Closed { path, .. } = closed;
+        let Closed { path, first_offset, .. } = closed;
         let file = open_to_append(&path, false)?;
         let bytes = file.metadata().map_err(|error| io_error("read", &path, error))?.len();
-        Ok(Self { path, file, bytes, is_torn: false, is_unsynced: true })
+        let file = file.into();
+        Ok(Self { path, first_offset, file, bytes, is_torn: false, is_unsynced: true })
     }
 
     /// Writes records, with the title in front if it is missing, or leaves the file as it was.
@@ -317,7 +377,7 @@ impl Active {
             records
         };
         self.is_unsynced = true;
-        match self.file.write_all(bytes) {
+        match (&*self.file).write_all(bytes) {
             Ok(()) => {
                 self.bytes += bytes.len() as u64;
                 Ok(())
@@ -342,32 +402,6 @@ impl Active {
     }
 }
 
-/// The epoch of the marker, or a new one if a client could miss events without being told.
-fn epoch(
-    marker: Option<&Marker>,
-    segments: &[(u64, PathBuf)],
-    may_lack_records: bool,
-    directory: &Path,
-) -> u64 {
-    let why = match marker {
-        None if segments.is_empty() => None,
-        None => Some("its marker is missing or damaged"),
-        Some(_) if may_lack_records => Some("a file of it is damaged"),
-        Some(Marker { state: State::Open { boot }, .. }) if *boot != marker::boot() => {
-            Some("the machine stopped before it was closed")
-        }
-        Some(marker) => return marker.epoch,
-    };
-    if let Some(why) = why {
-        tracing::warn!(
-            directory = %directory.display(),
-            "events may be missing from the store, because {why}: clients that come back are told"
-        );
-    }
-    // The first of its twelve hexadecimal digits is not 0.
-    fastrand::u64(1 << 44..1 << 48)
-}
-
 fn make_directory(directory: &Path) -> Result<(), Error> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -383,8 +417,10 @@ fn refuse_foreign_files(directory: &Path) -> Result<(), Error> {
         let entry = entry.map_err(|error| io_error("read", directory, error))?;
         let name = entry.file_name();
         let is_ours = name.to_str().is_some_and(|name| {
-            // The last one is the file system's own, where the directory is a mount point.
-            [LOCK_FILE_NAME, marker::FILE_NAME, marker::NEW_FILE_NAME, "lost+found"].contains(&name)
+            // The second one is the file system's own, where the directory is a mount point.
+            [LOCK_FILE_NAME, "lost+found"].contains(&name)
+                || [marker::FILE_NAME, marker::NEW_FILE_NAME].contains(&name)
+                || [channels::FILE_NAME, channels::NEW_FILE_NAME].contains(&name)
                 || segment::parse_file_name(name).is_some()
         });
         if !is_ours {
@@ -430,6 +466,15 @@ fn remove_file(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Replaces a file as a whole: whoever reads it finds the old one or the new one.
+fn replace_file(path: &Path, new_path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(new_path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(new_path, path)?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
 /// Makes new and renamed files survive a loss of power. Other systems cannot open a directory, and do
 /// without.
 fn sync_directory(directory: &Path) -> io::Result<()> {
@@ -438,14 +483,16 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 
 fn io_error(doing: &str, path: &Path, error: io::Error) -> Error {
     let advice = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ": make room there, and publish again"
-        }
+        _ if is_full(&error) => ": make room there, and publish again",
         io::ErrorKind::PermissionDenied => ": give this user the right to read and write there",
         _ => "",
     };
     let message = format!("the store cannot {doing} {}: {error}{advice}", path.display());
     Error::new(ErrorKind::Unavailable, message).with_source(error)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn refuse(kind: ErrorKind, path: &Path, why: &str) -> Error {

@@ -142,7 +142,7 @@ pub(super) fn decode_head(head: [u8; HEAD_BYTES]) -> Option<(usize, u32)> {
         .then_some((length, payload_crc))
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (first, behind) = rest.split_first_chunk()?;
     *rest = behind;
     Some(*first)
@@ -152,11 +152,11 @@ fn take_u32(rest: &mut &[u8]) -> Option<u32> {
     take(rest).map(u32::from_le_bytes)
 }
 
-fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+pub(super) fn take_u64(rest: &mut &[u8]) -> Option<u64> {
     take(rest).map(u64::from_le_bytes)
 }
 
-fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+pub(super) fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let length = u16::from_le_bytes(take(rest)?);
     let (text, behind) = rest.split_at_checked(usize::from(length))?;
     *rest = behind;

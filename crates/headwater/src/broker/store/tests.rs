@@ -24,19 +24,28 @@ pub(in crate::broker::store) fn record(offset: u64, channel: &str, data: &str) -
     }
 }
 
-fn records(offsets: std::ops::RangeInclusive<u64>) -> Vec<Record> {
+pub(super) fn records(offsets: std::ops::RangeInclusive<u64>) -> Vec<Record> {
     offsets.map(|offset| record(offset, "news", &format!("event {offset}"))).collect()
 }
 
-fn offsets(records: &[Record]) -> Vec<u64> {
+pub(super) fn offsets(records: &[Record]) -> Vec<u64> {
     records.iter().map(|record| record.offset).collect()
 }
 
 /// Leaves the store as a killed process does: unlocked, but not closed.
-fn kill(store: Store) {
+pub(super) fn kill(store: Store) {
     let mut store = std::mem::ManuallyDrop::new(store);
     store.active = None;
     store.lock.unlock().unwrap();
+}
+
+/// Deletes as the log does, which knows of no channel that is gone.
+pub(super) fn forget_before(store: &mut Store, offset: u64) {
+    let known =
+        |covers_to| KnownChannels { covers_to, forgotten_to: covers_to, channels: Vec::new() };
+    let done = store.begin_upkeep(offset, known).run();
+    let (synced, forgotten) = store.end_upkeep(done);
+    synced.and(forgotten).unwrap();
 }
 
 fn error(directory: &Path) -> Error {
@@ -50,7 +59,7 @@ fn segment_paths(directory: &Path) -> Vec<PathBuf> {
     segment::list(directory).unwrap().into_iter().map(|(_, path)| path).collect()
 }
 
-fn names(directory: &Path) -> Vec<String> {
+pub(super) fn names(directory: &Path) -> Vec<String> {
     let path = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
     segment_paths(directory).iter().map(path).collect()
 }
@@ -265,7 +274,7 @@ fn after_a_loss_of_power_the_epoch_is_new_and_the_history_is_kept() {
     let (mut store, Recovered { epoch, .. }) = Store::open(directory.path()).unwrap();
     store.append(&records(1..=2)).unwrap();
     kill(store);
-    let state = State::Open { boot: "another".to_owned() };
+    let state = State::Open { boot: Some("another".to_owned()) };
     Marker { epoch, last_offset: 0, state }.write(directory.path()).unwrap();
     let (_store, recovered) = Store::open(directory.path()).unwrap();
     assert_ne!(recovered.epoch, epoch);
@@ -294,15 +303,15 @@ fn whole_segments_are_forgotten_and_offsets_go_on() {
     }
     let name = segment::file_name;
     assert_eq!(names(directory.path()), [name(1), name(3), name(5)]);
-    store.forget_before(4).unwrap();
+    forget_before(&mut store, 4);
     assert_eq!(names(directory.path()), [name(3), name(5)]);
     kill(store);
     let (mut store, recovered) = Store::open(directory.path()).unwrap();
     assert_eq!(offsets(&recovered.records), [3, 4, 5, 6]);
     assert_eq!((recovered.forgotten_to, recovered.last_offset), (2, 6));
-    store.forget_before(6).unwrap();
+    forget_before(&mut store, 6);
     assert_eq!(names(directory.path()), [name(5)]);
-    store.forget_before(7).unwrap();
+    forget_before(&mut store, 7);
     assert_eq!(names(directory.path()), [""; 0]);
     kill(store);
     let (mut store, recovered) = Store::open(directory.path()).unwrap();
@@ -397,7 +406,7 @@ fn a_torn_end_that_could_not_be_cut_at_once_is_cut_by_the_next_append() {
     for offset in 1..=4 {
         store.append(&records(offset..=offset)).unwrap();
         let active = store.active.as_mut().unwrap();
-        active.file.write_all(b"half").unwrap();
+        (&*active.file).write_all(b"half").unwrap();
         active.is_torn = true;
         // Every second time the next append begins a segment.
         store.bytes_max = if offset % 2 == 0 { 1 } else { 1 << 20 };
@@ -483,7 +492,7 @@ proptest! {
                     continue;
                 }
                 Step::ForgetBefore(offset) => {
-                    store.forget_before(offset).unwrap();
+                    forget_before(&mut store, offset);
                     model.forgotten_before = model.forgotten_before.max(offset);
                     continue;
                 }
@@ -511,6 +520,7 @@ proptest! {
     fn garbage_in_any_file_is_no_panic(
         segments in prop::collection::btree_map(1..5u64, any::<Vec<u8>>(), 0..4),
         marker: Option<Vec<u8>>,
+        channels: Option<Vec<u8>>,
         is_titled: bool,
     ) {
         let directory = TempDir::new().unwrap();
@@ -521,6 +531,9 @@ proptest! {
         }
         if let Some(garbage) = marker {
             fs::write(directory.path().join("marker"), [b"headwater-store 1\n", &garbage[..]].concat()).unwrap();
+        }
+        if let Some(garbage) = channels {
+            fs::write(directory.path().join("channels"), garbage).unwrap();
         }
         if let Ok((mut store, recovered)) = Store::open(directory.path()) {
             store.append(&[record(recovered.last_offset + 1, "news", "on")]).unwrap();

@@ -72,12 +72,10 @@ impl Client {
 
     /// Reads so many frames, or what there is.
     pub(super) async fn read(&mut self, script: &Script, count: usize) {
-        let mut left = count;
-        // A log that began anew is announced for each channel, and the first moves the position.
-        while left > 0 || self.is_between_announcements() {
-            left = left.saturating_sub(1);
+        for _ in 0..count {
             let Some(subscription) = &mut self.subscription else { return };
-            match tokio::time::timeout(QUIET, subscription.next()).await {
+            let next = std::future::poll_fn(|context| subscription.poll_frame(context));
+            match tokio::time::timeout(QUIET, next).await {
                 Ok(Some(frame)) => self.take(script, &frame),
                 // Its queue was too full: it comes back.
                 Ok(None) => return self.disconnect(),
@@ -93,20 +91,16 @@ impl Client {
         if let Some(gap) = frame.gap() {
             let number = gap.channel.as_str()[1..].parse().unwrap();
             self.take_gap(script, number, gap.reason);
-        } else {
+        } else if !frame.is_marker() {
             self.take_event(script, frame.event().data().trim_end().parse().unwrap());
         }
         let Some(position) = frame.position() else { return };
         self.id = Some(position.to_string());
-        if frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch) {
+        let is_anew = self.told.values().any(Option::is_none);
+        if is_anew && (frame.is_marker() || frame.gap().is_some()) {
             let count = script.count_up_to(position);
             self.at = self.at.map(|at| at.max(count));
         }
-    }
-
-    fn is_between_announcements(&self) -> bool {
-        let epoch = self.told.values().filter(|told| told.is_none()).count();
-        epoch > 0 && self.channels.iter().any(|channel| !self.told.contains_key(channel))
     }
 
     fn take_gap(&mut self, script: &Script, number: usize, reason: GapReason) {
@@ -115,10 +109,8 @@ impl Client {
         match reason {
             GapReason::Epoch => {
                 assert!(script.life() > 0, "the log never began anew");
-                for channel in &self.channels {
-                    // All are missing what is not there any more.
-                    self.told.insert(*channel, None);
-                }
+                // What is not there any more.
+                self.told.insert(number, None);
             }
             GapReason::Trimmed => {
                 self.told.entry(number).or_insert(Some(self.at[number]));

@@ -147,3 +147,53 @@ async fn an_end_that_waits_in_the_queue_counts_once() {
     hub.publish(&channel(1), Event::new("more")).await.unwrap();
     assert_eq!(next(&mut stream).await, "more");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_was_put_back_is_not_waited_for() {
+    let (script, hub) = begin();
+    drop(listen(&hub).await);
+    script.happen(&publish(0, 5));
+    // It fits no ring, so that what is before it must be read.
+    script.happen(&large(0));
+    let id = id_of(&hub, 4);
+    script.happen(&Happening::PutBack { to: 4 });
+    let mut stream = hub.subscribe([channel(0)]).unwrap().since(id);
+    assert_eq!(next(&mut stream).await, "gap c0 trimmed");
+    script.happen(&publish(0, 1));
+    assert_eq!(next(&mut stream).await, "6");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_without_an_event_moves_the_position() {
+    let (script, hub) = begin();
+    drop(listen(&hub).await);
+    script.happen(&publish(0, 3));
+    script.happen(&large(0));
+    script.happen(&Happening::Trim { channel: 0, keep: 0 });
+    let mut stream = hub.subscribe([channel(0)]).unwrap().since(id_of(&hub, 1));
+    let mut last = None;
+    let take = async |stream: &mut Subscription| {
+        let next = std::future::poll_fn(|context| stream.poll_frame(context));
+        tokio::time::timeout(Duration::from_secs(10), next).await.ok().flatten()
+    };
+    while let Some(frame) = take(&mut stream).await {
+        last = frame.position().or(last);
+    }
+    let last = last.expect("an id").to_string();
+    let mut stream = hub.subscribe([channel(0)]).unwrap().since(last);
+    assert_eq!(next(&mut stream).await, "nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_cut_between_two_announcements_is_told_of_both_again() {
+    let (script, hub) = begin();
+    let mut stream = hub.subscribe([channel(0), channel(1)]).unwrap();
+    stream.confirmed().await;
+    script.happen(&publish(0, 1));
+    let id = stream.next().await.unwrap().position().unwrap().to_string();
+    script.happen(&Happening::NewEpoch { unseen: vec![] });
+    let gap = stream.next().await.unwrap();
+    assert!(gap.gap().is_some() && gap.position().is_none());
+    let mut stream = hub.subscribe([channel(0), channel(1)]).unwrap().since(id);
+    assert_eq!(take(&mut stream, 2).await, "gap c0 epoch, gap c1 epoch");
+}

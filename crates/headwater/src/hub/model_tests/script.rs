@@ -2,6 +2,7 @@
 //! begins anew. Look here for what the tests take a broker to do.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::broker::{
@@ -29,6 +30,8 @@ pub(super) enum Happening {
     Missed { channels: Vec<usize>, trim: Option<usize> },
     /// The log loses its data; so many events are published before the node sees it.
     NewEpoch { unseen: Vec<usize> },
+    /// The log is put back to an older copy of itself, and jumps ahead at the next event.
+    PutBack { to: u64 },
     /// Reading history fails so many times.
     FailReads(u32),
 }
@@ -65,6 +68,8 @@ struct World {
     trimmed: HashMap<usize, u64>,
     /// Channels that the hub listens to, and whether their events arrive.
     listening: HashMap<Channel, bool>,
+    /// Offsets that the log lost when it was put back.
+    lost: RangeInclusive<u64>,
     failing_reads: u32,
     /// What happens while history is being read: before the broker looks, and after it.
     while_reading: VecDeque<Happening>,
@@ -95,6 +100,7 @@ impl Script {
             lasts: HashMap::new(),
             trimmed: HashMap::new(),
             listening: HashMap::new(),
+            lost: RangeInclusive::new(1, 0),
             failing_reads: 0,
             while_reading: VecDeque::new(),
         })))
@@ -180,6 +186,7 @@ impl World {
                 }
                 self.sink().log(self.epoch, self.last);
             }
+            Happening::PutBack { to } => self.lost = to + 1..=self.last,
             Happening::FailReads(times) => self.failing_reads += times,
         }
     }
@@ -189,7 +196,8 @@ impl World {
     }
 
     fn append(&mut self, channel: usize, large: bool) -> Record {
-        self.last += 1;
+        // More than a log can have lost.
+        self.last += if self.lost.contains(&self.last) { 1_000 } else { 1 };
         let previous = self.lasts.insert(channel, self.last).unwrap_or(0);
         let (offset, life) = (Some(self.last), self.life);
         let record = Record { channel, offset, life, received: false, previous, large };
@@ -262,7 +270,9 @@ impl World {
         let kept = self.all.iter().filter(|record| {
             record.channel == number
                 && record.life == self.life
-                && record.offset.is_some_and(|offset| offset > trimmed)
+                && record
+                    .offset
+                    .is_some_and(|offset| offset > trimmed && !self.lost.contains(&offset))
         });
         let is_before = |record: &&Record, end: u64| record.offset.unwrap() < end;
         let records: Vec<&Record> = match range {
@@ -280,7 +290,9 @@ impl World {
             let published = Published { position: Some(position), time_ms: now_ms(), end: false };
             Frame::of_channel(of, &event, published)
         });
-        History { frames: frames.collect(), previous, log_last: self.last }
+        let is_put_back = self.lost.contains(&self.last);
+        let log_last = if is_put_back { self.lost.start() - 1 } else { self.last };
+        History { frames: frames.collect(), previous, log_last }
     }
 }
 

@@ -68,6 +68,8 @@ pub(super) struct Run<'a> {
     views: [Option<Cow<'a, [u8]>>; 2],
     /// No frame changes the account of a stream that is behind all of them: no end, no gap.
     pub(super) is_simple: bool,
+    /// How many are more than a marker.
+    pub(super) events: u64,
     /// The lowest key, if any has one.
     pub(super) lowest: Option<Key>,
 }
@@ -76,7 +78,8 @@ impl<'a> Run<'a> {
     pub(super) fn new(frames: Vec<&'a Frame>) -> Self {
         let is_simple = !frames.iter().any(|frame| frame.is_end() || frame.gap().is_some());
         let lowest = frames.iter().filter_map(|frame| frame.key()).min();
-        Self { frames, views: [None, None], is_simple, lowest }
+        let events = frames.iter().filter(|frame| !frame.is_marker()).count() as u64;
+        Self { frames, views: [None, None], is_simple, events, lowest }
     }
 
     /// The bytes of one view. A lone frame's are its own; more are joined, once for all streams.

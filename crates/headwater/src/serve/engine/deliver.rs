@@ -72,6 +72,17 @@ impl Shard {
         self.settle(after);
     }
 
+    /// One frame to every stream.
+    pub(super) fn deliver_to_all(&mut self, frame: &Frame) {
+        let keys: Vec<usize> = self.streams.iter().map(|(key, _)| key).collect();
+        let mut after = Aftermath::default();
+        for key in keys {
+            let key = u32::try_from(key).unwrap_or(u32::MAX);
+            self.give(key, std::iter::once(frame), &mut after);
+        }
+        self.settle(after);
+    }
+
     /// The frames of one channel to its streams, each with one write of the same bytes. Streams that have
     /// more channels or need a closer look are put on a list.
     fn deliver_run(
@@ -160,7 +171,7 @@ impl Writer<'_> {
     fn write_run(&self, stream: &mut Stream, run: &mut Run<'_>) -> Outcome {
         let named = stream.profile.is_named();
         stream.written = self.now + 1;
-        self.hub.stats.sent.add(run.frames.len() as u64);
+        self.hub.stats.sent.add(run.events);
         self.hub.stats.sent_bytes.add(run.body_len(named) as u64);
         let mut sent = 0;
         if stream.outbox.is_none() {
@@ -219,4 +230,9 @@ pub(super) fn account(counts: &Counts, hub: &HubInner, before: usize, after: usi
             total.fetch_sub(before - after, Ordering::Relaxed);
         }
     }
+    match (before, after) {
+        (0, 1..) => counts.blocked.fetch_add(1, Ordering::Relaxed),
+        (1.., 0) => counts.blocked.fetch_sub(1, Ordering::Relaxed),
+        _ => 0,
+    };
 }

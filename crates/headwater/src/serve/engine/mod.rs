@@ -2,7 +2,7 @@
 //!
 //! Each hub whose streams come through a server gets shards of its own there, when its first stream does.
 //! A shard that panics is a bug of ours: its streams are cut, so that their clients resume, and it begins
-//! anew with another mailbox.
+//! anew with another mailbox. Shards hold on to their hub for as long as the server lives.
 
 mod batch;
 mod channels;
@@ -10,6 +10,8 @@ mod deliver;
 mod outbox;
 mod shard;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod wheel;
 
 use std::io;
@@ -74,13 +76,10 @@ impl Engine {
     pub(super) fn mailbox(&self, hub: &Arc<HubInner>) -> Option<Arc<Mailbox>> {
         let mut teams = self.teams();
         let is_theirs = |team: &Team| std::ptr::eq(team.hub.as_ptr(), Arc::as_ptr(hub));
-        let at = match teams.iter().position(is_theirs) {
-            Some(at) => at,
-            None => {
-                teams.push(Team::start(hub, self.shards)?);
-                teams.len() - 1
-            }
-        };
+        let at = teams.iter().position(is_theirs).unwrap_or(teams.len());
+        if at == teams.len() {
+            teams.push(Team::start(hub, self.shards)?);
+        }
         let mailboxes = teams[at].seats.iter().map(|seat| seat.mailbox());
         mailboxes.min_by_key(|mailbox| mailbox.counts.streams.load(Ordering::Relaxed))
     }
@@ -120,12 +119,14 @@ impl Team {
 impl Seat {
     fn start(hub: &Arc<HubInner>, number: usize) -> Option<Arc<Self>> {
         let start = || {
-            let (poll, mailbox) = new_mailbox(hub)?;
+            let (poll, mailbox) = new_mailbox(hub, None)?;
             let seat =
                 Arc::new(Self { mailbox: Mutex::new(mailbox), stopped: AtomicBool::new(false) });
             let thread = std::thread::Builder::new().name(format!("headwater-shard-{number}"));
             let (its_seat, its_hub) = (Arc::clone(&seat), Arc::clone(hub));
-            thread.spawn(move || its_seat.run(its_hub, poll))?;
+            thread.spawn(move || its_seat.run(its_hub, poll)).inspect_err(|_| {
+                hub.remove_shard(&seat.mailbox());
+            })?;
             io::Result::Ok(seat)
         };
         match start() {
@@ -160,10 +161,8 @@ impl Seat {
                 mailbox.counts.panics.fetch_add(1, Ordering::Relaxed);
             }
             clear_up(shard, &hub, &mailbox);
-            if was_stopped {
-                return;
-            }
-            let Some(next) = self.begin_anew(&hub, &mailbox) else { return };
+            let next = if was_stopped { None } else { self.begin_anew(&hub, &mailbox) };
+            let Some(next) = next else { return hub.remove_shard(&mailbox) };
             poll = next;
         }
     }
@@ -173,10 +172,8 @@ impl Seat {
             if self.stopped.load(Ordering::SeqCst) {
                 return None;
             }
-            match new_mailbox(hub) {
+            match new_mailbox(hub, Some(before)) {
                 Ok((poll, mailbox)) => {
-                    let panics = before.counts.panics.load(Ordering::Relaxed);
-                    mailbox.counts.panics.store(panics, Ordering::Relaxed);
                     *self.lock() = Arc::clone(&mailbox);
                     if self.stopped.load(Ordering::SeqCst) {
                         // Whoever stops it may have spoken to the old mailbox.
@@ -192,7 +189,7 @@ impl Seat {
 }
 
 /// A mailbox that the hub knows, and the poll loop that it wakes.
-fn new_mailbox(hub: &Arc<HubInner>) -> io::Result<(Poll, Arc<Mailbox>)> {
+fn new_mailbox(hub: &Arc<HubInner>, before: Option<&Mailbox>) -> io::Result<(Poll, Arc<Mailbox>)> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), MAILBOX)?;
     let mailbox = Arc::new(Mailbox::new(move || {
@@ -200,13 +197,19 @@ fn new_mailbox(hub: &Arc<HubInner>) -> io::Result<(Poll, Arc<Mailbox>)> {
             tracing::error!("cannot wake a shard: {error}");
         }
     }));
-    hub.add_shard(Arc::clone(&mailbox));
+    if let Some(before) = before {
+        mailbox
+            .counts
+            .panics
+            .store(before.counts.panics.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+    hub.add_shard(Arc::clone(&mailbox), before);
     Ok((poll, mailbox))
 }
 
 /// What a shard leaves behind: streams it did not end, and those that were on their way to it.
 fn clear_up(mut shard: Shard, hub: &Arc<HubInner>, mailbox: &Arc<Mailbox>) {
-    let left = hub.remove_shard(mailbox);
+    let left = hub.close_mailbox(mailbox);
     // Its tables may be what is broken.
     if catch_unwind(AssertUnwindSafe(|| shard.cut_all(Closed::Failed))).is_err() {
         tracing::error!("a shard that failed could not end all its streams");

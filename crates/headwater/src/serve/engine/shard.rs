@@ -103,6 +103,7 @@ impl Shard {
                     self.on_socket(event);
                 }
             }
+            self.mailbox.look_for_room();
         }
     }
 
@@ -151,6 +152,10 @@ impl Shard {
                     bytes += frame.len();
                     self.batch.push(channel, frame);
                 }
+                Message::DeliverToAll(frame) => {
+                    self.deliver();
+                    self.deliver_to_all(&frame);
+                }
                 Message::Attach(newcomer) => {
                     // What came before is not the newcomer's.
                     self.deliver();
@@ -187,6 +192,7 @@ impl Shard {
                     break;
                 }
                 Message::Deliver { frame, .. } => bytes += frame.len(),
+                Message::DeliverToAll(_) => {}
                 Message::Attach(newcomer) => self.attach(*newcomer),
                 Message::Drain => self.end_all(Closed::Drain),
                 Message::Revoke(whose) => self.revoke(whose),

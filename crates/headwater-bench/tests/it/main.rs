@@ -1,0 +1,4 @@
+//! The generator against servers that misbehave. Look here for what it must notice.
+
+mod faulty;
+mod session;

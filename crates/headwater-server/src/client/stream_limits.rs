@@ -1,0 +1,142 @@
+//! How many streams there may be: in all, per address, per user. Look here for which limit is asked first. No IO in
+//! here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::address::AddressKey;
+use super::{Limit, Refusal};
+use crate::limits::STREAM_RETRY_AFTER;
+
+/// Counts open streams. An open stream is never ended for a new one.
+#[derive(Debug, Default)]
+pub(super) struct StreamLimits {
+    pub(super) total_max: usize,
+    pub(super) per_address_max: Option<usize>,
+    pub(super) per_user_max: Option<usize>,
+    pub(super) open: Mutex<Open>,
+}
+
+/// Only what has a limit is counted, and only as long as it has streams: the table is as large as there
+/// are streams, at most twice.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    total: usize,
+    by_owner: HashMap<Owner, usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Owner {
+    Address(AddressKey),
+    User(Box<str>),
+}
+
+/// The place of one open stream. Whoever drops it makes it free.
+#[derive(Debug)]
+pub(crate) struct StreamPlace {
+    limits: Arc<StreamLimits>,
+    owners: [Option<Owner>; 2],
+}
+
+impl StreamLimits {
+    /// Takes a place for a stream. The limits of one client are asked first: who has too many is told so,
+    /// also when the server is full.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        address: AddressKey,
+        user: Option<&str>,
+    ) -> Result<StreamPlace, Refusal> {
+        let address = self.per_address_max.map(|max| (Owner::Address(address), max));
+        let user = self.per_user_max.zip(user).map(|(max, user)| (Owner::User(user.into()), max));
+        let mut open = self.open();
+        let is_full = |owner: &Option<(Owner, usize)>| {
+            owner.as_ref().is_some_and(|(owner, max)| {
+                open.by_owner.get(owner).is_some_and(|streams| streams >= max)
+            })
+        };
+        let limit = if is_full(&address) {
+            Some(Limit::StreamsPerAddress)
+        } else if is_full(&user) {
+            Some(Limit::StreamsPerUser)
+        } else {
+            (open.total >= self.total_max).then_some(Limit::Streams)
+        };
+        if let Some(limit) = limit {
+            return Err(Refusal { limit, retry_after: STREAM_RETRY_AFTER });
+        }
+        open.total += 1;
+        let owners = [address, user].map(|owner| owner.map(|(owner, _)| owner));
+        for owner in owners.iter().flatten() {
+            *open.by_owner.entry(owner.clone()).or_default() += 1;
+        }
+        Ok(StreamPlace { limits: Arc::clone(self), owners })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let mut open = self.limits.open();
+        open.total -= 1;
+        for owner in self.owners.iter().flatten() {
+            let Some(streams) = open.by_owner.get_mut(owner) else { continue };
+            *streams -= 1;
+            if *streams == 0 {
+                open.by_owner.remove(owner);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::ClientAddress;
+
+    fn limits(total: usize, per_address: usize, per_user: usize) -> Arc<StreamLimits> {
+        Arc::new(StreamLimits {
+            total_max: total,
+            per_address_max: Some(per_address),
+            per_user_max: Some(per_user),
+            open: Mutex::default(),
+        })
+    }
+
+    fn address(last: u8) -> AddressKey {
+        ClientAddress::new([192, 0, 2, last].into()).key()
+    }
+
+    #[track_caller]
+    fn refused(outcome: Result<StreamPlace, Refusal>) -> Limit {
+        outcome.expect_err("it is refused").limit
+    }
+
+    #[test]
+    fn each_limit_refuses_the_new_one() {
+        let limits = limits(4, 2, 3);
+        let enter = |last, user| limits.enter(address(last), user);
+        let first = enter(1, Some("ann")).expect("there is room");
+        let _second = enter(1, Some("ann")).expect("there is room");
+        assert_eq!(refused(enter(1, Some("bob"))), Limit::StreamsPerAddress);
+        let _third = enter(2, Some("ann")).expect("there is room");
+        assert_eq!(refused(enter(2, Some("ann"))), Limit::StreamsPerUser);
+        let _fourth = enter(3, None).expect("there is room");
+        assert_eq!(refused(enter(4, None)), Limit::Streams);
+        assert_eq!(refused(enter(1, None)), Limit::StreamsPerAddress, "its own limit comes first");
+        drop(first);
+        let _again = enter(1, Some("ann")).expect("there is room again");
+    }
+
+    #[test]
+    fn what_has_ended_leaves_nothing_behind() {
+        let limits = limits(10, 10, 10);
+        let places: Vec<_> = (0..10).map(|last| limits.enter(address(last), Some("ann"))).collect();
+        assert_eq!(refused(limits.enter(address(11), None)), Limit::Streams);
+        drop(places);
+        let open = limits.open();
+        assert_eq!((open.total, open.by_owner.len()), (0, 0));
+    }
+}

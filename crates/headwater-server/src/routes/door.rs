@@ -1,0 +1,40 @@
+//! Whether somebody may come in: access rules, asked with the client's address. Look here for what counts as a failed
+//! login.
+
+use headwater::{AccessRequest, Action, Channel, Denied, Grant};
+use http::StatusCode;
+use http::request::Parts;
+
+use super::App;
+use super::problem::Problem;
+use crate::client::ClientAddress;
+
+/// Asks the rules whether a client may do this.
+pub(super) async fn check(
+    app: &App,
+    client: ClientAddress,
+    action: Action,
+    channels: &[Channel],
+    parts: &Parts,
+) -> Result<Grant, Problem> {
+    let request = AccessRequest::new(action, channels, parts).from_address(client.ip());
+    counted(app, client, &request, request.check(&*app.access)).await
+}
+
+/// Asks, unless too many credentials from there were wrong. Somebody who shows none has failed at nothing.
+pub(super) async fn counted<T>(
+    app: &App,
+    client: ClientAddress,
+    request: &AccessRequest<'_>,
+    ask: impl Future<Output = Result<T, Denied>>,
+) -> Result<T, Problem> {
+    if !app.access.looks_at_credentials(request) {
+        return Ok(ask.await?);
+    }
+    app.limits.admit_login(client)?;
+    let asked = ask.await;
+    if asked.as_ref().is_err_and(|denied| denied.status() == StatusCode::UNAUTHORIZED) {
+        app.limits.login_failed(client);
+    }
+    Ok(asked?)
+}

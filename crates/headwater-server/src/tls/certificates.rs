@@ -1,0 +1,204 @@
+//! The certificate that is in use, and the files it comes from. Look here for which files are taken, and which are
+//! refused with which words.
+
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use anyhow::{Context as _, bail};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::expiry::not_after;
+use crate::limits::CERTIFICATE_FILE_BYTES_MAX;
+
+/// Where certificate and key are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, the server's own certificate first, in PEM.
+    pub certificate: PathBuf,
+    /// The key, in PEM.
+    pub key: PathBuf,
+}
+
+/// What is in the files at one time.
+pub(super) struct Content {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+/// The certificate that handshakes use, and what became of changes.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    files: CertificateFiles,
+    current: RwLock<Arc<CertifiedKey>>,
+    not_after: AtomicI64,
+    reloads: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl CertificateFiles {
+    pub(super) fn read(&self) -> anyhow::Result<Content> {
+        Ok(Content { certificate: read(&self.certificate)?, key: read(&self.key)? })
+    }
+
+    /// Whether others than the owner and the group of the key's file can read it.
+    #[cfg(unix)]
+    fn key_is_readable_by_all(&self) -> bool {
+        use std::os::unix::fs::PermissionsExt as _;
+        self.key.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+    }
+
+    #[cfg(not(unix))]
+    fn key_is_readable_by_all(&self) -> bool {
+        false
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let shown = path.display();
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(CERTIFICATE_FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .with_context(|| format!("cannot read {shown}"))?;
+    if bytes.len() as u64 > CERTIFICATE_FILE_BYTES_MAX {
+        bail!(
+            "{shown} is over {CERTIFICATE_FILE_BYTES_MAX} bytes: it holds more than a certificate or a key"
+        );
+    }
+    Ok(bytes)
+}
+
+impl Content {
+    /// Tells contents apart.
+    pub(super) fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.certificate, &self.key).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The certificate, ready for use, and when it expires in seconds of Unix time.
+    fn load(&self, files: &CertificateFiles) -> anyhow::Result<(CertifiedKey, i64)> {
+        let chain = certificates(&self.certificate, &files.certificate)?;
+        let key = key(&self.key, &files.key)?;
+        let expiry = chain.first().and_then(|first| not_after(first)).with_context(|| {
+            format!("{}: the first certificate has no date of expiry", files.certificate.display())
+        })?;
+        let provider = aws_lc_rs::default_provider();
+        let certified = CertifiedKey::from_der(chain, key, &provider).with_context(|| {
+            let (certificate, key) = (files.certificate.display(), files.key.display());
+            format!("{certificate} and {key} do not fit together: the first certificate must be the one of the key")
+        })?;
+        Ok((certified, expiry))
+    }
+}
+
+fn certificates(pem: &[u8], path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let chain = chain.with_context(|| format!("{} is no good PEM", path.display()))?;
+    if chain.is_empty() {
+        bail!(
+            "{} has no certificate in it: it must be PEM, with BEGIN CERTIFICATE",
+            path.display()
+        );
+    }
+    Ok(chain)
+}
+
+fn key(pem: &[u8], path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+    match PrivateKeyDer::from_pem_slice(pem) {
+        Ok(key) => Ok(key),
+        Err(PemError::NoItemsFound) => bail!(
+            "{} has no private key in it: it must be PEM, with BEGIN PRIVATE KEY, and not encrypted",
+            path.display()
+        ),
+        // The cause of others may repeat what stands there.
+        Err(_) => bail!("{} is no good PEM", path.display()),
+    }
+}
+
+impl Certificates {
+    /// Reads the files for the first time.
+    pub(crate) fn load(files: CertificateFiles) -> anyhow::Result<Arc<Self>> {
+        if files.key_is_readable_by_all() {
+            tracing::warn!(
+                "everybody on this machine can read {}: take the right away with chmod o-r",
+                files.key.display()
+            );
+        }
+        let (certified, expiry) = files.read()?.load(&files)?;
+        let certificates = Self {
+            files,
+            current: RwLock::new(Arc::new(certified)),
+            not_after: AtomicI64::new(expiry),
+            reloads: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        };
+        certificates.warn_if_expired();
+        Ok(Arc::new(certificates))
+    }
+
+    pub(super) fn files(&self) -> &CertificateFiles {
+        &self.files
+    }
+
+    /// Uses what the files hold now for handshakes to come, if it is good. If not, the one in use stays.
+    pub(super) fn take(&self, content: anyhow::Result<Content>) {
+        match content.and_then(|content| content.load(&self.files)) {
+            Ok((certified, expiry)) => {
+                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+                *current = Arc::new(certified);
+                drop(current);
+                self.not_after.store(expiry, Ordering::Relaxed);
+                self.reloads.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(expires_unix_s = expiry, "a new TLS certificate is in use");
+                self.warn_if_expired();
+            }
+            Err(error) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    "the new TLS certificate is not used, the old one stays: {error:#}"
+                );
+            }
+        }
+    }
+
+    fn warn_if_expired(&self) {
+        if self.not_after() < unix_now() {
+            let file = self.files.certificate.display();
+            tracing::warn!("the TLS certificate in {file} has expired: clients refuse it");
+        }
+    }
+
+    /// When the certificate expires, in seconds of Unix time.
+    pub(crate) fn not_after(&self) -> i64 {
+        self.not_after.load(Ordering::Relaxed)
+    }
+
+    /// How often a changed certificate was taken.
+    pub(crate) fn reloads(&self) -> u64 {
+        self.reloads.load(Ordering::Relaxed)
+    }
+
+    /// How often a changed file was no good.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+}
+
+fn unix_now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}

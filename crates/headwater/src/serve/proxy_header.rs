@@ -1,0 +1,291 @@
+//! The header of the PROXY protocol, versions 1 and 2, which a proxy sends before anything else to say whom it
+//! speaks for. Look here for what is taken and what is not. No IO in here. Source: HAProxy's "The PROXY
+//! protocol", sections 2.1 and 2.2.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use self::ProxyHeaderProgress as Progress;
+use crate::limits::PROXY_HEADER_BYTES_MAX;
+
+/// What a version 2 header begins with. No other protocol's first bytes look like it.
+const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+/// Signature, version and command, family and transport, length.
+const FIXED_BYTES: usize = 16;
+
+/// What a version 1 header begins with.
+const WORD: &[u8] = b"PROXY ";
+/// `PROXY UNKNOWN` and a line end: no header of version 1 is shorter.
+const LINE_BYTES_MIN: usize = 15;
+/// The longest line that the protocol allows, its end included.
+const LINE_BYTES_MAX: usize = 107;
+
+/// What a proxy says about a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// The proxy speaks for itself, as in a health check, or does not know or tell for whom.
+    Local,
+    /// The proxy speaks for this client.
+    Client(SocketAddr),
+}
+
+/// How far a header could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyHeaderProgress {
+    /// Good so far, and not whole. A header has this many bytes at least; whoever reads no further than
+    /// this takes nothing away from what comes behind it.
+    Partial(usize),
+    /// The header, and how many bytes it has.
+    Whole(ProxyHeader, usize),
+}
+
+/// Why bytes are no header of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProxyHeaderError(&'static str);
+
+impl fmt::Display for ProxyHeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for ProxyHeaderError {}
+
+impl ProxyHeader {
+    /// Reads a header from the first bytes of a connection.
+    ///
+    /// # Errors
+    /// When they are not, and cannot become, a header of version 1 or 2 for TCP.
+    pub fn parse(bytes: &[u8]) -> Result<Progress, ProxyHeaderError> {
+        if begins_alike(bytes, &SIGNATURE) {
+            return parse_version_2(bytes);
+        }
+        if begins_alike(bytes, WORD) {
+            return parse_version_1(bytes);
+        }
+        Err(ProxyHeaderError("it does not begin like one"))
+    }
+}
+
+/// Whether one of the two begins with the other.
+fn begins_alike(bytes: &[u8], expected: &[u8]) -> bool {
+    let length = bytes.len().min(expected.len());
+    bytes[..length] == expected[..length]
+}
+
+fn parse_version_2(bytes: &[u8]) -> Result<Progress, ProxyHeaderError> {
+    let Some((fixed, rest)) = bytes.split_first_chunk::<FIXED_BYTES>() else {
+        // Before the first byte a header of version 1 is possible too, and is shorter.
+        let least = if bytes.is_empty() { LINE_BYTES_MIN } else { FIXED_BYTES };
+        return Ok(Progress::Partial(least));
+    };
+    let [.., version_and_command, family_and_transport, high, low] = *fixed;
+    let is_local = match version_and_command {
+        0x20 => true,
+        0x21 => false,
+        _ => return Err(ProxyHeaderError("its version or command is not known")),
+    };
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    let whole = FIXED_BYTES + length;
+    if whole > PROXY_HEADER_BYTES_MAX {
+        return Err(ProxyHeaderError("it is too long"));
+    }
+    let Some(content) = rest.get(..length) else { return Ok(Progress::Partial(whole)) };
+    let header = match family_and_transport {
+        _ if is_local => ProxyHeader::Local,
+        0x11 => ProxyHeader::Client(client_v4(content)?),
+        0x21 => ProxyHeader::Client(client_v6(content)?),
+        // Not told; or unix sockets, whose client has no address.
+        0x00 | 0x31 => ProxyHeader::Local,
+        _ => return Err(ProxyHeaderError("it is not about a TCP connection")),
+    };
+    Ok(Progress::Whole(header, whole))
+}
+
+const SHORT: ProxyHeaderError = ProxyHeaderError("it is too short for its addresses");
+
+/// Source address, destination address, source port, destination port; what follows is of no interest.
+fn client_v4(content: &[u8]) -> Result<SocketAddr, ProxyHeaderError> {
+    let addresses = content.first_chunk::<12>().ok_or(SHORT)?;
+    let [a, b, c, d, _, _, _, _, high, low, _, _] = *addresses;
+    Ok((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])).into())
+}
+
+fn client_v6(content: &[u8]) -> Result<SocketAddr, ProxyHeaderError> {
+    let addresses = content.first_chunk::<36>().ok_or(SHORT)?;
+    let (source, ports) = (addresses.first_chunk::<16>(), &addresses[32..34]);
+    let ip = Ipv6Addr::from(*source.ok_or(SHORT)?);
+    Ok((ip, u16::from_be_bytes([ports[0], ports[1]])).into())
+}
+
+fn parse_version_1(bytes: &[u8]) -> Result<Progress, ProxyHeaderError> {
+    let seen = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
+    let Some(end) = memchr::memchr(b'\n', seen) else {
+        if seen.len() == LINE_BYTES_MAX {
+            return Err(ProxyHeaderError("its line does not end"));
+        }
+        return Ok(Progress::Partial(LINE_BYTES_MIN.max(bytes.len() + 1)));
+    };
+    let line = seen[..end].strip_suffix(b"\r").and_then(|line| str::from_utf8(line).ok());
+    let line = line.ok_or(ProxyHeaderError("its line is not text with a proper end"))?;
+    Ok(Progress::Whole(parse_line(line)?, end + 1))
+}
+
+fn parse_line(line: &str) -> Result<ProxyHeader, ProxyHeaderError> {
+    let wrong = ProxyHeaderError("its line is not understood");
+    let mut words = line.split(' ').skip(1);
+    let family = words.next();
+    if family == Some("UNKNOWN") {
+        // Whatever follows must be ignored.
+        return Ok(ProxyHeader::Local);
+    }
+    let rest: Vec<&str> = words.take(5).collect();
+    let [source, destination, source_port, destination_port] = rest[..] else { return Err(wrong) };
+    let (source, _) = match family {
+        Some("TCP4") => (ip::<Ipv4Addr>(source)?, ip::<Ipv4Addr>(destination)?),
+        Some("TCP6") => (ip::<Ipv6Addr>(source)?, ip::<Ipv6Addr>(destination)?),
+        _ => return Err(wrong),
+    };
+    port(destination_port)?;
+    Ok(ProxyHeader::Client((source, port(source_port)?).into()))
+}
+
+fn ip<T: FromStr + Into<IpAddr>>(text: &str) -> Result<IpAddr, ProxyHeaderError> {
+    let address = text.parse::<T>();
+    address.map(Into::into).map_err(|_| ProxyHeaderError("an address in its line is none"))
+}
+
+fn port(text: &str) -> Result<u16, ProxyHeaderError> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let port = text.parse().ok().filter(|_| digits && (text == "0" || !text.starts_with('0')));
+    port.ok_or(ProxyHeaderError("a port in its line is none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn version_2(command: u8, family: u8, content: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(content.len()).expect("it fits");
+        [&SIGNATURE[..], &[0x20 | command, family], &length.to_be_bytes(), content].concat()
+    }
+
+    fn client(address: &str) -> ProxyHeader {
+        ProxyHeader::Client(address.parse().expect("an address"))
+    }
+
+    #[track_caller]
+    fn check(bytes: &[u8], expected: Result<ProxyHeader, &str>) {
+        match (ProxyHeader::parse(bytes), expected) {
+            (Ok(Progress::Whole(header, length)), Ok(expected)) => {
+                assert_eq!((header, length), (expected, bytes.len()));
+                // What follows is not ours, and what is missing is asked for.
+                let more = [bytes, b"GET / HTTP/1.1\r\n"].concat();
+                assert_eq!(ProxyHeader::parse(&more), Ok(Progress::Whole(header, length)));
+                for end in 0..length {
+                    let parsed = ProxyHeader::parse(&bytes[..end]);
+                    let Ok(Progress::Partial(least)) = parsed else { panic!("{end}: {parsed:?}") };
+                    assert!(least > end && least <= length, "{end}: {least} of {length}");
+                }
+            }
+            (Err(error), Err(part)) => assert!(error.0.contains(part), "{error}"),
+            (got, expected) => panic!("{bytes:?}: got {got:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn version_1() {
+        check(b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", Ok(client("192.0.2.1:56324")));
+        check(b"PROXY TCP6 2001:db8::1 ::1 1 65535\r\n", Ok(client("[2001:db8::1]:1")));
+        check(b"PROXY UNKNOWN\r\n", Ok(ProxyHeader::Local));
+        check(b"PROXY UNKNOWN ffff::1 what ever\r\n", Ok(ProxyHeader::Local));
+        for line in [
+            "TCP4 192.0.2.1 192.0.2.2 56324\r\n",
+            "TCP4 192.0.2.1 192.0.2.2 1 2 3\r\n",
+            "TCP4  192.0.2.1 192.0.2.2 1 2\r\n",
+            "TCP4 192.0.2.1 192.0.2.2 1 2 \r\n",
+            "UDP4 192.0.2.1 192.0.2.2 1 2\r\n",
+            "tcp4 192.0.2.1 192.0.2.2 1 2\r\n",
+        ] {
+            check(format!("PROXY {line}").as_bytes(), Err("its line is not understood"));
+        }
+        check(b"PROXY TCP4 2001:db8::1 ::1 1 2\r\n", Err("an address"));
+        check(b"PROXY TCP4 192.0.2.1 localhost 1 2\r\n", Err("an address"));
+        for port in ["65536", "+1", "01", "", "-1"] {
+            let line = format!("PROXY TCP4 192.0.2.1 192.0.2.2 {port} 2\r\n");
+            check(line.as_bytes(), Err("a port"));
+        }
+        check(b"PROXY UNKNOWN\n", Err("proper end"));
+        check(b"PROXY \xff\xff\xff\xff\xff\r\n", Err("not text"));
+        check(&[WORD, &[b'x'; 101]].concat(), Err("does not end"));
+    }
+
+    #[test]
+    fn version_2_tells_the_client_of_tcp() {
+        let v4 = [192, 0, 2, 1, 192, 0, 2, 2, 0xdc, 0x04, 0x01, 0xbb];
+        check(&version_2(1, 0x11, &v4), Ok(client("192.0.2.1:56324")));
+        // Further fields, for example about TLS, are passed over.
+        check(
+            &version_2(1, 0x11, &[&v4[..], &[4, 0, 1, 9]].concat()),
+            Ok(client("192.0.2.1:56324")),
+        );
+        let v6: Ipv6Addr = "2001:db8::1".parse().expect("an address");
+        let content = [&v6.octets()[..], &[0; 16], &[0, 80, 1, 187]].concat();
+        check(&version_2(1, 0x21, &content), Ok(client("[2001:db8::1]:80")));
+        check(&version_2(0, 0x00, &[]), Ok(ProxyHeader::Local));
+        check(&version_2(0, 0x11, &v4), Ok(ProxyHeader::Local));
+        check(&version_2(1, 0x00, b"abc"), Ok(ProxyHeader::Local));
+        check(&version_2(1, 0x31, &[0; 216]), Ok(ProxyHeader::Local));
+        check(&version_2(1, 0x11, &v4[..11]), Err("too short"));
+        check(&version_2(1, 0x21, &v4), Err("too short"));
+        check(&version_2(1, 0x12, &v4), Err("not about a TCP"));
+        check(&version_2(2, 0x11, &v4), Err("version or command"));
+        check(&version_2(0x11, 0x11, &v4), Err("version or command"));
+        check(&version_2(1, 0x11, &[0; PROXY_HEADER_BYTES_MAX]), Err("too long"));
+    }
+
+    #[test]
+    fn what_is_none_is_refused_at_the_first_byte_that_tells() {
+        check(b"G", Err("begin"));
+        check(b"PROXX", Err("begin"));
+        check(b"POST / HTTP/1.1\r\n", Err("begin"));
+        check(b"\r\n\r\n\0\r\nQUIT\r", Err("begin"));
+        check(b"\x16\x03\x01", Err("begin"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            prefix in 0..3_usize,
+            rest in proptest::collection::vec(any::<u8>(), 0..400),
+        ) {
+            let bytes = [[b"", &SIGNATURE[..], WORD][prefix], &rest].concat();
+            match ProxyHeader::parse(&bytes) {
+                Ok(Progress::Whole(_, length)) => prop_assert!(length <= bytes.len()),
+                Ok(Progress::Partial(least)) => {
+                    prop_assert!(least > bytes.len() && least <= PROXY_HEADER_BYTES_MAX);
+                }
+                Err(_) => {}
+            }
+        }
+
+        #[test]
+        fn what_a_proxy_writes_is_what_is_read(v4: [u8; 4], v6: [u8; 16], port: u16) {
+            let content = [&v4[..], &[0; 4], &port.to_be_bytes(), &[0; 2]].concat();
+            let v4 = SocketAddr::from((v4, port));
+            let bytes = version_2(1, 0x11, &content);
+            let whole = Progress::Whole(ProxyHeader::Client(v4), bytes.len());
+            prop_assert_eq!(ProxyHeader::parse(&bytes), Ok(whole));
+            let v6 = SocketAddr::from((v6, port));
+            for (family, address) in [("TCP4", v4), ("TCP6", v6)] {
+                let ip = address.ip();
+                let line = format!("PROXY {family} {ip} {ip} {port} 443\r\n");
+                let whole = Progress::Whole(ProxyHeader::Client(address), line.len());
+                prop_assert_eq!(ProxyHeader::parse(line.as_bytes()), Ok(whole));
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! A bell that rings once in a while, for log lines that strangers can cause. Look here for how such a line is kept
+//! from filling the log.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::limits::STRANGER_LOG_INTERVAL;
+
+/// Rings once per interval, and counts when it does not.
+#[derive(Debug, Default)]
+pub(super) struct Seldom(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    rang_at: Option<Instant>,
+    silent: u64,
+}
+
+impl Seldom {
+    /// Rings, with how often it did not since the last time; or does not.
+    pub(super) fn ring(&self) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.rang_at.is_some_and(|at| at.elapsed() < STRANGER_LOG_INTERVAL) {
+            state.silent += 1;
+            return None;
+        }
+        state.rang_at = Some(Instant::now());
+        Some(std::mem::take(&mut state.silent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_rings_once_and_says_later_how_often_it_did_not() {
+        let seldom = Seldom::default();
+        assert_eq!(seldom.ring(), Some(0));
+        assert_eq!((seldom.ring(), seldom.ring()), (None, None));
+        seldom.0.lock().expect("the state").rang_at =
+            Instant::now().checked_sub(STRANGER_LOG_INTERVAL);
+        assert_eq!(seldom.ring(), Some(2));
+    }
+}
