@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use headwater::{Decoder, Item, Message};
 use headwater_test_support::{Node, PATIENCE, http as http1};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
@@ -54,6 +54,17 @@ impl Connection {
         assert_eq!(head.status, 200);
         assert_eq!(head.version, http::Version::HTTP_2);
         (head.headers, body)
+    }
+
+    /// The status for a publish of nothing.
+    pub(crate) async fn post(&mut self, path: &str, headers: &[(&str, &str)]) -> StatusCode {
+        let mut request = Request::post(format!("{}{path}", self.origin));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Empty::new()).expect("a request");
+        let answer = timeout(PATIENCE, self.requests.send_request(request)).await;
+        answer.expect("an answer in time").expect("an answer").status()
     }
 
     pub(crate) async fn stream(&mut self, path: &str) -> Stream {

@@ -7,6 +7,7 @@ mod commands;
 mod doors;
 mod expiry;
 mod key_sets;
+mod limits;
 mod pages;
 mod redis_channels;
 mod revocation;

@@ -1,0 +1,139 @@
+//! Rules and limits together: failed logins, limits per user, the address behind a proxy. Look here for whom a limit
+//! counts for once the rules know who it is.
+
+use std::time::Duration;
+
+use headwater_test_support::http::{self, Answer};
+use headwater_test_support::{EventStream, Node, eventually};
+use serde_json::json;
+
+use super::backend::{Backend, answer, json as yes};
+use super::{BINARY, SecretFile, claims, token};
+use crate::http2::Connection;
+
+const BEHIND_A_PROXY: [&str; 4] =
+    ["--trusted-proxy", "127.0.0.1", "--client-address-header", "X-Forwarded-For"];
+
+fn node(secret: &SecretFile, arguments: &[&str]) -> Node {
+    let keys = ["--jwt-secret-file", secret.path()];
+    Node::start(BINARY, &[&keys, &BEHIND_A_PROXY[..], arguments].concat())
+}
+
+/// A request of a client at this address.
+async fn ask(node: &Node, method: &str, path: &str, from: &str, token: Option<&str>) -> Answer {
+    let bearer = token.map(|token| format!("Bearer {token}"));
+    let mut headers = vec![("x-forwarded-for", from)];
+    headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
+    http::request(node.address(), method, path, &headers, b"x").await
+}
+
+#[tokio::test]
+async fn too_many_wrong_credentials_close_the_door_to_an_address() {
+    let secret = SecretFile::new();
+    let node = node(&secret, &["--max-failed-logins", "3/h", "--public", "lobby"]);
+    let good = token(&claims(&["news"], &["news"]));
+    let head = async |path, from, token| ask(&node, "HEAD", path, from, token).await.status;
+    let (news, lobby) = ("/sse/stream?channel=news", "/sse/stream?channel=lobby");
+    for _ in 0..5 {
+        assert_eq!(head(news, "192.0.2.1", None).await, 401, "who shows nothing fails at nothing");
+    }
+    for path in ["/sse/publish?channel=news", "/sse/ticket", "/admin/streams?user=1"] {
+        let method = if path.starts_with("/admin") { "DELETE" } else { "POST" };
+        ask(&node, method, path, "192.0.2.1", Some("wrong")).await.problem(401);
+    }
+    for path in ["/sse/publish?channel=news", "/sse/ticket"] {
+        let refused = ask(&node, "POST", path, "192.0.2.1", Some(&good)).await;
+        assert!(refused.problem(429).contains("failed logins"));
+        assert!(refused.header("retry-after").is_some());
+    }
+    assert_eq!(head(news, "192.0.2.1", Some(&good)).await, 429);
+    assert_eq!(head("/sse/stream?channel=news&ticket=x", "192.0.2.1", None).await, 429);
+    assert_eq!(head(lobby, "192.0.2.1", Some(&good)).await, 200, "it is open to all");
+    assert_eq!(head(news, "192.0.2.2", Some(&good)).await, 200, "others notice nothing");
+    assert!(node.metric("headwater_refusals_total{reason=\"failed-logins\"}").await >= 4.0);
+}
+
+#[tokio::test]
+async fn a_user_has_so_many_streams_from_wherever() {
+    let secret = SecretFile::new();
+    let node = node(&secret, &["--max-streams-per-user", "2"]);
+    let of = |user| {
+        let mut claims = claims(&["news"], &[]);
+        claims["sub"] = json!(user);
+        format!("Bearer {}", token(&claims))
+    };
+    let (ann, bob) = (of("ann"), of("bob"));
+    let open = async |from, bearer: &str| {
+        let headers = [("x-forwarded-for", from), ("authorization", bearer)];
+        EventStream::open_with(node.address(), "/sse/stream?channel=news", &headers, None).await
+    };
+    let [first, second] = [open("192.0.2.1", &ann).await, open("192.0.2.2", &ann).await];
+    assert_eq!((first.status, second.status), (200, 200));
+    let headers = [("x-forwarded-for", "192.0.2.3"), ("authorization", &*ann)];
+    let path = "/sse/stream?channel=news";
+    let refused = http::request(node.address(), "GET", path, &headers, b"").await;
+    assert!(refused.problem(429).contains("too many streams of this user"));
+    assert_eq!(open("192.0.2.1", &bob).await.status, 200);
+    drop(first);
+    eventually("there is room again", || async {
+        http::request(node.address(), "HEAD", path, &headers, b"").await.status == 200
+            && open("192.0.2.3", &ann).await.status == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_user_publishes_so_fast_from_wherever() {
+    let backend = Backend::start(&yes(r#"{"user": "ann"}"#)).await;
+    let url = backend.url("/sse-auth");
+    let arguments = ["--authorize-url", &url, "--max-publishes-per-user", "2/h"];
+    let node = Node::start(BINARY, &[&arguments, &BEHIND_A_PROXY[..]].concat());
+    let line = br#"{"channel": "news", "data": "x"}"#;
+    let publish = async |from, kind| {
+        let headers = [("x-forwarded-for", from), ("content-type", kind)];
+        http::request(node.address(), "POST", "/sse/publish?channel=news", &headers, line).await
+    };
+    assert_eq!(publish("192.0.2.1", "text/plain").await.status, 200);
+    // Whose batch it is, the application says when its channels are known.
+    assert_eq!(publish("192.0.2.2", "application/x-ndjson").await.status, 200);
+    for kind in ["text/plain", "application/x-ndjson"] {
+        let refused = publish("192.0.2.3", kind).await;
+        assert!(refused.problem(429).contains("too many events of this user"));
+    }
+}
+
+#[tokio::test]
+async fn the_application_is_told_the_address_that_the_proxy_tells() {
+    let backend = Backend::start(&answer("401 Unauthorized", "text/html", "no")).await;
+    let url = backend.url("/sse-auth");
+    let arguments = ["--authorize-url", &url, "--max-failed-logins", "1/h"];
+    let node = Node::start(BINARY, &[&arguments, &BEHIND_A_PROXY[..]].concat());
+    let ask = async |from| {
+        let headers = [("x-forwarded-for", from), ("cookie", "session=wrong")];
+        http::request(node.address(), "GET", "/sse/stream?channel=a", &headers, b"").await
+    };
+    ask("192.0.2.1").await.problem(401);
+    let requests = backend.requests();
+    assert!(requests[0].contains("\r\nx-forwarded-for: 192.0.2.1\r\n"), "{requests:?}");
+    ask("192.0.2.1").await.problem(429);
+    assert_eq!(backend.requests().len(), 1, "it is not asked again");
+    backend.answer_with(&yes("{}"), Duration::ZERO);
+    let headers = [("x-forwarded-for", "192.0.2.2"), ("cookie", "session=wrong")];
+    let path = "/sse/stream?channel=a";
+    let stream = EventStream::open_with(node.address(), path, &headers, None).await;
+    assert_eq!(stream.status, 200);
+}
+
+#[tokio::test]
+async fn over_http2_too_a_cookie_publishes_for_friends_only() {
+    let secret = SecretFile::new();
+    let node = node(&secret, &[]);
+    let cookie = format!("headwater={}", token(&claims(&[], &["news"])));
+    let own = format!("http://{}", node.address());
+    let mut connection = Connection::open(&node).await;
+    for (origin, expected) in [(&*own, 200), ("https://evil.example", 403)] {
+        let headers = [("cookie", &*cookie), ("origin", origin)];
+        let status = connection.post("/sse/publish?channel=news", &headers).await;
+        assert_eq!(status, expected, "{origin}");
+    }
+}
