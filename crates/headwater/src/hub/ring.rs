@@ -40,6 +40,7 @@ pub(super) struct Ring {
     plain_lost: Option<Key>,
     had_plain: bool,
     /// When the broker was last asked to note that there are plain events, in milliseconds since 1970.
+    #[cfg(feature = "redis")]
     marked_at_ms: u64,
     /// Filled from the broker's history, once; whoever comes meanwhile waits for the one who reads.
     /// `None` until somebody asks: most channels' rings never are.
@@ -59,6 +60,7 @@ impl Ring {
             joined,
             plain_lost: None,
             had_plain: false,
+            #[cfg(feature = "redis")]
             marked_at_ms: 0,
             backfill: None,
         }
