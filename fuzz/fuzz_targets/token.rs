@@ -8,7 +8,8 @@ use headwater_server::settings::Secret;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let key = Key::from_secret(&Secret::new("a-secret-that-the-fuzzer-does-not-find")).expect("a key");
+    let key =
+        Key::from_secret(&Secret::new("a-secret-that-the-fuzzer-does-not-find")).expect("a key");
     if let Ok(parts) = Parts::read(text) {
         assert!(parts.prove([&key]).is_err(), "the secret was not found");
     }

@@ -36,7 +36,7 @@ impl ChannelPattern {
     /// Checks a pattern.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a `*` stands elsewhere than at the end, and
+    /// [`ErrorKind::Invalid`] if a `*` stands elsewhere than at the end, and
     /// what [`Channel::new`] says of the rest.
     pub fn new(text: impl AsRef<str>) -> Result<Self, Error> {
         let text = text.as_ref();
