@@ -267,3 +267,19 @@ async fn a_channel_that_comes_back_during_an_outage_is_asked_about() {
     assert_eq!(status_of(&node, "channel=third", "").await, 204);
     assert_eq!(status_of(&node, "channel=answer", "").await, 204);
 }
+
+/// There is nothing to give and never will be, so nobody is to come back.
+#[tokio::test]
+async fn rewinding_a_channel_that_has_ended_and_keeps_nothing_gives_204() {
+    let node = Node::start(BINARY, &["--retention", "* age=1s", "--linger", "0s"]);
+    publish(&node, "channel=answer&end=1", "to be").await;
+    let path = "channel=answer&rewind=all";
+    let mut status = 200;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while status == 200 {
+        assert!(std::time::Instant::now() < deadline, "it is still there, or never ends");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        status = status_of(&node, path, "").await;
+    }
+    assert_eq!(status, 204);
+}

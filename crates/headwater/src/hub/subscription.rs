@@ -39,8 +39,7 @@ pub struct Subscription {
     entries: Box<[(Channel, usize)]>,
     stage: Stage,
     given: Given,
-    /// Whether its client has an id to come back with that is behind all that it was told.
-    has_id: bool,
+    told: Told,
     /// Whether a shard has the stream now.
     handed_over: bool,
     /// Its place in the registry; 0 if it has none.
@@ -48,6 +47,17 @@ pub struct Subscription {
 }
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What a client can come back with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// It has no id, and was given nothing.
+    Nothing,
+    /// The last that it was given is a gap that has no id: with an older one it would be told again.
+    GapOnly,
+    /// It has an id that is behind all that it was given.
+    Id,
+}
 
 /// How far a subscription is.
 enum Stage {
@@ -71,7 +81,16 @@ impl Subscription {
     ) -> Self {
         let given = Given { until: Key::default(), open: open_count(entries.len()) };
         let stage = Stage::New(Start::Now);
-        Self { hub, queue, entries, stage, given, has_id: false, handed_over: false, number: 0 }
+        Self {
+            hub,
+            queue,
+            entries,
+            stage,
+            given,
+            told: Told::Nothing,
+            handed_over: false,
+            number: 0,
+        }
     }
 
     pub(super) fn queue(&self) -> &Queue {
@@ -87,7 +106,7 @@ impl Subscription {
         match last_event_id.into() {
             Some(id) if !id.is_empty() => {
                 let mut subscription = self.begin(Start::Since(id));
-                subscription.has_id = true;
+                subscription.told = Told::Id;
                 subscription
             }
             _ => self,
@@ -188,13 +207,19 @@ impl Subscription {
                 Stage::Replaying(step) => {
                     let (replay, Step { mut frames, live }) = ready!(step.as_mut().poll(context));
                     if let Some(last) = frames.back() {
-                        // A gap without a position would be told again and again.
-                        self.has_id = last.position().is_some();
+                        let has_id = last.position().is_some();
+                        self.told = if has_id { Told::Id } else { Told::GapOnly };
                     }
                     let next = match live {
                         Some(Attached { open, given, position }) => {
                             self.given = Given { until: given, open: open_count(open) };
-                            if !self.has_id {
+                            let needs_id = match self.told {
+                                // Nobody comes back to what has ended.
+                                Told::Nothing => open > 0,
+                                Told::GapOnly => true,
+                                Told::Id => false,
+                            };
+                            if needs_id {
                                 frames.push_back(Frame::marker(position));
                             }
                             None
