@@ -5,6 +5,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::arguments;
 use crate::repo;
 use crate::report::{Report, run_within};
 use crate::tools::{self, Tool};
@@ -29,9 +30,10 @@ impl Options {
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             if argument == "--minutes" {
-                options.minutes = minutes(rest.next().map_or("", String::as_str))?;
+                options.minutes =
+                    arguments::minutes(rest.next().map_or("", String::as_str), MINUTES_MAX)?;
             } else if let Some(value) = argument.strip_prefix("--minutes=") {
-                options.minutes = minutes(value)?;
+                options.minutes = arguments::minutes(value, MINUTES_MAX)?;
             } else if argument.starts_with('-') {
                 return Err(format!("`cargo xtask fuzz` has no option `{argument}`"));
             } else {
@@ -87,13 +89,6 @@ fn list() -> Result<Vec<String>, String> {
     }
     let names = String::from_utf8_lossy(&output.stdout);
     Ok(names.lines().map(str::to_owned).collect())
-}
-
-fn minutes(text: &str) -> Result<u64, String> {
-    text.parse()
-        .ok()
-        .filter(|minutes| (1..=MINUTES_MAX).contains(minutes))
-        .ok_or_else(|| format!("`--minutes` needs a number from 1 to {MINUTES_MAX}, not `{text}`"))
 }
 
 #[cfg(test)]

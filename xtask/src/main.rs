@@ -2,6 +2,7 @@
 //!
 //! Look here for the list of commands. What each one does is in the file of its name.
 
+mod arguments;
 mod compare;
 mod fuzz;
 mod lint;

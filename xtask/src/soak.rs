@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::arguments;
 use crate::repo;
 use crate::report::{Report, run_within};
 use crate::tools::{self, Tool};
@@ -39,7 +40,7 @@ impl Options {
             let value = value.or_else(|| rest.next().map(String::as_str));
             let value = value.ok_or_else(|| format!("`{name}` needs a value"))?;
             if name == "--minutes" {
-                options.minutes = minutes(value)?;
+                options.minutes = arguments::minutes(value, MINUTES_MAX)?;
             }
         }
         Ok(options)
@@ -64,13 +65,6 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
         cargo.env("HEADWATER_BIN", repo::server_binary()).env("PATH", tools::search_path());
         run_within(Duration::from_secs(60 * options.minutes) + EXTRA, &mut cargo)
     });
-}
-
-fn minutes(text: &str) -> Result<u64, String> {
-    text.parse()
-        .ok()
-        .filter(|minutes| (1..=MINUTES_MAX).contains(minutes))
-        .ok_or_else(|| format!("`--minutes` needs a number from 1 to {MINUTES_MAX}, not `{text}`"))
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub mod run;
 mod scanner;
 pub mod server;
 pub mod session;
+mod socket;
 mod stamp;
 pub mod target;
 mod window;

@@ -171,7 +171,7 @@ fn exit(result: Result<(), Failure>) -> ExitCode {
 }
 
 /// The error and its causes. Some causes are part of the text of what they caused already.
-fn with_causes(error: &anyhow::Error) -> String {
+pub(crate) fn with_causes(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if text.ends_with(&cause) {

@@ -7,9 +7,10 @@ use std::ops::Range;
 
 use memchr::memchr;
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 
 use crate::limits::FLOOR_REQUEST_BYTES_MAX;
+use crate::socket;
 
 /// The connection.
 pub(super) struct Subscriber {
@@ -35,11 +36,7 @@ impl Subscriber {
         token: Token,
         registry: &Registry,
     ) -> io::Result<Self> {
-        let socket = std::net::TcpStream::connect(address)?;
-        socket.set_nodelay(true)?;
-        socket.set_nonblocking(true)?;
-        let mut socket = TcpStream::from_std(socket);
-        registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        let socket = socket::connect(address, token, registry)?;
         Ok(Self { socket, out: Vec::new(), input: Vec::new(), taken: 0 })
     }
 

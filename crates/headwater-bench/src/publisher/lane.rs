@@ -4,9 +4,10 @@ use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 
 use crate::framing::Framing;
+use crate::socket;
 
 /// A connection with what is not written yet, and how many answers are due.
 pub(super) struct Lane {
@@ -39,11 +40,7 @@ impl Lane {
         token: Token,
         registry: &Registry,
     ) -> io::Result<Self> {
-        let socket = std::net::TcpStream::connect(address)?;
-        socket.set_nodelay(true)?;
-        socket.set_nonblocking(true)?;
-        let mut socket = TcpStream::from_std(socket);
-        registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        let socket = socket::connect(address, token, registry)?;
         let answers = if is_http {
             Answers::Http(Framing::new())
         } else {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::access::keys::{read_public_key, read_secret};
 use crate::access::{count_jwks, try_application};
-use crate::cli::Failure;
+use crate::cli::{Failure, with_causes};
 use crate::settings::{AccessSettings, Origin, Secret, Settings};
 use crate::tls::Certificates;
 
@@ -42,7 +42,7 @@ impl Findings {
     fn tell(&mut self, result: Result<String, anyhow::Error>) -> Result<(), Failure> {
         match result {
             Ok(text) => self.good(&text),
-            Err(error) => self.fail(&format!("{error:#}")),
+            Err(error) => self.fail(&with_causes(&error)),
         }
     }
 }
@@ -66,7 +66,7 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
         redis::check(url, settings.access.plain_channels().is_some(), &mut findings).await?;
     }
     let Findings { good, failures, warnings } = findings;
-    super::print(&format!("{good} ok, {failures} failures, {warnings} warnings\n"))?;
+    super::print(&format!("{good} ok, {failures} failed, {warnings} warnings\n"))?;
     if failures > 0 {
         let error = anyhow::anyhow!("a server with these settings would not work as it should");
         return Err(Failure::Failed(error));
@@ -96,7 +96,7 @@ async fn check_access(settings: &Settings, findings: &mut Findings) -> Result<()
             Ok(status) => findings.fail(&format!(
                 "{url} answers {status}, which counts as no: it should answer 2xx, 401 or 403"
             ))?,
-            Err(error) => findings.fail(&format!("the application cannot be asked: {error:#}"))?,
+            Err(error) => findings.fail(&format!("the application cannot be asked: {}", with_causes(&error)))?,
         }
     }
     if access.public.iter().flatten().any(|pattern| pattern.to_string() == "*") {
@@ -119,7 +119,7 @@ async fn check_keys(access: &AccessSettings, findings: &mut Findings) -> Result<
     if let Some(path) = &access.jwt_secret_file {
         match read_secret(path) {
             Ok(secret) => check_secret(&path.display().to_string(), &secret, findings)?,
-            Err(error) => findings.fail(&format!("{error:#}"))?,
+            Err(error) => findings.fail(&with_causes(&error))?,
         }
         check_mode(path, findings)?;
     }

@@ -7,7 +7,7 @@ use redis::{Client, ConnectionAddr, FromRedisValue, RedisResult};
 use tokio::time::timeout;
 
 use super::Findings;
-use crate::cli::Failure;
+use crate::cli::{Failure, with_causes};
 use crate::settings::RedisUrl;
 
 /// How long one command may take.
@@ -33,7 +33,7 @@ pub(super) async fn check(
 ) -> Result<(), Failure> {
     let mut redis = match connect(url).await {
         Ok(redis) => redis,
-        Err(error) => return findings.fail(&format!("cannot connect: {error:#}")),
+        Err(error) => return findings.fail(&format!("cannot connect: {}", with_causes(&error))),
     };
     check_version(&mut redis, findings).await?;
     check_permissions(&mut redis, findings).await?;

@@ -24,6 +24,7 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use headwater_test_support::Node;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -50,6 +51,15 @@ impl SecretFile {
     pub(crate) fn path(&self) -> &str {
         self.path.to_str().expect("a path that is UTF-8")
     }
+}
+
+/// Two nodes that are set up alike, both ready.
+pub(crate) async fn two_nodes(arguments: &[&str]) -> [Node; 2] {
+    let nodes = [0, 1].map(|_| Node::start(BINARY, arguments));
+    for node in &nodes {
+        node.wait_until_ready().await;
+    }
+    nodes
 }
 
 /// Seconds since 1970.

@@ -6,7 +6,7 @@ use headwater_test_support::stream::End;
 use headwater_test_support::{EventStream, Node, RedisServer, http};
 use serde_json::json;
 
-use super::{BINARY, SecretFile, claims, now, token};
+use super::{BINARY, SecretFile, claims, now, token, two_nodes};
 
 fn bearer(user: &str, id: &str) -> String {
     let mut claims = claims(&["*"], &["*"]);
@@ -78,9 +78,7 @@ async fn streams_end_now_on_all_nodes() {
     let redis = RedisServer::start();
     let secret = SecretFile::new();
     let arguments = ["--jwt-secret-file", secret.path(), "--redis", &redis.url()];
-    let [one, two] = [0, 1].map(|_| Node::start(BINARY, &arguments));
-    one.wait_until_ready().await;
-    two.wait_until_ready().await;
+    let [one, two] = two_nodes(&arguments).await;
     check(&one, &two).await;
     // A node that starts later knows of it too.
     let three = Node::start(BINARY, &arguments);

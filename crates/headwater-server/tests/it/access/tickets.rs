@@ -5,7 +5,7 @@ use headwater_test_support::{EventStream, Node, RedisServer};
 use serde_json::json;
 
 use super::backend::{Backend, json as yes};
-use super::{BINARY, SecretFile, claims, now, token};
+use super::{BINARY, SecretFile, claims, now, token, two_nodes};
 
 async fn get_ticket(node: &Node, query: &str, headers: &[(&str, &str)]) -> Answer {
     let path = format!("/sse/ticket{query}");
@@ -71,9 +71,7 @@ async fn a_ticket_of_one_node_is_good_once_on_all() {
     let redis = RedisServer::start();
     let secret = SecretFile::new();
     let arguments = ["--jwt-secret-file", secret.path(), "--redis", &redis.url()];
-    let [one, two] = [0, 1].map(|_| Node::start(BINARY, &arguments));
-    one.wait_until_ready().await;
-    two.wait_until_ready().await;
+    let [one, two] = two_nodes(&arguments).await;
     let bearer = format!("Bearer {}", token(&claims(&["news"], &[])));
     let ticket = ticket_of(&get_ticket(&one, "", &[("authorization", &*bearer)]).await);
     let keys: Vec<String> = redis.run(&["KEYS", "headwater:{0}:ticket:*"]);

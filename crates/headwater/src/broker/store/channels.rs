@@ -8,12 +8,11 @@
 //! All numbers are little-endian. The file is replaced as a whole, and is on disk before the records are
 //! deleted. A process that is killed in between leaves both, which say the same.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use super::record::{take, take_text, take_u64};
-use super::{io_error, refuse, replace_file};
+use super::{read_if_there, refuse, replace_file};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
 
@@ -53,11 +52,7 @@ impl KnownChannels {
     /// never had it.
     pub(super) fn read(directory: &Path) -> Result<Option<Self>, Error> {
         let path = directory.join(FILE_NAME);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error("read", &path, error)),
-        };
+        let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
         let known = Self::decode(&bytes);
         if known.is_none() && is_newer(&bytes) {
             let why = "has a newer format than this version of Headwater knows: start the version that wrote it";
@@ -126,6 +121,8 @@ fn is_newer(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
     use tempfile::TempDir;
 

@@ -2,10 +2,9 @@
 //! how a loss of power is told from a killed process.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
-use super::{io_error, refuse, replace_file};
+use super::{io_error, read_if_there, refuse, replace_file};
 use crate::error::{Error, ErrorKind};
 
 pub(super) const FILE_NAME: &str = "marker";
@@ -41,11 +40,7 @@ impl Marker {
     /// Reads the file; `None` if there is none, or if it is damaged.
     pub(super) fn read(directory: &Path) -> Result<Option<Self>, Error> {
         let path = directory.join(FILE_NAME);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error("read", &path, error)),
-        };
+        let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
         let text = String::from_utf8_lossy(&bytes);
         let format = text
             .strip_prefix(TITLE)

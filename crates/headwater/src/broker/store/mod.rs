@@ -475,6 +475,15 @@ fn replace_file(path: &Path, new_path: &Path, bytes: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_directory)
 }
 
+/// A file's content; `None` if there is no such file.
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("read", path, error)),
+    }
+}
+
 /// Makes new and renamed files survive a loss of power. Other systems cannot open a directory, and do
 /// without.
 fn sync_directory(directory: &Path) -> io::Result<()> {
