@@ -189,12 +189,14 @@ impl Streams {
                 return self.fail(index, error.to_string());
             }
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.read(index);
+        let is_over = event.is_read_closed() || event.is_error();
+        if event.is_readable() || is_over {
+            self.read(index, is_over);
         }
     }
 
-    fn read(&mut self, index: usize) {
+    /// Reads what is there; to the end of the stream if it is over, since that is told once.
+    fn read(&mut self, index: usize, is_over: bool) {
         loop {
             let Some(stream) = self.list.get_mut(index) else { return };
             let Some(socket) = &mut stream.socket else { return };
@@ -217,7 +219,7 @@ impl Streams {
                 return self.fail(index, "the server ended the stream".to_owned());
             }
             // A read that filled the buffer may have left something; one that did not has emptied the socket.
-            if bytes < self.buffer.len() {
+            if bytes < self.buffer.len() && !is_over {
                 return;
             }
         }

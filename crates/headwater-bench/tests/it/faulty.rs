@@ -16,6 +16,8 @@ pub(crate) enum Fault {
     Refuse(usize),
     /// The first stream is cut before it.
     Cut(usize),
+    /// The first stream gets it, and its end with it.
+    CutBehind(usize),
     /// Streams are refused with 404.
     NoStreams,
 }
@@ -103,6 +105,9 @@ impl State {
             for _ in 0..times {
                 let _ = stream.write_all(&[b"id: 1\r\ndata: ", data, b"\r\n\r\n"].concat());
             }
+        }
+        if self.fault == Fault::CutBehind(number) && !self.streams.is_empty() {
+            let _ = self.streams.remove(0).shutdown(std::net::Shutdown::Both);
         }
         200
     }

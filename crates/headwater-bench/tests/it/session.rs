@@ -62,6 +62,7 @@ fn what_does_not_come_is_missing() {
         (Fault::Drop(9), [1, 0, 0, 0]),
         (Fault::Refuse(3), [STREAMS as u64, 0, 1, 0]),
         (Fault::Cut(5), [5, 0, 0, 1]),
+        (Fault::CutBehind(4), [5, 0, 0, 1]),
     ];
     std::thread::scope(|scope| {
         for (fault, expected) in cases {
