@@ -65,7 +65,7 @@ impl Part {
 
     fn tools(self) -> &'static [Tool] {
         match self {
-            Self::Rust => &[Tool::RedisServer, Tool::Curl, Tool::Valgrind],
+            Self::Rust => &[Tool::RedisServer, Tool::Curl, Tool::Valgrind, Tool::Pebble],
             Self::Browser => &[Tool::Chromium, Tool::RedisServer, Tool::Node, Tool::Npm],
             Self::Clients => &[Tool::Nginx, Tool::Python, Tool::Node, Tool::Npm],
             Self::Fastapi => &[Tool::RedisServer, Tool::Python],

@@ -22,6 +22,8 @@ pub(crate) enum Tool {
     CppCompiler,
     Curl,
     Valgrind,
+    /// An ACME server for tests.
+    Pebble,
     Node,
     Npm,
 }
@@ -45,6 +47,7 @@ impl Tool {
             Self::CppCompiler => &["g++", "c++", "clang++"],
             Self::Curl => &["curl"],
             Self::Valgrind => &["valgrind"],
+            Self::Pebble => &["pebble"],
             Self::Node => &["node"],
             Self::Npm => &["npm"],
         }
@@ -63,6 +66,7 @@ impl Tool {
             Self::CppCompiler => &["g++"],
             Self::Curl => &["curl"],
             Self::Valgrind => &["valgrind"],
+            Self::Pebble => &["pebble"],
             Self::Node | Self::Npm => &[],
         }
     }
@@ -78,6 +82,7 @@ impl Tool {
             Self::CppCompiler => "install a C++ compiler (g++ or clang++)".to_owned(),
             Self::Curl => "install curl".to_owned(),
             Self::Valgrind => "install valgrind".to_owned(),
+            Self::Pebble => "install pebble, with pebble-challtestsrv".to_owned(),
             Self::Node | Self::Npm => {
                 let [major, minor, patch] = NODE_AT_LEAST;
                 format!("install Node.js {major}.{minor}.{patch} or newer, with npm")

@@ -9,6 +9,7 @@ pub mod settings;
 pub mod tls;
 
 mod commands;
+mod fetch;
 mod limits;
 mod metrics;
 mod serve;

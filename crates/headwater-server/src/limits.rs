@@ -95,3 +95,26 @@ pub(crate) const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// How often the files of certificate and key are looked at. What changed is used when it stayed the same from
 /// one look to the next, since two files are never replaced at once.
 pub(crate) const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long an ACME server may take for one answer.
+pub(crate) const ACME_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Largest answer of an ACME server, in bytes: a chain of certificates.
+pub(crate) const ACME_ANSWER_BYTES_MAX: usize = 256 << 10;
+
+/// How long a whole order may take: the server looks at each name from several places.
+pub(crate) const ACME_ORDER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How often an order's state is asked for at first, and for how long in all.
+pub(crate) const ACME_POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// See [`ACME_POLL_INTERVAL`].
+pub(crate) const ACME_POLL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long it waits after an order that failed. It doubles from the shortest to the longest; Let's Encrypt takes
+/// five wrong orders for a name in an hour.
+pub(crate) const ACME_RETRY_MIN: Duration = Duration::from_secs(120);
+/// See [`ACME_RETRY_MIN`].
+pub(crate) const ACME_RETRY_MAX: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// How often it is looked whether a certificate is due, at least: clocks are set, machines sleep.
+pub(crate) const ACME_LOOK_INTERVAL: Duration = Duration::from_secs(60 * 60);

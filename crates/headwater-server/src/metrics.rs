@@ -238,9 +238,9 @@ impl DoorCollector {
         counter(encoder, "tls_errors", "TLS handshakes that failed", counts.tls_errors())?;
         let help = "Connections without TLS where TLS is spoken";
         counter(encoder, "tls_plain", help, counts.tls_plain())?;
-        let help = "Changed certificates that were taken";
+        let help = "New certificates that were taken";
         counter(encoder, "tls_reloads", help, certificates.reloads())?;
-        let help = "Changed certificates or keys that were no good";
+        let help = "New certificates that were no good, or not to be had";
         counter(encoder, "tls_reload_errors", help, certificates.failures())?;
         let mut expiry = encoder.encode_descriptor(
             "tls_certificate_expiry_timestamp",

@@ -19,14 +19,14 @@ use crate::logging::LogFormat;
 use crate::metrics::{MetricSources, Metrics};
 use crate::routes::{self, App};
 use crate::settings::Settings;
-use crate::tls::{self, Certificates};
+use crate::tls::Tls;
 
 /// Serves until a signal says stop.
 pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let listener = bind("listen", settings.listen)?;
     let admin_listener = settings.admin.map(|admin| bind("admin", admin)).transpose()?;
-    let certificates = settings.tls.clone().map(Certificates::load).transpose()?;
+    let tls = settings.tls.clone().map(Tls::load).transpose()?;
     let (hub, redis) = hub(&settings)?;
     let access = Access::load(&settings, hub.clone(), Tickets::new(redis)).await?;
     let limits = Arc::new(ClientLimits::new(&settings));
@@ -65,7 +65,7 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
         has_redis: app.settings.redis.is_some(),
         limits,
         counts: counts.clone(),
-        certificates: certificates.clone(),
+        certificates: tls.as_ref().map(Tls::certificates),
     };
     let admin = routes::admin(app.clone(), Arc::new(Metrics::new(sources)));
     let public = routes::public(app.clone());
@@ -84,10 +84,10 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
         let proxies = app.settings.trusted_proxies.clone();
         server = server.proxy_protocol(move |peer| proxies.contains(peer));
     }
-    if let Some(certificates) = certificates {
-        server = server.tls(tls::config(Arc::clone(&certificates))?);
+    if let Some(tls) = tls {
+        server = server.tls(tls.config()?);
         // Ends with the runtime.
-        tokio::spawn(tls::keep_current(certificates, signal(SignalKind::hangup())?));
+        tokio::spawn(tls.keep_current(signal(SignalKind::hangup())?));
     }
     servers.spawn(server.into_future());
 

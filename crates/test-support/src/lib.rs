@@ -1,6 +1,7 @@
-//! What tests of more than one crate need: a real Redis, a real node, real sockets. Every process is started here, on a
+//! What tests of more than one crate need: a real Redis, a real node, a real ACME server, real sockets. Every process is started here, on a
 //! free port of the loopback, and ended by its id.
 
+pub mod acme_server;
 pub mod http;
 pub mod node;
 pub mod redis_server;
@@ -10,6 +11,7 @@ pub mod tls;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+pub use acme_server::AcmeServer;
 pub use node::Node;
 pub use redis_server::RedisServer;
 pub use stream::EventStream;

@@ -30,9 +30,23 @@ impl Node {
     /// # Panics
     /// When it does not start; the log tells why.
     pub fn start_on(binary: &str, listen: &str, arguments: &[&str]) -> Self {
+        Self::start_in(binary, listen, &[], arguments)
+    }
+
+    /// The same with some variables in its environment.
+    ///
+    /// # Panics
+    /// When it does not start; the log tells why.
+    pub fn start_in(
+        binary: &str,
+        listen: &str,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Self {
         let mut process = Command::new(binary)
             .args(["serve", "--listen", listen, "--log-format", "json"])
             .args(arguments)
+            .envs(environment.iter().copied())
             // It is for the tests, and no setting.
             .env_remove("HEADWATER_TEST_FULL")
             .stdin(Stdio::null())

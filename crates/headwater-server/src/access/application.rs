@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
 
-use super::fetch;
 use super::time_of;
+use crate::fetch;
 use crate::limits::{
     APPLICATION_ANSWER_BYTES_MAX, APPLICATION_CACHE_MAX, APPLICATION_CACHE_TIME,
     APPLICATION_QUESTIONS_MAX,
@@ -177,7 +177,7 @@ fn digest_of(query: &str, headers: &[(HeaderName, HeaderValue)]) -> Question {
 
 /// What a yes says; `None` if it is not understood. A body that is not JSON by its type says nothing more.
 fn read(answer: &fetch::Answer, now: SystemTime) -> Option<Answer> {
-    if !answer.is_json || answer.body.is_empty() {
+    if !answer.is_json() || answer.body.is_empty() {
         return Some(Answer::default());
     }
     // An object, and not a list of values in the order of our fields, which serde would take too.
@@ -212,11 +212,15 @@ pub(crate) async fn try_out(url: &HttpUrl, timeout: Duration) -> anyhow::Result<
 
 #[cfg(test)]
 mod tests {
+    use http::header::CONTENT_TYPE;
+
     use super::*;
 
     fn check(is_json: bool, body: &str) -> Option<Answer> {
+        let media_type = if is_json { "application/json" } else { "text/html" };
+        let headers = [(CONTENT_TYPE, HeaderValue::from_static(media_type))].into_iter().collect();
         let body = body.to_owned().into();
-        let answer = fetch::Answer { status: StatusCode::OK, is_json, body };
+        let answer = fetch::Answer { status: StatusCode::OK, headers, body };
         read(&answer, SystemTime::UNIX_EPOCH)
     }
 

@@ -8,8 +8,8 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 use super::claims::Claims;
-use super::fetch;
 use super::keys::{BadToken, Key, Parts};
+use crate::fetch;
 use crate::limits::{JWKS_AGE_MAX, JWKS_BYTES_MAX, JWKS_INTERVAL_MIN, JWKS_TIMEOUT};
 use crate::settings::JwksPlace;
 

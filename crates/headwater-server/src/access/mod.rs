@@ -6,7 +6,6 @@ pub mod keys;
 
 mod application;
 mod cors;
-mod fetch;
 mod jwks;
 mod origin;
 mod tickets;

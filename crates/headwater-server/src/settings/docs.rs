@@ -113,6 +113,7 @@ fn values(kind: Kind) -> String {
         Kind::Jwks => "a URL of http or https, or a path".to_owned(),
         Kind::Templates => "patterns of channels with claims".to_owned(),
         Kind::Origins => "origins".to_owned(),
+        Kind::Domains => "names in the DNS".to_owned(),
         Kind::ChannelPatterns => "patterns".to_owned(),
         Kind::Choice(words) => {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ")

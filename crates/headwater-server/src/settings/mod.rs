@@ -34,7 +34,7 @@ pub(crate) use value::duration;
 
 use crate::client::{AddressHeader, Rate, TrustedProxies};
 use crate::logging::{LogFilter, LogFormat};
-use crate::tls::CertificateFiles;
+use crate::tls::{AcmeSettings, CertificateFiles, TlsSource};
 use sources::Sources;
 
 /// Everything the server was told, checked. What can be left out and has no default is an `Option`;
@@ -52,8 +52,8 @@ pub struct Settings {
     pub open: bool,
     /// Who may listen and publish.
     pub access: AccessSettings,
-    /// Where certificate and key are; without them there is no TLS.
-    pub tls: Option<CertificateFiles>,
+    /// Where the certificate comes from; without it there is no TLS.
+    pub tls: Option<TlsSource>,
     /// Who is believed what he says about a client's address.
     pub trusted_proxies: TrustedProxies,
     /// The header in which they say it.
@@ -127,7 +127,7 @@ impl Settings {
             redis: sources.redis_url("redis")?,
             open: sources.required("open", Sources::switch)?,
             access: AccessSettings::load(&sources)?,
-            tls: tls(sources.file("tls-cert")?, sources.file("tls-key")?)?,
+            tls: tls(&sources)?,
             trusted_proxies: sources.networks("trusted-proxy")?,
             client_address_header: sources.address_header("client-address-header")?,
             proxy_protocol: sources.required("proxy-protocol", Sources::switch)?,
@@ -217,7 +217,20 @@ impl Settings {
     }
 }
 
-fn tls(
+fn tls(sources: &Sources) -> Result<Option<TlsSource>, SettingsError> {
+    let files = certificate_files(sources.file("tls-cert")?, sources.file("tls-key")?)?;
+    let acme = acme(sources)?;
+    if files.is_some() && acme.is_some() {
+        return Err(SettingsError(
+            "tls-cert and acme-domain are both given: the certificate comes from its files, or from \
+             the ACME server. Leave out one of the two"
+                .to_owned(),
+        ));
+    }
+    Ok(files.map(TlsSource::Files).or(acme.map(TlsSource::Acme)))
+}
+
+fn certificate_files(
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
 ) -> Result<Option<CertificateFiles>, SettingsError> {
@@ -228,6 +241,31 @@ fn tls(
         (None, Some(_)) => ("tls-key", "tls-cert"),
     };
     Err(SettingsError(format!("{has} is given and {lacks} is not: TLS needs both")))
+}
+
+fn acme(sources: &Sources) -> Result<Option<AcmeSettings>, SettingsError> {
+    let domains = sources.list("acme-domain")?.unwrap_or_default();
+    let directory = sources.directory("acme-dir")?;
+    let contact = sources.text("acme-contact")?;
+    let server: HttpUrl = sources.required("acme-server", Sources::parsed)?;
+    let why = match (domains.is_empty(), directory) {
+        (false, Some(_)) if !server.is_tls() => {
+            "acme-server: it must begin with https://, since certificates are not fetched in the clear"
+        }
+        (false, Some(directory)) => {
+            return Ok(Some(AcmeSettings { domains, directory, contact, server }));
+        }
+        (true, None) if contact.is_none() => return Ok(None),
+        (false, None) => {
+            "acme-domain is given and acme-dir is not: say in which directory the certificate is kept, \
+             so that a restart need not ask for another"
+        }
+        (true, _) => {
+            "acme-dir and acme-contact do nothing without acme-domain, the name that the certificate \
+             is for"
+        }
+    };
+    Err(SettingsError(why.to_owned()))
 }
 
 /// What is wrong with the settings: where, what, and what to do about it. Never contains the value

@@ -12,10 +12,9 @@ use anyhow::{Context as _, bail};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::expiry::not_after;
+use super::validity::Validity;
 use crate::limits::CERTIFICATE_FILE_BYTES_MAX;
 
 /// Where certificate and key are.
@@ -37,7 +36,8 @@ pub(super) struct Content {
 #[derive(Debug)]
 pub(crate) struct Certificates {
     files: CertificateFiles,
-    current: RwLock<Arc<CertifiedKey>>,
+    /// `None` until there is a first one, when it is to be asked for.
+    current: RwLock<Option<Arc<CertifiedKey>>>,
     not_after: AtomicI64,
     reloads: AtomicU64,
     failures: AtomicU64,
@@ -87,7 +87,7 @@ impl Content {
     fn load(&self, files: &CertificateFiles) -> anyhow::Result<(CertifiedKey, i64)> {
         let chain = certificates(&self.certificate, &files.certificate)?;
         let key = key(&self.key, &files.key)?;
-        let expiry = chain.first().and_then(|first| not_after(first)).with_context(|| {
+        let validity = chain.first().and_then(|first| Validity::of(first)).with_context(|| {
             format!("{}: the first certificate has no date of expiry", files.certificate.display())
         })?;
         let provider = aws_lc_rs::default_provider();
@@ -95,7 +95,7 @@ impl Content {
             let (certificate, key) = (files.certificate.display(), files.key.display());
             format!("{certificate} and {key} do not fit together: the first certificate must be the one of the key")
         })?;
-        Ok((certified, expiry))
+        Ok((certified, validity.not_after))
     }
 }
 
@@ -133,15 +133,29 @@ impl Certificates {
             );
         }
         let (certified, expiry) = files.read()?.load(&files)?;
-        let certificates = Self {
-            files,
-            current: RwLock::new(Arc::new(certified)),
-            not_after: AtomicI64::new(expiry),
-            reloads: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-        };
+        let certificates = Self::new(files, Some(certified), expiry);
         certificates.warn_if_expired();
         Ok(Arc::new(certificates))
+    }
+
+    /// No certificate yet, and the files that it will be in. Until then handshakes fail.
+    pub(super) fn to_come(files: CertificateFiles) -> Arc<Self> {
+        Arc::new(Self::new(files, None, 0))
+    }
+
+    fn new(files: CertificateFiles, current: Option<CertifiedKey>, not_after: i64) -> Self {
+        Self {
+            files,
+            current: RwLock::new(current.map(Arc::new)),
+            not_after: AtomicI64::new(not_after),
+            reloads: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// The certificate that is in use.
+    pub(super) fn current(&self) -> Option<Arc<CertifiedKey>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn files(&self) -> &CertificateFiles {
@@ -153,7 +167,7 @@ impl Certificates {
         match content.and_then(|content| content.load(&self.files)) {
             Ok((certified, expiry)) => {
                 let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-                *current = Arc::new(certified);
+                *current = Some(Arc::new(certified));
                 drop(current);
                 self.not_after.store(expiry, Ordering::Relaxed);
                 self.reloads.fetch_add(1, Ordering::Relaxed);
@@ -161,12 +175,17 @@ impl Certificates {
                 self.warn_if_expired();
             }
             Err(error) => {
-                self.failures.fetch_add(1, Ordering::Relaxed);
+                self.count_failure();
                 tracing::error!(
                     "the new TLS certificate is not used, the old one stays: {error:#}"
                 );
             }
         }
+    }
+
+    /// There should be a new certificate, and there is none that is any good.
+    pub(super) fn count_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     fn warn_if_expired(&self) {
@@ -176,7 +195,7 @@ impl Certificates {
         }
     }
 
-    /// When the certificate expires, in seconds of Unix time.
+    /// When the certificate expires, in seconds of Unix time; 0 if there is none yet.
     pub(crate) fn not_after(&self) -> i64 {
         self.not_after.load(Ordering::Relaxed)
     }
@@ -186,19 +205,13 @@ impl Certificates {
         self.reloads.load(Ordering::Relaxed)
     }
 
-    /// How often a changed file was no good.
+    /// How often a changed file was no good, or no certificate was to be had.
     pub(crate) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 }
 
-fn unix_now() -> i64 {
+pub(super) fn unix_now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
-}
-
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
-    }
 }

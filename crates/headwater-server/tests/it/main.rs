@@ -1,6 +1,7 @@
 //! What the binary promises, tested from outside: one file per theme.
 
 mod access;
+mod acme;
 mod admin;
 mod bench;
 mod command_line;

@@ -71,6 +71,9 @@ fn companions(name: &str) -> &'static [&'static str] {
     match name {
         "tls-cert" => &["--tls-key=privkey.pem"],
         "tls-key" => &["--tls-cert=fullchain.pem"],
+        "acme-domain" => &["--acme-dir=acme"],
+        "acme-dir" => &["--acme-domain=a.example"],
+        "acme-contact" | "acme-server" => &["--acme-domain=a.example", "--acme-dir=acme"],
         "trusted-proxy" => &["--client-address-header=Forwarded"],
         "client-address-header" => &["--trusted-proxy=192.0.2.1"],
         "proxy-protocol" => &["--trusted-proxy=192.0.2.1", "--client-address-header=Forwarded"],
@@ -166,6 +169,7 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
             | Kind::Jwks
             | Kind::Templates
             | Kind::Origins
+            | Kind::Domains
             | Kind::ChannelPatterns
             | Kind::LogFilter => continue,
         };
@@ -463,6 +467,21 @@ fn what_needs_another_setting_says_which() {
     check(
         &["--tls-cert=", "--tls-key=a.pem"],
         "--tls-cert=: it is empty: write the path of a file",
+    );
+    check(&["--acme-domain=a.example"], "acme-domain is given and acme-dir is not");
+    check(&["--acme-dir=acme"], "do nothing without acme-domain");
+    check(&["--acme-contact=a@b.example"], "do nothing without acme-domain");
+    check(
+        &["--acme-domain=*.example", "--acme-dir=acme"],
+        "--acme-domain: *.example stands for many",
+    );
+    check(
+        &["--acme-domain=a.example", "--acme-dir=acme", "--acme-server=http://a.example/dir"],
+        "it must begin with https://",
+    );
+    check(
+        &["--acme-domain=a.example", "--acme-dir=acme", "--tls-cert=a.pem", "--tls-key=b.pem"],
+        "Leave out one of the two",
     );
     check(&["--proxy-protocol"], "with --trusted-proxy");
     check(&["--client-address-header=Forwarded"], "with --trusted-proxy");

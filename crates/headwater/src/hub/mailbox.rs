@@ -2,7 +2,7 @@
 //!
 //! A lock around a vector, which the shard takes whole: a push is a few nanoseconds under the lock, there is
 //! one lock for a batch on the other side, and first in, first out is plain to see. That order is what the
-//! hand-over of a stream rests on: see `handover.rs`.
+//! hand-over of a stream rests on: see `Subscription::hand_over`.
 
 use std::any::Any;
 use std::collections::VecDeque;

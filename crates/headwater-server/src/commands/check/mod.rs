@@ -9,7 +9,7 @@ use crate::access::keys::{read_public_key, read_secret};
 use crate::access::{count_jwks, try_application};
 use crate::cli::{Failure, with_causes};
 use crate::settings::{AccessSettings, Origin, Secret, Settings};
-use crate::tls::Certificates;
+use crate::tls::{self, Certificates, TlsSource};
 
 /// A secret should have as many bytes as the shortest hash of its algorithms (RFC 7518, 3.2).
 const SECRET_BYTES_MIN: usize = 32;
@@ -52,12 +52,9 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     let mut findings = Findings::default();
     super::print("settings\n")?;
     findings.good("they are right, and fit together")?;
-    if let Some(files) = &settings.tls {
+    if let Some(source) = &settings.tls {
         super::print("tls\n")?;
-        let loaded = Certificates::load(files.clone());
-        findings
-            .tell(loaded.map(|_| format!("{} and its key fit", files.certificate.display())))?;
-        check_mode(&files.key, &mut findings)?;
+        check_tls(source, &mut findings).await?;
     }
     super::print("access\n")?;
     check_access(&settings, &mut findings).await?;
@@ -72,6 +69,18 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
         return Err(Failure::Failed(error));
     }
     Ok(())
+}
+
+async fn check_tls(source: &TlsSource, findings: &mut Findings) -> Result<(), Failure> {
+    match source {
+        TlsSource::Files(files) => {
+            let loaded = Certificates::load(files.clone());
+            findings
+                .tell(loaded.map(|_| format!("{} and its key fit", files.certificate.display())))?;
+            check_mode(&files.key, findings)
+        }
+        TlsSource::Acme(settings) => findings.tell(tls::check_acme(settings).await),
+    }
 }
 
 async fn check_access(settings: &Settings, findings: &mut Findings) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 //! `--help` and docs/configuration.md all come from this table. Look here to add or change a setting.
 
 mod access;
+mod tls;
 
 use std::time::Duration;
 
@@ -81,6 +82,8 @@ pub enum Kind {
     Templates,
     /// Origins of pages: a list.
     Origins,
+    /// Names in the DNS: a list.
+    Domains,
     /// Rules of retention: a list. The flag can be repeated, in the environment `;` stands between
     /// rules, and the file has a list of strings.
     RetentionRules,
@@ -121,6 +124,7 @@ impl Kind {
                 | Self::Networks
                 | Self::Templates
                 | Self::Origins
+                | Self::Domains
         )
     }
 }
@@ -131,7 +135,6 @@ pub fn find(name: &str) -> Option<&'static Definition> {
 }
 
 const WHERE: &str = "Where";
-const TLS: &str = "TLS";
 const PROXY: &str = "Behind a proxy";
 const HISTORY: &str = "History";
 const STREAMS: &str = "Streams";
@@ -144,8 +147,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// Every setting, in the order of `--help` and of the documentation.
-pub const DEFINITIONS: &[Definition] =
-    &joined::<{ GENERAL.len() + access::DEFINITIONS.len() }>(&[GENERAL, access::DEFINITIONS]);
+pub const DEFINITIONS: &[Definition] = &joined::<
+    { PLACES.len() + tls::DEFINITIONS.len() + GENERAL.len() + access::DEFINITIONS.len() },
+>(&[
+    PLACES,
+    tls::DEFINITIONS,
+    GENERAL,
+    access::DEFINITIONS,
+]);
 
 /// The tables as one.
 const fn joined<const N: usize>(tables: &[&[Definition]]) -> [Definition; N] {
@@ -164,7 +173,7 @@ const fn joined<const N: usize>(tables: &[&[Definition]]) -> [Definition; N] {
     all
 }
 
-const GENERAL: &[Definition] = &[
+const PLACES: &[Definition] = &[
     Definition {
         name: "listen",
         value_name: "ADDRESS:PORT",
@@ -213,27 +222,9 @@ const GENERAL: &[Definition] = &[
         details: "An address that is not loopback needs this or access rules. It cannot be given together \
                   with access rules, under which nothing is open but what they open.",
     },
-    Definition {
-        name: "tls-cert",
-        value_name: "FILE",
-        kind: Kind::File,
-        default: None,
-        example: "fullchain.pem",
-        heading: TLS,
-        summary: "Speak TLS on `listen`, with the certificate in this PEM file",
-        details: "The server's own certificate first, then those that lead to the root. It is read \
-                  again when it changes and at SIGHUP; open streams stay. `admin` speaks no TLS.",
-    },
-    Definition {
-        name: "tls-key",
-        value_name: "FILE",
-        kind: Kind::File,
-        default: None,
-        example: "privkey.pem",
-        heading: TLS,
-        summary: "The private key of the certificate, a PEM file",
-        details: "Nobody but the server should be able to read it.",
-    },
+];
+
+const GENERAL: &[Definition] = &[
     Definition {
         name: "trusted-proxy",
         value_name: "NETWORK",

@@ -7,6 +7,8 @@
 mod batch;
 mod channels;
 mod deliver;
+#[cfg(test)]
+mod joining_tests;
 mod outbox;
 mod shard;
 mod stream;

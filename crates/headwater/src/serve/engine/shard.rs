@@ -57,7 +57,7 @@ pub(super) struct Shard {
 
 /// Whether the loop goes on.
 #[derive(PartialEq, Eq)]
-enum Flow {
+pub(super) enum Flow {
     On,
     Stop,
 }
@@ -126,7 +126,7 @@ impl Shard {
     ///
     /// It looks into the mailbox in every turn, also while there is a backlog: the loop may sleep only after
     /// a look, since a wake-up may have been used up since the last one.
-    fn turn(&mut self) -> Flow {
+    pub(super) fn turn(&mut self) -> Flow {
         let has_hole = self.mailbox.take(&mut self.inbox);
         self.backlog.extend(self.inbox.drain(..));
         // A burst must not leave its memory behind, neither here nor, after the next look, in the mailbox.

@@ -1,4 +1,4 @@
-//! When a certificate expires, read out of its DER. Look here for the few lines of X.509 (RFC 5280, 4.1) that this needs;
+//! From when until when a certificate is valid, read out of its DER. Look here for the few lines of X.509 (RFC 5280, 4.1) that this needs;
 //! whether a certificate is good is rustls' business.
 
 const SEQUENCE: u8 = 0x30;
@@ -7,21 +7,33 @@ const GENERALIZED_TIME: u8 = 0x18;
 /// `[0]`, which holds the version.
 const VERSION: u8 = 0xa0;
 
-/// The end of the validity, in seconds of Unix time.
-pub(super) fn not_after(certificate: &[u8]) -> Option<i64> {
-    let (tbs, _) = content_of(certificate, SEQUENCE)?;
-    let (mut rest, _) = content_of(tbs, SEQUENCE)?;
-    if rest.first() == Some(&VERSION) {
-        rest = element(rest)?.rest;
+/// In seconds of Unix time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Validity {
+    pub(super) not_before: i64,
+    pub(super) not_after: i64,
+}
+
+impl Validity {
+    /// Of a certificate in DER; `None` if it cannot be read.
+    pub(super) fn of(certificate: &[u8]) -> Option<Self> {
+        let (tbs, _) = content_of(certificate, SEQUENCE)?;
+        let (mut rest, _) = content_of(tbs, SEQUENCE)?;
+        if rest.first() == Some(&VERSION) {
+            rest = element(rest)?.rest;
+        }
+        // Serial number, algorithm, issuer.
+        for _ in 0..3 {
+            rest = element(rest)?.rest;
+        }
+        let (validity, _) = content_of(rest, SEQUENCE)?;
+        let not_before = element(validity)?;
+        let not_after = element(not_before.rest)?;
+        Some(Self {
+            not_before: unix_time(not_before.tag, not_before.content)?,
+            not_after: unix_time(not_after.tag, not_after.content)?,
+        })
     }
-    // Serial number, algorithm, issuer.
-    for _ in 0..3 {
-        rest = element(rest)?.rest;
-    }
-    let (validity, _) = content_of(rest, SEQUENCE)?;
-    let not_before = element(validity)?;
-    let not_after = element(not_before.rest)?;
-    unix_time(not_after.tag, not_after.content)
 }
 
 struct Element<'a> {
@@ -116,13 +128,16 @@ mod tests {
     }
 
     #[test]
-    fn the_expiry_of_a_certificate() {
+    fn the_validity_of_a_certificate() {
+        let not_after = |der: &[u8]| Validity::of(der).map(|validity| validity.not_after);
         let mut parameters =
             rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name");
         let key = rcgen::KeyPair::generate().expect("a key");
+        parameters.not_before = rcgen::date_time_ymd(2030, 1, 1);
         parameters.not_after = rcgen::date_time_ymd(2031, 2, 3);
         let certificate = parameters.self_signed(&key).expect("a certificate");
-        assert_eq!(not_after(certificate.der()), Some(1_927_843_200));
+        let validity = Validity { not_before: 1_893_456_000, not_after: 1_927_843_200 };
+        assert_eq!(Validity::of(certificate.der()), Some(validity));
         for end in 0..certificate.der().len() / 2 {
             assert_eq!(not_after(&certificate.der()[..end]), None);
         }
@@ -134,7 +149,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = not_after(&bytes);
+            let _ = Validity::of(&bytes);
         }
     }
 }

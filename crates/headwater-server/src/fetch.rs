@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
-use http::header::{ACCEPT, HOST, USER_AGENT};
-use http::{HeaderName, HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -20,19 +20,26 @@ use tokio_rustls::TlsConnector;
 use crate::settings::HttpUrl;
 
 /// An answer, read whole.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    /// Empty if it was no JSON by its media type.
-    pub(super) is_json: bool,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// Whether it is JSON by its media type.
+    pub(crate) fn is_json(&self) -> bool {
+        let media_type = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        media_type.is_some_and(|value| value.to_ascii_lowercase().contains("json"))
+    }
 }
 
 /// A GET, with more of a query and headers.
-pub(super) fn get(
+pub(crate) fn get(
     url: &HttpUrl,
     query: &str,
     headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
-) -> anyhow::Result<Request<Empty<Bytes>>> {
+) -> anyhow::Result<Request<Full<Bytes>>> {
     let mut request = Request::get(url.target(query))
         .header(HOST, url.authority())
         .header(ACCEPT, "application/json")
@@ -40,13 +47,13 @@ pub(super) fn get(
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    request.body(Empty::new()).context("the request cannot be made")
+    request.body(Full::default()).context("the request cannot be made")
 }
 
 /// Sends a request and reads the answer, all within a time. A redirect is an answer like another.
-pub(super) async fn send(
+pub(crate) async fn send(
     url: &HttpUrl,
-    request: Request<Empty<Bytes>>,
+    request: Request<Full<Bytes>>,
     within: Duration,
     bytes_max: usize,
 ) -> anyhow::Result<Answer> {
@@ -59,7 +66,7 @@ pub(super) async fn send(
 
 async fn exchange(
     url: &HttpUrl,
-    request: Request<Empty<Bytes>>,
+    request: Request<Full<Bytes>>,
     bytes_max: usize,
 ) -> anyhow::Result<Answer> {
     let stream = TcpStream::connect((url.host(), url.port())).await.context("cannot reach it")?;
@@ -74,22 +81,18 @@ async fn exchange(
 
 async fn over(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    request: Request<Empty<Bytes>>,
+    request: Request<Full<Bytes>>,
     bytes_max: usize,
 ) -> anyhow::Result<Answer> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // It must end with us, also when we give up.
     let connection = AbortOnDrop(tokio::spawn(connection));
     let response = sender.send_request(request).await?;
-    let status = response.status();
-    let media_type = response.headers().get(http::header::CONTENT_TYPE);
-    let is_json = media_type
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.to_ascii_lowercase().contains("json"));
-    let body = Limited::new(response.into_body(), bytes_max).collect().await;
+    let (parts, body) = response.into_parts();
+    let body = Limited::new(body, bytes_max).collect().await;
     let body = body.map_err(|error| anyhow!("the answer broke off: {error}"))?.to_bytes();
     drop(connection);
-    Ok(Answer { status, is_json, body })
+    Ok(Answer { status: parts.status, headers: parts.headers, body })
 }
 
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);

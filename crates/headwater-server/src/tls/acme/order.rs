@@ -1,0 +1,121 @@
+//! One order (RFC 8555, 7.4): an account, the challenges, the certificate. Look here for what the ACME server is asked,
+//! in which order.
+
+use anyhow::{Context as _, bail};
+use instant_acme::{
+    Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewAccount, NewOrder, Order,
+    OrderStatus, RetryPolicy,
+};
+
+use super::AcmeSettings;
+use super::challenges::Challenges;
+use super::client::Client;
+use super::state::State;
+use crate::limits::{ACME_POLL_INTERVAL, ACME_POLL_TIMEOUT};
+
+const POLL: RetryPolicy =
+    RetryPolicy::new().initial_delay(ACME_POLL_INTERVAL).timeout(ACME_POLL_TIMEOUT);
+
+/// What the server says when an account is not, or not any more, one of its own.
+const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
+
+/// Gets a certificate, the chain and its key in PEM.
+pub(super) async fn obtain(
+    settings: &AcmeSettings,
+    state: &State,
+    challenges: &Challenges,
+) -> anyhow::Result<String> {
+    let names: Vec<Identifier> =
+        settings.domains.iter().map(|name| Identifier::Dns(name.as_str().to_owned())).collect();
+    let mut order = new_order(settings, state, &NewOrder::new(&names)).await?;
+    let _answering = Answering(challenges);
+    answer(&mut order, challenges).await?;
+    match order.poll_ready(&POLL).await {
+        Ok(OrderStatus::Ready) => {}
+        Ok(_) | Err(Error::Api(_)) => bail!("{}", why_refused(&mut order).await),
+        Err(error) => return Err(error).context("the names were not looked at"),
+    }
+    let key = order.finalize().await.context("the order was not accepted")?;
+    let chain = order.poll_certificate(&POLL).await.context("the certificate did not come")?;
+    Ok(chain + &key)
+}
+
+/// Orders with the account that there is, or with a new one.
+async fn new_order(
+    settings: &AcmeSettings,
+    state: &State,
+    names: &NewOrder<'_>,
+) -> anyhow::Result<Order> {
+    let server = settings.server.to_string();
+    if let Some(credentials) = state.account(&server)? {
+        let account = Account::builder_with_http(Box::new(Client)).from_credentials(credentials);
+        let account = account.await.context("the account cannot be used")?;
+        match account.new_order(names).await {
+            Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(NO_ACCOUNT) => {
+                tracing::warn!("{server} does not know the account any more: a new one is made");
+            }
+            order => return order.context("the order was refused"),
+        }
+    }
+    let contact = settings.contact.as_ref().map(|address| format!("mailto:{address}"));
+    let contact: Vec<&str> = contact.as_deref().into_iter().collect();
+    let new = NewAccount {
+        contact: &contact,
+        terms_of_service_agreed: true,
+        only_return_existing: false,
+    };
+    let account =
+        Account::builder_with_http(Box::new(Client)).create(&new, server.clone(), None).await;
+    let (account, credentials) = account.context("no account could be made")?;
+    state.keep_account(&server, credentials)?;
+    account.new_order(names).await.context("the order was refused")
+}
+
+/// Answers the challenge of every name that was not shown to be ours a while ago.
+async fn answer(order: &mut Order, challenges: &Challenges) -> anyhow::Result<()> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization.context("the names cannot be shown to be ours")?;
+        let name = authorization.identifier().to_string();
+        match authorization.status {
+            AuthorizationStatus::Valid => continue,
+            AuthorizationStatus::Pending => {}
+            status => bail!("{name} cannot be shown to be ours: it is {status:?} already"),
+        }
+        let mut challenge = authorization
+            .challenge(ChallengeType::TlsAlpn01)
+            .with_context(|| format!("the server cannot look at {name} with TLS-ALPN-01"))?;
+        challenges.put(&name, challenge.key_authorization().digest().as_ref())?;
+        challenge.set_ready().await.with_context(|| format!("{name} is not looked at"))?;
+    }
+    Ok(())
+}
+
+/// What the server found out about the names.
+async fn why_refused(order: &mut Order) -> String {
+    let mut found = Vec::new();
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let Ok(mut authorization) = authorization else { continue };
+        let name = authorization.identifier().to_string();
+        let Ok(state) = authorization.refresh().await else { continue };
+        let errors = state.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
+        found.extend(errors.map(|error| {
+            let why = error.detail.as_deref().or(error.r#type.as_deref()).unwrap_or("no reason");
+            format!("{name}: {why}")
+        }));
+    }
+    format!(
+        "the ACME server could not see that the names are ours. It connects to port 443 of each; what does not come here cannot be answered: {}",
+        if found.is_empty() { "it gives no reason".to_owned() } else { found.join("; ") }
+    )
+}
+
+/// Challenges are answered as long as it lives.
+struct Answering<'a>(&'a Challenges);
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}

@@ -1,0 +1,217 @@
+//! Certificates from a real ACME server: the first one, renewal, restarts, and what goes wrong. Look here for
+//! `acme-domain`.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_test_support::{AcmeServer, Node, PATIENCE, stable_port, tls};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+const NAME: &str = "events.example.org";
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// A directory for the node's certificate, and the port on which it serves.
+struct Place {
+    directory: TempDir,
+    port: u16,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().expect("a directory"), port: stable_port() }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join("acme").join(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    fn start(&self, server: &AcmeServer, names: &[&str]) -> Node {
+        let (url, trust) = (server.url(), server.trust_path());
+        let directory = self.path("");
+        let mut arguments = vec!["--acme-server", &url, "--acme-dir", &directory];
+        names.iter().for_each(|name| arguments.extend(["--acme-domain", name]));
+        arguments.extend(["--acme-contact", "ops@example.org", "--admin", "127.0.0.1:0"]);
+        let environment = [("SSL_CERT_FILE", trust.to_str().expect("UTF-8"))];
+        Node::start_in(BINARY, &self.address().to_string(), &environment, &arguments)
+    }
+}
+
+fn client(root: CertificateDer<'static>, alpn: &[&str]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+async fn connect(
+    address: SocketAddr,
+    name: &'static str,
+    config: &Arc<ClientConfig>,
+) -> std::io::Result<tls::Socket> {
+    let socket = TcpStream::connect(address).await?;
+    let name = ServerName::try_from(name).expect("a name");
+    let shaken = TlsConnector::from(Arc::clone(config)).connect(name, socket);
+    timeout(PATIENCE, shaken).await.expect("a handshake in time")
+}
+
+fn certificate_of(socket: &tls::Socket) -> CertificateDer<'static> {
+    socket.get_ref().1.peer_certificates().expect("a certificate")[0].clone().into_owned()
+}
+
+async fn ask(socket: &mut tls::Socket, request: &str, until: &str) {
+    socket.write_all(request.as_bytes()).await.expect("the request is sent");
+    let mut bytes = Vec::new();
+    while !String::from_utf8_lossy(&bytes).contains(until) {
+        let read = timeout(PATIENCE, socket.read_buf(&mut bytes)).await.expect("an answer in time");
+        assert_ne!(read.expect("an open connection"), 0, "{}", String::from_utf8_lossy(&bytes));
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_asked_for_and_renewed_while_streams_stay() {
+    let place = Place::new();
+    let mut server = AcmeServer::start(place.port, Duration::from_secs(15));
+    let node = place.start(&server, &[NAME, "Other.example.org"]);
+    node.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    let config = client(server.root().await, &["http/1.1"]);
+    let mut stream = connect(place.address(), NAME, &config).await.expect("a handshake");
+    let first = certificate_of(&stream);
+    connect(place.address(), "other.example.org", &config).await.expect("the other name");
+    let open = format!("GET /sse/stream?channel=news HTTP/1.1\r\nhost: {NAME}\r\n\r\n");
+    ask(&mut stream, &open, "retry: ").await;
+
+    // It forgets its accounts, and has another root.
+    server.restart();
+    node.wait_for_metric("headwater_tls_reloads_total", 2.0).await;
+    node.wait_for_log("does not know the account any more");
+    let config = client(server.root().await, &["http/1.1"]);
+    let mut publisher = connect(place.address(), NAME, &config).await.expect("a handshake");
+    assert_ne!(certificate_of(&publisher), first);
+    let publish = format!(
+        "POST /sse/publish?channel=news HTTP/1.1\r\nhost: {NAME}\r\ncontent-length: 5\r\n\r\nhello"
+    );
+    ask(&mut publisher, &publish, "\"channel\":\"news\"").await;
+    ask(&mut stream, "", "data: hello\n").await;
+    node.wait_for_metric("headwater_tls_reload_errors_total", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_restart_asks_for_nothing_unless_there_are_more_names() {
+    let place = Place::new();
+    let server = AcmeServer::start(place.port, HOUR);
+    let first = place.start(&server, &[NAME]);
+    first.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    drop(first);
+    let account = fs::read_to_string(place.path("account.json")).expect("the account");
+    let certificate = fs::read_to_string(place.path("certificate.pem")).expect("the certificate");
+
+    let again = place.start(&server, &[NAME]);
+    let config = client(server.root().await, &["h2"]);
+    connect(place.address(), NAME, &config).await.expect("a handshake at once");
+    again.wait_for_metric("headwater_tls_reloads_total", 0.0).await;
+    assert!(!again.log().contains("for a certificate"), "{}", again.log());
+    drop(again);
+    assert_eq!(fs::read_to_string(place.path("certificate.pem")).unwrap(), certificate);
+
+    let more = place.start(&server, &[NAME, "more.example.org"]);
+    more.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    connect(place.address(), "more.example.org", &config).await.expect("the new name");
+    assert_eq!(
+        fs::read_to_string(place.path("account.json")).unwrap(),
+        account,
+        "the same account"
+    );
+    drop(more);
+
+    // A file that was spoilt is no reason not to start.
+    fs::write(place.path("certificate.pem"), "spoilt").expect("it is written");
+    let spoilt = place.start(&server, &[NAME]);
+    spoilt.wait_for_log("the certificate of the last run is not used");
+    spoilt.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    let key = fs::read_to_string(place.path("certificate.pem")).expect("the certificate");
+    let key = key.lines().rev().nth(1).expect("a line of the key").to_owned();
+    assert!(!spoilt.log().contains(&key), "the key is in the log");
+}
+
+#[tokio::test]
+async fn a_name_that_cannot_be_seen_is_told_and_tried_again_at_sighup() {
+    let place = Place::new();
+    let outside = stable_port();
+    let server = AcmeServer::start(outside, HOUR);
+    let node = place.start(&server, &[NAME]);
+    node.wait_for_log("could not see that the names are ours");
+    node.wait_for_log("Failed to connect to 127.0.0.1");
+    node.wait_for_metric("headwater_tls_reload_errors_total", 1.0).await;
+    node.wait_for_metric("headwater_tls_certificate_expiry_timestamp_seconds", 0.0).await;
+    // There is no certificate, and nobody who asks like the ACME server gets one.
+    for alpn in ["http/1.1", "acme-tls/1"] {
+        let config = client(server.root().await, &[alpn]);
+        assert!(connect(place.address(), NAME, &config).await.is_err(), "{alpn}");
+    }
+
+    // The way from outside is opened.
+    let listener = TcpListener::bind(("127.0.0.1", outside)).await.expect("the port is free");
+    let inside = place.address();
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut to = TcpStream::connect(inside).await?;
+                copy_bidirectional(&mut from, &mut to).await
+            });
+        }
+    });
+    node.signal("HUP");
+    node.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    let config = client(server.root().await, &["http/1.1"]);
+    connect(place.address(), NAME, &config).await.expect("a handshake");
+    let config = client(server.root().await, &["acme-tls/1"]);
+    assert!(connect(place.address(), NAME, &config).await.is_err(), "no challenge is under way");
+}
+
+#[tokio::test]
+async fn a_server_that_is_none_is_an_error_and_check_says_so() {
+    let place = Place::new();
+    let server = AcmeServer::start(place.port, HOUR);
+    let check = |url: &str| {
+        let output = std::process::Command::new(BINARY)
+            .args(["check", "--acme-domain", NAME, "--acme-dir", &place.path("")])
+            .args(["--acme-server", url])
+            .env("SSL_CERT_FILE", server.trust_path())
+            .output()
+            .expect("the binary runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = check(&server.url());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("a certificate is asked for at start: there is none yet"), "{text}");
+    let (code, text) = check(&server.url().replace("/dir", "/nothing"));
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("is no ACME server's directory"), "{text}");
+    let (code, text) = check(&format!("https://localhost:{}/dir", stable_port()));
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("cannot reach it"), "{text}");
+    let node = place.start(&server, &[NAME]);
+    node.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    let (code, text) = check(&server.url());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("the certificate is renewed in 0 days"), "{text}");
+}
