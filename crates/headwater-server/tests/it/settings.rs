@@ -530,8 +530,10 @@ fn the_example_file_is_right_with_and_without_its_comments() {
         let name = line.strip_prefix('#').and_then(|line| line.split(' ').next());
         if let Some(definition) = name.and_then(find) {
             settings += 1;
-            // Not together with `redis`.
-            if definition.name != "data" {
+            // Not together with `redis`, and with a certificate in files.
+            if definition.name != "data"
+                && !["acme-domain", "acme-dir", "acme-contact"].contains(&definition.name)
+            {
                 uncommented.push_str(&line[1..]);
                 uncommented.push('\n');
             }

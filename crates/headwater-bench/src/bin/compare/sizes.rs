@@ -10,6 +10,8 @@ pub(crate) struct Sizes {
     /// The same for the FastAPI pattern, which takes ten times as long for each delivery and has a connection to
     /// Redis for each stream.
     pub(crate) fastapi_streams: usize,
+    /// How often they are opened to see what that costs.
+    pub(crate) openings: usize,
     /// Events in a second on that channel.
     pub(crate) rate: f64,
     /// How long they are published.
@@ -39,6 +41,7 @@ impl Sizes {
     pub(crate) const FULL: Self = Self {
         fan_out_streams: 5_000,
         fastapi_streams: 500,
+        openings: 5,
         rate: 10.0,
         load: Duration::from_secs(6),
         flood_in_flight: 20,
@@ -58,6 +61,7 @@ impl Sizes {
     pub(crate) const QUICK: Self = Self {
         fan_out_streams: 100,
         fastapi_streams: 20,
+        openings: 2,
         rate: 20.0,
         load: Duration::from_millis(500),
         flood_in_flight: 20,

@@ -145,7 +145,7 @@ impl Results {
     }
 }
 
-fn median(mut figures: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
     let upper = *figures.get(middle)?;
@@ -174,8 +174,8 @@ fn introduction(results: &Results) -> String {
     format!(
         "Commit {}. {} cores, {:.0} GiB of memory, Linux {}; {pinned}. {}.\n\n\
          Medians of {rounds} rounds, contenders interleaved; `x` is the median of the ratios to the floor within each \
-         round. Steady load: {} streams on one channel ({} for FastAPI), {} events/s of {} B. As fast as answered: \
-         {} in flight. Many channels: {} with one stream each, {} events/s. Memory: {} streams. \
+         round. Steady load: {} streams on one channel ({} for FastAPI), opened {} times, {} events/s of {} B. \
+         As fast as answered: {} in flight. Many channels: {} with one stream each, {} events/s. Memory: {} streams. \
          Several processes: {} with {} streams each. Closing and opening: {} streams, {} times.\n\n",
         results.commit,
         machine.cores,
@@ -184,6 +184,7 @@ fn introduction(results: &Results) -> String {
         machine.versions.join("; "),
         sizes.fan_out_streams,
         sizes.fastapi_streams,
+        sizes.openings,
         sizes.rate,
         sizes.event_bytes,
         sizes.flood_in_flight,

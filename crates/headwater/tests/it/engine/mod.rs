@@ -88,6 +88,14 @@ async fn send(address: SocketAddr, request: &str) -> TcpStream {
     socket
 }
 
+async fn read_head(socket: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(timeout(PATIENCE, socket.read_u8()).await.expect("in time").expect("a head"));
+    }
+    String::from_utf8(head).unwrap()
+}
+
 fn get_request(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n")
 }
@@ -107,11 +115,7 @@ impl Raw {
     }
 
     async fn of(mut socket: TcpStream) -> Self {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(timeout(PATIENCE, socket.read_u8()).await.expect("in time").expect("a head"));
-        }
-        let head = String::from_utf8(head).unwrap();
+        let head = read_head(&mut socket).await;
         let (chunks, body) = (Chunks::default(), Vec::new());
         let mut raw = Self { socket, head, chunks, body, closed: false };
         raw.until(|body| body.starts_with(b":\n\n")).await;
@@ -336,6 +340,38 @@ async fn the_engine_takes_what_it_may_and_leaves_the_rest() {
     eventually("the layer's part is gone", || async { alive.load(Ordering::SeqCst) == 0 }).await;
 }
 
+/// Sends a request, and reads the head of its answer.
+async fn head_of(socket: &mut TcpStream, request: &str) -> String {
+    socket.write_all(request.as_bytes()).await.unwrap();
+    read_head(socket).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_have_no_stream_are_left_and_their_connection_goes_on() {
+    let hub = Hub::in_memory();
+    let last = Publish::new(channel("ended"), Event::new("bye")).end(true);
+    let receipt = hub.publish_all([last]).await.unwrap().remove(0);
+    let id = receipt.id.expect("an id").to_string();
+    let resume = format!("GET /ended HTTP/1.1\r\nhost: h\r\nlast-event-id: {id}\r\n\r\n");
+    let address = serve(router(hub.clone()), 1).await;
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    for _ in 0..2 {
+        let head = head_of(&mut socket, &get_request("/a").replace("GET", "HEAD")).await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(head.contains("text/event-stream"), "{head}");
+        let head = head_of(&mut socket, &resume).await;
+        assert!(head.starts_with("HTTP/1.1 204 No Content\r\n"), "{head}");
+        eventually("no stream is left", || async { hub.streams() == 0 }).await;
+        assert_eq!(on_shards(&hub), 0);
+    }
+    // Nothing of a body stands between: the next answer is a stream, on a shard.
+    socket.write_all(get_request("/a").as_bytes()).await.unwrap();
+    let mut stream = Raw::of(socket).await;
+    eventually("the stream is taken", || async { on_shards(&hub) == 1 }).await;
+    publish(&hub, "a", "hello").await;
+    stream.until(|body| body.ends_with(b"data: hello\n\n")).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_earlier_answer_that_the_client_has_not_read_is_not_lost() {
     const LARGE: usize = 4 << 20;
@@ -348,11 +384,8 @@ async fn an_earlier_answer_that_the_client_has_not_read_is_not_lost() {
     // The second request is there while the first one's answer still waits in hyper.
     let requests = get_request("/large") + &get_request("/a");
     socket.write_all(requests.as_bytes()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(socket.read_u8().await.unwrap());
-    }
-    assert_eq!(parse_head(&head).0, 200);
+    let head = read_head(&mut socket).await;
+    assert_eq!(parse_head(head.as_bytes()).0, 200);
     let mut body = vec![0; LARGE];
     timeout(PATIENCE, socket.read_exact(&mut body)).await.expect("in time").unwrap();
     assert!(body.iter().all(|byte| *byte == b'x'));
