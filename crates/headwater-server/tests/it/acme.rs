@@ -42,7 +42,9 @@ impl Place {
         let (url, trust) = (server.url(), server.trust_path());
         let directory = self.path("");
         let mut arguments = vec!["--acme-server", &url, "--acme-dir", &directory];
-        names.iter().for_each(|name| arguments.extend(["--acme-domain", name]));
+        for name in names {
+            arguments.extend(["--acme-domain", name]);
+        }
         arguments.extend(["--acme-contact", "ops@example.org", "--admin", "127.0.0.1:0"]);
         let environment = [("SSL_CERT_FILE", trust.to_str().expect("UTF-8"))];
         Node::start_in(BINARY, &self.address().to_string(), &environment, &arguments)

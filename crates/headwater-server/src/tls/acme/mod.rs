@@ -77,7 +77,10 @@ impl Acme {
             let wait = match self.state.due(&self.settings.domains) {
                 Due::In(time) => time.clamp(Duration::from_secs(1), ACME_LOOK_INTERVAL),
                 Due::Now(why) => {
-                    tracing::info!("asking {} for a certificate: {why}", self.settings.server);
+                    tracing::info!(
+                        "asking {} for a certificate (the present one: {why})",
+                        self.settings.server
+                    );
                     match self.obtain(certificates).await {
                         Ok(()) => {
                             failures = 0;
@@ -107,15 +110,13 @@ impl Acme {
         let pem = timeout(ACME_ORDER_TIMEOUT, order)
             .await
             .with_context(|| format!("it took longer than {ACME_ORDER_TIMEOUT:?}"))??;
+        // Without this look it would be asked for again at once, and again.
+        if let Due::Now(why) = Due::of(pem.as_bytes(), &self.settings.domains) {
+            bail!("the certificate that came is no good: {why}. Is this machine's clock right?");
+        }
         self.state.keep_certificate(&pem)?;
         certificates.take(certificates.files().read());
-        // Without this look it would be asked for again at once, and again.
-        match self.state.due(&self.settings.domains) {
-            Due::In(_) => Ok(()),
-            Due::Now(why) => {
-                bail!("the certificate that came is no good: {why}. Is this machine's clock right?")
-            }
-        }
+        Ok(())
     }
 }
 

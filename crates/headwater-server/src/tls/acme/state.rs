@@ -31,6 +31,30 @@ pub(super) enum Due {
     In(Duration),
 }
 
+impl Due {
+    /// A certificate is due when a third of the time of the last one is left (with ninety days, thirty), and
+    /// when that is not for all names.
+    pub(super) fn of(pem: &[u8], domains: &[DomainName]) -> Self {
+        let leaf = CertificateDer::from_pem_slice(pem).ok();
+        let validity = leaf.as_ref().and_then(|leaf| Validity::of(leaf));
+        let parsed = leaf.as_ref().and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
+        let (Some(Validity { not_before, not_after }), Some(parsed)) = (validity, parsed) else {
+            return Self::Now("it is no certificate".to_owned());
+        };
+        for domain in domains {
+            let name = ServerName::try_from(domain.as_str());
+            if !name.is_ok_and(|name| verify_server_name(&parsed, &name).is_ok()) {
+                return Self::Now(format!("it is not for {domain}"));
+            }
+        }
+        let at = not_after - (not_after - not_before) / 3;
+        match u64::try_from(at - unix_now()) {
+            Ok(left) if left > 0 => Self::In(Duration::from_secs(left)),
+            _ => Self::Now("it expires soon, or has expired".to_owned()),
+        }
+    }
+}
+
 /// An account belongs to one server.
 #[derive(Serialize, Deserialize)]
 struct Account {
@@ -64,29 +88,14 @@ impl State {
         self.certificate().exists()
     }
 
-    /// A certificate is due when a third of its time is left (with ninety days, thirty), and when the
-    /// one that is there is not for all names.
+    /// When the next certificate is due, by the one that is there.
     pub(super) fn due(&self, domains: &[DomainName]) -> Due {
-        let path = self.certificate();
-        let Ok(leaf) = CertificateDer::from_pem_file(&path) else {
-            return Due::Now("there is none yet".to_owned());
-        };
-        let (Some(validity), Ok(parsed)) =
-            (Validity::of(&leaf), ParsedCertificate::try_from(&leaf))
-        else {
-            return Due::Now(format!("{} cannot be read", path.display()));
-        };
-        for domain in domains {
-            let name = ServerName::try_from(domain.as_str());
-            if !name.is_ok_and(|name| verify_server_name(&parsed, &name).is_ok()) {
-                return Due::Now(format!("the one that is there is not for {domain}"));
+        match fs::read(self.certificate()) {
+            Ok(pem) => Due::of(&pem, domains),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Due::Now("there is none yet".to_owned())
             }
-        }
-        let Validity { not_before, not_after } = validity;
-        let at = not_after - (not_after - not_before) / 3;
-        match u64::try_from(at - unix_now()) {
-            Ok(left) if left > 0 => Due::In(Duration::from_secs(left)),
-            _ => Due::Now("the one that is there expires soon, or has expired".to_owned()),
+            Err(error) => Due::Now(format!("the one that is there cannot be read: {error}")),
         }
     }
 
@@ -198,9 +207,9 @@ mod tests {
         assert!(!empty.has_certificate());
         assert_now(due(&empty, &["a.example"]), "none yet");
         let (_directory, state) = state(&["a.example"], -1, 89);
-        assert_now(due(&state, &["a.example", "c.example"]), "not for c.example");
+        assert_now(due(&state, &["a.example", "c.example"]), "it is not for c.example");
         state.keep_certificate("no PEM").unwrap();
-        assert_now(due(&state, &["a.example"]), "none yet");
+        assert_now(due(&state, &["a.example"]), "no certificate");
     }
 
     #[test]
