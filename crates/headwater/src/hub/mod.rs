@@ -3,7 +3,11 @@
 mod history;
 mod interest;
 mod linger;
+#[cfg(test)]
+mod loom_tests;
 pub(crate) mod mailbox;
+#[cfg(test)]
+mod mailbox_tests;
 #[cfg(test)]
 mod model_tests;
 mod pages;
@@ -14,6 +18,12 @@ mod ring;
 mod shards;
 mod stats;
 mod subscription;
+
+/// What `mailbox.rs` is made of; `loom_tests.rs` has others for it.
+mod sync {
+    pub(super) use std::sync::atomic::AtomicBool;
+    pub(super) use std::sync::{Mutex, MutexGuard};
+}
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
