@@ -19,7 +19,7 @@ use crate::logging::LogFormat;
 use crate::metrics::{MetricSources, Metrics};
 use crate::routes::{self, App};
 use crate::settings::Settings;
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsSource};
 
 /// Serves until a signal says stop.
 pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
@@ -176,8 +176,12 @@ fn announce(
     if app.settings.log_format == LogFormat::Json {
         return Ok(());
     }
-    let scheme = if app.settings.tls.is_some() { "https" } else { "http" };
-    let base = format!("{scheme}://{}", reachable(listen));
+    let base = match &app.settings.tls {
+        // The certificate is for this name, whose port 443 leads here.
+        Some(TlsSource::Acme(acme)) => format!("https://{}", acme.domains[0]),
+        Some(TlsSource::Files(_)) => format!("https://{}", reachable(listen)),
+        None => format!("http://{}", reachable(listen)),
+    };
     let mut text = format!(
         "\nHeadwater {} is running.\n\n  Demo page  {base}/sse/demo\n  Listen     curl -N '{base}/sse/stream?channel=news'\n  Publish    curl --data-binary 'hello' '{base}/sse/publish?channel=news'\n",
         env!("CARGO_PKG_VERSION")

@@ -34,7 +34,7 @@ pub(crate) use value::duration;
 
 use crate::client::{AddressHeader, Rate, TrustedProxies};
 use crate::logging::{LogFilter, LogFormat};
-use crate::tls::{AcmeSettings, CertificateFiles, TlsSource};
+use crate::tls::{AcmeSettings, CertificateFiles, DomainName, TlsSource};
 use sources::Sources;
 
 /// Everything the server was told, checked. What can be left out and has no default is an `Option`;
@@ -244,13 +244,21 @@ fn certificate_files(
 }
 
 fn acme(sources: &Sources) -> Result<Option<AcmeSettings>, SettingsError> {
-    let domains = sources.list("acme-domain")?.unwrap_or_default();
+    let mut domains: Vec<DomainName> = Vec::new();
+    for domain in sources.list("acme-domain")?.unwrap_or_default() {
+        if !domains.contains(&domain) {
+            domains.push(domain);
+        }
+    }
     let directory = sources.directory("acme-dir")?;
     let contact = sources.text("acme-contact")?;
     let server: HttpUrl = sources.required("acme-server", Sources::parsed)?;
     let why = match (domains.is_empty(), directory) {
         (false, Some(_)) if !server.is_tls() => {
             "acme-server: it must begin with https://, since certificates are not fetched in the clear"
+        }
+        (false, Some(_)) if contact.as_deref().is_some_and(|it| !is_mail_address(it)) => {
+            "acme-contact: it is no e-mail address: write one like ops@example.org"
         }
         (false, Some(directory)) => {
             return Ok(Some(AcmeSettings { domains, directory, contact, server }));
@@ -266,6 +274,12 @@ fn acme(sources: &Sources) -> Result<Option<AcmeSettings>, SettingsError> {
         }
     };
     Err(SettingsError(why.to_owned()))
+}
+
+/// Not more than what tells an address from a slip.
+fn is_mail_address(text: &str) -> bool {
+    let is_part = |part: &str| !part.is_empty() && !part.contains(['@', ' ', ',', ':', '?']);
+    text.split_once('@').is_some_and(|(user, host)| is_part(user) && is_part(host))
 }
 
 /// What is wrong with the settings: where, what, and what to do about it. Never contains the value

@@ -211,7 +211,7 @@ async fn a_server_that_is_none_is_an_error_and_check_says_so() {
     let (code, text) = check(&format!("https://localhost:{}/dir", stable_port()));
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("cannot reach it"), "{text}");
-    let node = place.start(&server, &[NAME]);
+    let node = place.start(&server, &[NAME, NAME]);
     node.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
     let (code, text) = check(&server.url());
     assert_eq!(code, Some(0), "{text}");

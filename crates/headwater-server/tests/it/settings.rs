@@ -475,6 +475,11 @@ fn what_needs_another_setting_says_which() {
         &["--acme-domain=*.example", "--acme-dir=acme"],
         "--acme-domain: *.example stands for many",
     );
+    for contact in ["ops", "mailto:ops@a.example", "a@b@c", "@a.example"] {
+        let contact = format!("--acme-contact={contact}");
+        let flags = ["--acme-domain=a.example", "--acme-dir=acme", &contact];
+        check(&flags, "acme-contact: it is no e-mail address");
+    }
     check(
         &["--acme-domain=a.example", "--acme-dir=acme", "--acme-server=http://a.example/dir"],
         "it must begin with https://",

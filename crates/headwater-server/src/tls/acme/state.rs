@@ -63,12 +63,17 @@ struct Account {
 }
 
 impl State {
-    /// Makes the directory if it is not there.
+    /// Makes the directory if it is not there, and sees that it can be written to: an ACME server gives few
+    /// certificates, and none should be lost.
     pub(super) fn open(directory: &Path) -> anyhow::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(|| {
             format!("cannot make {}, which acme-dir names", directory.display())
         })?;
-        Ok(Self { directory: directory.to_owned() })
+        let state = Self { directory: directory.to_owned() };
+        let probe = directory.join("probe");
+        state.write(&probe, b"")?;
+        fs::remove_file(&probe).with_context(|| format!("cannot remove {}", probe.display()))?;
+        Ok(state)
     }
 
     /// Certificate and key are in one file, so that they always fit.
