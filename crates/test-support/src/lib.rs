@@ -8,7 +8,9 @@ pub mod redis_server;
 pub mod stream;
 pub mod tls;
 
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use acme_server::AcmeServer;
@@ -55,16 +57,18 @@ pub fn free_port() -> u16 {
 }
 
 /// A port that is free now and stays so while nobody listens on it: the system gives it to no outgoing
-/// connection. For what is killed and started again on the same port; a client that tries to connect
-/// meanwhile could even meet itself.
+/// connection, and no other test of this process gets it. For what is killed and started again on the same port; a
+/// client that tries to connect meanwhile could even meet itself.
 ///
 /// # Panics
 /// When none is found.
 pub fn stable_port() -> u16 {
     // Below what Linux (from 32768) and others (from 49152) give to outgoing connections.
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ports = std::iter::repeat_with(|| fastrand::u16(10_240..32_768)).take(1_000);
-    ports.find(is_free).expect("a free port")
+    ports.find(|port| is_free(port) && given.insert(*port)).expect("a free port")
 }
 
 /// Sends a signal to a process that a test started.
