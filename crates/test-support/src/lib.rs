@@ -4,6 +4,7 @@
 pub mod http;
 pub mod node;
 pub mod redis_server;
+pub mod secrets;
 pub mod stream;
 pub mod tls;
 

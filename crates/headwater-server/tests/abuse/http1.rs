@@ -7,7 +7,7 @@ use std::time::Duration;
 use headwater_test_support::Node;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{BINARY, alone, connect, is_full, until_closed, withstand};
+use crate::{BINARY, alone, connect, until_closed, withstand};
 
 /// What a connection with one request costs: hyper's buffers, the task, the socket's state.
 const CONNECTION_BYTES: u64 = 64 << 10;
@@ -15,7 +15,7 @@ const CONNECTION_BYTES: u64 = 64 << 10;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_send_their_head_byte_by_byte() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &["--header-timeout", "1s"]);
+    let node = Node::start_quiet(BINARY, &["--header-timeout", "1s"]);
     let address = node.address();
     let attackers = 500;
     let memory = attackers * CONNECTION_BYTES;
@@ -38,7 +38,7 @@ async fn clients_that_send_their_head_byte_by_byte() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_send_their_body_byte_by_byte() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
     let memory = 500 * CONNECTION_BYTES;
     let attack = |blows: Arc<AtomicU64>| async move {
@@ -57,7 +57,7 @@ async fn clients_that_send_their_body_byte_by_byte() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_bodies_that_do_not_end() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
     // What all bodies together may hold; and twice as much again, because a body that grows is copied to a
     // larger place, and the allocator keeps the smaller one for a while.
@@ -90,8 +90,8 @@ async fn large_bodies_that_do_not_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_send_nothing() {
     let _alone = alone().await;
-    let count: u32 = if is_full() { 10_000 } else { 2_000 };
-    let node = Node::start(BINARY, &["--max-connections", "12000", "--header-timeout", "60s"]);
+    let count: u32 = 10_000;
+    let node = Node::start_quiet(BINARY, &["--max-connections", "12000", "--header-timeout", "60s"]);
     let address = node.address();
     let memory = u64::from(count) * (CONNECTION_BYTES / 8);
     // In turn, because a backlog that overflows makes clients wait for seconds.
@@ -112,7 +112,7 @@ async fn connections_that_send_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heads_that_are_too_large() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
     let memory = 16 * 4 * CONNECTION_BYTES;
     let attack = |blows: Arc<AtomicU64>| async move {
@@ -141,7 +141,7 @@ async fn a_publisher_at_full_speed() {
         "--client-address-header=X-Real-IP",
         "--max-publishes-per-address=200/s",
     ];
-    let node = Node::start(BINARY, &arguments);
+    let node = Node::start_quiet(BINARY, &arguments);
     let address = node.address();
     let attack = |blows: Arc<AtomicU64>| async move {
         let mut socket = connect(address).await;

@@ -99,7 +99,7 @@ fn rapid_resets(first: &mut u32) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rapid_reset() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
     let mut first = 1;
     let sent = AtomicU64::new(0);
@@ -120,7 +120,7 @@ async fn rapid_reset() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn continuation_without_an_end() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
     // A literal header of 100 bytes that is not to be kept, many times over.
     let header = [&[0x00, 1, b'x', 100][..], &[b'y'; 100]].concat();
@@ -152,7 +152,7 @@ async fn continuation_without_an_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_that_grow_when_they_are_unpacked() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
     // 0x40: keep it; a value of 3,000 bytes: 127, and 2,873 in groups of seven bits.
     let kept = [&[0x40, 1, b'x', 0x7f, 0xb9, 0x16][..], &[b'y'; 3_000]].concat();
@@ -191,7 +191,7 @@ async fn headers_that_grow_when_they_are_unpacked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pings_and_settings_whose_answers_nobody_reads() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &["--send-timeout", "2s"]);
+    let node = Node::start_quiet(BINARY, &["--send-timeout", "2s"]);
     let address = node.address();
     let attack = |blows: Arc<AtomicU64>| async move {
         let frames = [frame(PING, 0, 0, &[7; 8]), frame(SETTINGS, 0, 0, &[])].concat().repeat(100);

@@ -43,7 +43,7 @@ fn tunnel(node: SocketAddr, config: Arc<ClientConfig>) -> SocketAddr {
 async fn handshakes_without_an_end() {
     let _alone = alone().await;
     let files = Files::new();
-    let node = files.start(BINARY, &["--header-timeout", "1s"]);
+    let node = files.start(BINARY, &["--header-timeout", "1s", "--log", "info"]);
     let address = node.address();
     let healthy_at = tunnel(address, Arc::new(files.client(&["http/1.1"])));
     // No session is resumed: every handshake costs the server a signature.
@@ -69,7 +69,7 @@ async fn handshakes_without_an_end() {
 async fn handshakes_that_stop_half_way() {
     let _alone = alone().await;
     let files = Files::new();
-    let node = files.start(BINARY, &[]);
+    let node = files.start(BINARY, &["--log", "info"]);
     let address = node.address();
     let healthy_at = tunnel(address, Arc::new(files.client(&["http/1.1"])));
     let hello = client_hello(&files);

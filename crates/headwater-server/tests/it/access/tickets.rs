@@ -1,7 +1,7 @@
 //! One-time tickets: made with credentials, good for one stream.
 
 use headwater_test_support::http::{self, Answer};
-use headwater_test_support::{EventStream, Node, RedisServer};
+use headwater_test_support::{EventStream, Node, RedisServer, secrets};
 use serde_json::json;
 
 use super::backend::{Backend, json as yes};
@@ -16,7 +16,9 @@ fn ticket_of(answer: &Answer) -> String {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     assert_eq!(answer.json()["expires_in"], 30);
-    answer.json()["ticket"].as_str().expect("a ticket").to_owned()
+    let ticket = answer.json()["ticket"].as_str().expect("a ticket").to_owned();
+    secrets::keep(&ticket);
+    ticket
 }
 
 async fn open(node: &Node, channel: &str, ticket: &str) -> u16 {
