@@ -106,7 +106,10 @@ mod tests {
             ("cookie", "a=1; session=session-of-the-cookie"),
             ("accept", "what-is-accepted-is-no-secret"),
         ];
-        keep_of_request("/?channel=a-channel-that-is-no-secret&ticket=ticket-of-the-query", &headers);
+        keep_of_request(
+            "/?channel=a-channel-that-is-no-secret&ticket=ticket-of-the-query",
+            &headers,
+        );
         keep_of_argument("redis://name:password-of-redis@127.0.0.1:1/0");
         for secret in [
             "signature-of-the-header",

@@ -167,11 +167,15 @@ impl EventStream {
     /// # Panics
     /// When it does not end in time.
     pub async fn end(&mut self) -> End {
-        loop {
-            if let Err(end) = self.next_item().await {
-                return end;
+        // Heartbeats do not keep it waiting.
+        let end = async {
+            loop {
+                if let Err(end) = self.read_item().await {
+                    return end;
+                }
             }
-        }
+        };
+        timeout(PATIENCE, end).await.expect("the end of the stream in time")
     }
 
     /// The next item of those that came already.

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::{BINARY, alone, connect, until_closed, withstand};
+use crate::{BINARY, FLOOR_BUSY, alone, connect, until_closed, withstand};
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -113,7 +113,7 @@ async fn rapid_reset() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    withstand("rapid reset", &node, address, 4, 16 << 20, attack).await;
+    withstand("rapid reset", &node, address, 4, 16 << 20, FLOOR_BUSY, attack).await;
     node.wait_for_metric("headwater_streams", 0.0).await;
 }
 
@@ -145,7 +145,7 @@ async fn continuation_without_an_end() {
             }
         }
     };
-    withstand("CONTINUATION", &node, address, 4, 16 << 20, attack).await;
+    withstand("CONTINUATION", &node, address, 4, 16 << 20, FLOOR_BUSY, attack).await;
 }
 
 /// One large header is kept in the table, and named again and again with one byte each.
@@ -184,7 +184,7 @@ async fn headers_that_grow_when_they_are_unpacked() {
             }
         }
     };
-    withstand("header bombs", &node, address, 2, 32 << 20, attack).await;
+    withstand("header bombs", &node, address, 2, 32 << 20, FLOOR_BUSY, attack).await;
 }
 
 /// Frames that want an answer, from a client that reads none.
@@ -204,5 +204,5 @@ async fn pings_and_settings_whose_answers_nobody_reads() {
             until_closed(&mut socket).await;
         }
     };
-    withstand("pings", &node, address, 4, 16 << 20, attack).await;
+    withstand("pings", &node, address, 4, 16 << 20, FLOOR_BUSY, attack).await;
 }

@@ -33,9 +33,12 @@ const PACE: Duration = Duration::from_millis(5);
 /// all of them: the median of their p99s counts.
 const WINDOW_EVENTS: usize = 100;
 
-/// Attackers take CPU on the machine of the test too, so a delivery may take this long whatever it took
-/// before. Without what holds attackers back it takes seconds.
-const P99_FLOOR: Duration = Duration::from_millis(50);
+/// A delivery may take this long whatever it took before: one turn of other programs on a machine with two cores.
+const FLOOR: Duration = Duration::from_millis(5);
+
+/// The same beside attackers that keep a core of that machine busy themselves: a turn of theirs, and one of others.
+/// Without what holds attackers back it takes seconds.
+const FLOOR_BUSY: Duration = Duration::from_millis(10);
 
 /// Other programs disturb a measurement now and then; an attack that works does so every time.
 const ROUNDS_MAX: usize = 3;
@@ -149,7 +152,8 @@ async fn publish(socket: &mut TcpStream, data: &str) {
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }
 
-/// Measures healthy streams without and with an attack, and the memory of the node. `attack` is started
+/// Measures healthy streams without and with an attack, and the memory of the node: their p99 may double, or be
+/// `floor`. `attack` is started
 /// once for every attacker, and dropped when the measurement is over; it says how often it did what
 /// it does.
 async fn withstand<F>(
@@ -158,6 +162,7 @@ async fn withstand<F>(
     healthy_at: SocketAddr,
     attackers: usize,
     memory_bytes_max: u64,
+    floor: Duration,
     attack: impl Fn(Arc<AtomicU64>) -> F,
 ) -> u64
 where
@@ -179,7 +184,7 @@ where
         );
         let allowed = memory_bytes_max + MEMORY_NOISE_BYTES;
         assert!(*grown_bytes <= allowed, "{name}: {grown_bytes} bytes more, allowed {allowed}");
-        let allowed = (2 * calm.p99()).max(P99_FLOOR);
+        let allowed = (2 * calm.p99()).max(floor);
         if attacked.p99() <= allowed {
             return *blows;
         }

@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::runtime;
 
-use crate::{BINARY, alone, connect, withstand};
+use crate::{BINARY, FLOOR, FLOOR_BUSY, alone, connect, withstand};
 
 /// What a handshake that has begun costs: rustls' state and buffers.
 const HANDSHAKE_BYTES: u64 = 64 << 10;
@@ -61,7 +61,7 @@ async fn handshakes_without_an_end() {
             }
         }
     };
-    withstand("handshakes", &node, healthy_at, 8, 16 << 20, attack).await;
+    withstand("handshakes", &node, healthy_at, 8, 16 << 20, FLOOR_BUSY, attack).await;
 }
 
 /// All that a server can be made to hold for clients that go no further than their first message.
@@ -84,7 +84,7 @@ async fn handshakes_that_stop_half_way() {
         }
     };
     let memory = attackers * HANDSHAKE_BYTES;
-    withstand("half handshakes", &node, healthy_at, 500, memory, attack).await;
+    withstand("half handshakes", &node, healthy_at, 500, memory, FLOOR, attack).await;
 }
 
 /// What a client says first.

@@ -169,8 +169,17 @@ async fn a_redis_that_comes_late_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_redis_forbids_does_not_take_others_with_it() {
     let redis = RedisServer::start();
-    let user =
-        ["ACL", "SETUSER", "node", "on", ">n0de-pw", "+@all", "resetchannels", "&ok*", "&headwater:*"];
+    let user = [
+        "ACL",
+        "SETUSER",
+        "node",
+        "on",
+        ">n0de-pw",
+        "+@all",
+        "resetchannels",
+        "&ok*",
+        "&headwater:*",
+    ];
     redis.run::<()>(&user);
     let url = format!("redis://node:n0de-pw@127.0.0.1:{}", redis.port());
     let node = Node::start(BINARY, &["--redis", &url]);

@@ -151,7 +151,8 @@ async fn check_looks_into_redis() {
     let (_, text) = check(&redis.url()).await;
     assert!(text.contains("output limit for Pub/Sub is small"), "{text}");
     secrets::keep("p00r-s3cret");
-    let user = ["ACL", "SETUSER", "poor", "on", ">p00r-s3cret", "+@all", "~x", "resetchannels", "&x"];
+    let user =
+        ["ACL", "SETUSER", "poor", "on", ">p00r-s3cret", "+@all", "~x", "resetchannels", "&x"];
     let _: redis::Value = redis.run(&user);
     let (code, text) = check(&format!("redis://poor:p00r-s3cret@127.0.0.1:{}", redis.port())).await;
     assert_eq!(code, Some(1), "{text}");

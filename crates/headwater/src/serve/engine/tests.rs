@@ -113,7 +113,7 @@ fn poison() -> Message {
 
 /// Whether the body ended as it should, with its last chunk.
 async fn ends_well(socket: &mut TcpStream) -> bool {
-    read_until(socket, None).await.contains("\r\n0\r\n\r\n")
+    read_until(socket, None).await.ends_with("0\r\n\r\n")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
