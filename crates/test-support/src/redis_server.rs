@@ -29,7 +29,9 @@ impl RedisServer {
         let directory = tempfile::tempdir().expect("a directory for Redis");
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.into()).collect();
         let password = arguments.iter().skip_while(|argument| *argument != "--requirepass").nth(1);
-        password.into_iter().for_each(|password| secrets::keep(password));
+        if let Some(password) = password {
+            secrets::keep(password);
+        }
         let port = stable_port();
         let process = spawn(port, &directory, &arguments);
         let server = Self { process, port, directory, arguments };

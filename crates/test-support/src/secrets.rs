@@ -55,8 +55,9 @@ pub(crate) fn keep_of_request(path: &str, headers: &[(&str, &str)]) {
 /// Keeps the password in a URL that a node is started with.
 pub(crate) fn keep_of_argument(argument: &str) {
     let authority = argument.split_once("://").and_then(|(_, rest)| rest.split_once('@'));
-    let password = authority.and_then(|(user, _)| user.split_once(':'));
-    password.into_iter().for_each(|(_, password)| keep(password));
+    if let Some((_, password)) = authority.and_then(|(user, _)| user.split_once(':')) {
+        keep(password);
+    }
 }
 
 fn keep_value(pair: &str) {

@@ -52,7 +52,7 @@ impl Files {
 
     /// Another certificate that lasts long, with another key.
     pub fn renew(&mut self) {
-        self.write(parameters());
+        self.write(&parameters());
     }
 
     /// Another certificate that expires at a time.
@@ -61,10 +61,10 @@ impl Files {
         let since_1970 = expires.duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
         let expires = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(since_1970);
         parameters.not_after = expires;
-        self.write(parameters);
+        self.write(&parameters);
     }
 
-    fn write(&mut self, parameters: CertificateParams) {
+    fn write(&mut self, parameters: &CertificateParams) {
         let key_pair = KeyPair::generate().expect("a key");
         let certificate = parameters.self_signed(&key_pair).expect("a certificate");
         write_private(&self.certificate_path(), &certificate.pem());
