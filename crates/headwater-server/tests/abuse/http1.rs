@@ -32,7 +32,7 @@ async fn clients_that_send_their_head_byte_by_byte() {
             }
         }
     };
-    withstand("slow heads", &node, address, 500, memory, FLOOR, attack).await;
+    withstand("slow heads", &node, address, 500, memory, FLOOR_BUSY, attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
