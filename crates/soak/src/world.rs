@@ -159,7 +159,9 @@ fn arguments(history: History) -> Vec<String> {
         History::Long => "soak.* events=1000000 age=1h bytes=1GiB",
         History::Short => "soak.* events=150 age=1h",
     };
-    ["--heartbeat", "1s", "--retention", retention].map(str::to_owned).to_vec()
+    // A full log of an hour would not fit into the memory.
+    let arguments = ["--heartbeat", "1s", "--retention", retention, "--log", "info"];
+    arguments.map(str::to_owned).to_vec()
 }
 
 /// How long Redis or a node is gone, at most.

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::PATIENCE;
+use crate::{PATIENCE, secrets};
 
 /// An answer.
 #[derive(Debug)]
@@ -77,6 +77,7 @@ pub async fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Answer {
+    secrets::keep_of_request(path, headers);
     let mut head = format!(
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n",
         body.len()
@@ -124,6 +125,10 @@ fn parse(bytes: &[u8]) -> Answer {
         let (mut body, raw) = (Vec::new(), std::mem::take(&mut answer.body));
         chunks.push(&raw, |piece| body.extend_from_slice(piece));
         answer.body = body;
+    }
+    secrets::search("a head", &String::from_utf8_lossy(&bytes[..split]));
+    if status >= 400 {
+        secrets::search("an error", &answer.text());
     }
     answer
 }

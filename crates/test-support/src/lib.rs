@@ -5,6 +5,7 @@ pub mod acme_server;
 pub mod http;
 pub mod node;
 pub mod redis_server;
+pub mod secrets;
 pub mod stream;
 pub mod tls;
 

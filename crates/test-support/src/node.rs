@@ -4,15 +4,21 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::{http, send_signal, wait_for};
+use crate::{http, secrets, send_signal, wait_for};
+
+/// Everything that can be logged, also what libraries would say of the headers that they read.
+const LOG_ALL: [&str; 2] = ["--log", "trace,h2=trace,hyper=trace,redis=trace,h2::hpack=trace"];
 
 /// A running `headwater serve`; it ends when this is dropped.
 pub struct Node {
     process: Child,
     address: SocketAddr,
     log: Arc<Mutex<String>>,
+    /// Reads the log; `None` when it was waited for.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Node {
@@ -25,7 +31,16 @@ impl Node {
         Self::start_on(binary, "127.0.0.1:0", arguments)
     }
 
-    /// The same on an address of the test's choice.
+    /// The same with the log that users have: for a test that measures, because a full log would be measured too.
+    ///
+    /// # Panics
+    /// When it does not start; the log tells why.
+    pub fn start_quiet(binary: &str, arguments: &[&str]) -> Self {
+        Self::spawn(binary, "127.0.0.1:0", &[], arguments)
+    }
+
+    /// The same on an address of the test's choice. Everything is logged, unless an argument says what; the log is
+    /// searched for secrets when this is dropped.
     ///
     /// # Panics
     /// When it does not start; the log tells why.
@@ -43,6 +58,14 @@ impl Node {
         environment: &[(&str, &str)],
         arguments: &[&str],
     ) -> Self {
+        if arguments.contains(&"--log") {
+            return Self::spawn(binary, listen, environment, arguments);
+        }
+        Self::spawn(binary, listen, environment, &[&LOG_ALL, arguments].concat())
+    }
+
+    fn spawn(binary: &str, listen: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
+        arguments.iter().copied().for_each(secrets::keep_of_argument);
         let mut process = Command::new(binary)
             .args(["serve", "--listen", listen, "--log-format", "json"])
             .args(arguments)
@@ -57,7 +80,7 @@ impl Node {
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = BufReader::new(process.stderr.take().expect("its standard error"));
         let lines = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let mut log = lines.lock().expect("the log");
                 log.push_str(&line);
@@ -73,7 +96,7 @@ impl Node {
             address.is_some()
         });
         let address = address.expect("waited for");
-        Self { process, address, log }
+        Self { process, address, log, reader: Some(reader) }
     }
 
     /// Where it listens.
@@ -123,6 +146,7 @@ impl Node {
     /// When there is no such metric.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = http::get(self.health_address(), "/metrics").await.text();
+        secrets::search("the metrics", &text);
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let value = value.unwrap_or_else(|| panic!("no metric {name} in\n{text}"));
         value.parse().expect("a number")
@@ -187,6 +211,13 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if std::thread::panicking() {
+            return;
+        }
+        if let Some(reader) = self.reader.take() {
+            wait_for("the end of the log", || reader.is_finished());
+        }
+        secrets::search("the log", &self.log());
     }
 }
 

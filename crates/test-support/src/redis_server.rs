@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use redis::{Connection, FromRedisValue};
 use tempfile::TempDir;
 
-use crate::{send_signal, stable_port, wait_for};
+use crate::{secrets, send_signal, stable_port, wait_for};
 
 /// A running `redis-server`; it ends when this is dropped.
 pub struct RedisServer {
@@ -21,13 +21,17 @@ impl RedisServer {
         Self::start_with(&["--save", "", "--appendonly", "no"])
     }
 
-    /// Starts one with further arguments.
+    /// Starts one with further arguments. A password among them is kept as a secret.
     ///
     /// # Panics
     /// When `redis-server` is not installed or does not start.
     pub fn start_with(arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory for Redis");
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.into()).collect();
+        let password = arguments.iter().skip_while(|argument| *argument != "--requirepass").nth(1);
+        if let Some(password) = password {
+            secrets::keep(password);
+        }
         let port = stable_port();
         let process = spawn(port, &directory, &arguments);
         let server = Self { process, port, directory, arguments };

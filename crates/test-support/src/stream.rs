@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::PATIENCE;
 use crate::http::{Chunks, parse_head};
+use crate::{PATIENCE, secrets};
 
 /// An open event stream.
 pub struct EventStream {
@@ -66,6 +66,7 @@ impl EventStream {
         headers: &[(&str, &str)],
         receive_buffer: Option<u32>,
     ) -> io::Result<Self> {
+        secrets::keep_of_request(path, headers);
         let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = receive_buffer {
             socket.set_recv_buffer_size(bytes)?;
@@ -89,6 +90,9 @@ impl EventStream {
             }
         };
         let (status, headers) = parse_head(&bytes[..split]);
+        // Of an error, what came of its body too.
+        let told = if status < 400 { &bytes[..split] } else { &bytes };
+        secrets::search("the head of a stream", &String::from_utf8_lossy(told));
         let mut stream = Self {
             socket,
             status,
@@ -163,11 +167,15 @@ impl EventStream {
     /// # Panics
     /// When it does not end in time.
     pub async fn end(&mut self) -> End {
-        loop {
-            if let Err(end) = self.next_item().await {
-                return end;
+        // Heartbeats do not keep it waiting.
+        let end = async {
+            loop {
+                if let Err(end) = self.read_item().await {
+                    return end;
+                }
             }
-        }
+        };
+        timeout(PATIENCE, end).await.expect("the end of the stream in time")
     }
 
     /// The next item of those that came already.

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
@@ -14,7 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::{Node, PATIENCE};
+use crate::{Node, PATIENCE, secrets};
 
 /// Certificate and key in files, as a server gets them.
 pub struct Files {
@@ -48,13 +50,29 @@ impl Files {
         self.directory.path().join("privkey.pem")
     }
 
-    /// Another certificate, with another key.
+    /// Another certificate that lasts long, with another key.
     pub fn renew(&mut self) {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
-        write_private(&self.certificate_path(), &made.cert.pem());
-        write_private(&self.key_path(), &made.signing_key.serialize_pem());
-        self.certificate = made.cert.der().clone();
+        self.write(&parameters());
+    }
+
+    /// Another certificate that expires at a time.
+    pub fn renew_until(&mut self, expires: SystemTime) {
+        let mut parameters = parameters();
+        let since_1970 = expires.duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        let expires = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(since_1970);
+        parameters.not_after = expires;
+        self.write(&parameters);
+    }
+
+    fn write(&mut self, parameters: &CertificateParams) {
+        let key_pair = KeyPair::generate().expect("a key");
+        let certificate = parameters.self_signed(&key_pair).expect("a certificate");
+        write_private(&self.certificate_path(), &certificate.pem());
+        let key = key_pair.serialize_pem();
+        // The second line of the key's own; the first one is the same in all.
+        secrets::keep(key.lines().nth(2).expect("a key of some length"));
+        write_private(&self.key_path(), &key);
+        self.certificate = certificate.der().clone();
     }
 
     /// The key.
@@ -92,6 +110,11 @@ impl Files {
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         config
     }
+}
+
+fn parameters() -> CertificateParams {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    CertificateParams::new(names).expect("names")
 }
 
 /// Writes a file that only its owner can read.

@@ -189,7 +189,7 @@ impl Certificates {
     }
 
     fn warn_if_expired(&self) {
-        if self.not_after() < unix_now() {
+        if self.seconds_left() < 0 {
             let file = self.files.certificate.display();
             tracing::warn!("the TLS certificate in {file} has expired: clients refuse it");
         }
@@ -198,6 +198,11 @@ impl Certificates {
     /// When the certificate expires, in seconds of Unix time; 0 if there is none yet.
     pub(crate) fn not_after(&self) -> i64 {
         self.not_after.load(Ordering::Relaxed)
+    }
+
+    /// How long the certificate is good; less than 0 when it has expired.
+    pub(crate) fn seconds_left(&self) -> i64 {
+        self.not_after() - unix_now()
     }
 
     /// How often a changed certificate was taken.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use headwater_test_support::Node;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{BINARY, alone, connect, is_full, until_closed, withstand};
+use crate::{BINARY, FLOOR, FLOOR_BUSY, alone, connect, until_closed, withstand};
 
 /// What a connection with one request costs: hyper's buffers, the task, the socket's state.
 const CONNECTION_BYTES: u64 = 64 << 10;
@@ -15,7 +15,7 @@ const CONNECTION_BYTES: u64 = 64 << 10;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_send_their_head_byte_by_byte() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &["--header-timeout", "1s"]);
+    let node = Node::start_quiet(BINARY, &["--header-timeout", "1s"]);
     let address = node.address();
     let attackers = 500;
     let memory = attackers * CONNECTION_BYTES;
@@ -32,13 +32,13 @@ async fn clients_that_send_their_head_byte_by_byte() {
             }
         }
     };
-    withstand("slow heads", &node, address, 500, memory, attack).await;
+    withstand("slow heads", &node, address, 500, memory, FLOOR_BUSY, attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_send_their_body_byte_by_byte() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
     let memory = 500 * CONNECTION_BYTES;
     let attack = |blows: Arc<AtomicU64>| async move {
@@ -50,14 +50,14 @@ async fn clients_that_send_their_body_byte_by_byte() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    withstand("slow bodies", &node, address, 500, memory, attack).await;
+    withstand("slow bodies", &node, address, 500, memory, FLOOR_BUSY, attack).await;
 }
 
 /// 40 bodies of 8 MB that never end would be 320 MB.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_bodies_that_do_not_end() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
     // What all bodies together may hold; and twice as much again, because a body that grows is copied to a
     // larger place, and the allocator keeps the smaller one for a while.
@@ -81,17 +81,31 @@ async fn large_bodies_that_do_not_end() {
             std::future::pending::<()>().await;
         }
     };
-    withstand("large bodies", &node, address, 40, memory, attack).await;
+    withstand("large bodies", &node, address, 40, memory, FLOOR, attack).await;
     let refused = refused.load(Ordering::Relaxed);
     // 40 in each round; 8 fit into the room.
     assert!(refused >= 20, "{refused} are refused");
 }
 
+/// How many descriptors this process may have; its child the server has the same limit.
+fn descriptors_max() -> u32 {
+    let limits = std::fs::read_to_string("/proc/self/limits").expect("limits");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next()).expect("a limit");
+    soft.parse().unwrap_or(u32::MAX)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_send_nothing() {
     let _alone = alone().await;
-    let count: u32 = if is_full() { 10_000 } else { 2_000 };
-    let node = Node::start(BINARY, &["--max-connections", "12000", "--header-timeout", "60s"]);
+    let count: u32 = 10_000;
+    let needed = count + 500;
+    assert!(
+        descriptors_max() >= needed,
+        "`ulimit -n {needed}`: each connection takes a descriptor"
+    );
+    let node =
+        Node::start_quiet(BINARY, &["--max-connections", "12000", "--header-timeout", "60s"]);
     let address = node.address();
     let memory = u64::from(count) * (CONNECTION_BYTES / 8);
     // In turn, because a backlog that overflows makes clients wait for seconds.
@@ -105,14 +119,14 @@ async fn connections_that_send_nothing() {
         std::future::pending::<()>().await;
     };
     let tasks = usize::try_from(tasks).expect("a count");
-    let opened = withstand("silence", &node, address, tasks, memory, attack).await;
+    let opened = withstand("silence", &node, address, tasks, memory, FLOOR, attack).await;
     assert_eq!(opened, u64::from(count));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heads_that_are_too_large() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
     let memory = 16 * 4 * CONNECTION_BYTES;
     let attack = |blows: Arc<AtomicU64>| async move {
@@ -130,7 +144,7 @@ async fn heads_that_are_too_large() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    withstand("large heads", &node, address, 4, memory, attack).await;
+    withstand("large heads", &node, address, 4, memory, FLOOR_BUSY, attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,7 +155,7 @@ async fn a_publisher_at_full_speed() {
         "--client-address-header=X-Real-IP",
         "--max-publishes-per-address=200/s",
     ];
-    let node = Node::start(BINARY, &arguments);
+    let node = Node::start_quiet(BINARY, &arguments);
     let address = node.address();
     let attack = |blows: Arc<AtomicU64>| async move {
         let mut socket = connect(address).await;
@@ -154,7 +168,7 @@ async fn a_publisher_at_full_speed() {
         }
     };
     let memory = 32 << 20;
-    let sent = withstand("a fast publisher", &node, address, 2, memory, attack).await;
+    let sent = withstand("a fast publisher", &node, address, 2, memory, FLOOR_BUSY, attack).await;
     let name = "headwater_refusals_total{reason=\"publishes-per-address\"}";
     let refused = node.metric(name).await;
     println!("a fast publisher: {refused} of {sent} events refused");

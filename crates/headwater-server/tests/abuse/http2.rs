@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::{BINARY, alone, connect, until_closed, withstand};
+use crate::{BINARY, FLOOR_BUSY, alone, connect, until_closed, withstand};
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -99,7 +99,7 @@ fn rapid_resets(first: &mut u32) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rapid_reset() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
     let mut first = 1;
     let sent = AtomicU64::new(0);
@@ -113,14 +113,14 @@ async fn rapid_reset() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    withstand("rapid reset", &node, address, 4, 16 << 20, attack).await;
+    withstand("rapid reset", &node, address, 4, 16 << 20, FLOOR_BUSY, attack).await;
     node.wait_for_metric("headwater_streams", 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn continuation_without_an_end() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
     // A literal header of 100 bytes that is not to be kept, many times over.
     let header = [&[0x00, 1, b'x', 100][..], &[b'y'; 100]].concat();
@@ -145,14 +145,14 @@ async fn continuation_without_an_end() {
             }
         }
     };
-    withstand("CONTINUATION", &node, address, 4, 16 << 20, attack).await;
+    withstand("CONTINUATION", &node, address, 4, 16 << 20, FLOOR_BUSY, attack).await;
 }
 
 /// One large header is kept in the table, and named again and again with one byte each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_that_grow_when_they_are_unpacked() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
     // 0x40: keep it; a value of 3,000 bytes: 127, and 2,873 in groups of seven bits.
     let kept = [&[0x40, 1, b'x', 0x7f, 0xb9, 0x16][..], &[b'y'; 3_000]].concat();
@@ -184,14 +184,14 @@ async fn headers_that_grow_when_they_are_unpacked() {
             }
         }
     };
-    withstand("header bombs", &node, address, 2, 32 << 20, attack).await;
+    withstand("header bombs", &node, address, 2, 32 << 20, FLOOR_BUSY, attack).await;
 }
 
 /// Frames that want an answer, from a client that reads none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pings_and_settings_whose_answers_nobody_reads() {
     let _alone = alone().await;
-    let node = Node::start(BINARY, &["--send-timeout", "2s"]);
+    let node = Node::start_quiet(BINARY, &["--send-timeout", "2s"]);
     let address = node.address();
     let attack = |blows: Arc<AtomicU64>| async move {
         let frames = [frame(PING, 0, 0, &[7; 8]), frame(SETTINGS, 0, 0, &[])].concat().repeat(100);
@@ -204,5 +204,5 @@ async fn pings_and_settings_whose_answers_nobody_reads() {
             until_closed(&mut socket).await;
         }
     };
-    withstand("pings", &node, address, 4, 16 << 20, attack).await;
+    withstand("pings", &node, address, 4, 16 << 20, FLOOR_BUSY, attack).await;
 }

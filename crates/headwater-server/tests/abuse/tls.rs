@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::runtime;
 
-use crate::{BINARY, alone, connect, withstand};
+use crate::{BINARY, FLOOR, FLOOR_BUSY, alone, connect, withstand};
 
 /// What a handshake that has begun costs: rustls' state and buffers.
 const HANDSHAKE_BYTES: u64 = 64 << 10;
@@ -43,7 +43,7 @@ fn tunnel(node: SocketAddr, config: Arc<ClientConfig>) -> SocketAddr {
 async fn handshakes_without_an_end() {
     let _alone = alone().await;
     let files = Files::new();
-    let node = files.start(BINARY, &["--header-timeout", "1s"]);
+    let node = files.start(BINARY, &["--header-timeout", "1s", "--log", "info"]);
     let address = node.address();
     let healthy_at = tunnel(address, Arc::new(files.client(&["http/1.1"])));
     // No session is resumed: every handshake costs the server a signature.
@@ -61,7 +61,7 @@ async fn handshakes_without_an_end() {
             }
         }
     };
-    withstand("handshakes", &node, healthy_at, 8, 16 << 20, attack).await;
+    withstand("handshakes", &node, healthy_at, 8, 16 << 20, FLOOR_BUSY, attack).await;
 }
 
 /// All that a server can be made to hold for clients that go no further than their first message.
@@ -69,7 +69,7 @@ async fn handshakes_without_an_end() {
 async fn handshakes_that_stop_half_way() {
     let _alone = alone().await;
     let files = Files::new();
-    let node = files.start(BINARY, &[]);
+    let node = files.start(BINARY, &["--log", "info"]);
     let address = node.address();
     let healthy_at = tunnel(address, Arc::new(files.client(&["http/1.1"])));
     let hello = client_hello(&files);
@@ -84,7 +84,7 @@ async fn handshakes_that_stop_half_way() {
         }
     };
     let memory = attackers * HANDSHAKE_BYTES;
-    withstand("half handshakes", &node, healthy_at, 500, memory, attack).await;
+    withstand("half handshakes", &node, healthy_at, 500, memory, FLOOR, attack).await;
 }
 
 /// What a client says first.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_test_support::{AcmeServer, Node, PATIENCE, stable_port, tls};
+use headwater_test_support::{AcmeServer, Node, PATIENCE, secrets, stable_port, tls};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
@@ -36,6 +36,14 @@ impl Place {
 
     fn address(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// From now on nobody may tell the keys; the node's log is searched when it ends.
+    fn keep_secrets(&self) {
+        let read = |name| fs::read_to_string(self.path(name)).expect("what the node keeps");
+        secrets::keep(read("certificate.pem").lines().rev().nth(1).expect("a line of the key"));
+        let account: serde_json::Value = serde_json::from_str(&read("account.json")).expect("JSON");
+        secrets::keep(account["credentials"]["key_pkcs8"].as_str().expect("the account's key"));
     }
 
     fn start(&self, server: &AcmeServer, names: &[&str]) -> Node {
@@ -122,6 +130,7 @@ async fn a_restart_asks_for_nothing_unless_there_are_more_names() {
     let server = AcmeServer::start(place.port, HOUR);
     let first = place.start(&server, &[NAME]);
     first.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    place.keep_secrets();
     drop(first);
     let account = fs::read_to_string(place.path("account.json")).expect("the account");
     let certificate = fs::read_to_string(place.path("certificate.pem")).expect("the certificate");
@@ -149,9 +158,7 @@ async fn a_restart_asks_for_nothing_unless_there_are_more_names() {
     let spoilt = place.start(&server, &[NAME]);
     spoilt.wait_for_log("the certificate of the last run is not used");
     spoilt.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
-    let key = fs::read_to_string(place.path("certificate.pem")).expect("the certificate");
-    let key = key.lines().rev().nth(1).expect("a line of the key").to_owned();
-    assert!(!spoilt.log().contains(&key), "the key is in the log");
+    place.keep_secrets();
 }
 
 #[tokio::test]

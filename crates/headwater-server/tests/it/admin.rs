@@ -165,7 +165,7 @@ async fn metrics_count_what_happens_and_name_no_channel() {
 
 #[tokio::test]
 async fn streams_write_nothing_to_the_log_at_the_default_level() {
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let before = node.log();
     let mut streams = Vec::new();
     for number in 0..200 {

@@ -64,7 +64,7 @@ fn it_publishes_through_redis() {
 
 #[test]
 fn a_server_that_runs_is_measured_and_left_alone() {
-    let mut node = Node::start(BINARY, &[]);
+    let mut node = Node::start_quiet(BINARY, &[]);
     let (url, pid) = (format!("http://{}", node.address()), node.process_id().to_string());
     let arguments = ["--url", &url, "--pid", &pid, "--streams", "10", "--max", "--in-flight", "4"];
     let output = bench(&[&arguments[..], &["--duration", "1"]].concat());
@@ -80,7 +80,7 @@ fn a_server_that_runs_is_measured_and_left_alone() {
 
 #[test]
 fn a_server_that_dies_ends_it_with_a_reason() {
-    let node = Node::start(BINARY, &[]);
+    let node = Node::start_quiet(BINARY, &[]);
     let url = format!("http://{}", node.address());
     let started = Instant::now();
     let child = Command::new(BINARY)

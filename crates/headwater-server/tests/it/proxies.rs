@@ -79,7 +79,8 @@ async fn who_does_not_begin_with_the_proxy_protocol_is_refused() {
         assert!(lasted < Duration::from_secs(3), "{bytes:?}: {lasted:?}");
     }
     node.wait_for_metric("headwater_proxy_headers_refused_total", 5.0).await;
-    // Strangers cannot fill the log.
+    // Strangers cannot fill the log. What was told comes through a pipe.
+    node.wait_for_log("a connection is refused");
     assert_eq!(node.log().matches("a connection is refused").count(), 1, "{}", node.log());
     let whole = version_2([192, 0, 2, 1], 0);
     let (silent, slow) = tokio::join!(answer_to(&node, b""), answer_to(&node, &whole[..20]));

@@ -7,7 +7,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 async fn start(arguments: &[&str]) -> (RedisServer, Node) {
     let redis = RedisServer::start();
     let url = redis.url();
-    let node = Node::start(BINARY, &[&["--redis", url.as_str()], arguments].concat());
+    let node = Node::start_quiet(BINARY, &[&["--redis", url.as_str()], arguments].concat());
     node.wait_until_ready().await;
     (redis, node)
 }
@@ -43,7 +43,7 @@ async fn three_streams_get_ten_thousand_events_each_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_on_one_redis_get_the_same() {
     let (redis, one) = start(&[]).await;
-    let two = Node::start(BINARY, &["--redis", &redis.url()]);
+    let two = Node::start_quiet(BINARY, &["--redis", &redis.url()]);
     two.wait_until_ready().await;
     let mut here = EventStream::open(one.address(), "/sse/stream?channel=both").await;
     let mut there = EventStream::open(two.address(), "/sse/stream?channel=both").await;

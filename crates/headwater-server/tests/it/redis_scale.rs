@@ -19,7 +19,7 @@ async fn wait_until_confirmed(node: &Node, channels: f64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_channels_are_resubscribed_in_ten_seconds() {
     let mut redis = RedisServer::start();
-    let node = Node::start(BINARY, &["--redis", &redis.url()]);
+    let node = Node::start_quiet(BINARY, &["--redis", &redis.url()]);
     node.wait_until_ready().await;
     let mut streams = Vec::new();
     for stream in 0..STREAMS {

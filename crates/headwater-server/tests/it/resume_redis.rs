@@ -208,14 +208,14 @@ async fn a_user_without_keys_gets_events_that_are_not_kept() {
         "SETUSER",
         "node",
         "on",
-        ">pw",
+        ">n0de-pw",
         "resetkeys",
         "allchannels",
         "+@pubsub",
         "+@connection",
     ];
     redis.run::<()>(&user);
-    let url = format!("redis://node:pw@127.0.0.1:{}", redis.port());
+    let url = format!("redis://node:n0de-pw@127.0.0.1:{}", redis.port());
     let node = Node::start(BINARY, &["--redis", &url]);
     node.wait_until_ready().await;
     node.wait_for_log("events are not kept");

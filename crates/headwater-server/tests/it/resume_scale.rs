@@ -161,7 +161,7 @@ async fn check_replay(redis: Option<&RedisServer>) -> u64 {
     if let Some(url) = &url {
         arguments.extend(["--redis", url]);
     }
-    let mut node = Node::start(BINARY, &arguments);
+    let mut node = Node::start_quiet(BINARY, &arguments);
     node.wait_until_ready().await;
     let filler = "x".repeat(EVENT_BYTES - 6);
     let path = "/sse/publish?channel=long";
@@ -176,7 +176,7 @@ async fn check_replay(redis: Option<&RedisServer>) -> u64 {
     }
     if redis.is_some() {
         // One that holds nothing yet, not even what publishing took.
-        node = Node::start(BINARY, &arguments);
+        node = Node::start_quiet(BINARY, &arguments);
         node.wait_until_ready().await;
     }
     let before = node.memory_bytes();

@@ -111,7 +111,7 @@ async fn open(node: &Node) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_never_reads_costs_the_others_nothing() {
-    let node = Node::start(BINARY, &["--send-timeout", "2s", "--queue-bytes", "1MiB"]);
+    let node = Node::start_quiet(BINARY, &["--send-timeout", "2s", "--queue-bytes", "1MiB"]);
     let path = "/sse/stream?channel=news";
     let stalled = EventStream::open_with(node.address(), path, &[], Some(4096)).await;
     let progress: Arc<Vec<_>> = Arc::new((0..HEALTHY).map(|_| AtomicUsize::new(0)).collect());

@@ -265,6 +265,11 @@ impl Mailbox {
         left
     }
 
+    /// Whether the shard is gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
     /// A number for a channel, unused now. Called with the channel's lock held.
     pub(super) fn number(&self) -> u32 {
         let mut state = self.state();

@@ -74,6 +74,10 @@ impl Registry {
         is_late: impl FnOnce() -> bool,
     ) {
         let mut state = self.state();
+        // A shard that failed meanwhile has cleared up already, and did not find this one.
+        if mailbox.is_closed() {
+            state.streams.remove(&number);
+        }
         let Some(owned) = state.streams.get_mut(&number) else { return };
         owned.place = Place::Shard(Arc::clone(mailbox));
         if is_late() {
@@ -199,6 +203,12 @@ impl HubInner {
                 number.parse().ok().filter(|_| node == self.node.to_string())
             }),
         }
+    }
+
+    /// How many streams have an owner.
+    #[cfg(test)]
+    pub(crate) fn owned_streams(&self) -> usize {
+        self.registry.state().streams.len()
     }
 
     /// A stream that had an owner is gone; 0 is none.

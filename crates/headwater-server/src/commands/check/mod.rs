@@ -9,10 +9,13 @@ use crate::access::keys::{read_public_key, read_secret};
 use crate::access::{count_jwks, try_application};
 use crate::cli::{Failure, with_causes};
 use crate::settings::{AccessSettings, Origin, Secret, Settings};
-use crate::tls::{self, Certificates, TlsSource};
+use crate::tls::{self, CertificateFiles, Certificates, TlsSource};
 
 /// A secret should have as many bytes as the shortest hash of its algorithms (RFC 7518, 3.2).
 const SECRET_BYTES_MIN: usize = 32;
+
+/// What renews certificates does so weeks before they expire.
+const CERTIFICATE_DAYS_MIN: i64 = 7;
 
 /// What was found, line by line.
 #[derive(Default)]
@@ -74,13 +77,29 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
 async fn check_tls(source: &TlsSource, findings: &mut Findings) -> Result<(), Failure> {
     match source {
         TlsSource::Files(files) => {
-            let loaded = Certificates::load(files.clone());
-            findings
-                .tell(loaded.map(|_| format!("{} and its key fit", files.certificate.display())))?;
+            check_certificate(files, findings)?;
             check_mode(&files.key, findings)
         }
         TlsSource::Acme(settings) => findings.tell(tls::check_acme(settings).await),
     }
+}
+
+fn check_certificate(files: &CertificateFiles, findings: &mut Findings) -> Result<(), Failure> {
+    let certificates = match Certificates::load(files.clone()) {
+        Ok(certificates) => certificates,
+        Err(error) => return findings.fail(&with_causes(&error)),
+    };
+    let shown = files.certificate.display();
+    findings.good(&format!("{shown} and its key fit"))?;
+    let seconds = certificates.seconds_left();
+    let days = seconds / (24 * 60 * 60);
+    if seconds <= 0 {
+        return findings.fail(&format!("{shown} has expired: clients refuse it"));
+    }
+    if days < CERTIFICATE_DAYS_MIN {
+        return findings.warn(&format!("{shown} expires in {days} days: renew it"));
+    }
+    findings.good(&format!("{shown} is good for {days} days"))
 }
 
 async fn check_access(settings: &Settings, findings: &mut Findings) -> Result<(), Failure> {

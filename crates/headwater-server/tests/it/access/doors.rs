@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use headwater_test_support::http::{self, Answer};
 use headwater_test_support::{EventStream, Node};
-use jsonwebtoken::{Algorithm, EncodingKey};
+use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use serde_json::{Value, json};
 
 use super::{BINARY, RsaKeys, by_hand, now, sign};
@@ -126,6 +126,10 @@ fn wrong(keys: &RsaKeys) -> Vec<(&'static str, Option<String>)> {
     let as_secret = EncodingKey::from_secret(keys.public_pem.as_bytes());
     let forged = by_hand(&json!({ "alg": "RS256" }), &with(&json!({ "sub": "43" })), b"");
     let forged: Vec<&str> = forged.split('.').collect();
+    // The right key signed it; what must be understood is not.
+    let crit = by_hand(&json!({ "alg": "RS256", "crit": ["b64"] }), &right(), b"");
+    let crit_signed = crit.trim_end_matches('.').as_bytes();
+    let crit_signature = crypto::sign(crit_signed, &keys.private, Algorithm::RS256);
     let mut no_audience = right();
     no_audience.as_object_mut().expect("claims").remove("aud");
     vec![
@@ -143,7 +147,7 @@ fn wrong(keys: &RsaKeys) -> Vec<(&'static str, Option<String>)> {
         ("two parts", Some(format!("{}.{}", parts[0], parts[1]))),
         ("four parts", Some(format!("{good}.x"))),
         ("claims of another", Some(format!("{}.{}.{}", parts[0], forged[1], parts[2]))),
-        ("crit", Some(by_hand(&json!({ "alg": "RS256", "crit": ["b64"] }), &right(), b"x"))),
+        ("crit", Some(format!("{crit}{}", crit_signature.expect("a signature")))),
         ("aud", signed(&with(&json!({ "aud": "other" })))),
         ("no aud", signed(&no_audience)),
         ("iss", signed(&with(&json!({ "iss": "you" })))),

@@ -60,7 +60,14 @@ async fn keys_change_without_a_restart_and_without_a_stampede() {
     assert!(backend.requests().len() <= asked + 2, "{} times", backend.requests().len());
     // A server of keys that fails takes no key away.
     backend.answer_with(&answer("500 Oops", "text/html", ""), Duration::ZERO);
+    let asked = backend.requests().len();
+    eventually("it is asked again", || async {
+        assert_eq!(status(&node, &new, Some("unknown")).await, 401);
+        backend.requests().len() > asked
+    })
+    .await;
     assert_eq!(status(&node, &new, Some("new")).await, 200);
+    assert_eq!(status(&node, &old, Some("old")).await, 200);
 }
 
 // Starting a node blocks a thread; the set of keys is served by another.

@@ -25,6 +25,7 @@ use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use headwater_test_support::Node;
+use headwater_test_support::secrets::{keep, keep_credential};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -42,6 +43,7 @@ pub(crate) struct SecretFile {
 
 impl SecretFile {
     pub(crate) fn new() -> Self {
+        keep(SECRET);
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("secret");
         fs::write(&path, format!("{SECRET}\n")).expect("the file is written");
@@ -82,7 +84,9 @@ pub(crate) fn token(claims: &Value) -> String {
 }
 
 pub(crate) fn sign(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> String {
-    jsonwebtoken::encode(&Header::new(algorithm), claims, key).expect("a token")
+    let token = jsonwebtoken::encode(&Header::new(algorithm), claims, key).expect("a token");
+    keep_credential(&token);
+    token
 }
 
 /// A token that is made by hand, so that it can be wrong.

@@ -1,10 +1,11 @@
-//! No secret is told: not in a log at any level, not in a metric, not in an answer.
+//! No secret is told: not in a log at any level, not in a metric, not in an answer. Every node of every test is searched
+//! for secrets; here all kinds of them go every way.
 
-use headwater_test_support::{EventStream, Node, RedisServer, http};
+use headwater_test_support::{EventStream, Node, RedisServer, http, secrets};
 use serde_json::json;
 
 use super::backend::{Backend, answer};
-use super::{BINARY, SECRET, SecretFile, claims, now, token};
+use super::{BINARY, SecretFile, claims, now, token};
 
 const PASSWORD: &str = "r3dis-passw0rd";
 
@@ -12,6 +13,9 @@ const PASSWORD: &str = "r3dis-passw0rd";
 async fn nothing_that_is_secret_is_seen_anywhere() {
     let redis = RedisServer::start_with(&["--requirepass", PASSWORD, "--save", ""]);
     let backend = Backend::start(&answer("500 Oops", "text/html", "b4ckend-w0rd")).await;
+    for secret in ["c00kie-of-somebody", "k3y-of-the-url", "b4ckend-w0rd"] {
+        secrets::keep(secret);
+    }
     let secret = SecretFile::new();
     let url = format!("redis://:{PASSWORD}@127.0.0.1:{}", redis.port());
     let arguments = [
@@ -22,8 +26,6 @@ async fn nothing_that_is_secret_is_seen_anywhere() {
         &backend.url("/auth?key=k3y-of-the-url"),
         "--redis",
         &url,
-        "--log",
-        "trace,h2=trace,hyper=trace,redis=trace,h2::hpack=trace",
     ];
     let node = Node::start(BINARY, &arguments);
     node.wait_until_ready().await;
@@ -51,7 +53,9 @@ async fn nothing_that_is_secret_is_seen_anywhere() {
             told += &answers.map(|answer| answer.text()).concat();
             let made = http::request(address, "POST", "/sse/ticket", &headers, b"").await;
             if made.status == 200 {
-                tickets.push(made.json()["ticket"].as_str().expect("a ticket").to_owned());
+                let ticket = made.json()["ticket"].as_str().expect("a ticket").to_owned();
+                secrets::keep(&ticket);
+                tickets.push(ticket);
             }
         }
         let path = format!("/sse/stream?channel=news&token={token}&chanel=x");
@@ -69,25 +73,8 @@ async fn nothing_that_is_secret_is_seen_anywhere() {
     assert_eq!(tickets.len(), 2);
     over_http2(address, &good).await;
     told += &http::get(address, "/metrics").await.text();
-    told += &node.log();
-    assert!(told.contains("a stream opened"), "the log is there");
-    let signature = |token: &str| token.rsplit('.').next().unwrap_or_default().to_owned();
-    let mut secrets = vec![
-        SECRET.to_owned(),
-        PASSWORD.to_owned(),
-        signature(&good),
-        signature(&expired),
-        signature(&forged),
-        "c00kie-of-somebody".to_owned(),
-        "k3y-of-the-url".to_owned(),
-        "b4ckend-w0rd".to_owned(),
-    ];
-    secrets.extend(tickets);
-    for secret in secrets {
-        let at = told.find(&secret);
-        let around = at.map(|at| &told[at.saturating_sub(200)..(at + 100).min(told.len())]);
-        assert_eq!(around, None, "a secret is told");
-    }
+    secrets::search("an answer", &told);
+    assert!(node.log().contains("a stream opened"), "everything is logged");
 }
 
 /// Libraries for HTTP/2 write what they decode to their log.

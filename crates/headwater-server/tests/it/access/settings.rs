@@ -1,9 +1,9 @@
 //! Which settings open and close doors, and which make no sense together.
 
-use headwater_test_support::{EventStream, Node, http};
+use headwater_test_support::{EventStream, Node, http, secrets};
 use tokio::process::Command;
 
-use super::{BINARY, SECRET, SecretFile, claims, token};
+use super::{BINARY, SecretFile, claims, token};
 
 /// Runs `serve`, which must refuse to start; gives what it says.
 async fn refusal(arguments: &[&str]) -> String {
@@ -12,7 +12,9 @@ async fn refusal(arguments: &[&str]) -> String {
     let output = tokio::time::timeout(headwater_test_support::PATIENCE, command.output()).await;
     let output = output.expect("it ends in time").expect("it runs");
     assert!(!output.status.success(), "{arguments:?}");
-    String::from_utf8([output.stdout, output.stderr].concat()).expect("UTF-8")
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("UTF-8");
+    secrets::search("what it says", &text);
+    text
 }
 
 #[tokio::test]
@@ -30,6 +32,7 @@ async fn an_address_that_others_can_reach_needs_rules() {
 #[tokio::test]
 async fn what_makes_no_sense_is_refused() {
     let secret = SecretFile::new();
+    secrets::keep("p4ssw0rd");
     let text = refusal(&["--open", "--public", "news"]).await;
     assert!(text.contains("there are access rules too"), "{text}");
     for about_tokens in ["--jwt-audience=a", "--jwt-issuer=a", "--allow-subscribe=a"] {
@@ -48,7 +51,6 @@ async fn what_makes_no_sense_is_refused() {
     ] {
         let text = refusal(arguments).await;
         assert!(text.contains(part), "{arguments:?}: {text}");
-        assert!(!text.contains(SECRET) && !text.contains("p4ssw0rd"), "{text}");
     }
 }
 
