@@ -100,6 +100,9 @@ impl Tool {
             .ok_or_else(|| format!("{name} is missing: {}", self.advice()))?;
         match self {
             Self::Node => check_node(&path).map(|()| path),
+            Self::Pebble if on_path("pebble-challtestsrv").is_none() => {
+                Err(format!("pebble-challtestsrv is missing: {}", self.advice()))
+            }
             Self::Nchan if !has_nchan() => Err(format!("nchan is missing: {}", self.advice())),
             Self::Python if !makes_environments(&path) => {
                 Err(format!("{} has no working `venv` module: {}", path.display(), self.advice()))
@@ -259,10 +262,22 @@ mod tests {
     #[test]
     fn every_tool_says_what_to_install() {
         use Tool::{
-            Chromium, CppCompiler, Curl, Nchan, Nginx, Node, Npm, Python, RedisServer, Valgrind,
+            Chromium, CppCompiler, Curl, Nchan, Nginx, Node, Npm, Pebble, Python, RedisServer,
+            Valgrind,
         };
-        let tools =
-            [RedisServer, Chromium, Nginx, Nchan, Python, CppCompiler, Curl, Valgrind, Node, Npm];
+        let tools = [
+            RedisServer,
+            Chromium,
+            Nginx,
+            Nchan,
+            Python,
+            CppCompiler,
+            Curl,
+            Valgrind,
+            Pebble,
+            Node,
+            Npm,
+        ];
         for tool in tools {
             assert!(tool.advice().starts_with("install "), "{tool:?}");
             assert!(!tool.programs().is_empty(), "{tool:?}");

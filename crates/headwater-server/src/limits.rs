@@ -103,7 +103,7 @@ pub(crate) const ACME_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const ACME_ANSWER_BYTES_MAX: usize = 256 << 10;
 
 /// How long a whole order may take: the server looks at each name from several places.
-pub(crate) const ACME_ORDER_TIMEOUT: Duration = Duration::from_secs(300);
+pub(crate) const ACME_ORDER_TIMEOUT: Duration = Duration::from_secs(360);
 
 /// How often an order's state is asked for at first, and for how long in all.
 pub(crate) const ACME_POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -118,3 +118,9 @@ pub(crate) const ACME_RETRY_MAX: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// How often it is looked whether a certificate is due, at least: clocks are set, machines sleep.
 pub(crate) const ACME_LOOK_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+const _: () = assert!(
+    ACME_ORDER_TIMEOUT.as_secs()
+        > 2 * ACME_POLL_TIMEOUT.as_secs() + 3 * ACME_ANSWER_TIMEOUT.as_secs(),
+    "an order may wait twice, and ask in between"
+);

@@ -75,7 +75,7 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
             servers.spawn(serve(admin_listener, admin).into_future());
             public
         }
-        None if app.settings.listens_on_loopback() => public.merge(admin),
+        None if app.settings.is_local() => public.merge(admin),
         None => public,
     };
     let public = routes::with_client_address(routes::with_fallback(public), &app.settings);
@@ -194,7 +194,7 @@ fn announce(
     }
     text += if !app.access.is_open() {
         "\nAccess rules: nobody may listen or publish but whom they let.\n"
-    } else if app.settings.listens_on_loopback() {
+    } else if app.settings.is_local() {
         "\nOpen: there are no access rules. Only this machine can reach it, and every program on it may listen and publish.\n"
     } else {
         "\nOpen: everybody who can reach this address may listen and publish.\n"

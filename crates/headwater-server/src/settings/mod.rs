@@ -160,22 +160,31 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Whether `listen` can be reached from this machine only.
-    pub fn listens_on_loopback(&self) -> bool {
-        self.listen.ip().to_canonical().is_loopback()
+    /// Whether only this machine can reach `listen`. A name with a certificate is there for others, whoever passes
+    /// them on.
+    pub fn is_local(&self) -> bool {
+        self.listen.ip().to_canonical().is_loopback() && !self.has_name()
+    }
+
+    fn has_name(&self) -> bool {
+        matches!(self.tls, Some(TlsSource::Acme(_)))
     }
 
     fn check_together(&self) -> Result<(), SettingsError> {
         self.access.check_together(self.open)?;
-        if !self.listens_on_loopback() && !self.open && !self.access.has_rules() {
+        if !self.is_local() && !self.open && !self.access.has_rules() {
+            let (by_name, or_else) = if self.has_name() {
+                (" by the name in acme-domain", String::new())
+            } else {
+                ("", format!(" Or listen on 127.0.0.1:{}.", self.listen.port()))
+            };
             return Err(SettingsError(format!(
-                "listen = {}: other machines can reach this address, and nothing says who may listen \
-                 and publish. There are three ways on: take tokens (--jwt-secret-file, \
+                "listen = {}: other machines can reach this address{by_name}, and nothing says who may \
+                 listen and publish. There are three ways on: take tokens (--jwt-secret-file, \
                  --jwt-public-key or --jwks), ask your application (--authorize-url), or say --open \
                  (HEADWATER_OPEN=true, or open = true in the file) to let anybody who can reach it \
-                 listen and publish. Or listen on 127.0.0.1:{}. docs/access.md has it all",
-                self.listen,
-                self.listen.port()
+                 listen and publish.{or_else} docs/access.md has it all",
+                self.listen
             )));
         }
         if let (Some(data), Some(redis)) = (&self.data, &self.redis) {
@@ -256,6 +265,9 @@ fn acme(sources: &Sources) -> Result<Option<AcmeSettings>, SettingsError> {
     let why = match (domains.is_empty(), directory) {
         (false, Some(_)) if !server.is_tls() => {
             "acme-server: it must begin with https://, since certificates are not fetched in the clear"
+        }
+        (false, Some(_)) if server.target("").contains('?') => {
+            "acme-server: the URL of an ACME server's directory has no query: leave out what begins with `?`"
         }
         (false, Some(_)) if contact.as_deref().is_some_and(|it| !is_mail_address(it)) => {
             "acme-contact: it is no e-mail address: write one like ops@example.org"

@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::validity::Validity;
+use crate::cli::with_causes;
 use crate::limits::CERTIFICATE_FILE_BYTES_MAX;
 
 /// Where certificate and key are.
@@ -76,6 +77,11 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 impl Content {
+    /// Of a file that has both.
+    pub(super) fn of_both(pem: &[u8]) -> Self {
+        Self { certificate: pem.to_vec(), key: pem.to_vec() }
+    }
+
     /// Tells contents apart.
     pub(super) fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -132,25 +138,29 @@ impl Certificates {
                 files.key.display()
             );
         }
-        let (certified, expiry) = files.read()?.load(&files)?;
-        let certificates = Self::new(files, Some(certified), expiry);
-        certificates.warn_if_expired();
-        Ok(Arc::new(certificates))
+        let certificates = Self::to_come(files);
+        certificates.begin_with(&certificates.files.read()?)?;
+        Ok(certificates)
+    }
+
+    /// Uses this from the beginning, if it is any good.
+    pub(super) fn begin_with(&self, content: &Content) -> anyhow::Result<()> {
+        let (certified, expiry) = content.load(&self.files)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(certified));
+        self.not_after.store(expiry, Ordering::Relaxed);
+        self.warn_if_expired();
+        Ok(())
     }
 
     /// No certificate yet, and the files that it will be in. Until then handshakes fail.
     pub(super) fn to_come(files: CertificateFiles) -> Arc<Self> {
-        Arc::new(Self::new(files, None, 0))
-    }
-
-    fn new(files: CertificateFiles, current: Option<CertifiedKey>, not_after: i64) -> Self {
-        Self {
+        Arc::new(Self {
             files,
-            current: RwLock::new(current.map(Arc::new)),
-            not_after: AtomicI64::new(not_after),
+            current: RwLock::default(),
+            not_after: AtomicI64::new(0),
             reloads: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-        }
+        })
     }
 
     /// The certificate that is in use.
@@ -164,23 +174,21 @@ impl Certificates {
 
     /// Uses what the files hold now for handshakes to come, if it is good. If not, the one in use stays.
     pub(super) fn take(&self, content: anyhow::Result<Content>) {
-        match content.and_then(|content| content.load(&self.files)) {
-            Ok((certified, expiry)) => {
-                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-                *current = Some(Arc::new(certified));
-                drop(current);
-                self.not_after.store(expiry, Ordering::Relaxed);
-                self.reloads.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(expires_unix_s = expiry, "a new TLS certificate is in use");
-                self.warn_if_expired();
-            }
-            Err(error) => {
-                self.count_failure();
-                tracing::error!(
-                    "the new TLS certificate is not used, the old one stays: {error:#}"
-                );
-            }
+        if let Err(error) = content.and_then(|content| self.replace(&content)) {
+            self.count_failure();
+            tracing::error!(
+                "the new TLS certificate is not used, the old one stays: {}",
+                with_causes(&error)
+            );
         }
+    }
+
+    /// Uses this for handshakes to come. If it is no good, nothing changes.
+    pub(super) fn replace(&self, content: &Content) -> anyhow::Result<()> {
+        self.begin_with(content)?;
+        self.reloads.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(expires_unix_s = self.not_after(), "a new TLS certificate is in use");
+        Ok(())
     }
 
     /// There should be a new certificate, and there is none that is any good.

@@ -15,8 +15,10 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::signal::unix::Signal;
 
-pub(crate) use acme::check as check_acme;
 pub use acme::{AcmeSettings, DomainName};
+pub(crate) use acme::{
+    check_certificate as check_acme_certificate, check_server as check_acme_server,
+};
 pub use certificates::CertificateFiles;
 pub(crate) use certificates::Certificates;
 

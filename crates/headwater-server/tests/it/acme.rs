@@ -53,7 +53,7 @@ impl Place {
         for name in names {
             arguments.extend(["--acme-domain", name]);
         }
-        arguments.extend(["--acme-contact", "ops@example.org", "--admin", "127.0.0.1:0"]);
+        arguments.extend(["--acme-contact", "ops@example.org", "--admin", "127.0.0.1:0", "--open"]);
         let environment = [("SSL_CERT_FILE", trust.to_str().expect("UTF-8"))];
         Node::start_in(BINARY, &self.address().to_string(), &environment, &arguments)
     }
@@ -103,14 +103,14 @@ async fn a_certificate_is_asked_for_and_renewed_while_streams_stay() {
     let node = place.start(&server, &[NAME, "Other.example.org"]);
     node.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
     let config = client(server.root().await, &["http/1.1"]);
+    // It forgets its accounts, and has another root.
+    server.restart();
     let mut stream = connect(place.address(), NAME, &config).await.expect("a handshake");
     let first = certificate_of(&stream);
     connect(place.address(), "other.example.org", &config).await.expect("the other name");
     let open = format!("GET /sse/stream?channel=news HTTP/1.1\r\nhost: {NAME}\r\n\r\n");
     ask(&mut stream, &open, "retry: ").await;
 
-    // It forgets its accounts, and has another root.
-    server.restart();
     node.wait_for_metric("headwater_tls_reloads_total", 2.0).await;
     node.wait_for_log("does not know the account any more");
     let config = client(server.root().await, &["http/1.1"]);
@@ -138,6 +138,7 @@ async fn a_restart_asks_for_nothing_unless_there_are_more_names() {
     let again = place.start(&server, &[NAME]);
     let config = client(server.root().await, &["h2"]);
     connect(place.address(), NAME, &config).await.expect("a handshake at once");
+    again.wait_for_log("the next certificate is due in");
     again.wait_for_metric("headwater_tls_reloads_total", 0.0).await;
     assert!(!again.log().contains("for a certificate"), "{}", again.log());
     drop(again);
@@ -153,12 +154,57 @@ async fn a_restart_asks_for_nothing_unless_there_are_more_names() {
     );
     drop(more);
 
-    // A file that was spoilt is no reason not to start.
-    fs::write(place.path("certificate.pem"), "spoilt").expect("it is written");
+    // A certificate without its key is no reason not to start, and none to go on without a certificate.
+    let whole = fs::read_to_string(place.path("certificate.pem")).expect("the certificate");
+    let (spoilt, _) = whole.split_once("-----BEGIN PRIVATE KEY").expect("the key");
+    fs::write(place.path("certificate.pem"), spoilt).expect("it is written");
     let spoilt = place.start(&server, &[NAME]);
     spoilt.wait_for_log("the certificate of the last run is not used");
     spoilt.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    connect(place.address(), NAME, &config).await.expect("a handshake");
     place.keep_secrets();
+}
+
+#[tokio::test]
+async fn another_acme_server_gives_another_certificate() {
+    let place = Place::new();
+    let staging = AcmeServer::start(place.port, HOUR);
+    let node = place.start(&staging, &[NAME]);
+    node.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    drop(node);
+    let production = AcmeServer::start(place.port, HOUR);
+    let node = place.start(&production, &[NAME]);
+    node.wait_for_log("it is not from https://localhost:");
+    node.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    let config = client(production.root().await, &["http/1.1"]);
+    connect(place.address(), NAME, &config).await.expect("a handshake");
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_written_to_keeps_a_certificate_and_asks_for_none() {
+    let place = Place::new();
+    let server = AcmeServer::start(place.port, Duration::from_secs(12));
+    // Stands in the way also where the user of the test may do everything.
+    let in_the_way = place.path("probe/in the way");
+    fs::create_dir_all(&in_the_way).expect("a directory");
+    let output = std::process::Command::new(BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0", "--open", "--acme-domain", NAME])
+        .args(["--acme-dir", &place.path(""), "--acme-server", &server.url()])
+        .output()
+        .expect("the binary runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("which acme-dir names: see that there is room"), "{text}");
+
+    fs::remove_dir_all(place.path("probe")).expect("it is removed");
+    let node = place.start(&server, &[NAME]);
+    node.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    fs::create_dir_all(&in_the_way).expect("a directory");
+    node.wait_for_metric("headwater_tls_reload_errors_total", 1.0).await;
+    node.wait_for_log("no certificate was to be had: cannot write to");
+    fs::remove_dir_all(place.path("probe")).expect("it is removed");
+    node.signal("HUP");
+    node.wait_for_metric("headwater_tls_reloads_total", 2.0).await;
 }
 
 #[tokio::test]
@@ -202,7 +248,7 @@ async fn a_server_that_is_none_is_an_error_and_check_says_so() {
     let server = AcmeServer::start(place.port, HOUR);
     let check = |url: &str| {
         let output = std::process::Command::new(BINARY)
-            .args(["check", "--acme-domain", NAME, "--acme-dir", &place.path("")])
+            .args(["check", "--open", "--acme-domain", NAME, "--acme-dir", &place.path("")])
             .args(["--acme-server", url])
             .env("SSL_CERT_FILE", server.trust_path())
             .output()
@@ -212,6 +258,7 @@ async fn a_server_that_is_none_is_an_error_and_check_says_so() {
     let (code, text) = check(&server.url());
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("a certificate is asked for at start: there is none yet"), "{text}");
+    assert!(!place.directory.path().join("acme").exists(), "it only looks");
     let (code, text) = check(&server.url().replace("/dir", "/nothing"));
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("is no ACME server's directory"), "{text}");
@@ -222,5 +269,5 @@ async fn a_server_that_is_none_is_an_error_and_check_says_so() {
     node.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
     let (code, text) = check(&server.url());
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("the certificate is renewed in 0 days"), "{text}");
+    assert!(text.contains("the certificate that there is will be renewed in 0 days"), "{text}");
 }

@@ -106,8 +106,10 @@ async fn streams_come_and_go_without_a_trace() {
         node.wait_for_metric("headwater_streams", 0.0).await;
     }
     println!("memory after each round: {memory:?}");
-    let (second, last) = (memory[1], memory[19]);
-    assert!(last < second + second / 10, "memory grew: {memory:?}");
+    // What leaks grows from round to round; what an allocator holds goes up and down.
+    let before = memory[1..7].iter().max().expect("six rounds");
+    let after = memory[14..].iter().min().expect("six rounds");
+    assert!(*after < before + before / 10, "memory grew: {memory:?}");
     eventually("Redis has no channel of ours left", || async {
         let channels: Vec<String> = redis.run(&["PUBSUB", "CHANNELS", "*churn*"]);
         channels.is_empty()

@@ -475,6 +475,14 @@ fn what_needs_another_setting_says_which() {
         &["--acme-domain=*.example", "--acme-dir=acme"],
         "--acme-domain: *.example stands for many",
     );
+    check(
+        &["--acme-domain=a.example", "--acme-dir=acme"],
+        "other machines can reach this address by the name in acme-domain",
+    );
+    check(
+        &["--acme-domain=a.example", "--acme-dir=acme", "--acme-server=https://a.example/dir?a"],
+        "leave out what begins with `?`",
+    );
     for contact in ["ops", "mailto:ops@a.example", "a@b@c", "@a.example"] {
         let contact = format!("--acme-contact={contact}");
         let flags = ["--acme-domain=a.example", "--acme-dir=acme", &contact];

@@ -1,5 +1,5 @@
-//! The mailbox under loom, which runs a test in every order that its threads can have: nothing is lost. It is
-//! `mailbox.rs` again, with locks and flags of loom's.
+//! The mailbox under loom, which runs a test in the orders that its threads can have: no message stays behind. It is
+//! `mailbox.rs` again, with the lock and the flag of loom's; what publishers wait for is not looked at.
 
 /// What `mailbox.rs` looks for beside itself.
 mod sync {

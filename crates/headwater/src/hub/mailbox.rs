@@ -2,8 +2,8 @@
 //!
 //! A lock around a vector, which the shard takes whole: a push is a few nanoseconds under the lock, there is
 //! one lock for a batch on the other side, and first in, first out is plain to see. That order is what the
-//! hand-over of a stream rests on: see `Subscription::hand_over`. That no wake-up is lost is checked in every order of
-//! the threads, in `loom_tests.rs`.
+//! hand-over of a stream rests on: see `Subscription::hand_over`. That no wake-up of the shard is lost is
+//! checked in the orders that the threads can have, in `loom_tests.rs`.
 
 use std::any::Any;
 use std::collections::VecDeque;

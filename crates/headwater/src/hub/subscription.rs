@@ -55,7 +55,7 @@ enum Told {
     Nothing,
     /// The last that it was given is a gap that has no id: with an older one it would be told again.
     GapOnly,
-    /// It has an id that is behind all that it was given.
+    /// It has an id that covers all that it was given.
     Id,
 }
 

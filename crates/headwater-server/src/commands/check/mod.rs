@@ -80,7 +80,10 @@ async fn check_tls(source: &TlsSource, findings: &mut Findings) -> Result<(), Fa
             check_certificate(files, findings)?;
             check_mode(&files.key, findings)
         }
-        TlsSource::Acme(settings) => findings.tell(tls::check_acme(settings).await),
+        TlsSource::Acme(settings) => {
+            findings.tell(tls::check_acme_server(settings).await)?;
+            findings.tell(tls::check_acme_certificate(settings))
+        }
     }
 }
 
@@ -105,7 +108,7 @@ fn check_certificate(files: &CertificateFiles, findings: &mut Findings) -> Resul
 async fn check_access(settings: &Settings, findings: &mut Findings) -> Result<(), Failure> {
     let access = &settings.access;
     if !access.has_rules() {
-        if settings.listens_on_loopback() {
+        if settings.is_local() {
             return findings.good("open: there are no rules, and only this machine can reach it");
         }
         return findings

@@ -35,7 +35,8 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         heading: TLS,
         summary: "Speak TLS on `listen`, with a certificate for this name from Let's Encrypt",
         details: "Port 443 of the name must lead to `listen`: there the ACME server sees that the name is \
-                  yours (TLS-ALPN-01, RFC 8737). The certificate is renewed when a third of its time \
+                  yours (TLS-ALPN-01, RFC 8737). Since others reach it by this name, it needs access rules \
+                  or `open`, whatever `listen` is. The certificate is renewed when a third of its time \
                   is left; open streams stay. Whoever gives it agrees to the terms of the ACME \
                   server. The flag can be repeated, `;` stands between names in the environment \
                   variable, and the file has a list of them.",
@@ -59,7 +60,8 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         example: "ops@example.org",
         heading: TLS,
         summary: "Tell the ACME server this e-mail address",
-        details: "",
+        details: "It is told when the account is made, which is at the first start. To change it later, remove \
+                  account.json from `acme-dir`.",
     },
     Definition {
         name: "acme-server",

@@ -36,6 +36,9 @@ async fn exchange(request: Request<BodyWrapper<Bytes>>) -> anyhow::Result<BytesR
     let body = Full::new(body.collect().await?.to_bytes());
     let request = Request::from_parts(parts, body);
     let answer = fetch::send(&url, request, ACME_ANSWER_TIMEOUT, ACME_ANSWER_BYTES_MAX).await?;
+    if !answer.status.is_success() && !answer.is_json() {
+        bail!("{url} answers {}, and says no more", answer.status);
+    }
     let mut response = Response::new(Full::new(answer.body));
     (*response.status_mut(), *response.headers_mut()) = (answer.status, answer.headers);
     Ok(response.into())

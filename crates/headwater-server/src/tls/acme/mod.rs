@@ -21,7 +21,8 @@ pub(super) use challenges::{ALPN_PROTOCOL, Challenges, is_challenge};
 pub use domain::DomainName;
 
 use self::state::{Due, State};
-use super::certificates::Certificates;
+use super::certificates::{Certificates, Content};
+use crate::cli::with_causes;
 use crate::fetch;
 use crate::limits::{
     ACME_ANSWER_BYTES_MAX, ACME_ANSWER_TIMEOUT, ACME_LOOK_INTERVAL, ACME_ORDER_TIMEOUT,
@@ -47,22 +48,36 @@ pub(super) struct Acme {
     settings: AcmeSettings,
     state: State,
     challenges: Arc<Challenges>,
+    /// The certificate that is in use, with its key; `None` until there is one.
+    present: Option<String>,
+    /// Whether the directory has it.
+    is_kept: bool,
 }
 
 impl Acme {
     /// The certificate of an earlier run if it is any good, else none for now.
     pub(super) fn load(settings: AcmeSettings) -> anyhow::Result<(Arc<Certificates>, Self)> {
         let state = State::open(&settings.directory)?;
-        let files = state.files();
-        let certificates = if state.has_certificate() {
-            Certificates::load(files.clone()).unwrap_or_else(|error| {
-                tracing::warn!("the certificate of the last run is not used: {error:#}");
-                Certificates::to_come(files)
-            })
-        } else {
-            Certificates::to_come(files)
-        };
-        Ok((certificates, Self { settings, state, challenges: Arc::default() }))
+        let certificates = Certificates::to_come(state.files());
+        let mut present = state.certificate()?;
+        if let Some(pem) = &present
+            && let Err(error) = certificates.begin_with(&Content::of_both(pem.as_bytes()))
+        {
+            let why = with_causes(&error);
+            tracing::warn!("the certificate of the last run is not used: {why}");
+            present = None;
+        }
+        match state.try_writing() {
+            Ok(()) => {}
+            // It may be good for weeks.
+            Err(error) if present.is_some() => {
+                certificates.count_failure();
+                tracing::error!("no certificate can be renewed: {}", with_causes(&error));
+            }
+            Err(error) => return Err(error),
+        }
+        let challenges = Arc::default();
+        Ok((certificates, Self { settings, state, challenges, present, is_kept: true }))
     }
 
     pub(super) fn challenges(&self) -> Arc<Challenges> {
@@ -71,31 +86,22 @@ impl Acme {
 
     /// Asks for a certificate whenever one is due, for ever; again after a while if there is none to be
     /// had, or at SIGHUP.
-    pub(super) async fn keep_current(self, certificates: &Certificates, mut hangups: Signal) {
+    pub(super) async fn keep_current(mut self, certificates: &Certificates, mut hangups: Signal) {
         let mut failures = 0;
         loop {
-            let wait = match self.state.due(&self.settings.domains) {
-                Due::In(time) => time.clamp(Duration::from_secs(1), ACME_LOOK_INTERVAL),
-                Due::Now(why) => {
-                    tracing::info!(
-                        "asking {} for a certificate (the present one: {why})",
-                        self.settings.server
-                    );
-                    match self.obtain(certificates).await {
-                        Ok(()) => {
-                            failures = 0;
-                            continue;
-                        }
-                        Err(error) => {
-                            failures += 1;
-                            certificates.count_failure();
-                            let wait = retry_after(failures);
-                            tracing::error!(
-                                "no certificate was to be had, the next try is in {wait:.0?}, or at SIGHUP: {error:#}"
-                            );
-                            wait
-                        }
-                    }
+            let wait = match self.look(certificates).await {
+                Ok(time) => {
+                    failures = 0;
+                    tracing::debug!("the next certificate is due in {time:?}");
+                    time.clamp(Duration::from_secs(1), ACME_LOOK_INTERVAL)
+                }
+                Err(error) => {
+                    failures += 1;
+                    certificates.count_failure();
+                    let wait = retry_after(failures);
+                    let why = with_causes(&error);
+                    tracing::error!("the next try is in {wait:.0?}, or at SIGHUP: {why}");
+                    wait
                 }
             };
             tokio::select! {
@@ -105,17 +111,46 @@ impl Acme {
         }
     }
 
-    async fn obtain(&self, certificates: &Certificates) -> anyhow::Result<()> {
+    /// Does what there is to do; how long there will be nothing.
+    async fn look(&mut self, certificates: &Certificates) -> anyhow::Result<Duration> {
+        self.keep()?;
+        let why = match self.present.as_ref().map(|pem| Due::of(pem, &self.settings)) {
+            Some(Due::In(time)) => return Ok(time),
+            Some(Due::Now(why)) => format!("of the present one: {why}"),
+            None => "there is none yet".to_owned(),
+        };
+        tracing::info!("asking {} for a certificate; {why}", self.settings.server);
+        let (pem, time) = self.obtain().await.context("no certificate was to be had")?;
+        certificates
+            .replace(&Content::of_both(pem.as_bytes()))
+            .context("the certificate that came is no good")?;
+        (self.present, self.is_kept) = (Some(pem), false);
+        self.keep()?;
+        Ok(time)
+    }
+
+    /// Gets a certificate, and how long none will be due.
+    async fn obtain(&self) -> anyhow::Result<(String, Duration)> {
+        self.state.try_writing()?;
         let order = order::obtain(&self.settings, &self.state, &self.challenges);
         let pem = timeout(ACME_ORDER_TIMEOUT, order)
             .await
             .with_context(|| format!("it took longer than {ACME_ORDER_TIMEOUT:?}"))??;
+        let pem = state::origin(&self.settings) + &pem;
         // Without this look it would be asked for again at once, and again.
-        if let Due::Now(why) = Due::of(pem.as_bytes(), &self.settings.domains) {
-            bail!("the certificate that came is no good: {why}. Is this machine's clock right?");
+        match Due::of(&pem, &self.settings) {
+            Due::In(time) => Ok((pem, time)),
+            Due::Now(why) => bail!("the one that came is no good: {why}"),
         }
-        self.state.keep_certificate(&pem)?;
-        certificates.take(certificates.files().read());
+    }
+
+    /// Writes what is in use to the directory, if it is not there.
+    fn keep(&mut self) -> anyhow::Result<()> {
+        if let (Some(pem), false) = (&self.present, self.is_kept) {
+            let kept = self.state.keep_certificate(pem);
+            kept.context("the certificate is in use, but not kept for the next start")?;
+            self.is_kept = true;
+        }
         Ok(())
     }
 }
@@ -127,21 +162,34 @@ fn retry_after(failures: u32) -> Duration {
     longest.mul_f64(0.8 + 0.2 * fastrand::f64())
 }
 
-/// For `headwater check`: whether the server can be asked, and what there is.
-pub(crate) async fn check(settings: &AcmeSettings) -> anyhow::Result<String> {
-    let state = State::open(&settings.directory)?;
+/// For `headwater check`: whether the server can be asked. Nothing is made or changed.
+pub(crate) async fn check_server(settings: &AcmeSettings) -> anyhow::Result<String> {
     let url = &settings.server;
     let request = fetch::get(url, "", [])?;
     let answer = fetch::send(url, request, ACME_ANSWER_TIMEOUT, ACME_ANSWER_BYTES_MAX).await?;
-    if !answer.status.is_success() || !answer.is_json() {
+    let directory = serde_json::from_slice::<serde_json::Value>(&answer.body).ok();
+    if !directory.is_some_and(|directory| directory["newOrder"].is_string()) {
         bail!("{url} answers {}, and is no ACME server's directory", answer.status);
     }
-    Ok(match state.due(&settings.domains) {
+    Ok(format!("{url} answers"))
+}
+
+/// For `headwater check`: what becomes of the certificate that there is.
+pub(crate) fn check_certificate(settings: &AcmeSettings) -> anyhow::Result<String> {
+    let state = State::at(&settings.directory);
+    let Some(pem) = state.certificate()? else {
+        return Ok("a certificate is asked for at start: there is none yet".to_owned());
+    };
+    let certificates = Certificates::to_come(state.files());
+    certificates.begin_with(&Content::of_both(pem.as_bytes()))?;
+    Ok(match Due::of(&pem, settings) {
         Due::In(time) => {
             let days = time.as_secs() / (24 * 60 * 60);
-            format!("{url} answers, the certificate is renewed in {days} days")
+            format!("the certificate that there is will be renewed in {days} days")
         }
-        Due::Now(why) => format!("{url} answers, a certificate is asked for at start: {why}"),
+        Due::Now(why) => {
+            format!("a certificate is asked for at start; of the present one: {why}")
+        }
     })
 }
 

@@ -13,8 +13,9 @@ use super::client::Client;
 use super::state::State;
 use crate::limits::{ACME_POLL_INTERVAL, ACME_POLL_TIMEOUT};
 
+/// The factor is small, since the time is over at the end of a wait, without another look.
 const POLL: RetryPolicy =
-    RetryPolicy::new().initial_delay(ACME_POLL_INTERVAL).timeout(ACME_POLL_TIMEOUT);
+    RetryPolicy::new().initial_delay(ACME_POLL_INTERVAL).backoff(1.2).timeout(ACME_POLL_TIMEOUT);
 
 /// What the server says when an account is not, or not any more, one of its own.
 const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
@@ -32,8 +33,11 @@ pub(super) async fn obtain(
     answer(&mut order, challenges).await?;
     match order.poll_ready(&POLL).await {
         Ok(OrderStatus::Ready) => {}
-        Ok(_) | Err(Error::Api(_)) => bail!("{}", why_refused(&mut order).await),
-        Err(error) => return Err(error).context("the names were not looked at"),
+        Ok(status) => {
+            let end = anyhow::anyhow!("the order is {status:?}");
+            return Err(why_refused(&mut order, end).await);
+        }
+        Err(error) => return Err(why_refused(&mut order, error.into()).await),
     }
     let key = order.finalize().await.context("the order was not accepted")?;
     let chain = order.poll_certificate(&POLL).await.context("the certificate did not come")?;
@@ -49,7 +53,7 @@ async fn new_order(
     let server = settings.server.to_string();
     if let Some(credentials) = state.account(&server)? {
         let account = Account::builder_with_http(Box::new(Client)).from_credentials(credentials);
-        let account = account.await.context("the account cannot be used")?;
+        let account = account.await.with_context(|| format!("{server} cannot be asked"))?;
         match account.new_order(names).await {
             Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(NO_ACCOUNT) => {
                 tracing::warn!("{server} does not know the account any more: a new one is made");
@@ -91,8 +95,8 @@ async fn answer(order: &mut Order, challenges: &Challenges) -> anyhow::Result<()
     Ok(())
 }
 
-/// What the server found out about the names.
-async fn why_refused(order: &mut Order) -> String {
+/// Why an order did not get on: what the server found out about the names, or else the error itself.
+async fn why_refused(order: &mut Order, error: anyhow::Error) -> anyhow::Error {
     let mut found = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -105,9 +109,12 @@ async fn why_refused(order: &mut Order) -> String {
             format!("{name}: {why}")
         }));
     }
-    format!(
-        "the ACME server could not see that the names are ours. It connects to port 443 of each; what does not come here cannot be answered: {}",
-        if found.is_empty() { "it gives no reason".to_owned() } else { found.join("; ") }
+    if found.is_empty() {
+        return error.context("the order did not get on");
+    }
+    anyhow::anyhow!(
+        "the ACME server could not see that the names are ours. It connects to port 443 of each, which must lead here: {}",
+        found.join("; ")
     )
 }
 

@@ -1,13 +1,13 @@
 //! What is kept over restarts: the account, and the certificate with its key. Look here for the files, and for when
 //! a certificate is due.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use instant_acme::AccountCredentials;
 use rustls::client::verify_server_name;
 use rustls::pki_types::pem::PemObject as _;
@@ -15,33 +15,45 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
 use serde::{Deserialize, Serialize};
 
-use super::domain::DomainName;
+use super::AcmeSettings;
 use crate::tls::certificates::{CertificateFiles, unix_now};
 use crate::tls::validity::Validity;
+
+/// What a certificate has, at least: so much must be free for it.
+const PROBE_BYTES: usize = 16 << 10;
+
+/// In front of the certificate in its file: which ACME server it is from. Readers of PEM skip it.
+const ORIGIN: &str = "From ";
 
 /// A directory of our own.
 pub(super) struct State {
     directory: PathBuf,
+    /// Held as long as this lives.
+    _lock: Option<File>,
 }
 
 /// When a certificate is to be asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
+    /// And why.
     Now(String),
     In(Duration),
 }
 
 impl Due {
-    /// A certificate is due when a third of the time of the last one is left (with ninety days, thirty), and
-    /// when that is not for all names.
-    pub(super) fn of(pem: &[u8], domains: &[DomainName]) -> Self {
-        let leaf = CertificateDer::from_pem_slice(pem).ok();
+    /// By the certificate that there is: the next one is due when a third of its time is left (with ninety days,
+    /// thirty), and when it is for other names or from another server.
+    pub(super) fn of(pem: &str, settings: &AcmeSettings) -> Self {
+        let leaf = CertificateDer::from_pem_slice(pem.as_bytes()).ok();
         let validity = leaf.as_ref().and_then(|leaf| Validity::of(leaf));
         let parsed = leaf.as_ref().and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
         let (Some(Validity { not_before, not_after }), Some(parsed)) = (validity, parsed) else {
             return Self::Now("it is no certificate".to_owned());
         };
-        for domain in domains {
+        if !pem.starts_with(&origin(settings)) {
+            return Self::Now(format!("it is not from {}", settings.server));
+        }
+        for domain in &settings.domains {
             let name = ServerName::try_from(domain.as_str());
             if !name.is_ok_and(|name| verify_server_name(&parsed, &name).is_ok()) {
                 return Self::Now(format!("it is not for {domain}"));
@@ -50,9 +62,16 @@ impl Due {
         let at = not_after - (not_after - not_before) / 3;
         match u64::try_from(at - unix_now()) {
             Ok(left) if left > 0 => Self::In(Duration::from_secs(left)),
-            _ => Self::Now("it expires soon, or has expired".to_owned()),
+            _ => Self::Now(
+                "less than a third of its time is left, by the clock of this machine".to_owned(),
+            ),
         }
     }
+}
+
+/// The first line of a certificate's file.
+pub(super) fn origin(settings: &AcmeSettings) -> String {
+    format!("{ORIGIN}{}\n", settings.server)
 }
 
 /// An account belongs to one server.
@@ -63,21 +82,41 @@ struct Account {
 }
 
 impl State {
-    /// Makes the directory if it is not there, and sees that it can be written to: an ACME server gives few
-    /// certificates, and none should be lost.
+    /// To look at only: nothing is made.
+    pub(super) fn at(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), _lock: None }
+    }
+
+    /// Makes the directory if it is not there, and keeps other servers away from it.
     pub(super) fn open(directory: &Path) -> anyhow::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(|| {
-            format!("cannot make {}, which acme-dir names", directory.display())
-        })?;
-        let state = Self { directory: directory.to_owned() };
-        let probe = directory.join("probe");
-        state.write(&probe, b"")?;
-        fs::remove_file(&probe).with_context(|| format!("cannot remove {}", probe.display()))?;
-        Ok(state)
+        let shown = directory.display();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .with_context(|| format!("cannot make {shown}, which acme-dir names"))?;
+        let lock = private(&directory.join("lock")).with_context(|| no_writing(directory))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "{shown}, which acme-dir names, is in use by another server: give this one another directory"
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {shown}"));
+            }
+        }
+        Ok(Self { directory: directory.to_owned(), _lock: Some(lock) })
+    }
+
+    /// An ACME server gives few certificates, so none is asked for that could not be kept.
+    pub(super) fn try_writing(&self) -> anyhow::Result<()> {
+        let probe = self.directory.join("probe");
+        self.write(&probe, &[b'x'; PROBE_BYTES])?;
+        fs::remove_file(&probe).with_context(|| no_writing(&self.directory))
     }
 
     /// Certificate and key are in one file, so that they always fit.
-    fn certificate(&self) -> PathBuf {
+    pub(super) fn certificate_file(&self) -> PathBuf {
         self.directory.join("certificate.pem")
     }
 
@@ -86,36 +125,24 @@ impl State {
     }
 
     pub(super) fn files(&self) -> CertificateFiles {
-        CertificateFiles { certificate: self.certificate(), key: self.certificate() }
+        CertificateFiles { certificate: self.certificate_file(), key: self.certificate_file() }
     }
 
-    pub(super) fn has_certificate(&self) -> bool {
-        self.certificate().exists()
-    }
-
-    /// When the next certificate is due, by the one that is there.
-    pub(super) fn due(&self, domains: &[DomainName]) -> Due {
-        match fs::read(self.certificate()) {
-            Ok(pem) => Due::of(&pem, domains),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                Due::Now("there is none yet".to_owned())
-            }
-            Err(error) => Due::Now(format!("the one that is there cannot be read: {error}")),
-        }
+    /// The certificate with its key, if there is one.
+    pub(super) fn certificate(&self) -> anyhow::Result<Option<String>> {
+        let bytes = read(&self.certificate_file())?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// Keeps a certificate and its key.
     pub(super) fn keep_certificate(&self, pem: &str) -> anyhow::Result<()> {
-        self.write(&self.certificate(), pem.as_bytes())
+        self.write(&self.certificate_file(), pem.as_bytes())
     }
 
     /// The account on a server, if there is one.
     pub(super) fn account(&self, server: &str) -> anyhow::Result<Option<AccountCredentials>> {
         let path = self.account_file();
-        let text = match fs::read(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            text => text.with_context(|| format!("cannot read {}", path.display()))?,
-        };
+        let Some(text) = read(&path)? else { return Ok(None) };
         // The cause may repeat what stands there.
         let account: Account = serde_json::from_slice(&text).map_err(|_| {
             anyhow::anyhow!(
@@ -140,25 +167,53 @@ impl State {
     fn write(&self, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         let new = path.with_extension("new");
         let write = || {
-            let mut options = OpenOptions::new();
-            let mut file =
-                options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            let mut file = private(&new)?;
+            file.set_len(0)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&new, path)?;
             File::open(&self.directory)?.sync_all()
         };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        write().with_context(|| no_writing(&self.directory))
     }
+}
+
+/// Opens a file that only its owner can read, and makes it if it is not there.
+fn private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        text => Ok(Some(text.with_context(|| format!("cannot read {}", path.display()))?)),
+    }
+}
+
+fn no_writing(directory: &Path) -> String {
+    format!(
+        "cannot write to {}, which acme-dir names: see that there is room, and that the server's user has the right to",
+        directory.display()
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
     use std::time::SystemTime;
 
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
+
+    fn settings(names: &[&str]) -> AcmeSettings {
+        AcmeSettings {
+            domains: names.iter().map(|name| name.parse().unwrap()).collect(),
+            directory: "acme".into(),
+            contact: None,
+            server: "https://acme.example/dir".parse().unwrap(),
+        }
+    }
 
     /// So many days from now.
     fn days(days: i64) -> SystemTime {
@@ -166,23 +221,15 @@ mod tests {
         if days < 0 { SystemTime::now() - time } else { SystemTime::now() + time }
     }
 
-    /// A state with a certificate for these names, which is valid from and until so many days from now.
-    fn state(names: &[&str], from: i64, until: i64) -> (tempfile::TempDir, State) {
-        let directory = tempfile::tempdir().unwrap();
-        let state = State::open(&directory.path().join("acme")).unwrap();
+    /// A certificate for these names, which is valid from and until so many days from now.
+    fn certificate(names: &[&str], from: i64, until: i64) -> String {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut parameters = CertificateParams::new(names).unwrap();
         parameters.not_before = days(from).into();
         parameters.not_after = days(until).into();
         let key = KeyPair::generate().unwrap();
         let pem = parameters.self_signed(&key).unwrap().pem() + &key.serialize_pem();
-        state.keep_certificate(&pem).unwrap();
-        (directory, state)
-    }
-
-    fn due(state: &State, names: &[&str]) -> Due {
-        let names: Vec<DomainName> = names.iter().map(|name| name.parse().unwrap()).collect();
-        state.due(&names)
+        origin(&settings(&[])) + &pem
     }
 
     #[track_caller]
@@ -195,39 +242,58 @@ mod tests {
 
     #[test]
     fn a_certificate_is_due_when_a_third_of_its_time_is_left() {
-        let (_directory, fresh) = state(&["a.example", "b.example"], -10, 80);
-        let Due::In(time) = due(&fresh, &["a.example", "b.example"]) else { panic!("due") };
+        let both = settings(&["a.example", "b.example"]);
+        let fresh = certificate(&["a.example", "b.example"], -10, 80);
+        let Due::In(time) = Due::of(&fresh, &both) else { panic!("due") };
         let days = time.as_secs_f64() / 86_400.0;
         assert!((49.9..=50.1).contains(&days), "{days}");
-        let (_directory, old) = state(&["a.example"], -61, 29);
-        assert_now(due(&old, &["a.example"]), "expires soon");
-        let (_directory, expired) = state(&["a.example"], -90, -1);
-        assert_now(due(&expired, &["a.example"]), "expired");
+        let one = settings(&["a.example"]);
+        for (from, until) in [(-61, 29), (-90, -1)] {
+            assert_now(Due::of(&certificate(&["a.example"], from, until), &one), "a third");
+        }
     }
 
     #[test]
-    fn a_certificate_is_due_when_there_is_none_for_all_names() {
+    fn a_certificate_is_due_when_there_is_none_for_all_names_from_this_server() {
+        let pem = certificate(&["a.example"], -1, 89);
+        assert_now(Due::of("no PEM", &settings(&["a.example"])), "no certificate");
+        assert_now(Due::of(&pem, &settings(&["a.example", "c.example"])), "not for c.example");
+        let mut other = settings(&["a.example"]);
+        assert!(matches!(Due::of(&pem, &other), Due::In(_)));
+        other.server = "https://staging.example/dir".parse().unwrap();
+        assert_now(Due::of(&pem, &other), "not from https://staging.example/dir");
+    }
+
+    #[test]
+    fn what_is_kept_is_for_its_owner_only_and_for_one_server() {
         let directory = tempfile::tempdir().unwrap();
-        let empty = State::open(directory.path()).unwrap();
-        assert!(!empty.has_certificate());
-        assert_now(due(&empty, &["a.example"]), "none yet");
-        let (_directory, state) = state(&["a.example"], -1, 89);
-        assert_now(due(&state, &["a.example", "c.example"]), "it is not for c.example");
-        state.keep_certificate("no PEM").unwrap();
-        assert_now(due(&state, &["a.example"]), "no certificate");
-    }
-
-    #[test]
-    fn what_is_kept_is_for_its_owner_only() {
-        use std::os::unix::fs::PermissionsExt as _;
-
-        let (directory, state) = state(&["a.example"], -1, 89);
-        for (path, mode) in [(directory.path().join("acme"), 0o700), (state.certificate(), 0o600)] {
+        let path = directory.path().join("acme");
+        let state = State::open(&path).unwrap();
+        assert_eq!(state.certificate().unwrap(), None);
+        state.keep_certificate("a longer one").unwrap();
+        state.keep_certificate("another").unwrap();
+        assert_eq!(state.certificate().unwrap().as_deref(), Some("another"));
+        for (path, mode) in [(path.clone(), 0o700), (state.certificate_file(), 0o600)] {
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, mode);
         }
         fs::write(state.account_file(), "{\"server\": \"s3cret\"}").unwrap();
         let Err(error) = state.account("https://a/dir") else { panic!("no account") };
         assert!(error.to_string().contains("remove it"), "{error:#}");
         assert!(!format!("{error:#}").contains("s3cret"), "{error:#}");
+        let Err(error) = State::open(&path) else { panic!("two servers") };
+        assert!(error.to_string().contains("in use by another server"), "{error:#}");
+        drop(state);
+        State::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_to_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        state.try_writing().unwrap();
+        // Stands in the way also where the user may do everything.
+        fs::create_dir_all(directory.path().join("probe/in the way")).unwrap();
+        let error = state.try_writing().unwrap_err();
+        assert!(error.to_string().contains("which acme-dir names"), "{error:#}");
     }
 }
