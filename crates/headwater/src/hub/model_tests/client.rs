@@ -21,6 +21,8 @@ pub(super) struct Client {
     channels: Vec<usize>,
     /// The id of what it got last.
     id: Option<String>,
+    /// The place that its id stands for: what was said to be missing before is not said again.
+    id_at: usize,
     /// It has all events of a channel before this place.
     at: [usize; CHANNELS],
     /// It was told that events of a channel are missing before this place.
@@ -40,6 +42,7 @@ impl Client {
             subscription: None,
             channels: Vec::new(),
             id: None,
+            id_at: 0,
             at: [0; CHANNELS],
             told_before: [0; CHANNELS],
             told: HashMap::new(),
@@ -49,7 +52,7 @@ impl Client {
 
     pub(super) fn disconnect(&mut self) {
         self.subscription = None;
-        let newest = self.at.into_iter().max().unwrap_or(0);
+        let newest = self.at.into_iter().max().unwrap_or(0).max(self.id_at);
         for (channel, _) in self.told.drain() {
             self.told_before[channel] = newest;
         }
@@ -96,9 +99,11 @@ impl Client {
         }
         let Some(position) = frame.position() else { return };
         self.id = Some(position.to_string());
+        // A position of the node's own is in no log.
+        let Some(count) = script.count_up_to(position) else { return };
+        self.id_at = self.id_at.max(count);
         let is_anew = self.told.values().any(Option::is_none);
         if is_anew && (frame.is_marker() || frame.gap().is_some()) {
-            let count = script.count_up_to(position);
             self.at = self.at.map(|at| at.max(count));
         }
     }

@@ -90,12 +90,13 @@ fn number(channel: &Channel) -> usize {
 
 impl Script {
     pub(super) fn new() -> Self {
+        let epoch = Epoch::random();
         Self(Arc::new(Mutex::new(World {
             sink: None,
             all: Vec::new(),
-            epoch: Epoch::random(),
+            epoch,
             life: 0,
-            begins: HashMap::new(),
+            begins: HashMap::from([(epoch.to_bits(), (0, 0))]),
             last: 0,
             lasts: HashMap::new(),
             trimmed: HashMap::new(),
@@ -138,13 +139,13 @@ impl Script {
         self.world().life
     }
 
-    /// How many events there are up to a position of the log.
-    pub(super) fn count_up_to(&self, position: Position) -> usize {
+    /// How many events there are up to a position, if it is the log's.
+    pub(super) fn count_up_to(&self, position: Position) -> Option<usize> {
         let world = self.world();
-        let (life, begin) = world.begins[&position.epoch().to_bits()];
+        let (life, begin) = *world.begins.get(&position.epoch().to_bits())?;
         let is_at =
             |record: &Record| (record.life, record.offset) == (life, Some(position.offset()));
-        world.all.iter().position(is_at).map_or(begin, |place| place + 1)
+        Some(world.all.iter().position(is_at).map_or(begin, |place| place + 1))
     }
 }
 
