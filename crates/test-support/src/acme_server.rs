@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::json;
@@ -80,7 +79,7 @@ impl AcmeServer {
     /// # Panics
     /// When it does not answer.
     pub async fn root(&self) -> CertificateDer<'static> {
-        let client = Arc::new(self.client());
+        let client = Arc::new(self.files.client(&[]));
         let address = ([127, 0, 0, 1], self.management_port).into();
         let mut socket = tls::connect(address, &client).await;
         let request = "GET /roots/0 HTTP/1.0\r\nhost: localhost\r\n\r\n";
@@ -88,10 +87,6 @@ impl AcmeServer {
         let mut answer = Vec::new();
         socket.read_to_end(&mut answer).await.expect("an answer");
         CertificateDer::from_pem_slice(&answer).expect("a certificate in the answer")
-    }
-
-    fn client(&self) -> ClientConfig {
-        self.files.client(&[])
     }
 
     fn wait_until_up(&mut self) {

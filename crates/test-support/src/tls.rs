@@ -1,6 +1,7 @@
 //! TLS for tests: a certificate in files, a node that speaks it, a client that trusts it.
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -99,17 +100,26 @@ impl Files {
         alpn: &[&str],
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).expect("a certificate");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        config
+        client_of(self.certificate.clone(), alpn, versions)
     }
+}
+
+/// A client that trusts a certificate, and offers these protocols over these versions of TLS.
+pub fn client_of(
+    trusted: CertificateDer<'static>,
+    alpn: &[&str],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config
 }
 
 fn parameters() -> CertificateParams {
@@ -134,7 +144,19 @@ pub async fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> Socket 
 
 /// Does the handshake on a socket that is open.
 pub async fn shake_hands(socket: TcpStream, config: &Arc<ClientConfig>) -> Socket {
-    let name = ServerName::try_from("localhost").expect("a name");
+    try_shake_hands(socket, config, "localhost").await.expect("a handshake")
+}
+
+/// Does the handshake for a name, which may fail.
+///
+/// # Errors
+/// When the server, or the client, will have none of it.
+pub async fn try_shake_hands(
+    socket: TcpStream,
+    config: &Arc<ClientConfig>,
+    name: &'static str,
+) -> io::Result<Socket> {
+    let name = ServerName::try_from(name).expect("a name");
     let shaken = TlsConnector::from(Arc::clone(config)).connect(name, socket);
-    timeout(PATIENCE, shaken).await.expect("a handshake in time").expect("a handshake")
+    timeout(PATIENCE, shaken).await.expect("an end of the handshake in time")
 }

@@ -6,17 +6,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_test_support::{AcmeServer, Node, PATIENCE, secrets, stable_port, tls};
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use headwater_test_support::{AcmeServer, Node, secrets, stable_port, tls};
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
+
+use crate::tls::{ask, certificate_of, read_until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 const NAME: &str = "events.example.org";
+/// What the log says when a certificate is not only in use, but in its directory too.
+const KEPT: &str = "the next certificate is due in";
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// A directory for the node's certificate, and the port on which it serves.
@@ -60,16 +62,7 @@ impl Place {
 }
 
 fn client(root: CertificateDer<'static>, alpn: &[&str]) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(root).expect("a certificate");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    Arc::new(config)
+    Arc::new(tls::client_of(root, alpn, rustls::DEFAULT_VERSIONS))
 }
 
 async fn connect(
@@ -77,23 +70,7 @@ async fn connect(
     name: &'static str,
     config: &Arc<ClientConfig>,
 ) -> std::io::Result<tls::Socket> {
-    let socket = TcpStream::connect(address).await?;
-    let name = ServerName::try_from(name).expect("a name");
-    let shaken = TlsConnector::from(Arc::clone(config)).connect(name, socket);
-    timeout(PATIENCE, shaken).await.expect("a handshake in time")
-}
-
-fn certificate_of(socket: &tls::Socket) -> CertificateDer<'static> {
-    socket.get_ref().1.peer_certificates().expect("a certificate")[0].clone().into_owned()
-}
-
-async fn ask(socket: &mut tls::Socket, request: &str, until: &str) {
-    socket.write_all(request.as_bytes()).await.expect("the request is sent");
-    let mut bytes = Vec::new();
-    while !String::from_utf8_lossy(&bytes).contains(until) {
-        let read = timeout(PATIENCE, socket.read_buf(&mut bytes)).await.expect("an answer in time");
-        assert_ne!(read.expect("an open connection"), 0, "{}", String::from_utf8_lossy(&bytes));
-    }
+    tls::try_shake_hands(TcpStream::connect(address).await?, config, name).await
 }
 
 #[tokio::test]
@@ -120,7 +97,7 @@ async fn a_certificate_is_asked_for_and_renewed_while_streams_stay() {
         "POST /sse/publish?channel=news HTTP/1.1\r\nhost: {NAME}\r\ncontent-length: 5\r\n\r\nhello"
     );
     ask(&mut publisher, &publish, "\"channel\":\"news\"").await;
-    ask(&mut stream, "", "data: hello\n").await;
+    read_until(&mut stream, "data: hello\n").await;
     node.wait_for_metric("headwater_tls_reload_errors_total", 0.0).await;
 }
 
@@ -130,6 +107,7 @@ async fn a_restart_asks_for_nothing_unless_there_are_more_names() {
     let server = AcmeServer::start(place.port, HOUR);
     let first = place.start(&server, &[NAME]);
     first.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    first.wait_for_log(KEPT);
     place.keep_secrets();
     drop(first);
     let account = fs::read_to_string(place.path("account.json")).expect("the account");
@@ -138,7 +116,7 @@ async fn a_restart_asks_for_nothing_unless_there_are_more_names() {
     let again = place.start(&server, &[NAME]);
     let config = client(server.root().await, &["h2"]);
     connect(place.address(), NAME, &config).await.expect("a handshake at once");
-    again.wait_for_log("the next certificate is due in");
+    again.wait_for_log(KEPT);
     again.wait_for_metric("headwater_tls_reloads_total", 0.0).await;
     assert!(!again.log().contains("for a certificate"), "{}", again.log());
     drop(again);
@@ -146,6 +124,7 @@ async fn a_restart_asks_for_nothing_unless_there_are_more_names() {
 
     let more = place.start(&server, &[NAME, "more.example.org"]);
     more.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    more.wait_for_log(KEPT);
     connect(place.address(), "more.example.org", &config).await.expect("the new name");
     assert_eq!(
         fs::read_to_string(place.path("account.json")).unwrap(),
@@ -161,6 +140,7 @@ async fn a_restart_asks_for_nothing_unless_there_are_more_names() {
     let spoilt = place.start(&server, &[NAME]);
     spoilt.wait_for_log("the certificate of the last run is not used");
     spoilt.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    spoilt.wait_for_log(KEPT);
     connect(place.address(), NAME, &config).await.expect("a handshake");
     place.keep_secrets();
 }
@@ -171,6 +151,7 @@ async fn another_acme_server_gives_another_certificate() {
     let staging = AcmeServer::start(place.port, HOUR);
     let node = place.start(&staging, &[NAME]);
     node.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    node.wait_for_log(KEPT);
     drop(node);
     let production = AcmeServer::start(place.port, HOUR);
     let node = place.start(&production, &[NAME]);
@@ -267,6 +248,7 @@ async fn a_server_that_is_none_is_an_error_and_check_says_so() {
     assert!(text.contains("cannot reach it"), "{text}");
     let node = place.start(&server, &[NAME, NAME]);
     node.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
+    node.wait_for_log(KEPT);
     let (code, text) = check(&server.url());
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("the certificate that there is will be renewed in 0 days"), "{text}");

@@ -7,14 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_test_support::tls::{Files, Socket, connect, write_private};
+use headwater_test_support::tls::{Files, Socket, connect, try_shake_hands, write_private};
 use headwater_test_support::{Node, PATIENCE, eventually, http};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use crate::http2::Connection;
 
@@ -27,12 +26,12 @@ async fn connect_http2(node: &Node, files: &Files) -> Connection {
 }
 
 /// Sends a request and reads on until a text comes.
-async fn ask(socket: &mut Socket, request: &str, until: &str) -> String {
+pub(crate) async fn ask(socket: &mut Socket, request: &str, until: &str) -> String {
     socket.write_all(request.as_bytes()).await.expect("the request is sent");
     read_until(socket, until).await
 }
 
-async fn read_until(socket: &mut Socket, until: &str) -> String {
+pub(crate) async fn read_until(socket: &mut Socket, until: &str) -> String {
     let mut bytes = Vec::new();
     while !String::from_utf8_lossy(&bytes).contains(until) {
         let read = timeout(PATIENCE, socket.read_buf(&mut bytes)).await;
@@ -99,15 +98,14 @@ async fn a_client_that_offers_other_protocols_only_is_refused() {
     let files = Files::new();
     let node = files.start(BINARY, &[]);
     let socket = TcpStream::connect(node.address()).await.expect("the server listens");
-    let connector = TlsConnector::from(Arc::new(files.client(&["smtp"])));
-    let name = ServerName::try_from("localhost").expect("a name");
-    let shaken = timeout(PATIENCE, connector.connect(name, socket)).await.expect("in time");
+    let config = Arc::new(files.client(&["smtp"]));
+    let shaken = try_shake_hands(socket, &config, "localhost").await;
     let error = shaken.expect_err("nothing to speak about");
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
     node.wait_for_metric("headwater_tls_errors_total", 1.0).await;
 }
 
-fn certificate_of(socket: &Socket) -> CertificateDer<'static> {
+pub(crate) fn certificate_of(socket: &Socket) -> CertificateDer<'static> {
     let chain = socket.get_ref().1.peer_certificates().expect("a certificate");
     chain[0].clone().into_owned()
 }

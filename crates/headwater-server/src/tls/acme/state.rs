@@ -19,7 +19,7 @@ use super::AcmeSettings;
 use crate::tls::certificates::{CertificateFiles, unix_now};
 use crate::tls::validity::Validity;
 
-/// What a certificate has, at least: so much must be free for it.
+/// More than a certificate with its chain and key has: so much must be free for it.
 const PROBE_BYTES: usize = 16 << 10;
 
 /// In front of the certificate in its file: which ACME server it is from. Readers of PEM skip it.
