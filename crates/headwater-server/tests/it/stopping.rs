@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use headwater::Item;
 use headwater_test_support::stream::End;
 use headwater_test_support::{EventStream, Node, PATIENCE, eventually, http};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
@@ -105,10 +105,13 @@ async fn no_connection_is_taken_while_streams_end() {
 async fn a_request_in_flight_gets_its_answer() {
     let mut node = Node::start(BINARY, &["--drain-timeout", "60s"]);
     let mut socket = TcpStream::connect(node.address()).await.expect("the server listens");
-    let head = "POST /sse/publish?channel=a HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\nfirst";
+    let head = "POST /sse/publish?channel=a HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\nfirst";
     socket.write_all(head.as_bytes()).await.expect("half of the request is sent");
-    // The server reads connections in the order in which they came.
-    assert_eq!(http::get(node.address(), "/health/live").await.status, 200);
+    // The server has read the head, and waits for the body.
+    let mut go_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    let read = tokio::time::timeout(PATIENCE, socket.read_exact(&mut go_on)).await;
+    read.expect("an answer in time").expect("an answer");
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
     node.signal("TERM");
     node.wait_for_log("stopping");
     wait_until_refused(&node).await;
