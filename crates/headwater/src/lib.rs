@@ -146,6 +146,8 @@
 //! [axum]: axum
 
 pub mod limits;
+#[doc(hidden)]
+pub mod quantity;
 
 mod authorize;
 mod broker;
