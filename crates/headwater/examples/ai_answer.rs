@@ -16,8 +16,8 @@ use axum::response::Html;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use headwater::{
-    Channel, Error, ErrorKind, ErrorResponse, Event, EventSourceResponse, Hub, IdempotencyKey,
-    LastEventId, MemoryBroker, Publish, RedisBroker, RetentionRules, Rewind,
+    Channel, Error, ErrorKind, Event, EventSourceResponse, Hub, IdempotencyKey, LastEventId,
+    MemoryBroker, Problem, Publish, RedisBroker, RetentionRules, Rewind,
 };
 use http::StatusCode;
 use serde::Serialize;
@@ -84,7 +84,7 @@ async fn answer(
     State(hub): State<Hub>,
     Path(id): Path<String>,
     LastEventId(last_event_id): LastEventId,
-) -> Result<EventSourceResponse, ErrorResponse> {
+) -> Result<EventSourceResponse, Problem> {
     let subscription = hub.subscribe([channel(&id)?])?;
     let mut subscription = match last_event_id {
         None => subscription.rewind(Rewind::All),
@@ -96,7 +96,7 @@ async fn answer(
 }
 
 /// Stops an answer because somebody says so. That a listener is gone says nothing.
-async fn stop(State(hub): State<Hub>, Path(id): Path<String>) -> Result<StatusCode, ErrorResponse> {
+async fn stop(State(hub): State<Hub>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let event = Event::new("").with_name("stopped")?;
     match hub.publish_all([Publish::new(channel(&id)?, event).end(true)]).await {
         // It is complete, or was stopped before.

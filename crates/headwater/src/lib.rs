@@ -4,13 +4,13 @@
 //!
 //! ```no_run
 //! use axum::{Router, extract::State, routing::get, routing::post};
-//! use headwater::{Channel, ErrorResponse, Event, EventSourceResponse, Hub};
+//! use headwater::{Channel, Event, EventSourceResponse, Hub, Problem};
 //!
-//! async fn events(State(hub): State<Hub>) -> Result<EventSourceResponse, ErrorResponse> {
+//! async fn events(State(hub): State<Hub>) -> Result<EventSourceResponse, Problem> {
 //!     Ok(EventSourceResponse::new(hub.subscribe([Channel::new("news")?])?))
 //! }
 //!
-//! async fn publish(State(hub): State<Hub>, data: String) -> Result<(), ErrorResponse> {
+//! async fn publish(State(hub): State<Hub>, data: String) -> Result<(), Problem> {
 //!     hub.publish(&Channel::new("news")?, Event::new(data)).await?;
 //!     Ok(())
 //! }
@@ -76,12 +76,12 @@
 //!
 //! ```
 //! # use axum::extract::State;
-//! use headwater::{Channel, ErrorResponse, EventSourceResponse, Hub, LastEventId, Rewind};
+//! use headwater::{Channel, EventSourceResponse, Hub, LastEventId, Problem, Rewind};
 //!
 //! async fn events(
 //!     State(hub): State<Hub>,
 //!     LastEventId(last_event_id): LastEventId,
-//! ) -> Result<EventSourceResponse, ErrorResponse> {
+//! ) -> Result<EventSourceResponse, Problem> {
 //!     let subscription = hub.subscribe([Channel::new("news")?])?;
 //!     let mut subscription = match last_event_id {
 //!         None => subscription.rewind(Rewind::Events(10)),
@@ -102,7 +102,7 @@
 //! | reading a stream | [`Decoder`], [`Item`], [`Message`] |
 //! | publishing, subscribing, counts, drain | [`Hub`], [`HubBuilder`], [`Subscription`], [`HubStats`] |
 //! | what carries events | [`Broker`] and its contract, [`MemoryBroker`], [`RedisBroker`] |
-//! | the response, heartbeats, timeouts, `on_close` | [`EventSourceResponse`], [`Heartbeat`], [`ErrorResponse`] |
+//! | the response, heartbeats, timeouts, `on_close` | [`EventSourceResponse`], [`Heartbeat`], [`Problem`] |
 //! | where a client left off, beginning earlier | [`LastEventId`], [`Position`], [`Rewind`] |
 //! | what is missing | [`Gap`], [`GapReason`], [`GAP_EVENT`] |
 //! | ends, idempotency keys | [`Publish`], [`IdempotencyKey`] |
@@ -146,6 +146,8 @@
 //! [axum]: axum
 
 pub mod limits;
+#[doc(hidden)]
+pub mod quantity;
 
 mod authorize;
 mod broker;
@@ -159,6 +161,7 @@ mod hub;
 mod last_event_id;
 mod pattern;
 mod position;
+mod problem;
 mod publish;
 mod response;
 mod retention;
@@ -184,11 +187,12 @@ pub use hub::{EndedStreams, Gaps, Hub, HubBuilder, HubStats, Rewind, ShardStats,
 pub use last_event_id::LastEventId;
 pub use pattern::{ChannelPattern, ChannelPatterns};
 pub use position::{Epoch, Position};
+pub use problem::Problem;
 pub use publish::{IdempotencyKey, Publish};
 /// The Redis client of [`RedisBroker::connection`], so that handlers use the same version.
 #[cfg(feature = "redis")]
 pub use redis;
-pub use response::{BoxError, ErrorResponse, EventSourceResponse, Heartbeat, StreamItem};
+pub use response::{BoxError, EventSourceResponse, Heartbeat, StreamItem};
 pub use retention::{Retention, RetentionRules};
 pub use revocation::Revocation;
 // For its fuzz target.

@@ -39,9 +39,9 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 ///
 /// ```
 /// use axum::extract::State;
-/// use headwater::{Channel, ErrorResponse, EventSourceResponse, Hub};
+/// use headwater::{Channel, Problem, EventSourceResponse, Hub};
 ///
-/// async fn events(State(hub): State<Hub>) -> Result<EventSourceResponse, ErrorResponse> {
+/// async fn events(State(hub): State<Hub>) -> Result<EventSourceResponse, Problem> {
 ///     let subscription = hub.subscribe([Channel::new("news")?])?;
 ///     Ok(EventSourceResponse::new(subscription))
 /// }
@@ -239,42 +239,5 @@ impl IntoResponse for EventSourceResponse {
 impl fmt::Debug for EventSourceResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventSourceResponse").field("source", &self.source).finish_non_exhaustive()
-    }
-}
-
-/// An [`Error`](crate::Error) as an HTTP response, so that handlers can use `?`: a problem document (RFC 9457).
-///
-/// `400` for what the client got wrong, `409` for a channel that was ended, `413` for what is too large,
-/// `503` otherwise. The cause is logged, not told.
-#[derive(Debug)]
-pub struct ErrorResponse(pub crate::Error);
-
-impl From<crate::Error> for ErrorResponse {
-    fn from(error: crate::Error) -> Self {
-        Self(error)
-    }
-}
-
-impl IntoResponse for ErrorResponse {
-    fn into_response(self) -> Response {
-        use crate::ErrorKind;
-
-        let status = match self.0.kind() {
-            ErrorKind::Invalid => StatusCode::BAD_REQUEST,
-            ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorKind::Ended => StatusCode::CONFLICT,
-            _ => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        if let Some(cause) = StdError::source(&self.0) {
-            tracing::warn!("{}: {cause}", self.0);
-        }
-        let problem = serde_json::json!({
-            "type": "about:blank",
-            "title": status.canonical_reason(),
-            "status": status.as_u16(),
-            "detail": self.0.to_string(),
-        });
-        let content_type = [(CONTENT_TYPE, "application/problem+json")];
-        (status, content_type, problem.to_string()).into_response()
     }
 }

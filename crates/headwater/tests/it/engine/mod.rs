@@ -45,7 +45,7 @@ fn router(hub: Hub) -> Router {
         let channels = names.split(',').map(channel);
         let subscription = match hub.subscribe(channels) {
             Ok(subscription) => subscription,
-            Err(error) => return headwater::ErrorResponse(error).into_response(),
+            Err(error) => return headwater::Problem::from(error).into_response(),
         };
         let mut subscription = match options {
             "rewind" => subscription.rewind(Rewind::All),
