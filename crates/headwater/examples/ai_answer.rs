@@ -67,7 +67,7 @@ async fn publish(
     is_end: bool,
 ) -> Result<(), Error> {
     let key = IdempotencyKey::new(number.to_string())?;
-    let part = Publish::new(channel(id)?, event).key(key).end(is_end);
+    let part = Publish::to(channel(id)?, event).with_key(key).with_end(is_end);
     loop {
         match hub.publish_all([part.clone()]).await {
             Err(error) if error.kind() == ErrorKind::Unavailable => {
@@ -98,7 +98,7 @@ async fn answer(
 /// Stops an answer because somebody says so. That a listener is gone says nothing.
 async fn stop(State(hub): State<Hub>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let event = Event::new("").with_name("stopped")?;
-    match hub.publish_all([Publish::new(channel(&id)?, event).end(true)]).await {
+    match hub.publish_all([Publish::to(channel(&id)?, event).with_end(true)]).await {
         // It is complete, or was stopped before.
         Err(error) if error.kind() == ErrorKind::Ended => Ok(StatusCode::NO_CONTENT),
         result => Ok(result.map(|_| StatusCode::NO_CONTENT)?),

@@ -85,9 +85,9 @@ impl Publish {
         if let Some(retry) = self.retry {
             event = event.with_retry(retry);
         }
-        let mut publishing = Publishing::new(self.channel.clone(), event).end(self.end);
+        let mut publishing = Publishing::to(self.channel.clone(), event).with_end(self.end);
         if let Some(key) = self.key {
-            publishing = publishing.key(key);
+            publishing = publishing.with_key(key);
         }
         let id = match destination {
             Destination::Server(url) => through_server(&url, &publishing).await?,

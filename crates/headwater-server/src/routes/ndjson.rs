@@ -70,9 +70,9 @@ fn parse_line(line: &str, fallback: &Channel) -> Result<Publish, String> {
     };
     let retry = line.retry.map(|ms| Duration::from_millis(ms.into()));
     let event = build_event(data, line.event.as_deref(), line.id.as_deref(), retry)?;
-    let publish = Publish::new(channel, event).end(line.end);
+    let publish = Publish::to(channel, event).with_end(line.end);
     match line.key {
-        Some(key) => Ok(publish.key(IdempotencyKey::new(key).map_err(|error| error.to_string())?)),
+        Some(key) => Ok(publish.with_key(IdempotencyKey::new(key).map_err(|error| error.to_string())?)),
         None => Ok(publish),
     }
 }
@@ -105,14 +105,14 @@ mod tests {
         assert_eq!(
             batch,
             [
-                Publish::new(
+                Publish::to(
                     Channel::new("a").unwrap(),
                     full.with_retry(Duration::from_millis(500))
                 ),
-                Publish::new(fallback(), Event::new("{\"k\": [1, 2]}")),
-                Publish::new(fallback(), Event::new(""))
-                    .end(true)
-                    .key(IdempotencyKey::new("k").unwrap()),
+                Publish::to(fallback(), Event::new("{\"k\": [1, 2]}")),
+                Publish::to(fallback(), Event::new(""))
+                    .with_end(true)
+                    .with_key(IdempotencyKey::new("k").unwrap()),
             ]
         );
     }

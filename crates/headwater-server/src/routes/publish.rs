@@ -94,9 +94,9 @@ fn one_event(
     let event = query.event(data).map_err(Problem::bad_request)?;
     let end = query.is_end();
     let publish = |channel| {
-        let publish = Publish::new(channel, event.clone()).end(end);
+        let publish = Publish::to(channel, event.clone()).with_end(end);
         match key {
-            Some(key) => publish.key(key.clone()),
+            Some(key) => publish.with_key(key.clone()),
             None => publish,
         }
     };

@@ -234,7 +234,7 @@ async fn a_finished_channel_ends_its_streams_and_stays_finished() {
     listener.ready().await;
     both.ready().await;
     let first = publish(&hub, "a", "first").await;
-    let end = Publish::new(a.clone(), Event::new("end")).end(true);
+    let end = Publish::to(a.clone(), Event::new("end")).with_end(true);
     let last = hub.publish_all([end]).await.unwrap()[0].id.clone().unwrap().to_string();
     assert_eq!(take(&mut listener, 2).await, "first end");
     assert_eq!(next(&mut listener).await, None);
@@ -269,7 +269,7 @@ async fn a_repeated_publish_is_one_event() {
     let mut listener = hub.subscribe([channel("a")]).unwrap();
     listener.ready().await;
     let keyed =
-        || Publish::new(channel("a"), Event::new("once")).key(IdempotencyKey::new("key").unwrap());
+        || Publish::to(channel("a"), Event::new("once")).with_key(IdempotencyKey::new("key").unwrap());
     let first = hub.publish_all([keyed()]).await.unwrap();
     let second = hub.publish_all([keyed()]).await.unwrap();
     assert_eq!(first, second);

@@ -208,7 +208,7 @@ async fn both_roads_give_the_same_bytes() {
         let event = Event::new("named").with_name("n").unwrap().with_id("7").unwrap();
         both.hub.publish(&channel("a"), event).await.unwrap();
         for name in ["a", "b"] {
-            let last = Publish::new(channel(name), Event::new("bye")).end(true);
+            let last = Publish::to(channel(name), Event::new("bye")).with_end(true);
             both.hub.publish_all([last]).await.unwrap();
         }
         let contains = match path {
@@ -349,7 +349,7 @@ async fn head_of(socket: &mut TcpStream, request: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_have_no_stream_are_left_and_their_connection_goes_on() {
     let hub = Hub::in_memory();
-    let last = Publish::new(channel("ended"), Event::new("bye")).end(true);
+    let last = Publish::to(channel("ended"), Event::new("bye")).with_end(true);
     let receipt = hub.publish_all([last]).await.unwrap().remove(0);
     let id = receipt.id.expect("an id").to_string();
     let resume = format!("GET /ended HTTP/1.1\r\nhost: h\r\nlast-event-id: {id}\r\n\r\n");

@@ -1,0 +1,89 @@
+//! Where a broker passes the events that it receives. Look here for what a broker can report to its
+//! hub; the hub implements [`Inlet`], so that brokers need not know it.
+
+use std::sync::{Arc, Weak};
+
+use super::history::{Baseline, LoggedEvent};
+use crate::channel::Channel;
+use crate::event::Event;
+use crate::frame::Frame;
+use crate::gap::GapReason;
+use crate::log::Epoch;
+use crate::revocation::Revocation;
+
+/// What a broker reports, from the hub's side.
+pub(crate) trait Inlet: Send + Sync {
+    fn set_log(&self, epoch: Epoch, last: u64);
+    fn set_baseline(&self, channel: &Channel, baseline: Baseline);
+    fn deliver(&self, channel: &Channel, frame: &Frame, previous: u64);
+    fn deliver_ephemeral(&self, channel: &Channel, event: &Event);
+    fn deliver_gap(&self, channel: &Channel, reason: GapReason);
+    fn revoke(&self, revocation: &Revocation);
+    fn count_sanitized(&self);
+    fn count_rejected(&self);
+}
+
+/// Where a broker passes the events that it receives. It does nothing once its hub is gone.
+#[derive(Clone)]
+pub struct Sink {
+    inlet: Weak<dyn Inlet>,
+}
+
+impl Sink {
+    pub(crate) fn new<I: Inlet + 'static>(inlet: &Arc<I>) -> Self {
+        let inlet: Weak<I> = Arc::downgrade(inlet);
+        Self { inlet }
+    }
+
+    /// The log that positions are in, and its last offset now. To be called before the first event,
+    /// and again when the log lost its data and has a new epoch: every stream gets a gap event.
+    pub fn log(&self, epoch: Epoch, last: u64) {
+        self.with(|inlet| inlet.set_log(epoch, last));
+    }
+
+    /// What is known of a channel when its events start to arrive.
+    pub fn baseline(&self, channel: &Channel, baseline: Baseline) {
+        self.with(|inlet| inlet.set_baseline(channel, baseline));
+    }
+
+    /// Delivers an event of the log to all subscribers of its channel on this node. Never waits.
+    pub fn event(&self, event: LoggedEvent<'_>) {
+        self.with(|inlet| inlet.deliver(event.channel, &event.to_frame(), event.previous));
+    }
+
+    /// Delivers a frame that is encoded already.
+    pub(crate) fn frame(&self, channel: &Channel, frame: &Frame, previous: u64) {
+        self.with(|inlet| inlet.deliver(channel, frame, previous));
+    }
+
+    /// Delivers an event that is in no log: the node numbers it.
+    pub fn ephemeral(&self, channel: &Channel, event: &Event) {
+        self.with(|inlet| inlet.deliver_ephemeral(channel, event));
+    }
+
+    /// Reports to all subscribers of a channel that events are missing.
+    pub fn gap(&self, channel: &Channel, reason: GapReason) {
+        self.with(|inlet| inlet.deliver_gap(channel, reason));
+    }
+
+    /// Closes the streams that a revocation names, on this node. Repeating it does no harm.
+    pub fn revoke(&self, revocation: &Revocation) {
+        self.with(|inlet| inlet.revoke(revocation));
+    }
+
+    /// Counts an event whose bytes were not UTF-8, so that U+FFFD stands in it.
+    pub fn count_sanitized(&self) {
+        self.with(|inlet| inlet.count_sanitized());
+    }
+
+    /// Counts an event that was dropped because it was too large or could not be decoded.
+    pub fn count_rejected(&self) {
+        self.with(|inlet| inlet.count_rejected());
+    }
+
+    fn with(&self, call: impl FnOnce(&dyn Inlet)) {
+        if let Some(inlet) = self.inlet.upgrade() {
+            call(&*inlet);
+        }
+    }
+}

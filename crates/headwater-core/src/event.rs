@@ -1,0 +1,377 @@
+//! Events: what a publisher sends. Look here for what an event may hold; `sse` encodes and decodes it.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::{Error, ErrorKind};
+use crate::limits::{EVENT_ID_BYTES_MAX, EVENT_NAME_BYTES_MAX};
+
+/// What a publisher sends: data, and optionally a [name](EventName), an [id](EventId) and a retry.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use headwater::Event;
+///
+/// let event = Event::new("42 new orders")
+///     .with_name("orders")?
+///     .with_id("7")?
+///     .with_retry(Duration::from_secs(3));
+/// assert_eq!(event.data(), "42 new orders");
+/// assert_eq!(event.name().unwrap().as_str(), "orders");
+/// assert_eq!(event.id().unwrap().as_str(), "7");
+/// # Ok::<(), headwater::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub(crate) data: String,
+    pub(crate) name: Option<EventName>,
+    pub(crate) id: Option<EventId>,
+    pub(crate) retry: Option<Duration>,
+}
+
+impl Event {
+    /// An event with this data and nothing else.
+    ///
+    /// Data can be any text, also an empty one. The format has no way to carry a carriage return: CR
+    /// and CRLF each end a line as LF does, and the client gets LF for all three. Encode the data as
+    /// JSON, with [`json`](Self::json), if it must arrive byte for byte.
+    pub fn new(data: impl Into<String>) -> Self {
+        Self { data: data.into(), name: None, id: None, retry: None }
+    }
+
+    /// An event whose data is `data` as JSON, on one line.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the value has no form in JSON, such as a map with keys that are not
+    /// strings; the cause is in [`source`](std::error::Error::source).
+    ///
+    /// ```
+    /// use headwater::Event;
+    ///
+    /// let event = Event::json(&[1, 2, 3])?;
+    /// assert_eq!(event.data(), "[1,2,3]");
+    /// # Ok::<(), headwater::Error>(())
+    /// ```
+    pub fn json<T: Serialize + ?Sized>(data: &T) -> Result<Self, Error> {
+        serde_json::to_string(data).map(Self::new).map_err(|error| {
+            Error::invalid(format!(
+                "an event's data has no form in JSON: {error}; change its type or how it is serialized"
+            ))
+            .with_source(error)
+        })
+    }
+
+    /// Names the event: a browser gives it to the listeners of that name, and not to `onmessage`.
+    ///
+    /// # Errors
+    /// Those of [`EventName::new`].
+    pub fn with_name(mut self, name: impl AsRef<str>) -> Result<Self, Error> {
+        self.name = Some(EventName::new(name)?);
+        Ok(self)
+    }
+
+    /// Gives the event an id of your own, which clients see in place of its position.
+    ///
+    /// An event without one gets its [`Position`](crate::Position) as its id when it is published; that is
+    /// enough to resume. With an id of your own clients resume too, as long as the event is kept: the
+    /// id is looked for in the history, and the oldest event that has it counts.
+    ///
+    /// # Errors
+    /// Those of [`EventId::new`].
+    pub fn with_id(mut self, id: impl AsRef<str>) -> Result<Self, Error> {
+        self.id = Some(EventId::new(id)?);
+        Ok(self)
+    }
+
+    /// Tells the client how long to wait before it connects again after its stream ended.
+    ///
+    /// The format counts whole milliseconds: a fraction is rounded up, and a time longer than
+    /// [`u64::MAX`] milliseconds is cut to that.
+    #[must_use]
+    pub fn with_retry(mut self, retry: Duration) -> Self {
+        self.retry = Some(Duration::from_millis(whole_ms(retry)));
+        self
+    }
+
+    /// The data, as it was given.
+    pub fn data(&self) -> &str {
+        &self.data
+    }
+
+    /// The name, if the event has one.
+    pub fn name(&self) -> Option<&EventName> {
+        self.name.as_ref()
+    }
+
+    /// The id: for an event that is published, only one of the publisher's own; for one that came from a
+    /// [`Frame`](crate::Frame), the id that clients see.
+    pub fn id(&self) -> Option<&EventId> {
+        self.id.as_ref()
+    }
+
+    /// The time to wait before connecting again, in whole milliseconds, if the event has one.
+    pub fn retry(&self) -> Option<Duration> {
+        self.retry
+    }
+}
+
+/// The duration in whole milliseconds, rounded up, at most [`u64::MAX`].
+pub(crate) fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// The name of an event: 1 to 255 bytes of UTF-8 without control characters.
+///
+/// Names are compared byte by byte and nothing is trimmed. A clone shares the name.
+///
+/// ```
+/// use headwater::EventName;
+///
+/// assert_eq!(EventName::new("order-created")?.as_str(), "order-created");
+/// assert!(EventName::new("a\ndata: forged").is_err());
+/// # Ok::<(), headwater::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventName(Arc<str>);
+
+impl EventName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the name is empty or has a control character, a line end above all;
+    /// [`ErrorKind::TooLarge`] if it is longer than 255 bytes. The message says which.
+    pub fn new(name: impl AsRef<str>) -> Result<Self, Error> {
+        let name = name.as_ref();
+        check_len("name", name, EVENT_NAME_BYTES_MAX)?;
+        if let Some((at, found)) = name.char_indices().find(|(_, c)| c.is_control()) {
+            return Err(Error::invalid(format!(
+                "an event's name has the control character U+{:04X} at byte {at}: leave it out",
+                u32::from(found)
+            )));
+        }
+        Ok(Self(name.into()))
+    }
+}
+
+/// The id of an event: 1 to 255 bytes of visible ASCII, `!` to `~`.
+///
+/// A client that reconnects sends the last id it saw as the request header `Last-Event-ID`. That is
+/// why an id is stricter than a name: a space at its edge is lost on the way, what is not ASCII
+/// arrives in a different shape from each client, NUL makes a client ignore the id, and a line end
+/// would begin another field.
+///
+/// Two more facts matter to streams from another origin, and are not checked here: browsers send a
+/// CORS preflight before the reconnect if the id has one of `: " ( ) < > ? @ [ ] { } \` or 128 bytes
+/// or more, and some clients fail on those characters. Letters, digits, `.`, `_`, `~` and `-`, at most
+/// 64 of them, are safe everywhere.
+///
+/// ```
+/// use headwater::EventId;
+///
+/// assert_eq!(EventId::new("order-7")?.as_str(), "order-7");
+/// assert!(EventId::new("order 7").is_err());
+/// # Ok::<(), headwater::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(Arc<str>);
+
+impl EventId {
+    /// Checks an id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the id is empty or has anything but visible ASCII;
+    /// [`ErrorKind::TooLarge`] if it is longer than 255 bytes. The message says which.
+    pub fn new(id: impl AsRef<str>) -> Result<Self, Error> {
+        let id = id.as_ref();
+        check_len("id", id, EVENT_ID_BYTES_MAX)?;
+        if let Some((at, found)) = id.char_indices().find(|(_, c)| !c.is_ascii_graphic()) {
+            return Err(Error::invalid(format!(
+                "an event's id has U+{:04X} at byte {at}, and comes back as a request header: use \
+                 only visible ASCII without spaces",
+                u32::from(found)
+            )));
+        }
+        Ok(Self(id.into()))
+    }
+}
+
+fn check_len(what: &str, text: &str, bytes_max: usize) -> Result<(), Error> {
+    match text.len() {
+        0 => Err(Error::invalid(format!("an event's {what} is empty: leave it out instead"))),
+        len if len > bytes_max => Err(Error::new(
+            ErrorKind::TooLarge,
+            format!("an event's {what} has {len} bytes: at most {bytes_max} are allowed"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What names and ids have in common once they are checked: they are text.
+macro_rules! text {
+    ($type:ident) => {
+        impl $type {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self, Error> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<&str> for $type {
+            type Error = Error;
+
+            fn try_from(text: &str) -> Result<Self, Error> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = Error;
+
+            fn try_from(text: String) -> Result<Self, Error> {
+                Self::new(text)
+            }
+        }
+    };
+}
+
+text!(EventName);
+text!(EventId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check<T: FromStr<Err = Error> + AsRef<str> + fmt::Debug>(
+        text: &str,
+        expected: Result<(), (ErrorKind, &str)>,
+    ) {
+        match (text.parse::<T>(), expected) {
+            (Ok(made), Ok(())) => assert_eq!(made.as_ref(), text),
+            (Err(error), Err((kind, part))) => {
+                assert_eq!(error.kind(), kind, "{error}");
+                assert!(error.to_string().contains(part), "{error} should contain {part}");
+            }
+            (got, expected) => panic!("{text:?}: got {got:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn names_are_checked() {
+        let invalid = |part| Err((ErrorKind::Invalid, part));
+        check::<EventName>("a", Ok(()));
+        check::<EventName>("message", Ok(()));
+        check::<EventName>(" spaces are kept ", Ok(()));
+        check::<EventName>("grüße/🌊: 1\u{2028}\u{FEFF}", Ok(()));
+        check::<EventName>(&"x".repeat(255), Ok(()));
+        check::<EventName>(&"x".repeat(256), Err((ErrorKind::TooLarge, "256 bytes")));
+        check::<EventName>(&"ü".repeat(128), Err((ErrorKind::TooLarge, "256 bytes")));
+        check::<EventName>("", invalid("an event's name is empty: leave it out"));
+        check::<EventName>("a\ndata: forged", invalid("U+000A at byte 1"));
+        check::<EventName>("ü\rid: 1", invalid("U+000D at byte 2"));
+        check::<EventName>("a\r\n", invalid("U+000D at byte 1"));
+        check::<EventName>("\n", invalid("U+000A at byte 0"));
+        check::<EventName>("a\0", invalid("U+0000"));
+        check::<EventName>("a\tb", invalid("U+0009"));
+        check::<EventName>("a\u{7F}", invalid("U+007F"));
+        check::<EventName>("a\u{85}", invalid("U+0085"));
+    }
+
+    #[test]
+    fn ids_are_checked() {
+        let invalid = |part| Err((ErrorKind::Invalid, part));
+        check::<EventId>("7", Ok(()));
+        check::<EventId>("!~", Ok(()));
+        check::<EventId>("k3f9-17", Ok(()));
+        check::<EventId>("urn:uuid:5e94c686?a=(1)", Ok(()));
+        check::<EventId>(&"x".repeat(255), Ok(()));
+        check::<EventId>(&"x".repeat(256), Err((ErrorKind::TooLarge, "256 bytes")));
+        check::<EventId>("", invalid("an event's id is empty: leave it out"));
+        check::<EventId>("a b", invalid("U+0020 at byte 1"));
+        check::<EventId>(" 7", invalid("U+0020 at byte 0"));
+        check::<EventId>("7\n", invalid("U+000A at byte 1"));
+        check::<EventId>("7\r\ndata: forged", invalid("U+000D at byte 1"));
+        check::<EventId>("7\0", invalid("U+0000 at byte 1"));
+        check::<EventId>("7\t", invalid("U+0009"));
+        check::<EventId>("7\u{7F}", invalid("U+007F"));
+        check::<EventId>("é", invalid("U+00E9 at byte 0"));
+        check::<EventId>("7\u{2028}", invalid("U+2028"));
+    }
+
+    #[test]
+    fn an_event_refuses_what_its_parts_refuse() {
+        let event = || Event::new("a");
+        assert_eq!(event().with_name("a\nb").unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(event().with_id("a b").unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(event().with_name("x".repeat(256)).unwrap_err().kind(), ErrorKind::TooLarge);
+    }
+
+    #[test]
+    fn text_converts_both_ways() {
+        assert_eq!("n".parse::<EventName>().unwrap().to_string(), "n");
+        assert_eq!(EventName::try_from("n").unwrap(), EventName::new("n").unwrap());
+        assert_eq!(EventId::try_from(String::from("7")).unwrap().as_str(), "7");
+        assert!("a b".parse::<EventId>().is_err());
+        assert!(EventName::try_from(String::new()).is_err());
+        assert_eq!(format!("{:?}", EventId::new("7").unwrap()), "\"7\"");
+    }
+
+    #[test]
+    fn json_is_one_line() {
+        let event = Event::json("one\r\ntwo").unwrap();
+        assert_eq!(event.data(), r#""one\r\ntwo""#);
+
+        let keys_are_no_strings = std::collections::BTreeMap::from([((1, 2), 3)]);
+        let error = Event::json(&keys_are_no_strings).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(std::error::Error::source(&error).is_some());
+    }
+
+    #[test]
+    fn retry_is_kept_as_it_will_be_sent() {
+        let check =
+            |retry, expected| assert_eq!(Event::new("").with_retry(retry).retry(), expected);
+        check(Duration::from_micros(1001), Some(Duration::from_millis(2)));
+        check(Duration::from_millis(2), Some(Duration::from_millis(2)));
+        check(Duration::MAX, Some(Duration::from_millis(u64::MAX)));
+        assert_eq!(Event::new("").retry(), None);
+    }
+}

@@ -1,0 +1,346 @@
+//! An event encoded once, shared by every stream that gets it. Look here for what goes on the wire.
+
+mod chunk;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::channel::Channel;
+use crate::clock::now_ms;
+use crate::event::Event;
+use crate::gap::Gap;
+use crate::log::{Key, Position};
+use crate::sse::{Decoder, Item, encode};
+pub use chunk::{LAST_CHUNK, chunk, push_chunk};
+use chunk::{chunk_around, chunk_room, place};
+
+/// An event, encoded once and immutable. A clone shares the bytes.
+///
+/// The bytes have two views: as published, and with the channel's name in `event:` where the publisher
+/// gave no name of its own. Both are in one allocation, each in the chunks of HTTP/1.1 that carry it, so that
+/// the engine writes either as it is:
+///
+/// ```text
+/// d\r\n event: news\n \r\n     only where the event has no name and a channel is known
+/// d\r\n data: hello\n\n \r\n
+/// ```
+#[derive(Clone)]
+pub struct Frame(Arc<Inner>);
+
+struct Inner {
+    channel: Option<Channel>,
+    position: Option<Position>,
+    kind: Kind,
+    /// When it was published, in milliseconds since 1970.
+    time_ms: u64,
+    /// The two chunks. Their places fit 32 bits because an event is bounded far below.
+    wire: Bytes,
+    /// The line that names the event after its channel, without its chunk's framing; may be empty.
+    name: Range<u32>,
+    /// The event as published, without its chunk's framing.
+    body: Range<u32>,
+    /// Where the chunk of the event as published begins.
+    chunk_from: u32,
+}
+
+enum Kind {
+    Event {
+        /// The publisher's own id, which stands in the place of the position.
+        publisher_id: Option<Box<str>>,
+        /// Whether it is the last of its channel.
+        end: bool,
+    },
+    Gap(Gap),
+    /// Moves the client's position and is no event.
+    Marker,
+}
+
+/// What a broker knows of an event beside the event itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Published {
+    pub(crate) position: Option<Position>,
+    pub(crate) time_ms: u64,
+    pub(crate) end: bool,
+}
+
+impl Frame {
+    /// Encodes an event that belongs to no channel.
+    #[doc(hidden)]
+    pub fn new(event: &Event) -> Self {
+        let publisher_id = publisher_id(event);
+        Self::encode(None, event, Published::default(), Kind::Event { publisher_id, end: false })
+    }
+
+    /// Encodes an event of a channel.
+    pub(crate) fn of_channel(channel: &Channel, event: &Event, published: Published) -> Self {
+        let kind = Kind::Event { publisher_id: publisher_id(event), end: published.end };
+        Self::encode(Some(channel), event, published, kind)
+    }
+
+    /// Announces a gap. With a position, the client's own moves there, so that it does not ask for the
+    /// same again.
+    pub(crate) fn of_gap(gap: Gap, position: Option<Position>) -> Self {
+        let published = Published { position, time_ms: now_ms(), end: false };
+        Self::encode(None, &gap.to_event(), published, Kind::Gap(gap))
+    }
+
+    /// Moves the client's position without an event.
+    pub(crate) fn marker(position: Position) -> Self {
+        let id = position.to_string();
+        let published = Published { position: Some(position), time_ms: now_ms(), end: false };
+        let wire = Wire::new(0, 32 + id.len(), |_| {}, |out| encode::encode_id(&id, out));
+        Self::new_inner(None, published, Kind::Marker, wire)
+    }
+
+    fn encode(channel: Option<&Channel>, event: &Event, published: Published, kind: Kind) -> Self {
+        let id = published.position.map(|position| position.to_string());
+        let name = channel.filter(|_| event.name().is_none()).map(Channel::as_str);
+        let wire = Wire::new(
+            name.map_or(0, encode::encoded_name_len),
+            encode::encoded_len_max(event, id.as_deref()),
+            |out| name.into_iter().for_each(|name| encode::encode_name(name, out)),
+            |out| encode::encode(event, id.as_deref(), out),
+        );
+        Self::new_inner(channel.cloned(), published, kind, wire)
+    }
+
+    fn new_inner(channel: Option<Channel>, published: Published, kind: Kind, wire: Wire) -> Self {
+        let Published { position, time_ms, .. } = published;
+        let Wire { bytes, name, body, chunk_from } = wire;
+        let wire = bytes.into();
+        Self(Arc::new(Inner { channel, position, kind, time_ms, wire, name, body, chunk_from }))
+    }
+
+    /// The channel that the event was published to; `None` for an event from a stream of your own, and
+    /// for the announcement of a [gap](Self::gap).
+    pub fn channel(&self) -> Option<&Channel> {
+        self.0.channel.as_ref()
+    }
+
+    /// The place of the event in its log; `None` if its broker keeps none.
+    pub fn position(&self) -> Option<Position> {
+        self.0.position
+    }
+
+    /// Whether the event is the last of its channel.
+    pub fn is_end(&self) -> bool {
+        matches!(self.0.kind, Kind::Event { end: true, .. })
+    }
+
+    /// What is missing, if this is not an event but the announcement that some are.
+    pub fn gap(&self) -> Option<&Gap> {
+        match &self.0.kind {
+            Kind::Gap(gap) => Some(gap),
+            _ => None,
+        }
+    }
+
+    #[doc(hidden)]
+    pub fn is_marker(&self) -> bool {
+        matches!(self.0.kind, Kind::Marker)
+    }
+
+    /// Where an event stands in the order of this node; `None` for what is not an event.
+    #[doc(hidden)]
+    pub fn key(&self) -> Option<Key> {
+        match &self.0.kind {
+            Kind::Event { .. } => self.0.position.map(Position::key),
+            _ => None,
+        }
+    }
+
+    /// Where a frame waits that this one makes useless, on a channel whose slow clients get the newest event
+    /// only: an older event of the same channel, unless it ends it.
+    #[doc(hidden)]
+    pub fn conflated_in<'a>(
+        &self,
+        mut waiting: impl DoubleEndedIterator<Item = &'a Self> + ExactSizeIterator,
+    ) -> Option<usize> {
+        let channel = self.channel()?;
+        waiting.rposition(|frame| frame.channel() == Some(channel) && !frame.is_end())
+    }
+
+    pub(crate) fn publisher_id(&self) -> Option<&str> {
+        match &self.0.kind {
+            Kind::Event { publisher_id, .. } => publisher_id.as_deref(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn time_ms(&self) -> u64 {
+        self.0.time_ms
+    }
+
+    /// The event as it goes on the wire: a whole block, ended by an empty line.
+    pub fn bytes(&self) -> Bytes {
+        self.0.wire.slice(places(&self.0.body))
+    }
+
+    /// The same, with the channel's name as the event's name where the publisher gave none. A copy is made
+    /// then.
+    pub fn bytes_named_by_channel(&self) -> Bytes {
+        if self.0.name.is_empty() {
+            return self.bytes();
+        }
+        let mut bytes = Vec::with_capacity(self.len());
+        bytes.extend_from_slice(&self.0.wire[places(&self.0.name)]);
+        bytes.extend_from_slice(&self.0.wire[places(&self.0.body)]);
+        bytes.into()
+    }
+
+    /// One of the two views, in its chunks.
+    #[doc(hidden)]
+    pub fn chunks(&self, name_by_channel: bool) -> &[u8] {
+        let from = if name_by_channel { 0 } else { self.0.chunk_from as usize };
+        &self.0.wire[from..]
+    }
+
+    /// How many bytes of body are in these chunks.
+    #[doc(hidden)]
+    pub fn body_len(&self, name_by_channel: bool) -> usize {
+        if name_by_channel { self.len() } else { self.0.body.len() }
+    }
+
+    /// How many bytes the event has on the wire in its longer view.
+    #[doc(hidden)]
+    pub fn len(&self) -> usize {
+        self.0.name.len() + self.0.body.len()
+    }
+
+    /// The event, decoded from its bytes as a client would: line ends in its data are LF, and its id is
+    /// the one that clients see.
+    ///
+    /// Decodes at each call. Programs that only pass frames on to clients do not need it.
+    pub fn event(&self) -> Event {
+        let mut decoder = Decoder::new().with_limit(usize::MAX);
+        let mut data = String::new();
+        let mut name = None;
+        // What we encoded decodes; a limit of usize::MAX cannot be passed.
+        let _ = decoder.push(&self.bytes());
+        let retry = decoder.retry();
+        while let Some(item) = decoder.next_item() {
+            if let Item::Event(message) = item {
+                name = (message.name != "message").then_some(message.name);
+                data = message.data;
+            }
+        }
+        let mut event = Event::new(data);
+        if let Some(name) = name {
+            event = event.clone().with_name(name).unwrap_or(event);
+        }
+        if !decoder.last_event_id().is_empty() {
+            event = event.clone().with_id(decoder.last_event_id()).unwrap_or(event);
+        }
+        match retry {
+            Some(retry) => event.with_retry(retry),
+            None => event,
+        }
+    }
+}
+
+/// The chunks of a frame while they are written.
+struct Wire {
+    bytes: Vec<u8>,
+    name: Range<u32>,
+    body: Range<u32>,
+    chunk_from: u32,
+}
+
+impl Wire {
+    fn new(
+        name_len_max: usize,
+        body_len_max: usize,
+        name: impl FnOnce(&mut Vec<u8>),
+        body: impl FnOnce(&mut Vec<u8>),
+    ) -> Self {
+        let room = |len_max| if len_max == 0 { 0 } else { chunk_room(len_max) };
+        let mut bytes = Vec::with_capacity(room(name_len_max) + room(body_len_max));
+        let name = match name_len_max {
+            0 => 0..0,
+            _ => chunk_around(&mut bytes, name_len_max, name),
+        };
+        let chunk_from = place(bytes.len());
+        let body = chunk_around(&mut bytes, body_len_max, body);
+        Self { bytes, name, body, chunk_from }
+    }
+}
+
+fn places(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
+}
+
+fn publisher_id(event: &Event) -> Option<Box<str>> {
+    event.id().map(|id| id.as_str().into())
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("channel", &self.0.channel)
+            .field("position", &self.0.position.map(|position| position.to_string()))
+            .field("bytes", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Epoch;
+
+    #[test]
+    fn one_encoding_has_both_views() {
+        let channel = Channel::new("news").unwrap();
+        let frame = Frame::of_channel(&channel, &Event::new("hello"), Published::default());
+        assert_eq!(frame.bytes(), "data: hello\n\n");
+        assert_eq!(frame.bytes_named_by_channel(), "event: news\ndata: hello\n\n");
+
+        let own_name = Event::new("hello").with_name("greeting").unwrap();
+        let frame = Frame::of_channel(&channel, &own_name, Published::default());
+        assert_eq!(frame.bytes(), "event: greeting\ndata: hello\n\n");
+        assert_eq!(frame.bytes_named_by_channel(), frame.bytes());
+    }
+
+    #[test]
+    fn the_position_is_the_id_unless_the_publisher_gave_one() {
+        let channel = Channel::new("news").unwrap();
+        let position = Position::new(Epoch::from_bits(0xabc).unwrap(), 7);
+        let published = Published { position: Some(position), ..Published::default() };
+        let frame = Frame::of_channel(&channel, &Event::new("x"), published);
+        assert_eq!(frame.bytes(), "id: abc-7\ndata: x\n\n");
+        assert_eq!(frame.publisher_id(), None);
+        let frame =
+            Frame::of_channel(&channel, &Event::new("x").with_id("own").unwrap(), published);
+        assert_eq!(frame.bytes(), "id: own\ndata: x\n\n");
+        assert_eq!((frame.publisher_id(), frame.position()), (Some("own"), Some(position)));
+        assert_eq!(Frame::marker(position).bytes(), "id: abc-7\n\n");
+    }
+
+    #[test]
+    fn chunks_carry_both_views() {
+        let channel = Channel::new("news").unwrap();
+        let frame = Frame::of_channel(&channel, &Event::new("hello"), Published::default());
+        assert_eq!(frame.chunks(false), b"d\r\ndata: hello\n\n\r\n");
+        assert_eq!(frame.chunks(true), b"c\r\nevent: news\n\r\nd\r\ndata: hello\n\n\r\n");
+        assert_eq!((frame.body_len(false), frame.body_len(true)), (13, 25));
+        assert_eq!(frame.0.wire.len(), frame.chunks(true).len());
+        // CRLF counts as two lines beforehand: one digit more than it takes is a zero.
+        let frame = Frame::new(&Event::new("\r\n"));
+        assert_eq!(frame.chunks(true), b"0f\r\ndata: \ndata: \n\n\r\n");
+        for len in [1, 9, 10, 250, 4090, 4096, 70_000] {
+            let frame = Frame::new(&Event::new("x".repeat(len)));
+            let chunk = format!("{:x}\r\ndata: {}\n\n\r\n", len + 8, "x".repeat(len));
+            assert_eq!(frame.chunks(false), chunk.as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_event_comes_back() {
+        let event = Event::new("a\nb").with_name("n").unwrap().with_id("7").unwrap();
+        let event = event.with_retry(std::time::Duration::from_millis(1500));
+        assert_eq!(Frame::new(&event).event(), event);
+    }
+}

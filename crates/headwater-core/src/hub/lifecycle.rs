@@ -1,0 +1,50 @@
+//! How many streams a hub has, and its drain. Look here for what counts a stream as opened and closed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
+
+use super::stats::Stats;
+use crate::close::CloseReason;
+
+/// The streams of a hub, from the first to the last.
+pub(super) struct Lifecycle {
+    draining: AtomicBool,
+    /// How many subscriptions there are, to wait for the last one.
+    streams: watch::Sender<usize>,
+}
+
+impl Lifecycle {
+    pub(super) fn new() -> Self {
+        Self { draining: AtomicBool::new(false), streams: watch::Sender::new(0) }
+    }
+
+    pub(super) fn stream_opened(&self, stats: &Stats) {
+        self.streams.send_modify(|streams| *streams += 1);
+        stats.opened.add(1);
+    }
+
+    pub(super) fn stream_ended(&self, reason: CloseReason, stats: &Stats) {
+        stats.ended(reason);
+        self.streams.send_modify(|streams| *streams -= 1);
+    }
+
+    pub(super) fn streams(&self) -> usize {
+        *self.streams.borrow()
+    }
+
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Resolves when no stream is left. Cancel safe.
+    pub(super) async fn drained(&self) {
+        let mut streams = self.streams.subscribe();
+        // Fails only when the sender is dropped, and this borrows it.
+        let _ = streams.wait_for(|streams| *streams == 0).await;
+    }
+}

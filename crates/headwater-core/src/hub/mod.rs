@@ -1,0 +1,341 @@
+//! The fan-out of a node: publish, subscribe, deliver, drain. Look here for the path of an event.
+
+mod backpressure;
+mod config;
+mod entry;
+mod fanout;
+mod inner;
+mod lifecycle;
+mod linger;
+mod pages;
+mod recall;
+mod registry;
+mod replay;
+mod ring;
+pub(crate) mod shard_port;
+mod start;
+mod stats;
+mod subscription;
+mod table;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use crate::broker::{Broker, BrokerStatus, Inlet, Sink};
+use crate::channel::Channel;
+use crate::close::CloseReason;
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::limits;
+use crate::memory::MemoryBroker;
+use crate::pattern::ChannelPatterns;
+use crate::publish::{Publish, Receipt};
+use crate::revocation::Revocation;
+use crate::stream::mailbox::Message;
+use crate::stream::queue::Queue;
+
+use config::HubConfig;
+use fanout::Fanout;
+use inner::HubInner;
+use lifecycle::Lifecycle;
+use linger::Linger;
+use recall::Recall;
+pub use start::Rewind;
+pub use stats::{EndedStreams, Gaps, HubStats, ShardStats};
+pub use subscription::{Started, Subscription};
+
+/// The fan-out of this node: publishers give it events, streams subscribe to channels.
+///
+/// Cheap to clone, and meant to be injected: put it into axum's `State`.
+///
+/// ```
+/// use headwater::{Channel, Event, Hub};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), headwater::Error> {
+/// let hub = Hub::in_memory();
+/// let news = Channel::new("news")?;
+/// let mut subscription = hub.subscribe([news.clone()])?;
+/// hub.publish(&news, Event::new("hello")).await?;
+/// let frame = subscription.next().await.expect("the hub is not ending");
+/// assert_eq!(frame.event().data(), "hello");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Hub {
+    inner: Arc<HubInner>,
+}
+
+/// Sets up a [`Hub`] with other bounds than the defaults of [`limits`].
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct HubBuilder {
+    config: HubConfig,
+}
+
+impl Hub {
+    /// A hub over a broker, with the default bounds.
+    pub fn new(broker: impl Broker) -> Self {
+        Self::builder().build(broker)
+    }
+
+    /// A hub over the embedded broker: events stay in this process.
+    pub fn in_memory() -> Self {
+        Self::new(MemoryBroker::new())
+    }
+
+    /// A hub with other bounds.
+    pub fn builder() -> HubBuilder {
+        HubBuilder::default()
+    }
+
+    /// Publishes an event to everybody who listens to the channel, on every node.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] if the data is over [`limits::EVENT_DATA_BYTES_MAX`];
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::PermissionDenied`] if the broker did not take it.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped before it resolves, the event is published or not.
+    pub async fn publish(&self, channel: &Channel, event: Event) -> Result<Receipt, Error> {
+        let mut receipts = self.publish_all([(channel.clone(), event)]).await?;
+        receipts.pop().ok_or_else(|| Error::new(ErrorKind::Protocol, "the broker gave no receipt"))
+    }
+
+    /// Publishes events in their order, in one go: with Redis, in one round trip.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), and [`ErrorKind::Ended`] for a channel that was ended. Sizes are
+    /// checked before the first event is published; after an error of the broker a part of the batch
+    /// may have been published.
+    pub async fn publish_all<P: Into<Publish>>(
+        &self,
+        batch: impl IntoIterator<Item = P>,
+    ) -> Result<Vec<Receipt>, Error> {
+        let batch: Vec<Publish> = batch.into_iter().map(Into::into).collect();
+        for Publish { channel, event, .. } in &batch {
+            if event.data().len() > limits::EVENT_DATA_BYTES_MAX {
+                return Err(Error::new(
+                    ErrorKind::TooLarge,
+                    format!(
+                        "the event for channel {channel} has {} bytes of data: at most {} are allowed",
+                        event.data().len(),
+                        limits::EVENT_DATA_BYTES_MAX
+                    ),
+                ));
+            }
+        }
+        let (count, stats) = (batch.len() as u64, &self.inner.fanout.stats);
+        self.inner.fanout.pressure.admit(stats).await;
+        let result = self.inner.broker.publish(batch).await;
+        match &result {
+            Ok(_) => stats.published.add(count),
+            Err(_) => stats.publish_errors.add(1),
+        }
+        result
+    }
+
+    /// Listens to channels. A channel named twice counts once.
+    ///
+    /// The subscription begins now, which with Redis is when it has confirmed the channels: see
+    /// [`Subscription::ready`]. To begin earlier, say so before you read from it:
+    /// [`since`](Subscription::after) the event that a client got last, or with a
+    /// [`rewind`](Subscription::rewind).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] without a channel; [`ErrorKind::TooLarge`] with more than the hub allows on one stream
+    /// (100 by default); [`ErrorKind::Draining`] when the hub is ending its streams;
+    /// [`ErrorKind::NoRuntime`] outside of a Tokio runtime.
+    pub fn subscribe(
+        &self,
+        channels: impl IntoIterator<Item = Channel>,
+    ) -> Result<Subscription, Error> {
+        let mut channels: Vec<Channel> = channels.into_iter().collect();
+        channels.sort_unstable();
+        channels.dedup();
+        self.check_subscribe(channels.len())?;
+        let config = &self.inner.fanout.config;
+        let queue = Arc::new(Queue::new(config.queue_frames_max, config.queue_bytes_max));
+        self.inner.lifecycle.stream_opened(&self.inner.fanout.stats);
+        let entries = channels
+            .into_iter()
+            .map(|channel| {
+                let key = self.inner.join(&channel, &queue);
+                (channel, key)
+            })
+            .collect();
+        let subscription = Subscription::new(Arc::clone(&self.inner), queue, entries);
+        // A drain that began meanwhile may have missed this one.
+        if self.is_draining() {
+            subscription.queue().close(CloseReason::Drain);
+        }
+        Ok(subscription)
+    }
+
+    fn check_subscribe(&self, channels: usize) -> Result<(), Error> {
+        let channels_max = self.inner.fanout.config.channels_per_stream_max;
+        if channels == 0 {
+            return Err(Error::invalid("a subscription needs at least one channel"));
+        }
+        if channels > channels_max {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!(
+                    "{channels} channels on one stream: at most {channels_max} are allowed, so open more streams"
+                ),
+            ));
+        }
+        if self.is_draining() {
+            return Err(Error::new(
+                ErrorKind::Draining,
+                "the node is stopping and takes no new streams: try again in a moment",
+            ));
+        }
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::new(ErrorKind::NoRuntime, "subscribe inside of a Tokio runtime")
+                .with_source(error)
+        })?;
+        self.inner.linger.start(&runtime, || {
+            let hub = Arc::downgrade(&self.inner);
+            move |due, expires| Some(hub.upgrade()?.sweep(due, expires))
+        });
+        Ok(())
+    }
+
+    /// Ends all streams in an orderly way: each gets what is waiting for it, then its end, with
+    /// [`CloseReason::Drain`] as the reason. New subscriptions are refused from now on; publishing goes on.
+    pub fn drain(&self) {
+        self.inner.lifecycle.drain();
+        self.inner
+            .fanout
+            .table
+            .each(|_, entry| entry.queues().for_each(|queue| queue.close(CloseReason::Drain)));
+        for mailbox in self.inner.fanout.pressure.shards() {
+            // A shard that is gone has no streams.
+            let _ = mailbox.push(Message::Drain);
+        }
+    }
+
+    /// Whether [`drain`](Self::drain) was called.
+    pub fn is_draining(&self) -> bool {
+        self.inner.lifecycle.is_draining()
+    }
+
+    /// Resolves when no stream is left. Cancel safe.
+    pub async fn drained(&self) {
+        self.inner.lifecycle.drained().await;
+    }
+
+    /// How many subscriptions are open.
+    pub fn streams(&self) -> usize {
+        self.inner.lifecycle.streams()
+    }
+
+    /// How many channels have at least one subscriber.
+    pub fn channels(&self) -> usize {
+        self.inner.fanout.table.channels()
+    }
+
+    /// How many subscribers a channel has on this node.
+    pub fn subscribers(&self, channel: &Channel) -> usize {
+        self.inner.fanout.table.subscribers(channel)
+    }
+
+    /// How many bytes the recent frames of all channels take.
+    pub fn ring_bytes(&self) -> usize {
+        self.inner.fanout.table.ring_bytes()
+    }
+
+    /// What the hub has counted since it began.
+    pub fn stats(&self) -> HubStats {
+        self.inner.fanout.stats.snapshot()
+    }
+
+    /// What the engine's shards that serve this hub tell of themselves; empty until
+    /// [`serve`](crate::serve()) has taken over a stream.
+    pub fn shards(&self) -> Vec<ShardStats> {
+        self.inner.fanout.pressure.shards().iter().map(|mailbox| ShardStats::of(mailbox)).collect()
+    }
+
+    /// How the broker is.
+    pub fn status(&self) -> BrokerStatus {
+        self.inner.broker.status()
+    }
+
+    /// Closes streams on every node, with [`CloseReason::Revoked`] as the reason; what waits for them is
+    /// not sent. Those of this node have closed before the broker is asked to inform the others. Clients
+    /// reconnect by themselves, so whatever admitted them should deny them from now on: only
+    /// [`Revocation::Token`] does that by itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::PermissionDenied`] if other nodes may not have received
+    /// it: revoke again.
+    pub async fn revoke(&self, revocation: &Revocation) -> Result<(), Error> {
+        self.inner.fanout.revoke(revocation);
+        self.inner.broker.revoke(revocation).await
+    }
+
+    /// Whether the token with this id was revoked.
+    pub fn is_token_revoked(&self, id: &str) -> bool {
+        self.inner.fanout.registry.is_revoked(id)
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("streams", &self.streams())
+            .field("channels", &self.channels())
+            .finish_non_exhaustive()
+    }
+}
+
+impl HubBuilder {
+    /// How long a channel stays subscribed in the broker after its last subscriber left. Default 60 s;
+    /// zero unsubscribes at once.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.config.linger = linger;
+        self
+    }
+
+    /// Most frames that may wait for one stream; at least 1. Default [`limits::QUEUE_FRAMES_MAX`].
+    pub fn queue_frames_max(mut self, frames: usize) -> Self {
+        self.config.queue_frames_max = frames.max(1);
+        self
+    }
+
+    /// Most bytes that may wait for one stream; one frame alone may be larger. Default
+    /// [`limits::QUEUE_BYTES_MAX`].
+    pub fn queue_bytes_max(mut self, bytes: usize) -> Self {
+        self.config.queue_bytes_max = bytes;
+        self
+    }
+
+    /// Most channels of one stream. Default [`limits::CHANNELS_PER_STREAM_MAX`].
+    pub fn channels_per_stream_max(mut self, channels: usize) -> Self {
+        self.config.channels_per_stream_max = channels;
+        self
+    }
+
+    /// Channels on which a client that is too slow gets only the newest event, instead of losing its
+    /// stream: for values of which only the last counts, like prices. An event that another one of its
+    /// channel follows is passed over; the id of the later one moves the client's position over both.
+    /// Default none.
+    pub fn latest_only(mut self, channels: ChannelPatterns) -> Self {
+        self.config.latest_only = channels;
+        self
+    }
+
+    /// The hub over a broker.
+    pub fn build(self, mut broker: impl Broker) -> Hub {
+        let linger = Arc::new(Linger::new(self.config.linger));
+        let fanout = Arc::new(Fanout::new(self.config));
+        broker.start(Sink::new(&fanout));
+        let broker: Arc<dyn Broker> = Arc::new(broker);
+        let recall = Arc::new(Recall::new(Arc::clone(&fanout), Arc::clone(&broker)));
+        let lifecycle = Lifecycle::new();
+        Hub { inner: Arc::new(HubInner { broker, fanout, recall, lifecycle, linger }) }
+    }
+}

@@ -1,0 +1,134 @@
+//! What a shard may ask of its hub, and the only way in for the engine. Look here before you let a
+//! transport know anything else about a hub.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::entry::Departure;
+use super::inner::HubInner;
+use crate::channel::Channel;
+use crate::close::CloseReason;
+use crate::frame::Frame;
+use crate::stream::mailbox::{Mailbox, Message};
+
+/// A hub, as the engine knows it.
+#[derive(Clone)]
+pub struct HubRef(Arc<HubInner>);
+
+/// The connection of one shard to its hub: the mailbox, and what the shard reports and asks.
+pub struct ShardPort {
+    hub: Arc<HubInner>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl HubRef {
+    pub(super) fn new(hub: Arc<HubInner>) -> Self {
+        Self(hub)
+    }
+
+    /// Whether both are the same hub.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Adds a shard that is woken by calling `wake`; in the place of `before` if that one failed.
+    pub fn open(
+        &self,
+        before: Option<&Mailbox>,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> ShardPort {
+        let mailbox = Arc::new(Mailbox::new(wake));
+        if let Some(before) = before {
+            let panics = before.counts.panics.load(Ordering::Relaxed);
+            mailbox.counts.panics.store(panics, Ordering::Relaxed);
+        }
+        self.0.fanout.pressure.add_shard(Arc::clone(&mailbox), before);
+        ShardPort { hub: Arc::clone(&self.0), mailbox }
+    }
+
+    /// Removes a shard that does not start again.
+    pub fn remove(&self, mailbox: &Mailbox) {
+        self.0.fanout.pressure.remove_shard(mailbox);
+    }
+}
+
+impl ShardPort {
+    /// The shard's mailbox.
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// Most frames and most bytes of one stream's backlog.
+    pub fn backlog_bounds(&self) -> (usize, usize) {
+        let config = &self.hub.fanout.config;
+        (config.queue_frames_max, config.queue_bytes_max)
+    }
+
+    /// Whether a frame replaces older ones of its channel for a slow client.
+    pub fn conflates(&self, frame: &Frame) -> bool {
+        let latest_only = &self.hub.fanout.config.latest_only;
+        frame.channel().is_some_and(|channel| latest_only.matches(channel.as_str()))
+    }
+
+    /// Whether the hub closes its streams.
+    pub fn is_draining(&self) -> bool {
+        self.hub.lifecycle.is_draining()
+    }
+
+    /// A stream left a channel.
+    pub fn left(&self, channel: &Channel) {
+        self.hub.leave(channel, Departure::Stream(&self.mailbox));
+    }
+
+    /// Frames were sent.
+    pub fn sent(&self, frames: u64, bytes: usize) {
+        let stats = &self.hub.fanout.stats;
+        stats.sent.add(frames);
+        stats.sent_bytes.add(bytes as u64);
+    }
+
+    /// The bytes in the backlogs of all shards together.
+    pub fn backlog_bytes(&self) -> usize {
+        self.hub.fanout.pressure.backlog_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A backlog had `before` bytes and has `after` now.
+    pub fn backlog_changed(&self, before: usize, after: usize) {
+        let of_shard = &self.mailbox.counts.outbox_bytes;
+        let of_all = &self.hub.fanout.pressure.backlog_bytes;
+        for bytes in [of_shard, of_all] {
+            if after > before {
+                bytes.fetch_add(after - before, Ordering::Relaxed);
+            } else {
+                bytes.fetch_sub(before - after, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A stream closed. Its number in the registry is 0 if it has no owner.
+    pub fn ended(&self, number: u64, reason: CloseReason) {
+        self.hub.forget_owner(number);
+        self.mailbox.counts.streams.fetch_sub(1, Ordering::Relaxed);
+        self.hub.stream_ended(reason);
+    }
+
+    /// The shard is gone, and with it all of its streams. Returns the messages that were not handled,
+    /// among them streams that were being attached.
+    pub fn close(&self) -> Vec<Message> {
+        let left = self.mailbox.close();
+        self.hub.fanout.registry.remove_shard(&self.mailbox);
+        for channel in self.hub.fanout.table.channels_of(&self.mailbox) {
+            self.hub.leave(&channel, Departure::Shard(&self.mailbox));
+        }
+        left
+    }
+
+    /// Counts the streams and bytes that a failed shard could not account for.
+    pub fn write_off(&self) {
+        let counts = &self.mailbox.counts;
+        let lost = counts.streams.load(Ordering::Relaxed);
+        (0..lost).for_each(|_| self.ended(0, CloseReason::Internal));
+        let waiting = counts.outbox_bytes.swap(0, Ordering::Relaxed);
+        self.hub.fanout.pressure.backlog_bytes.fetch_sub(waiting, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,53 @@
+//! What the embedded broker takes over from a directory. Look here for what of its records is kept in
+//! memory while they are read.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::channel::Channel;
+use crate::event::EventId;
+use crate::log::RetentionRules;
+use crate::memory::store::Record;
+use crate::publish::IdempotencyKey;
+
+/// The records of a directory as they are read, no more than the rules keep.
+#[derive(Default)]
+pub(super) struct Restore {
+    pub(super) channels: HashMap<Channel, VecDeque<Record>>,
+    /// The keys of records that the rules do not keep, oldest first.
+    pub(super) keys: Vec<RestoredKey>,
+    pub(super) count: u64,
+}
+
+/// An idempotency key, and what its first publisher was told.
+pub(super) struct RestoredKey {
+    pub(super) channel: Channel,
+    pub(super) key: IdempotencyKey,
+    /// The event's own id.
+    pub(super) id: Option<EventId>,
+    pub(super) offset: u64,
+    pub(super) time_ms: u64,
+}
+
+impl Restore {
+    /// Takes a record. Keys of events from before `keys_since_ms` are not wanted any more.
+    pub(super) fn add(&mut self, record: Record, rules: &RetentionRules, keys_since_ms: u64) {
+        self.count += 1;
+        let events_max = rules.for_channel(&record.channel).map_or(1, |retention| retention.events);
+        let records = self.channels.entry(record.channel.clone()).or_default();
+        records.push_back(record);
+        if records.len() > events_max
+            && let Some(dropped) = records.pop_front()
+            && dropped.time_ms > keys_since_ms
+        {
+            self.keys.extend(RestoredKey::of(dropped));
+        }
+    }
+}
+
+impl RestoredKey {
+    fn of(record: Record) -> Option<Self> {
+        let Record { channel, event, offset, time_ms, key, .. } = record;
+        let key = IdempotencyKey::new(key?).ok()?;
+        Some(Self { channel, key, id: event.id().cloned(), offset, time_ms })
+    }
+}

@@ -1,0 +1,159 @@
+//! One file of the log: a title, then records. Look here for how a file is named and read back, and
+//! for what is a torn tail and what is damage.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::file::{io_error, refuse};
+use super::record::{HEAD_BYTES, Record, decode_head};
+use crate::error::{Error, ErrorKind};
+
+/// What stands at the beginning of every segment; the last character but one is the format.
+pub(super) const TITLE: [u8; 8] = *b"HWTRLG1\n";
+const FORMAT_AT: usize = 6;
+
+const READ_BUFFER_BYTES: usize = 256 << 10;
+
+/// The name of a segment: the lowest offset that can stand in it, so that names sort as offsets do.
+pub(super) fn file_name(first_offset: u64) -> String {
+    format!("{first_offset:020}.log")
+}
+
+/// The lowest offset, if this is the name of a segment.
+pub(super) fn parse_file_name(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".log")?;
+    let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { digits.parse().ok() } else { None }
+}
+
+/// What reading a segment found.
+pub(super) struct Outcome {
+    /// The length of the part that is whole: title and records.
+    pub(super) good_bytes: u64,
+    /// The length of the file.
+    pub(super) all_bytes: u64,
+    /// The offset of the last whole record; what was there before, if there is none.
+    pub(super) last_offset: u64,
+    pub(super) end: End,
+}
+
+/// How the records of a segment end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// With the file.
+    Whole,
+    /// With a record that is cut short by the end of the file: a process was killed while it wrote,
+    /// and nobody was told that the event was taken.
+    Torn,
+    /// With something that no killed process leaves. Events that were taken may be lost.
+    Damaged,
+}
+
+/// Reads a segment from its beginning, one record at a time. All offsets must be above `last_offset`
+/// and rise.
+pub(super) fn read(
+    path: &Path,
+    last_offset: u64,
+    each: &mut dyn FnMut(Record),
+) -> Result<Outcome, Error> {
+    let file = File::open(path).map_err(|error| io_error("open", path, error))?;
+    let all_bytes = file.metadata().map_err(|error| io_error("read", path, error))?.len();
+    let mut reader = Reader {
+        file: BufReader::with_capacity(READ_BUFFER_BYTES, file),
+        payload: Vec::new(),
+        outcome: Outcome { good_bytes: 0, all_bytes, last_offset, end: End::Whole },
+    };
+    let title = reader.title().map_err(|error| io_error("read", path, error))?;
+    if let Some(found) = title {
+        check_title(path, found)?;
+        reader.outcome.end = reader.records(each).map_err(|error| io_error("read", path, error))?;
+    }
+    Ok(reader.outcome)
+}
+
+fn check_title(path: &Path, found: [u8; TITLE.len()]) -> Result<(), Error> {
+    if found == TITLE {
+        return Ok(());
+    }
+    let mut known = TITLE;
+    known[FORMAT_AT] = found[FORMAT_AT];
+    let why = if found == known && found[FORMAT_AT].is_ascii_digit() {
+        "has a newer format than this version of Headwater knows: start the version that wrote it"
+    } else {
+        "does not begin as a segment of Headwater does: move it out of the directory"
+    };
+    Err(refuse(ErrorKind::Invalid, path, why))
+}
+
+struct Reader {
+    file: BufReader<File>,
+    payload: Vec<u8>,
+    outcome: Outcome,
+}
+
+impl Reader {
+    /// The title; `None` if the file ends before it does.
+    fn title(&mut self) -> io::Result<Option<[u8; TITLE.len()]>> {
+        let mut title = [0; TITLE.len()];
+        if read_up_to(&mut self.file, &mut title)? < TITLE.len() {
+            self.outcome.end = if self.outcome.all_bytes == 0 { End::Whole } else { End::Torn };
+            return Ok(None);
+        }
+        self.outcome.good_bytes = TITLE.len() as u64;
+        Ok(Some(title))
+    }
+
+    fn records(&mut self, each: &mut dyn FnMut(Record)) -> io::Result<End> {
+        loop {
+            let mut head = [0; HEAD_BYTES];
+            match read_up_to(&mut self.file, &mut head)? {
+                0 => return Ok(End::Whole),
+                HEAD_BYTES => {}
+                _ => return Ok(End::Torn),
+            }
+            let Some((length, crc)) = decode_head(head) else { return Ok(End::Damaged) };
+            self.payload.resize(length, 0);
+            if read_up_to(&mut self.file, &mut self.payload)? < length {
+                return Ok(End::Torn);
+            }
+            if crc32fast::hash(&self.payload) != crc {
+                return Ok(End::Damaged);
+            }
+            let Some(record) = Record::decode(&self.payload) else { return Ok(End::Damaged) };
+            if record.offset <= self.outcome.last_offset {
+                return Ok(End::Damaged);
+            }
+            self.outcome.last_offset = record.offset;
+            self.outcome.good_bytes += (HEAD_BYTES + length) as u64;
+            each(record);
+        }
+    }
+}
+
+/// Fills the buffer as far as the file goes, and says how far that was.
+fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// The segments of a directory with their lowest offsets, in order.
+pub(super) fn list(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(directory).map_err(|error| io_error("read", directory, error))? {
+        let entry = entry.map_err(|error| io_error("read", directory, error))?;
+        if let Some(first) = entry.file_name().to_str().and_then(parse_file_name) {
+            segments.push((first, entry.path()));
+        }
+    }
+    segments.sort_unstable();
+    Ok(segments)
+}

@@ -1,0 +1,135 @@
+//! A publish: an event, its channel, and the publisher's options; and the receipt for it. Look here for
+//! ends and idempotency keys.
+
+use crate::channel::Channel;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Event, EventId};
+use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+use crate::log::Position;
+
+/// An event on its way to a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "it is published by Hub::publish_all"]
+pub struct Publish {
+    pub(crate) channel: Channel,
+    pub(crate) event: Event,
+    pub(crate) end: bool,
+    pub(crate) key: Option<IdempotencyKey>,
+}
+
+impl Publish {
+    /// An event for a channel.
+    ///
+    /// ```
+    /// use headwater::event::IdempotencyKey;
+    /// use headwater::{Channel, Event, Publish};
+    ///
+    /// let publish = Publish::to(Channel::new("job:7")?, Event::new("done"))
+    ///     .with_key(IdempotencyKey::new("job-7-done")?)
+    ///     .with_end(true);
+    /// assert!(publish.is_end());
+    /// # Ok::<(), headwater::Error>(())
+    /// ```
+    pub fn to(channel: Channel, event: Event) -> Self {
+        Self { channel, event, end: false, key: None }
+    }
+
+    /// Whether it ends the channel with this event: subscribers receive it, then their streams close, and clients
+    /// that are up to date and reconnect are answered `204`. Publishing to the channel afterwards is an
+    /// error.
+    pub fn with_end(mut self, end: bool) -> Self {
+        self.end = end;
+        self
+    }
+
+    /// Makes the publish safe to repeat: within ten minutes, the same key for the same channel returns
+    /// the first receipt again, and publishes nothing.
+    pub fn with_key(mut self, key: IdempotencyKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// The event.
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+
+    /// Whether it is the last event of its channel.
+    pub fn is_end(&self) -> bool {
+        self.end
+    }
+
+    /// The idempotency key, if it has one.
+    pub fn idempotency_key(&self) -> Option<&IdempotencyKey> {
+        self.key.as_ref()
+    }
+}
+
+impl From<(Channel, Event)> for Publish {
+    fn from((channel, event): (Channel, Event)) -> Self {
+        Self::to(channel, event)
+    }
+}
+
+/// A publisher's name for one publishing: 1 to 255 bytes of visible ASCII, such as a UUID. Source: the
+/// IETF draft "The Idempotency-Key HTTP Header Field".
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(Box<str>);
+
+impl IdempotencyKey {
+    /// Checks a key.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if it is empty or has a character that is not visible ASCII;
+    /// [`ErrorKind::TooLarge`] if it is longer than 255 bytes.
+    pub fn new(key: impl AsRef<str>) -> Result<Self, Error> {
+        let key = key.as_ref();
+        if key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!(
+                    "an idempotency key has {} bytes: at most {IDEMPOTENCY_KEY_BYTES_MAX} are allowed",
+                    key.len()
+                ),
+            ));
+        }
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Error::invalid(
+                "an idempotency key is visible ASCII, at least one character: send a UUID, for example",
+            ));
+        }
+        Ok(Self(key.into()))
+    }
+
+    /// The key.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+/// What a publisher gets back for one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The channel that the event was published to.
+    pub channel: Channel,
+    /// The id under which clients see the event: the publisher's own, else the position. `None` for an
+    /// ephemeral event, since each node numbers it itself.
+    pub id: Option<EventId>,
+    /// The place of the event in the log.
+    pub position: Option<Position>,
+}
+
+impl Receipt {
+    /// A receipt for an event as it was published.
+    pub fn new(channel: Channel, event: &Event, position: Option<Position>) -> Self {
+        let from_position =
+            || position.and_then(|position| EventId::new(position.to_string()).ok());
+        let id = event.id().cloned().or_else(from_position);
+        Self { channel, id, position }
+    }
+}

@@ -1,0 +1,235 @@
+//! What waits for one stream: bounded, closable. Look here for what happens when a client is slow.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::close::CloseReason;
+use crate::frame::Frame;
+
+/// Frames that wait for one stream. The hub pushes, the subscription pops.
+pub(crate) struct Queue {
+    frames_max: usize,
+    bytes_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    /// While the stream replays, it takes what it needs from the rings.
+    paused: bool,
+    closed: Option<CloseReason>,
+    waker: Option<Waker>,
+}
+
+impl Queue {
+    pub(crate) fn new(frames_max: usize, bytes_max: usize) -> Self {
+        Self { frames_max, bytes_max, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a frame, or closes the queue if it does not fit. A frame always fits an empty queue. With
+    /// `latest_only` it takes the place of the one of its channel that waits.
+    pub(crate) fn push(&self, frame: &Frame, latest_only: bool) {
+        let mut state = self.state();
+        if state.closed.is_some() || state.paused {
+            return;
+        }
+        if latest_only
+            && let Some(at) = frame.conflated_in(state.frames.iter())
+            && let Some(old) = state.frames.remove(at)
+        {
+            state.bytes -= old.len();
+        }
+        let full = state.frames.len() >= self.frames_max
+            || (!state.frames.is_empty() && state.bytes + frame.len() > self.bytes_max);
+        if full {
+            // What waits is given up, since the client resumes from the last id it got.
+            state.closed = Some(CloseReason::Overflow);
+            state.frames = VecDeque::new();
+            state.bytes = 0;
+        } else {
+            state.bytes += frame.len();
+            state.frames.push_back(frame.clone());
+        }
+        Self::wake(state);
+    }
+
+    /// Takes nothing from now on, and forgets what it has: the stream replays.
+    pub(crate) fn pause(&self) {
+        let mut state = self.state();
+        state.paused = true;
+        state.frames = VecDeque::new();
+        state.bytes = 0;
+    }
+
+    /// Takes frames again.
+    pub(crate) fn resume_push(&self) {
+        self.state().paused = false;
+    }
+
+    /// Notes who is to be woken when the queue is closed, without taking a frame.
+    pub(crate) fn watch_close(&self, context: &Context<'_>) -> Option<CloseReason> {
+        let mut state = self.state();
+        Self::set_waker(&mut state, context);
+        state.closed
+    }
+
+    /// Closes the queue: what waits is still taken, then comes the end. The first reason stays.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        let mut state = self.state();
+        state.closed.get_or_insert(reason);
+        Self::wake(state);
+    }
+
+    /// Closes the queue and forgets what waits: its client may not have it any more.
+    pub(crate) fn revoke(&self) {
+        let mut state = self.state();
+        state.closed.get_or_insert(CloseReason::Revoked);
+        state.frames = VecDeque::new();
+        state.bytes = 0;
+        Self::wake(state);
+    }
+
+    /// Gives everything up to a shard: what waits, and why the stream has ended if it has.
+    pub(crate) fn attach(&self) -> (VecDeque<Frame>, Option<CloseReason>) {
+        let mut state = self.state();
+        state.bytes = 0;
+        (std::mem::take(&mut state.frames), state.closed)
+    }
+
+    /// How many of the frames that wait end their channel.
+    pub(crate) fn ends(&self) -> usize {
+        self.state().frames.iter().filter(|frame| frame.is_end()).count()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state().frames.is_empty()
+    }
+
+    pub(crate) fn closed(&self) -> Option<CloseReason> {
+        self.state().closed
+    }
+
+    /// Takes the next frame; `None` is the end.
+    pub(crate) fn poll_pop(&self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
+        let mut state = self.state();
+        if let Some(frame) = Self::pop(&mut state) {
+            return Poll::Ready(Some(frame));
+        }
+        if state.closed.is_some() {
+            return Poll::Ready(None);
+        }
+        Self::set_waker(&mut state, context);
+        Poll::Pending
+    }
+
+    fn set_waker(state: &mut State, context: &Context<'_>) {
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            state.waker = Some(context.waker().clone());
+        }
+    }
+
+    /// Takes the next frame that waits already, if it is wanted.
+    pub(crate) fn pop_if(&self, wanted: impl FnOnce(&Frame) -> bool) -> Option<Frame> {
+        let mut state = self.state();
+        if !state.frames.front().is_some_and(wanted) {
+            return None;
+        }
+        Self::pop(&mut state)
+    }
+
+    fn pop(state: &mut State) -> Option<Frame> {
+        let frame = state.frames.pop_front()?;
+        state.bytes -= frame.len();
+        if state.frames.is_empty() {
+            // An idle stream keeps no buffer.
+            state.frames = VecDeque::new();
+        }
+        Some(frame)
+    }
+
+    fn wake(mut state: MutexGuard<'_, State>) {
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    fn frame(bytes: usize) -> Frame {
+        let frame = Frame::new(&Event::new("x".repeat(bytes - "data: \n\n".len())));
+        assert_eq!(frame.len(), bytes);
+        frame
+    }
+
+    fn drain(queue: &Queue) -> usize {
+        let mut context = Context::from_waker(Waker::noop());
+        std::iter::from_fn(|| match queue.poll_pop(&mut context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => None,
+        })
+        .count()
+    }
+
+    #[test]
+    fn frames_are_bounded() {
+        let queue = Queue::new(2, 1000);
+        queue.push(&frame(10), false);
+        queue.push(&frame(10), false);
+        assert_eq!(queue.closed(), None);
+        queue.push(&frame(10), false);
+        assert_eq!(queue.closed(), Some(CloseReason::Overflow));
+        assert_eq!(drain(&queue), 0);
+    }
+
+    #[test]
+    fn bytes_are_bounded_but_a_lone_frame_fits() {
+        let queue = Queue::new(10, 100);
+        queue.push(&frame(500), false);
+        assert_eq!(queue.closed(), None);
+        assert_eq!(drain(&queue), 1);
+        queue.push(&frame(60), false);
+        queue.push(&frame(40), false);
+        assert_eq!(queue.closed(), None);
+        queue.push(&frame(10), false);
+        assert_eq!(queue.closed(), Some(CloseReason::Overflow));
+    }
+
+    #[test]
+    fn what_waits_comes_before_the_end_and_the_first_reason_stays() {
+        let queue = Queue::new(10, 100);
+        queue.push(&frame(20), false);
+        queue.push(&frame(20), false);
+        queue.close(CloseReason::Drain);
+        queue.close(CloseReason::ClientGone);
+        queue.push(&frame(20), false);
+        assert_eq!(queue.closed(), Some(CloseReason::Drain));
+        assert_eq!(drain(&queue), 2);
+    }
+
+    #[test]
+    fn a_paused_queue_takes_nothing() {
+        let queue = Queue::new(10, 1000);
+        queue.push(&frame(20), false);
+        queue.pause();
+        queue.push(&frame(20), false);
+        assert!(queue.is_empty());
+        queue.resume_push();
+        queue.push(&frame(20), false);
+        assert!(queue.pop_if(|frame| frame.len() > 20).is_none());
+        assert!(queue.pop_if(|frame| frame.len() == 20).is_some());
+        assert!(queue.pop_if(|_| true).is_none());
+    }
+}

@@ -1,0 +1,8 @@
+//! What a transport needs of the hub and its streams: everything that is public and is not meant for
+//! users. **Exempt from semantic versioning**: only the crate `headwater` of the same version uses it.
+
+pub use crate::counter::Counter;
+pub use crate::hub::shard_port::{HubRef, ShardPort};
+pub use crate::log::Key;
+pub use crate::sse::encode;
+pub use crate::stream::mailbox::{ChannelSlot, Counts, Given, Mailbox, Message, Newcomer, Revoked};

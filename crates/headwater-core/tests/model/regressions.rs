@@ -1,0 +1,201 @@
+//! What went wrong once, as scripts. Look here when one of the properties fails: what it found belongs here.
+
+use super::script::channel;
+use super::*;
+use headwater_core::limits::{RING_BYTES_MAX, RING_FRAMES_MAX};
+use headwater_core::{Event, Hub, Publish, Rewind, Subscription};
+
+fn publish(channel: usize, count: usize) -> Happening {
+    Happening::Publish { channel, count, large: false }
+}
+
+fn large(channel: usize) -> Happening {
+    Happening::Publish { channel, count: 1, large: true }
+}
+
+async fn next(subscription: &mut Subscription) -> String {
+    let next = tokio::time::timeout(Duration::from_secs(10), subscription.next());
+    let Ok(frame) = next.await else { return "nothing".to_owned() };
+    let frame = frame.expect("an open subscription");
+    frame.gap().map_or_else(
+        || frame.event().data().trim_end().to_owned(),
+        |gap| format!("gap {} {}", gap.channel, gap.reason),
+    )
+}
+
+async fn take(subscription: &mut Subscription, count: usize) -> String {
+    let mut taken = Vec::new();
+    for _ in 0..count {
+        taken.push(next(subscription).await);
+    }
+    taken.join(", ")
+}
+
+fn begin() -> (Script, Hub) {
+    let script = Script::new();
+    let hub = Hub::builder().queue_bytes_max(8 * RING_BYTES_MAX).build(script.clone());
+    (script, hub)
+}
+
+async fn subscribe(hub: &Hub) -> Subscription {
+    let mut stream = hub.subscribe([channel(0)]).unwrap();
+    stream.ready().await;
+    stream
+}
+
+fn id_of(script: &Script, offset: u64) -> String {
+    script.position(offset).to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_that_ends_while_history_is_read_is_told() {
+    let (script, hub) = begin();
+    script.happen(&publish(0, 9));
+    drop(subscribe(&hub).await);
+    let id = id_of(&script, 5);
+    script.happen(&Happening::Trim { channel: 0, keep: 0 });
+    script.happen_while_reading(Happening::FailReads(1));
+    script.happen_while_reading(Happening::NewEpoch { unseen: vec![0] });
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(id);
+    stream.ready().await;
+    let mut seen = vec![next(&mut stream).await];
+    script.happen(&publish(0, 2));
+    seen.push(take(&mut stream, 2).await);
+    assert_eq!(seen.join(", "), "gap c0 epoch, 10, 11");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_too_large_for_the_ring_that_comes_while_history_is_read_is_given() {
+    let (script, hub) = begin();
+    script.happen(&publish(0, 3));
+    drop(subscribe(&hub).await);
+    let id = id_of(&script, 2);
+    script.happen_while_reading(publish(1, 1));
+    script.happen_while_reading(large(0));
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(id.clone());
+    assert_eq!(take(&mut stream, 3).await, "2, 4, nothing");
+    // The ring was not said to be complete either.
+    let mut again = hub.subscribe([channel(0)]).unwrap().after(id);
+    assert_eq!(take(&mut again, 3).await, "2, 4, nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_events_go_on_after_an_id_of_another_node() {
+    let (script, hub) = begin();
+    script.happen(&publish(0, 1));
+    drop(subscribe(&hub).await);
+    script.happen(&Happening::Ephemeral { channel: 0 });
+    let foreign = format!("{}~abc-7", id_of(&script, 1));
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(foreign);
+    assert_eq!(next(&mut stream).await, "gap c0 epoch");
+    script.happen(&Happening::Ephemeral { channel: 0 });
+    assert_eq!(next(&mut stream).await, "2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rewind_by_as_many_as_there_are_gives_plain_events() {
+    let (script, hub) = begin();
+    drop(subscribe(&hub).await);
+    script.happen(&Happening::Ephemeral { channel: 0 });
+    script.happen(&Happening::Ephemeral { channel: 0 });
+    let mut stream = hub.subscribe([channel(0)]).unwrap().rewind(Rewind::Events(2));
+    assert_eq!(take(&mut stream, 2).await, "0, 1");
+    script.happen(&Happening::Ephemeral { channel: 0 });
+    assert_eq!(next(&mut stream).await, "2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_events_between_two_lingers_are_told_to_be_missing() {
+    let script = Script::new();
+    let hub = Hub::builder().linger(Duration::ZERO).build(script.clone());
+    let mut stream = subscribe(&hub).await;
+    script.happen(&Happening::Ephemeral { channel: 0 });
+    let id = stream.next().await.unwrap().position().unwrap().to_string();
+    drop(stream);
+    script.happen(&Happening::Ephemeral { channel: 0 });
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(id);
+    assert_eq!(next(&mut stream).await, "gap c0 trimmed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_events_that_leave_the_ring_during_a_replay_are_told_to_be_missing() {
+    let (script, hub) = begin();
+    let mut stream = subscribe(&hub).await;
+    script.happen(&Happening::Ephemeral { channel: 0 });
+    let id = stream.next().await.unwrap().position().unwrap().to_string();
+    drop(stream);
+    let plain =
+        |count| (0..count).for_each(|_| script.happen(&Happening::Ephemeral { channel: 0 }));
+    plain(300);
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(id);
+    assert_eq!(next(&mut stream).await, "1");
+    plain(2_000);
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|last| last != "nothing") {
+        seen.push(next(&mut stream).await);
+    }
+    let gap = seen.iter().position(|seen| seen == "gap c0 trimmed").expect("a gap");
+    assert_eq!(seen[gap + 1], (2_301 - RING_FRAMES_MAX).to_string());
+    assert_eq!(seen[seen.len() - 2], "2300");
+}
+
+#[tokio::test]
+async fn an_end_that_waits_in_the_queue_counts_once() {
+    let hub = Hub::in_memory();
+    let mut stream = hub.subscribe([channel(0), channel(1)]).unwrap();
+    let end = Publish::to(channel(0), Event::new("end")).with_end(true);
+    hub.publish_all([end]).await.unwrap();
+    assert_eq!(next(&mut stream).await, "end");
+    hub.publish(&channel(1), Event::new("more")).await.unwrap();
+    assert_eq!(next(&mut stream).await, "more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_was_put_back_is_not_waited_for() {
+    let (script, hub) = begin();
+    drop(subscribe(&hub).await);
+    script.happen(&publish(0, 5));
+    // It fits no ring, so that what is before it must be read.
+    script.happen(&large(0));
+    let id = id_of(&script, 4);
+    script.happen(&Happening::PutBack { to: 4 });
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(id);
+    assert_eq!(next(&mut stream).await, "gap c0 trimmed");
+    script.happen(&publish(0, 1));
+    assert_eq!(next(&mut stream).await, "6");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_without_an_event_moves_the_position() {
+    let (script, hub) = begin();
+    drop(subscribe(&hub).await);
+    script.happen(&publish(0, 3));
+    script.happen(&large(0));
+    script.happen(&Happening::Trim { channel: 0, keep: 0 });
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(id_of(&script, 1));
+    let mut last = None;
+    let take = async |stream: &mut Subscription| {
+        let next = std::future::poll_fn(|context| stream.poll_frame(context));
+        tokio::time::timeout(Duration::from_secs(10), next).await.ok().flatten()
+    };
+    while let Some(frame) = take(&mut stream).await {
+        last = frame.position().or(last);
+    }
+    let last = last.expect("an id").to_string();
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(last);
+    assert_eq!(next(&mut stream).await, "nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_cut_between_two_announcements_is_told_of_both_again() {
+    let (script, hub) = begin();
+    let mut stream = hub.subscribe([channel(0), channel(1)]).unwrap();
+    stream.ready().await;
+    script.happen(&publish(0, 1));
+    let id = stream.next().await.unwrap().position().unwrap().to_string();
+    script.happen(&Happening::NewEpoch { unseen: vec![] });
+    let gap = stream.next().await.unwrap();
+    assert!(gap.gap().is_some() && gap.position().is_none());
+    let mut stream = hub.subscribe([channel(0), channel(1)]).unwrap().after(id);
+    assert_eq!(take(&mut stream, 2).await, "gap c0 epoch, gap c1 epoch");
+}

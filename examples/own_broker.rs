@@ -1,0 +1,79 @@
+//! A broker of your own, with a log. `Server` stands for what carries events between nodes, such as
+//! NATS, Kafka or a database; each node has an `OwnBroker`.
+
+use std::{future::ready, sync::Arc, sync::Mutex};
+
+use headwater_core::broker::*;
+use headwater_core::log::{Epoch, Position};
+use headwater_core::{Channel, Error, Publish, Receipt, clock::now_ms};
+
+#[derive(Default)]
+struct Server {
+    log: Vec<(Publish, u64)>,
+    nodes: Vec<Sink>,
+}
+
+struct OwnBroker {
+    server: Arc<Mutex<Server>>,
+    epoch: Epoch,
+    sink: Option<Sink>,
+}
+
+/// The offsets of a channel's events. An event's offset is its place in the log, from 1.
+fn offsets(log: &[(Publish, u64)], channel: &Channel) -> Vec<u64> {
+    (1..).zip(log).filter(|(_, (it, _))| it.channel() == channel).map(|(at, _)| at).collect()
+}
+
+impl Broker for OwnBroker {
+    fn start(&mut self, sink: Sink) {
+        self.server.lock().unwrap().nodes.push(sink.clone());
+        self.sink = Some(sink);
+    }
+
+    fn publish(&self, batch: Vec<Publish>) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>> {
+        let mut server = self.server.lock().unwrap();
+        let receipts = batch.into_iter().map(|publish| {
+            let (channel, event) = (publish.channel().clone(), publish.event().clone());
+            let previous = offsets(&server.log, &channel).pop().unwrap_or(0);
+            server.log.push((publish, now_ms()));
+            let position = Position::new(self.epoch, server.log.len() as u64);
+            let logged = LoggedEvent::new(&channel, &event, position, previous, now_ms());
+            server.nodes.iter().for_each(|node| node.event(logged));
+            Receipt::new(channel.clone(), &event, Some(position))
+        });
+        Box::pin(ready(Ok(receipts.collect())))
+    }
+
+    fn subscribe(&self, _: &Channel) {} // the hub ignores events of other channels
+    fn unsubscribe(&self, _: &Channel) {}
+
+    fn subscribed(&self, channel: &Channel) -> BrokerFuture<'_, Result<(), Error>> {
+        let server = self.server.lock().unwrap();
+        let sink = self.sink.as_ref().expect("the hub calls start first");
+        sink.log(self.epoch, server.log.len() as u64);
+        sink.baseline(channel, Baseline::new(offsets(&server.log, channel).pop().unwrap_or(0)));
+        Box::pin(ready(Ok(())))
+    }
+
+    fn read(&self, of: &Channel, range: ReadRange) -> BrokerFuture<'_, Result<History, Error>> {
+        let log = &self.server.lock().unwrap().log;
+        let (all, mut history) = (offsets(log, of), History::new(log.len() as u64));
+        for at in range.select(&all) {
+            let previous = all.iter().rfind(|it| **it < at).copied().unwrap_or(0);
+            let ((it, ms), position) = (&log[at as usize - 1], Position::new(self.epoch, at));
+            history.push(LoggedEvent::new(of, it.event(), position, previous, *ms));
+        }
+        Box::pin(ready(Ok(history)))
+    }
+
+    fn status(&self) -> BrokerStatus {
+        BrokerStatus::ready()
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let (server, epoch) = (Arc::default(), Epoch::random());
+    let node = async || OwnBroker { server: Arc::clone(&server), epoch, sink: None };
+    headwater_core::testing::suite(node).await;
+}
