@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use headwater::limits::DECODER_BYTES_MAX;
-use headwater::{Decoder, Item};
+use headwater::event::{Decoder, Item};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 

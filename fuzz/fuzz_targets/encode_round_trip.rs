@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use headwater::{Decoder, Event, EventId, EventName, Item, Message};
+use headwater::event::{Decoder, EventId, EventName, Item, Message};
+use headwater::Event;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 

@@ -2,7 +2,8 @@
 
 #![no_main]
 
-use headwater::{Channel, ChannelPattern};
+use headwater::channel::ChannelPattern;
+use headwater::Channel;
 use headwater_server::settings::{HttpUrl, Origin, Template};
 use libfuzzer_sys::fuzz_target;
 

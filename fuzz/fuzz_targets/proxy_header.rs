@@ -4,7 +4,7 @@
 #![no_main]
 
 use headwater::limits::PROXY_HEADER_BYTES_MAX;
-use headwater::{ProxyHeader, ProxyHeaderProgress};
+use headwater::serve::{ProxyHeader, ProxyHeaderProgress};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

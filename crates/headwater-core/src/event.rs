@@ -131,7 +131,7 @@ pub(crate) fn whole_ms(duration: Duration) -> u64 {
 /// Names are compared byte by byte and nothing is trimmed. A clone shares the name.
 ///
 /// ```
-/// use headwater::EventName;
+/// use headwater::event::EventName;
 ///
 /// assert_eq!(EventName::new("order-created")?.as_str(), "order-created");
 /// assert!(EventName::new("a\ndata: forged").is_err());
@@ -172,7 +172,7 @@ impl EventName {
 /// 64 of them, are safe everywhere.
 ///
 /// ```
-/// use headwater::EventId;
+/// use headwater::event::EventId;
 ///
 /// assert_eq!(EventId::new("order-7")?.as_str(), "order-7");
 /// assert!(EventId::new("order 7").is_err());

@@ -14,7 +14,8 @@ use crate::limits::CHANNEL_PATTERNS_MAX;
 /// fit `User:42:a`, and `..` in a name is two dots.
 ///
 /// ```
-/// use headwater::{Channel, ChannelPattern};
+/// use headwater::channel::ChannelPattern;
+/// use headwater::Channel;
 ///
 /// let pattern: ChannelPattern = "user:42:*".parse()?;
 /// assert!(pattern.matches(&Channel::new("user:42:inbox")?));
@@ -125,11 +126,12 @@ impl FromStr for ChannelPattern {
 /// beginning of names and `*`.
 ///
 /// ```
-/// use headwater::{ChannelPatterns, Hub};
+/// use headwater::channel::ChannelPatterns;
+/// use headwater::Hub;
 ///
 /// let prices = ChannelPatterns::new().with("prices:*")?.with("clock")?;
 /// assert!(prices.matches("prices:gold") && !prices.matches("clocks"));
-/// let hub = Hub::builder().latest_only(prices).build(headwater::MemoryBroker::new());
+/// let hub = Hub::builder().latest_only(prices).build(headwater::broker::MemoryBroker::new());
 /// # Ok::<(), headwater::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -2,7 +2,10 @@
 //! users. **Exempt from semantic versioning**: only the crate `headwater` of the same version uses it.
 
 pub use crate::counter::Counter;
+pub use crate::frame::Published;
 pub use crate::hub::shard_port::{HubRef, ShardPort};
 pub use crate::log::Key;
 pub use crate::sse::encode;
-pub use crate::stream::mailbox::{ChannelSlot, Counts, Given, Mailbox, Message, Newcomer, Revoked};
+pub use crate::stream::mailbox::{
+    Attachment, ChannelSlot, Counts, Mailbox, Message, Progress, Revoked,
+};

@@ -7,45 +7,33 @@
 //! can send plain events. A node subscribes to both names; Redis keeps their order, since both arrive
 //! over one connection.
 
-mod catch_up;
-mod connect;
-mod envelope;
-mod function;
-mod log;
-mod probe;
-mod resp;
-mod revoke;
-mod session;
-mod subscriber;
-
 use std::fmt;
 use std::sync::Arc;
 
-use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::io::tcp::TcpSettings;
-use ::redis::{
-    Client, ErrorKind as RedisErrorKind, IntoConnectionInfo, Pipeline, RedisError, Value,
-};
+use headwater_core::broker::{Broker, BrokerFuture, BrokerStatus, History, ReadRange, Sink};
+use headwater_core::log::{Position, RetentionRules};
+use headwater_core::pattern::ChannelPattern;
+use headwater_core::publish::IdempotencyKey;
+use headwater_core::revocation::Revocation;
+use headwater_core::{Channel, Error, ErrorKind, Event, Publish, Receipt};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::TcpSettings;
+use redis::{Client, IntoConnectionInfo, Pipeline, RedisError, Value};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::{Broker, BrokerFuture, BrokerStatus, History, ReadRange, Receipt, Sink};
-use crate::channel::Channel;
-use crate::error::{Error, ErrorKind};
-use crate::event::Event;
+use crate::connect::Address;
+use crate::envelope;
+use crate::ephemeral::EphemeralChannels;
+use crate::errors::{self, is_denied, publish_error};
+use crate::history;
+use crate::keys;
+use crate::library::{self, LogMode, Mode};
 use crate::limits::{RECONNECT_WAIT_MAX, REDIS_RESPONSE_TIMEOUT};
-use crate::pattern::ChannelPattern;
-use crate::position::Position;
-use crate::publish::{IdempotencyKey, Publish};
-use crate::retention::RetentionRules;
-use crate::revocation::Revocation;
-
-use connect::Address;
-use function::Mode;
-use subscriber::{Subscriber, Wanted};
-
-/// Redis channels of events that travel in an envelope. `{0}` is the log, in Redis Cluster's hash tag.
-const ENVELOPE_PREFIX: &str = "headwater:{0}:";
+use crate::node::Node;
+use crate::revocations;
+use crate::subscriber::Subscriber;
+use crate::wanted::{Confirmation, Wanted};
 
 /// How many commands may wait for the command connection; redis' own 50 makes publishers queue up.
 const PIPELINE_BUFFER: usize = 1024;
@@ -155,7 +143,7 @@ impl RedisBroker {
 
 impl Broker for RedisBroker {
     fn start(&mut self, sink: Sink) {
-        let subscriber = Subscriber {
+        let node = Node {
             address: self.address.clone(),
             commands: self.commands.clone(),
             wanted: Arc::clone(&self.wanted),
@@ -163,22 +151,22 @@ impl Broker for RedisBroker {
             ephemeral: self.ephemeral.clone(),
             sink,
         };
-        self.task = Some(self.runtime.spawn(subscriber.run()).abort_handle());
+        self.task = Some(self.runtime.spawn(Subscriber(node).run()).abort_handle());
     }
 
     fn publish(&self, batch: Vec<Publish>) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>> {
         Box::pin(async move {
             let mut commands = self.commands.clone();
-            let mut mode = match self.wanted.durability() {
+            let mut mode = match self.wanted.log_mode() {
                 LogMode::Unknown => self.install(&mut commands).await?,
-                LogMode::Off => None,
-                LogMode::On(mode) => Some(mode),
+                LogMode::Denied => None,
+                LogMode::Available(mode) => Some(mode),
             };
             let mut answers =
                 self.send(&mut commands, &batch.iter().collect::<Vec<_>>(), mode).await?;
             // Redis restarted without its data: the function is gone, and what needs it was not published.
             let missing: Vec<usize> = (0..answers.len())
-                .filter(|at| answers[*at].as_ref().is_err_and(function::is_missing))
+                .filter(|at| answers[*at].as_ref().is_err_and(errors::is_missing))
                 .collect();
             if !missing.is_empty() {
                 mode = self.install(&mut commands).await?;
@@ -203,12 +191,14 @@ impl Broker for RedisBroker {
         self.wanted.remove(channel);
     }
 
-    fn subscribed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, ()> {
-        Box::pin(async {
-            if let Some(confirmation) = self.wanted.confirmation(channel) {
-                // An error means that there is no longer anything to wait for.
-                let _ = confirmation.await;
-            }
+    fn subscribed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let is_confirmed = match self.wanted.confirmation(channel) {
+                Confirmation::Confirmed => true,
+                Confirmation::Denied => false,
+                Confirmation::Pending(confirmation) => confirmation.await.is_ok(),
+            };
+            if is_confirmed { Ok(()) } else { Err(subscribe_denied(channel)) }
         })
     }
 
@@ -223,15 +213,15 @@ impl Broker for RedisBroker {
                 return Ok(History::default());
             };
             let mut commands = self.commands.clone();
-            log::read_history(&mut commands, channel, range, epoch).await.map_err(publish_error)
+            history::read_history(&mut commands, channel, range, epoch).await.map_err(publish_error)
         })
     }
 
     fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BrokerFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let mut commands = self.commands.clone();
-            revoke::publish(&mut commands, revocation, &self.wanted).await.map_err(|error| {
-                let kind = if is_refused(&error) { ErrorKind::PermissionDenied } else { ErrorKind::Unavailable };
+            revocations::publish(&mut commands, revocation, &self.wanted).await.map_err(|error| {
+                let kind = if is_denied(&error) { ErrorKind::PermissionDenied } else { ErrorKind::Unavailable };
                 Error::new(
                     kind,
                     "Redis did not take the revocation, so other nodes may not know of it: revoke again",
@@ -246,37 +236,15 @@ impl Broker for RedisBroker {
     }
 }
 
-/// Which plain Redis channels are listened to and published on; `None` for all.
-#[derive(Clone, Default)]
-struct EphemeralChannels(Option<Arc<[ChannelPattern]>>);
-
-impl EphemeralChannels {
-    fn contains(&self, channel: &Channel) -> bool {
-        self.0.as_ref().is_none_or(|all| all.iter().any(|pattern| pattern.matches(channel)))
-    }
-}
-
-/// Whether events can be kept in this Redis.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum LogMode {
-    /// Not tried yet.
-    #[default]
-    Unknown,
-    /// The Redis user may not use the log's keys.
-    Off,
-    /// With the function.
-    On(Mode),
-}
-
 impl RedisBroker {
     /// Installs the function; `None` if it is not permitted.
     async fn install(&self, commands: &mut ConnectionManager) -> Result<Option<Mode>, Error> {
-        match function::install(commands).await {
+        match library::install(commands).await {
             Ok(mode) => {
-                self.wanted.set_durability(LogMode::On(mode));
+                self.wanted.set_log_mode(LogMode::Available(mode));
                 Ok(Some(mode))
             }
-            Err(error) if is_refused(&error) => Ok(None),
+            Err(error) if is_denied(&error) => Ok(None),
             Err(error) => Err(publish_error(error)),
         }
     }
@@ -288,15 +256,17 @@ impl RedisBroker {
         batch: &[&Publish],
         mode: Option<Mode>,
     ) -> Result<Vec<Result<Value, RedisError>>, Error> {
-        let mut pipeline = ::redis::pipe();
-        for Publish { channel, event, end, key } in batch {
+        let mut pipeline = redis::pipe();
+        for publish in batch {
+            let (channel, event) = (publish.channel(), publish.event());
+            let (end, key) = (publish.is_end(), publish.idempotency_key());
             // Of rules that only Redis knows, the function finds out.
             let is_off = self.rules.as_ref().is_some_and(|it| it.for_channel(channel).is_none());
-            let needs_log = *end || key.is_some();
+            let needs_log = end || key.is_some();
             match mode.filter(|_| !is_off || needs_log) {
                 Some(mode) => {
-                    let key = key.as_ref().map(IdempotencyKey::as_str);
-                    function::add_publish(&mut pipeline, mode, channel.as_str(), event, key, *end);
+                    let key = key.map(IdempotencyKey::as_str);
+                    library::add_publish(&mut pipeline, mode, channel.as_str(), event, key, end);
                 }
                 None if needs_log => return Err(without_log(channel)),
                 None => {
@@ -308,7 +278,17 @@ impl RedisBroker {
     }
 }
 
-/// An end, or a key, that could not be kept.
+fn subscribe_denied(channel: &Channel) -> Error {
+    Error::new(
+        ErrorKind::PermissionDenied,
+        format!(
+            "Redis denies subscribing to channel {channel}: give the Redis user the permissions that \
+             docs/redis.md lists"
+        ),
+    )
+}
+
+/// An end, or a key, that could not be recorded.
 fn without_log(channel: &Channel) -> Error {
     Error::new(
         ErrorKind::PermissionDenied,
@@ -326,7 +306,7 @@ fn receipt(publish: Publish, answer: Value) -> Receipt {
         _ => None,
     };
     let position = position.and_then(|id| id.parse::<Position>().ok());
-    Receipt::new(publish.channel, &publish.event, position)
+    Receipt::new(publish.channel().clone(), publish.event(), position)
 }
 
 fn add_publish(pipeline: &mut Pipeline, channel: &Channel, event: &Event, may_be_plain: bool) {
@@ -335,40 +315,8 @@ fn add_publish(pipeline: &mut Pipeline, channel: &Channel, event: &Event, may_be
     if only_data && may_be_plain {
         command.arg(channel.as_str()).arg(event.data());
     } else {
-        command.arg(format!("{ENVELOPE_PREFIX}{channel}")).arg(envelope::encode(event));
+        command.arg(keys::envelopes(channel)).arg(envelope::encode(event));
     }
-}
-
-/// Whether Redis said no, on connecting or to any command of the pipeline.
-fn is_refused(error: &RedisError) -> bool {
-    let answers = error.clone().into_server_errors().unwrap_or_default();
-    matches!(error.kind(), RedisErrorKind::AuthenticationFailed)
-        || answers.iter().any(|(_, answer)| {
-            // Redis says it this way when the permission is missing inside of a function or script.
-            let details = answer.details().unwrap_or_default();
-            connect::is_refusal(answer.code()) || details.contains("user executing the script")
-        })
-}
-
-fn publish_error(error: RedisError) -> Error {
-    if function::is_ended(&error) {
-        let message = "the channel was ended by its publisher: publish to another channel";
-        return Error::new(ErrorKind::Ended, message).with_source(error);
-    }
-    if let Some(fault) = function::fault(&error) {
-        return Error::invalid(fault).with_source(error);
-    }
-    let kind =
-        if is_refused(&error) { ErrorKind::PermissionDenied } else { ErrorKind::Unavailable };
-    let message = match kind {
-        ErrorKind::PermissionDenied => {
-            "Redis refused it: check user, password and permissions of the Redis URL"
-        }
-        _ => {
-            "Redis did not answer in time or cannot be reached: publish again, though the event may have been taken; with an idempotency key it is taken once"
-        }
-    };
-    Error::new(kind, message).with_source(error)
 }
 
 impl Drop for RedisBroker {
@@ -383,7 +331,7 @@ impl fmt::Debug for RedisBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisBroker")
             .field("address", &self.address)
-            .field("health", &self.status())
+            .field("status", &self.status())
             .finish_non_exhaustive()
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ::redis::RedisResult;
-use ::redis::aio::ConnectionManager;
+use redis::RedisResult;
+use redis::aio::ConnectionManager;
 use tokio::task::JoinSet;
 
-use super::log::{self, Bounds, Entry};
-use crate::broker::Baseline;
-use crate::channel::Channel;
-use crate::gap::GapReason;
+use crate::history::{self, Bounds, Entry};
+use headwater_core::Channel;
+use headwater_core::broker::Baseline;
+use headwater_core::gap::GapReason;
 
 /// Channels that are asked about with one command.
 const ASK_CHANNELS: usize = 256;
@@ -31,15 +31,15 @@ const ATTEMPT_WAIT: Duration = Duration::from_millis(200);
 
 /// What was missed.
 #[derive(Default)]
-pub(super) struct CatchUp {
+pub(crate) struct CatchUp {
     /// Events of all channels, in the order of the log.
-    pub(super) events: Vec<(Channel, Entry)>,
+    pub(crate) events: Vec<(Channel, Entry)>,
     /// Channels of which not everything is there, with the offset up to which events may be missing.
-    pub(super) gaps: Vec<(Channel, GapReason, u64)>,
+    pub(crate) gaps: Vec<(Channel, GapReason, u64)>,
 }
 
 /// Reads what channels got after the offsets that the node has, up to an offset.
-pub(super) async fn catch_up(
+pub(crate) async fn catch_up(
     commands: ConnectionManager,
     channels: Vec<(Channel, u64)>,
     until: u64,
@@ -85,7 +85,7 @@ async fn find_behind(
     let names: Vec<Channel> = channels.iter().map(|(channel, _)| channel.clone()).collect();
     let lasts = with_attempts(|| {
         let (mut commands, names) = (commands.clone(), names.clone());
-        async move { log::lasts(&mut commands, &names).await }
+        async move { history::lasts(&mut commands, &names).await }
     })
     .await?;
     let with_last = channels.iter().zip(lasts);
@@ -121,7 +121,7 @@ async fn read_channel(
                     bytes: READ_BYTES,
                     channel: &channel,
                 };
-                log::read_entries(&mut commands, bounds).await
+                history::read_entries(&mut commands, bounds).await
             }
         })
         .await?;

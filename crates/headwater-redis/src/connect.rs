@@ -3,21 +3,20 @@
 
 use std::fmt;
 use std::io;
+#[cfg(unix)]
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::{ConnectionAddr, ConnectionInfo};
 use bytes::{Buf, BytesMut};
-use rustls::pki_types::ServerName;
+use headwater_core::{Error, ErrorKind};
+use redis::{ConnectionAddr, ConnectionInfo};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
+use tokio::net::TcpStream;
 
-use super::resp::{self, Parsed, Value};
-use crate::error::{Error, ErrorKind};
+use crate::errors::is_denial;
 use crate::limits::REDIS_RESPONSE_TIMEOUT;
+use crate::resp::{self, Parsed, Value};
 
 /// The name of the connection in Redis' `CLIENT LIST`.
 const CLIENT_NAME: &[u8] = b"headwater-subscriber";
@@ -29,13 +28,13 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_retries(3);
 
 /// A connection to Redis, whatever carries it.
-pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 /// Where Redis is, and as whom to log in.
 #[derive(Clone)]
-pub(super) struct Address {
+pub(crate) struct Address {
     target: Target,
     user: Option<String>,
     password: Option<String>,
@@ -43,25 +42,36 @@ pub(super) struct Address {
 
 #[derive(Clone)]
 enum Target {
-    Tcp { host: String, port: u16 },
-    Tls { host: String, port: u16, connector: Arc<TlsConnector>, name: ServerName<'static> },
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    #[cfg(feature = "tls")]
+    Tls(Tls),
+    #[cfg(unix)]
     Unix(PathBuf),
 }
 
 impl Address {
-    pub(super) fn new(info: &ConnectionInfo) -> Result<Self, Error> {
+    pub(crate) fn new(info: &ConnectionInfo) -> Result<Self, Error> {
         let target = match info.addr() {
             ConnectionAddr::Tcp(host, port) => Target::Tcp { host: host.clone(), port: *port },
-            ConnectionAddr::TcpTls { host, port, insecure: false, .. } => Target::Tls {
-                host: host.clone(),
-                port: *port,
-                connector: Arc::new(tls_connector()?),
-                name: ServerName::try_from(host.clone()).map_err(|error| {
-                    Error::invalid(format!("the Redis URL's host {host:?} is no name for TLS"))
-                        .with_source(error)
-                })?,
-            },
+            #[cfg(feature = "tls")]
+            ConnectionAddr::TcpTls { host, port, insecure: false, .. } => {
+                Target::Tls(Tls::new(host, *port)?)
+            }
+            #[cfg(not(feature = "tls"))]
+            ConnectionAddr::TcpTls { .. } => {
+                return Err(Error::invalid(
+                    "rediss:// needs the feature `redis-tls` of the crate headwater",
+                ));
+            }
+            #[cfg(unix)]
             ConnectionAddr::Unix(path) => Target::Unix(path.clone()),
+            #[cfg(not(unix))]
+            ConnectionAddr::Unix(_) => {
+                return Err(Error::invalid("this system has no unix sockets: use redis://"));
+            }
             _ => {
                 return Err(Error::invalid(
                     "the Redis URL asks for TLS without checking the certificate: leave out #insecure and install the authority's certificate in the system",
@@ -77,7 +87,7 @@ impl Address {
     }
 
     /// Connects and logs in, within the response timeout.
-    pub(super) async fn open(&self) -> Result<Box<dyn Connection>, Error> {
+    pub(crate) async fn open(&self) -> Result<Box<dyn Connection>, Error> {
         let attempt = async {
             let mut connection = self.dial().await.map_err(|error| {
                 Error::new(ErrorKind::Unavailable, format!("cannot connect: {error}"))
@@ -88,7 +98,7 @@ impl Address {
         tokio::time::timeout(REDIS_RESPONSE_TIMEOUT, attempt).await.unwrap_or_else(|_| {
             Err(Error::new(
                 ErrorKind::Unavailable,
-                format!("no answer within {REDIS_RESPONSE_TIMEOUT:?}"),
+                format!("no answer within {} s", REDIS_RESPONSE_TIMEOUT.as_secs()),
             ))
         })
     }
@@ -96,11 +106,10 @@ impl Address {
     async fn dial(&self) -> io::Result<Box<dyn Connection>> {
         match &self.target {
             Target::Tcp { host, port } => Ok(Box::new(dial_tcp(host, *port).await?)),
-            Target::Tls { host, port, connector, name } => {
-                let tcp = dial_tcp(host, *port).await?;
-                Ok(Box::new(connector.connect(name.clone(), tcp).await?))
-            }
-            Target::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            #[cfg(feature = "tls")]
+            Target::Tls(tls) => Ok(Box::new(tls.connect().await?)),
+            #[cfg(unix)]
+            Target::Unix(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
         }
     }
 
@@ -139,29 +148,54 @@ async fn dial_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn tls_connector() -> Result<TlsConnector, Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::invalid("TLS cannot be set up").with_source(error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+/// How to reach a Redis over TLS.
+#[cfg(feature = "tls")]
+#[derive(Clone)]
+struct Tls {
+    host: String,
+    port: u16,
+    name: rustls::pki_types::ServerName<'static>,
+    connector: tokio_rustls::TlsConnector,
 }
 
-/// Whether an error's code is about who we are, not about how Redis is.
-pub(super) fn is_refusal(code: &str) -> bool {
-    matches!(code, "WRONGPASS" | "NOAUTH" | "NOPERM")
+#[cfg(feature = "tls")]
+impl Tls {
+    /// With the program's crypto provider and the system's certificates.
+    fn new(host: &str, port: u16) -> Result<Self, Error> {
+        use std::sync::Arc;
+
+        let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|error| {
+            Error::invalid(format!("the Redis URL's host {host} cannot be a name in a certificate"))
+                .with_source(error)
+        })?;
+        // Without one, both this connection and the one for commands would panic.
+        let provider = rustls::crypto::CryptoProvider::get_default().ok_or_else(|| {
+            Error::invalid(
+                "rediss:// needs a crypto provider of rustls: call `install_default` on one, such as \
+                 `rustls::crypto::ring::default_provider()`, before connecting to Redis",
+            )
+        })?;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let config = rustls::ClientConfig::builder_with_provider(Arc::clone(provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::invalid("TLS cannot be set up").with_source(error))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { host: host.to_owned(), port, name, connector: Arc::new(config).into() })
+    }
+
+    async fn connect(&self) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let tcp = dial_tcp(&self.host, self.port).await?;
+        self.connector.connect(self.name.clone(), tcp).await
+    }
 }
 
 fn check_hello(answer: &Value<'_>) -> Result<(), Error> {
     let Value::Error(message) = answer else { return Ok(()) };
     let message = String::from_utf8_lossy(message);
     let code = message.split(' ').next().unwrap_or_default();
-    if is_refusal(code) || message.contains("without any password configured") {
+    if is_denial(code) || message.contains("without any password configured") {
         return Err(Error::new(
             ErrorKind::PermissionDenied,
             format!("it refuses the user or password of the Redis URL ({message})"),
@@ -180,7 +214,9 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.target {
             Target::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Target::Tls { host, port, .. } => write!(f, "{host}:{port} (TLS)"),
+            #[cfg(feature = "tls")]
+            Target::Tls(tls) => write!(f, "{}:{} (TLS)", tls.host, tls.port),
+            #[cfg(unix)]
             Target::Unix(path) => write!(f, "{}", path.display()),
         }
     }

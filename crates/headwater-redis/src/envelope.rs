@@ -21,14 +21,14 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::event::Event;
-use crate::position::{Epoch, Position};
+use headwater_core::Error;
+use headwater_core::Event;
+use headwater_core::log::{Epoch, Position};
 
 /// Longest headers that we write, with room for those of newer nodes.
-pub(super) const HEADERS_BYTES_MAX: usize = 4096;
+pub(crate) const HEADERS_BYTES_MAX: usize = 4096;
 
-pub(super) fn encode(event: &Event) -> Vec<u8> {
+pub(crate) fn encode(event: &Event) -> Vec<u8> {
     let mut envelope = Vec::with_capacity(event.data().len() + 64);
     let mut header = |name: &str, value: &str| {
         for part in [name, ": ", value, "\n"] {
@@ -51,24 +51,24 @@ pub(super) fn encode(event: &Event) -> Vec<u8> {
 
 /// What was in an envelope.
 #[derive(Debug, PartialEq)]
-pub(super) struct Opened {
-    pub(super) event: Event,
+pub(crate) struct Opened {
+    pub(crate) event: Event,
     /// Whether bytes that are not UTF-8 were replaced in its data.
-    pub(super) replaced: bool,
+    pub(crate) replaced: bool,
     /// For an event of the log.
-    pub(super) place: Option<Place>,
+    pub(crate) place: Option<Place>,
 }
 
 /// Where an event of the log stands.
 #[derive(Debug, PartialEq, Clone, Copy)]
-pub(super) struct Place {
-    pub(super) position: Position,
-    pub(super) previous: u64,
-    pub(super) time_ms: u64,
-    pub(super) end: bool,
+pub(crate) struct Place {
+    pub(crate) position: Position,
+    pub(crate) previous: u64,
+    pub(crate) time_ms: u64,
+    pub(crate) end: bool,
 }
 
-pub(super) fn decode(mut envelope: &[u8]) -> Result<Opened, Error> {
+pub(crate) fn decode(mut envelope: &[u8]) -> Result<Opened, Error> {
     let broken = || Error::invalid("an envelope needs header lines and an empty line");
     let number = |value: &str| value.parse::<u64>().map_err(|_| broken());
     let (mut name, mut id, mut retry) = (None, None, None);

@@ -5,70 +5,70 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use ::redis::aio::ConnectionManager;
-use ::redis::{RedisError, RedisResult, Script, pipe};
+use headwater_core::broker::{Baseline, History, LoggedEvent, ReadRange};
+use headwater_core::limits::{REPLAY_BYTES_MAX, RING_BYTES_MAX};
+use headwater_core::log::{Epoch, Position};
+use headwater_core::{Channel, Event};
+use redis::aio::ConnectionManager;
+use redis::{RedisError, RedisResult, Script, pipe};
 
-use super::function::PREFIX;
-use crate::broker::{Baseline, History, ReadRange};
-use crate::channel::Channel;
-use crate::event::Event;
-use crate::frame::{Frame, Published};
-use crate::limits::{EPHEMERAL_NOTE_AGE, REPLAY_BYTES_MAX, RING_BYTES_MAX};
-use crate::position::{Epoch, Position};
+use crate::keys;
+use crate::limits::EPHEMERAL_NOTE_AGE;
 
-static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
-static BASELINE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("baseline.lua")));
+static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("library/read.lua")));
+static BASELINE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("library/baseline.lua")));
 
 /// An event of the log as it is kept.
-pub(super) struct Entry {
-    pub(super) offset: u64,
-    pub(super) previous: u64,
-    pub(super) time_ms: u64,
-    pub(super) end: bool,
-    pub(super) event: Event,
-    pub(super) replaced: bool,
+pub(crate) struct Entry {
+    pub(crate) offset: u64,
+    pub(crate) previous: u64,
+    pub(crate) time_ms: u64,
+    pub(crate) end: bool,
+    pub(crate) event: Event,
+    pub(crate) replaced: bool,
 }
 
 impl Entry {
     /// What it takes in memory, about.
-    pub(super) fn cost(&self) -> usize {
+    pub(crate) fn cost(&self) -> usize {
         self.event.data().len() + size_of::<Self>() + 64
     }
 }
 
 /// Where the log is at one moment, and what is known of some of its channels.
-pub(super) struct LogState {
-    pub(super) epoch: Epoch,
-    pub(super) last: u64,
-    pub(super) baselines: Vec<Baseline>,
+pub(crate) struct LogState {
+    pub(crate) epoch: Epoch,
+    pub(crate) last: u64,
+    pub(crate) baselines: Vec<Baseline>,
 }
 
 /// What to read.
-pub(super) struct Bounds<'a> {
-    pub(super) newest: bool,
+pub(crate) struct Bounds<'a> {
+    pub(crate) newest: bool,
     /// Events after this offset.
-    pub(super) after: u64,
+    pub(crate) after: u64,
     /// Events up to this offset.
-    pub(super) until: Option<u64>,
-    pub(super) count: usize,
-    pub(super) bytes: usize,
-    pub(super) channel: &'a Channel,
+    pub(crate) until: Option<u64>,
+    pub(crate) count: usize,
+    pub(crate) bytes: usize,
+    pub(crate) channel: &'a Channel,
 }
 
 /// How much longer than its history a channel's last offset is known. `publish.lua` has the same.
-pub(super) const LAST_EXTRA_MS: u64 = 24 * 3600 * 1000;
+pub(crate) const LAST_EXTRA_MS: u64 = 24 * 3600 * 1000;
 
 /// The fields of an entry as Redis gives them.
 type Fields = Vec<(String, Vec<u8>)>;
 
 /// Reads entries, oldest first, and the log's last offset.
-pub(super) async fn read_entries(
+pub(crate) async fn read_entries(
     commands: &mut ConnectionManager,
     bounds: Bounds<'_>,
 ) -> RedisResult<(Vec<Entry>, u64)> {
     let until = bounds.until.map_or_else(|| "+".to_owned(), |until| until.to_string());
     let (last, raw): (u64, Vec<(String, Fields)>) = READ
-        .key(PREFIX)
+        .key(keys::LOG)
         .arg(bounds.channel.as_str())
         .arg(if bounds.newest { "newest" } else { "after" })
         .arg(bounds.after)
@@ -125,7 +125,7 @@ fn entry(id: &str, fields: Fields) -> Option<Entry> {
 }
 
 /// Reads a part of a channel's history for the hub.
-pub(super) async fn read_history(
+pub(crate) async fn read_history(
     commands: &mut ConnectionManager,
     channel: &Channel,
     range: ReadRange,
@@ -151,15 +151,16 @@ pub(super) async fn read_history(
             bytes: RING_BYTES_MAX,
             channel,
         },
+        _ => return Err(unexpected("this version cannot read such a range")),
     };
     let (entries, log_last) = read_entries(commands, bounds).await?;
-    let previous = entries.first().map_or(0, |entry| entry.previous);
-    let frames = entries.iter().map(|entry| {
-        let position = Some(Position::new(epoch, entry.offset));
-        let published = Published { position, time_ms: entry.time_ms, end: entry.end };
-        Frame::of_channel(channel, &entry.event, published)
-    });
-    Ok(History { frames: frames.collect(), previous, log_last })
+    let mut history = History::new(log_last);
+    for Entry { offset, previous, time_ms, end, event, .. } in &entries {
+        let position = Position::new(epoch, *offset);
+        let logged = LoggedEvent::new(channel, event, position, *previous, *time_ms);
+        history.push(logged.with_end(*end));
+    }
+    Ok(history)
 }
 
 /// Up to where events may have been forgotten, of channels of which nothing is known: the oldest note of
@@ -176,14 +177,14 @@ fn forgotten_to(horizon: Option<&str>, now_ms: u64, last: u64) -> u64 {
 /// Finds out, at one moment, where the log is and what is known of channels, and publishes a marker at
 /// that moment, so that the subscriber connection knows when it has everything from before. Gives the log
 /// an epoch if it has none.
-pub(super) async fn sync(
+pub(crate) async fn query_baseline(
     commands: &mut ConnectionManager,
     channels: &[Channel],
     marker_channel: &str,
     marker: &str,
 ) -> RedisResult<LogState> {
     let mut question = BASELINE.prepare_invoke();
-    question.key(PREFIX).arg(marker_channel).arg(marker);
+    question.key(keys::LOG).arg(marker_channel).arg(marker);
     for channel in channels {
         question.arg(channel.as_str());
     }
@@ -200,9 +201,9 @@ pub(super) async fn sync(
 /// Gives the log an epoch, at offset 0, unless somebody else was faster.
 async fn begin(commands: &mut ConnectionManager) -> RedisResult<()> {
     // The function begins a new epoch when it finds the one without the other.
-    let mut begin = ::redis::cmd("MSETNX");
-    begin.arg(format!("{PREFIX}:epoch")).arg(padded(Epoch::random()));
-    begin.arg(format!("{PREFIX}:seq")).arg(0);
+    let mut begin = redis::cmd("MSETNX");
+    begin.arg(keys::EPOCH).arg(padded(Epoch::random()));
+    begin.arg(keys::SEQUENCE).arg(0);
     begin.query_async(commands).await
 }
 
@@ -217,37 +218,37 @@ fn log_state(answer: &[String]) -> RedisResult<LogState> {
     let with_ephemeral = lasts.iter().zip(ephemeral.iter().map(|note| !note.is_empty()));
     let baselines = with_ephemeral.map(|(last, ephemeral)| match &**last {
         // A channel of which nothing is known may have had events that are forgotten.
-        "" => Baseline { last: forgotten_to, ended: false, ephemeral },
-        last => Baseline { ephemeral, ..baseline(Some(last)) },
+        "" => Baseline::new(forgotten_to).with_ephemeral(ephemeral),
+        last => baseline(Some(last)).with_ephemeral(ephemeral),
     });
     Ok(LogState { epoch, last, baselines: baselines.collect() })
 }
 
 fn unexpected(what: &'static str) -> RedisError {
-    RedisError::from((::redis::ErrorKind::UnexpectedReturnType, what))
+    RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
 }
 
 /// The last offsets of channels.
-pub(super) async fn lasts(
+pub(crate) async fn lasts(
     commands: &mut ConnectionManager,
     channels: &[Channel],
 ) -> RedisResult<Vec<Baseline>> {
-    let mut mget = ::redis::cmd("MGET");
+    let mut mget = redis::cmd("MGET");
     for channel in channels {
-        mget.arg(last_key(channel));
+        mget.arg(keys::last(channel));
     }
     let lasts: Vec<Option<String>> = mget.query_async(commands).await?;
     Ok(lasts.iter().map(|last| baseline(last.as_deref())).collect())
 }
 
 /// Notes, for every node, that channels get events that are in no log.
-pub(super) async fn note_ephemeral(
+pub(crate) async fn note_ephemeral(
     mut commands: ConnectionManager,
     channels: Vec<Channel>,
 ) -> RedisResult<()> {
     let mut pipeline = pipe();
     for channel in &channels {
-        let set = pipeline.cmd("SET").arg(ephemeral_key(channel)).arg(1);
+        let set = pipeline.cmd("SET").arg(keys::ephemeral(channel)).arg(1);
         set.arg("EX").arg(EPHEMERAL_NOTE_AGE.as_secs()).ignore();
     }
     pipeline.query_async(&mut commands).await
@@ -258,16 +259,8 @@ fn padded(epoch: Epoch) -> String {
     Epoch::from_bits(epoch.to_bits() | 1 << 47).unwrap_or(epoch).to_string()
 }
 
-pub(super) fn parse_epoch(text: &str) -> RedisResult<Epoch> {
+pub(crate) fn parse_epoch(text: &str) -> RedisResult<Epoch> {
     text.parse().map_err(|_| unexpected("the key headwater:{0}:epoch holds no epoch: delete it"))
-}
-
-fn last_key(channel: &Channel) -> String {
-    format!("{PREFIX}:last:{channel}")
-}
-
-fn ephemeral_key(channel: &Channel) -> String {
-    format!("{PREFIX}:plain:{channel}")
 }
 
 /// `OFFSET`, or `OFFSET end` for a channel that was ended.
@@ -277,7 +270,7 @@ fn baseline(text: Option<&str>) -> Baseline {
         Some(last) => (last, true),
         None => (text, false),
     };
-    Baseline { last: last.parse().unwrap_or(0), ended, ephemeral: false }
+    Baseline::new(last.parse().unwrap_or(0)).with_end(ended)
 }
 
 #[cfg(test)]

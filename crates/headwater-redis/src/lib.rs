@@ -1,1 +1,39 @@
-//! x
+//! Headwater's broker over Redis Pub/Sub: [`RedisBroker`]. It retains events in a log in Redis, so that
+//! streams resume on any node.
+//!
+//! Applications use it through the crate `headwater`, with its feature `redis`.
+//!
+//! # Layout
+//!
+//! In reading order: [`RedisBroker`] publishes and reads; `library` is the function in Redis that appends
+//! and publishes; `subscriber` keeps the one subscriber connection, and `session` is one life of it;
+//! `catch_up` reads what a node missed; `keys` has every key and Redis channel, `errors` every error of
+//! Redis, `limits` every bound.
+//!
+//! # Features
+//!
+//! | feature | default | contents |
+//! |---|---|---|
+//! | `tls` | no | `rediss://`, over rustls. The program installs rustls' default crypto provider |
+
+mod broker;
+mod catch_up;
+mod connect;
+mod envelope;
+mod ephemeral;
+mod errors;
+mod history;
+mod keys;
+mod library;
+pub mod limits;
+mod node;
+mod probe;
+mod resp;
+mod revocations;
+mod session;
+mod subscriber;
+mod wanted;
+
+pub use broker::RedisBroker;
+/// The Redis client of [`RedisBroker::connection`], so that programs use the same version.
+pub use redis as client;

@@ -1,47 +1,48 @@
 //! Proof that what is published arrives: a message through Pub/Sub and back. Look here for when a node
 //! is ready, and for how a deaf connection is found.
 
-use ::redis::RedisResult;
-use ::redis::aio::ConnectionManager;
+use redis::RedisResult;
+use redis::aio::ConnectionManager;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use crate::keys;
 use crate::limits::PROBE_INTERVAL;
 
 /// Proves that what is published arrives: TCP keepalive does not.
-pub(super) struct Probe {
-    pub(super) channel: String,
+pub(crate) struct Probe {
+    pub(crate) channel: String,
     commands: ConnectionManager,
-    pub(super) interval: Interval,
-    pub(super) in_flight: Option<InFlight>,
+    pub(crate) interval: Interval,
+    pub(crate) in_flight: Option<InFlight>,
     count: u64,
 }
 
-pub(super) struct InFlight {
-    pub(super) number: u64,
-    pub(super) sent_at: Instant,
+pub(crate) struct InFlight {
+    pub(crate) number: u64,
+    pub(crate) sent_at: Instant,
     /// How many subscribers Redis gave it to, once Redis has answered.
     receivers: Option<oneshot::Receiver<RedisResult<i64>>>,
 }
 
-pub(super) enum Due {
+pub(crate) enum Due {
     Send,
     Sent(RedisResult<i64>),
     Overdue,
 }
 
 impl Probe {
-    pub(super) fn new(commands: ConnectionManager) -> Self {
+    pub(crate) fn new(commands: ConnectionManager) -> Self {
         let mut interval = tokio::time::interval(PROBE_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first one goes out when its channel is confirmed.
         interval.reset();
-        let channel = format!("headwater:probe:{:016x}", fastrand::u64(..));
+        let channel = keys::probe(fastrand::u64(..));
         Self { channel, commands, interval, in_flight: None, count: 0 }
     }
 
     /// Waits until there is something to do. Cancel safe.
-    pub(super) async fn due(&mut self) -> Due {
+    pub(crate) async fn due(&mut self) -> Due {
         let Some(probe) = &mut self.in_flight else {
             self.interval.tick().await;
             return Due::Send;
@@ -60,11 +61,11 @@ impl Probe {
         }
     }
 
-    pub(super) fn send(&mut self) {
+    pub(crate) fn send(&mut self) {
         self.count += 1;
         let (answered, receivers) = oneshot::channel();
         let mut commands = self.commands.clone();
-        let mut publish = ::redis::cmd("PUBLISH");
+        let mut publish = redis::cmd("PUBLISH");
         publish.arg(&self.channel).arg(self.count);
         // A task of its own, since the answer may come after the probe itself.
         tokio::spawn(async move {
@@ -78,7 +79,7 @@ impl Probe {
     }
 
     /// While not ready, readiness is looked for more often.
-    pub(super) fn retry_soon(&mut self) {
+    pub(crate) fn retry_soon(&mut self) {
         self.interval.reset_after(PROBE_INTERVAL / 5);
     }
 }

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use bytes::{BufMut, BytesMut};
 
-use crate::error::{Error, ErrorKind};
 use crate::limits::REDIS_MESSAGE_BYTES_MAX;
+use headwater_core::{Error, ErrorKind};
 
 /// Longest line of a header or a simple value; Redis' own are far below it.
 const LINE_BYTES_MAX: usize = 64 << 10;
@@ -17,7 +17,7 @@ const ITEMS_MAX: usize = 1024;
 
 /// A value, borrowed from the read buffer.
 #[derive(Debug, PartialEq)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     /// Text, binary or not: simple string, bulk string, verbatim string, big number, double.
     Text(&'a [u8]),
     Error(&'a [u8]),
@@ -29,7 +29,7 @@ pub(super) enum Value<'a> {
 
 /// What is in the buffer.
 #[derive(Debug, PartialEq)]
-pub(super) enum Parsed<'a> {
+pub(crate) enum Parsed<'a> {
     /// A value, and how many bytes it took.
     Value(Value<'a>, usize),
     /// Not a whole value yet: at least so many bytes in all are needed.
@@ -38,7 +38,7 @@ pub(super) enum Parsed<'a> {
 
 /// Parses the value at the beginning of the buffer. Its cost does not grow with the length of texts, so
 /// it can be called again for each piece that arrives.
-pub(super) fn parse(buffer: &[u8]) -> Result<Parsed<'_>, Error> {
+pub(crate) fn parse(buffer: &[u8]) -> Result<Parsed<'_>, Error> {
     let mut cursor = Cursor { buffer, at: 0 };
     match cursor.value(0) {
         Ok(value) => Ok(Parsed::Value(value, cursor.at)),
@@ -51,7 +51,7 @@ pub(super) fn parse(buffer: &[u8]) -> Result<Parsed<'_>, Error> {
 }
 
 /// Writes a command.
-pub(super) fn encode_command<'a>(
+pub(crate) fn encode_command<'a>(
     words: impl IntoIterator<Item = &'a [u8], IntoIter: ExactSizeIterator>,
     out: &mut BytesMut,
 ) {
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_resp_is_refused() {
+    fn what_is_no_resp_is_denied() {
         for broken in [
             "?\r\n",
             "\r\n",

@@ -15,9 +15,12 @@ use axum::extract::{Path, State};
 use axum::response::Html;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use headwater::broker::MemoryBroker;
+use headwater::event::IdempotencyKey;
+use headwater::log::RetentionRules;
 use headwater::{
-    Channel, Error, ErrorKind, Event, EventSourceResponse, Hub, IdempotencyKey, LastEventId,
-    MemoryBroker, Problem, Publish, RedisBroker, RetentionRules, Rewind,
+    Channel, Error, ErrorKind, Event, EventSourceResponse, Hub, LastEventId, Problem, Publish,
+    RedisBroker, Rewind,
 };
 use http::StatusCode;
 use serde::Serialize;
@@ -27,16 +30,16 @@ use tokio::net::TcpListener;
 const RETENTION: &str = "answer:* events=100000 age=1h bytes=8MiB";
 
 #[derive(Serialize)]
-struct PendingCommand {
+struct Asked {
     id: String,
 }
 
 /// Begins an answer. Nothing ties it to this request: whoever asked may go away and come back.
-async fn ask(State(hub): State<Hub>, question: String) -> Json<PendingCommand> {
+async fn ask(State(hub): State<Hub>, question: String) -> Json<Asked> {
     // Whoever knows the id can read the answer. A real application asks who is there as well.
     let id = format!("{:016x}", fastrand::u64(..));
     tokio::spawn(write_answer(hub, id.clone(), question));
-    Json(PendingCommand { id })
+    Json(Asked { id })
 }
 
 async fn write_answer(hub: Hub, id: String, question: String) {

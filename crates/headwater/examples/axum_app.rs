@@ -14,9 +14,9 @@ use axum::extract::{FromRef, Query, State};
 use axum::response::Html;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use headwater::redis::client::AsyncCommands;
+use headwater::redis::client::aio::ConnectionManager;
 use headwater::{Channel, Event, EventSourceResponse, Hub, Problem, RedisBroker};
-use redis::AsyncCommands;
-use redis::aio::ConnectionManager;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 

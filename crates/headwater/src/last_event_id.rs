@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use axum::extract::{FromRequestParts, Query};
+use axum_core::extract::FromRequestParts;
 use http::request::Parts;
 
 /// The id of the last event that the client got, as it says: from the `Last-Event-ID` header, which
@@ -37,8 +37,8 @@ impl<S: Sync> FromRequestParts<S> for LastEventId {
 }
 
 fn from_query(parts: &Parts) -> Option<String> {
-    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).ok()?;
-    pairs.into_iter().find(|(name, _)| name == "last_event_id").map(|(_, id)| id)
+    let mut pairs = form_urlencoded::parse(parts.uri.query()?.as_bytes());
+    pairs.find(|(name, _)| name == "last_event_id").map(|(_, id)| id.into_owned())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Headwater pushes events to browsers: a program publishes to a channel, and every client that listens to
-//! that channel over Server-Sent Events gets the event. For [axum], over Redis Pub/Sub or, on one node,
-//! over a broker in the process.
+//! Headwater pushes events to browsers: a program publishes to a channel, and every client that is
+//! subscribed to it over Server-Sent Events receives the event. For [axum], over Redis Pub/Sub or, on a
+//! single node, over an embedded broker.
 //!
 //! ```no_run
 //! use axum::{Router, extract::State, routing::get, routing::post};
@@ -23,10 +23,10 @@
 //!     headwater::serve(listener, app.with_state(Hub::in_memory())).await
 //! }
 //! ```
-//! In a page, `new EventSource("/events").onmessage = ({ data }) => console.log(data)` is the other side.
+//! In a page, subscribe with `new EventSource("/events").onmessage = ({ data }) => console.log(data)`.
 //!
-//! With Redis, the hub is made of a [`RedisBroker`]; nothing else changes, and a plain `PUBLISH news hello`
-//! from any program reaches the browsers too:
+//! With Redis (feature `redis`), the hub uses a `RedisBroker`. Nothing else changes, and a plain
+//! `PUBLISH news hello` from any program reaches browsers too:
 //!
 //! ```no_run
 //! # #[cfg(feature = "redis")]
@@ -38,41 +38,15 @@
 //! # #[cfg(not(feature = "redis"))] fn main() {}
 //! ```
 //!
-//! # Words
+//! The words of this documentation are defined in the crate `headwater_core`, which holds everything
+//! that needs no HTTP: see its [glossary](headwater_core#glossary).
 //!
-//! Each has one meaning, here and in the logs.
+//! # Resuming
 //!
-//! - **channel**: a name to publish to and to listen on; a [`Channel`].
-//! - **event**: what a publisher sends: data, and optionally a name, an id, a retry; an [`Event`].
-//! - **frame**: an event encoded once, immutable, shared by every stream that gets it; a [`Frame`].
-//! - **position**: the place of an event in a log, epoch and offset; a [`Position`]. Clients see it as the
-//!   event's id.
-//! - **gap**: events that a stream should have had and cannot get; a [`Gap`].
-//! - **stream**: one client's open response, an [`EventSourceResponse`]. **subscription**: a stream's
-//!   interest in channels, a [`Subscription`].
-//! - **broker**: carries events between nodes; a [`Broker`]. **node**: one process. **hub**: the fan-out
-//!   in a node, a [`Hub`].
-//! - **shard**: a thread of the engine that owns the sockets of its share of the streams. **outbox**: what a
-//!   socket has not taken yet. **mailbox**: what the hub tells a shard.
-//! - **linger**: how long a channel stays subscribed in the broker after its last listener left.
-//! - **drain**: ending all streams in an orderly way; [`Hub::drain`].
-//! - **closed**: why a stream ended; a [`CloseReason`].
-//!
-//! # The road of an event
-//!
-//! There is one, also on one node and without Redis: [`Hub::publish`] gives the event to the broker, the
-//! broker gives it to the hub of every node that listens to the channel, the hub encodes it once and puts
-//! the frame into the queue of each subscription, or one message into the mailbox of each shard of the
-//! engine. Queues and outboxes are bounded: a client that does not keep up loses its stream, with
-//! [`CloseReason::Overflow`] or [`CloseReason::Stalled`], and costs the others nothing. On channels of
-//! [`HubBuilder::latest_only`] it gets the newest event instead.
-//!
-//! # Coming back
-//!
-//! Brokers keep a history of every channel, within its [retention](RetentionRules). A stream begins now; or
-//! after the event that a client got last, with [`Subscription::after`]; or earlier, with
-//! [`Subscription::rewind`]. What it missed comes first, in order, then what is live, with no gap and no
-//! duplicate where they meet. What is kept no more is announced by a frame with a [`Gap`].
+//! Brokers retain a history of every channel, within its [retention](log::RetentionRules). A stream
+//! starts now; or after the last event that a client received, with [`Subscription::after`]; or earlier,
+//! with [`Subscription::rewind`]. Missed events come first, in order, then live ones, without a gap or a
+//! duplicate in between. What is no longer retained is reported by a frame with a [`Gap`](stream::Gap).
 //!
 //! ```
 //! # use axum::extract::State;
@@ -87,115 +61,132 @@
 //!         None => subscription.rewind(Rewind::Events(10)),
 //!         id => subscription.after(id),
 //!     };
-//!     subscription.ready().await; // if the channel has ended, the answer is 204
+//!     subscription.ready().await; // if the channel has ended, the response is 204
 //!     Ok(EventSourceResponse::new(subscription))
 //! }
 //! ```
 //!
-//! A publisher ends a channel with [`Publish::end`], and repeats itself safely with [`Publish::key`].
+//! A publisher ends a channel with [`Publish::with_end`], and repeats a publish safely with
+//! [`Publish::with_key`].
 //!
 //! # Map
 //!
-//! | look for | in |
-//! |---|---|
-//! | names, data and their rules | [`Channel`], [`Event`], [`EventName`], [`EventId`] |
-//! | reading a stream | [`Decoder`], [`Item`], [`Message`] |
-//! | publishing, subscribing, counts, drain | [`Hub`], [`HubBuilder`], [`Subscription`], [`HubStats`] |
-//! | what carries events | [`Broker`] and its contract, [`MemoryBroker`], [`RedisBroker`] |
-//! | the response, heartbeats, timeouts, `on_close` | [`EventSourceResponse`], [`Heartbeat`], [`Problem`] |
-//! | where a client left off, beginning earlier | [`LastEventId`], [`Position`], [`Rewind`] |
-//! | what is missing | [`Gap`], [`GapReason`], [`GAP_EVENT`] |
-//! | ends, idempotency keys | [`Publish`], [`IdempotencyKey`] |
-//! | how much is kept; sets of channels | [`Retention`], [`RetentionRules`], [`ChannelPatterns`] |
-//! | serving with limits that streams need | [`serve()`], [`ShardStats`] |
-//! | every bound, with its reason | [`limits`] |
-//! | who may do what, ending streams of others | [`Authorize`], [`AccessRequest`], [`Decision`], [`Hub::revoke`] |
-//! | tests of your own handlers | [`testing`] |
+//! The names that most programs use are at the root; everything else is in a module.
 //!
-//! [`EventSourceResponse`] works under any server for axum. [`serve()`] does what `axum::serve` does, bounds
-//! connections, headers and writes that make no progress, and has an engine for streams over HTTP/1.1: a
-//! few threads own all their sockets.
+//! | to | see |
+//! |---|---|
+//! | publish and subscribe | [`Hub`], [`HubBuilder`], [`Subscription`], [`Publish`], [`Receipt`] |
+//! | build and decode events | [`Channel`], [`Event`], [`event`], [`channel`] |
+//! | answer a request with a stream | [`EventSourceResponse`], [`response`] |
+//! | resume and rewind | [`LastEventId`], [`Rewind`], [`log`] |
+//! | read frames, gaps and close reasons | [`stream`] |
+//! | serve with limits that streams need | [`serve()`], [`mod@serve`] |
+//! | return errors | [`Problem`], [`Error`], [`ErrorKind`] |
+//! | authorize clients, revoke access | [`access`] |
+//! | count | [`hub`] |
+//! | carry events in another way | [`broker`], and `testing::suite` |
+//! | know a bound | [`limits`] |
+//! | test handlers | `testing` |
+//!
+//! [`EventSourceResponse`] works under any server for axum. [`serve()`] does what `axum::serve` does,
+//! bounds connections, headers and writes that make no progress, and has an engine for streams over
+//! HTTP/1.1: a few threads own all their sockets.
 //!
 //! # Features
 //!
-//! | feature | default | what it brings |
+//! | feature | default | contents |
 //! |---|---|---|
-//! | `redis` | yes | [`RedisBroker`]: Redis 6.2 or newer, or Valkey |
-//! | `tls` | no | [`Serve::tls`], for rustls 0.23 with any crypto provider |
-//! | `testing` | no | [`testing`]: a strict client for any axum router, without a network |
+//! | `serve` | yes | [`serve()`] and its engine |
+//! | `tls` | no | `Serve::tls`, for rustls 0.23 with any crypto provider |
+//! | `redis` | no | `RedisBroker`: Redis 6.2 or newer, or Valkey |
+//! | `redis-tls` | no | `rediss://`, with rustls' default crypto provider |
+//! | `testing` | no | `testing`: a strict client for any axum router, and the contract suite for brokers |
 //!
 //! # Cancel safety
 //!
-//! A future of this crate may be dropped at any time. [`Subscription::next`], [`Subscription::ready`]
-//! and [`Hub::drained`] lose nothing by it. A [`Hub::publish`] that is dropped before it resolves has published
-//! the event or has not, and a [`Hub::publish_all`] all of its events, a part of them, or none.
-//! Dropping a [`Subscription`] or a response unsubscribes.
+//! Every future of this crate may be dropped at any time; `headwater_core` says what each leaves behind.
 //!
 //! # What it does not do
 //!
-//! - It keeps no events for ever: a history is bounded by count, age and bytes. What must be there next
-//!   year belongs into a database.
-//! - It gives no place in the log to what other programs publish with a plain `PUBLISH`. Each node numbers
-//!   such events for itself; a client that comes back to another node cannot resume from them.
-//! - It does not know who may listen or publish: an [`Authorize`] of yours does, and handlers that ask
-//!   none are open.
-//! - It reads no certificates: TLS takes a configuration of rustls, made by you.
-//! - Carriage returns do not survive: the format has only lines, and a client gets LF for CR and CRLF.
-//!   Data that is not text must be encoded, for example with [`Event::json`].
+//! - It does not retain events indefinitely: a history is bounded by count, age and bytes. Store in a
+//!   database what must be there next year.
+//! - It assigns no place in the log to what other programs publish with a plain `PUBLISH`. Each node
+//!   numbers such events itself; a client that reconnects to another node cannot resume from them.
+//! - It does not know who may subscribe or publish: your [`Authorize`](access::Authorize) does, and
+//!   handlers that ask none are open.
+//! - It reads no certificates: TLS takes a rustls configuration that you build.
+//! - Carriage returns do not survive: the format has only lines, and clients receive LF for CR and CRLF.
+//!   Encode data that is not text, for example with [`Event::json`].
 //!
-//! [axum]: axum
+//! [axum]: https://docs.rs/axum
 
+pub mod access;
 pub mod limits;
-#[doc(hidden)]
-pub mod quantity;
-
-mod authorize;
-mod broker;
-mod channel;
-mod close;
-mod error;
-mod event;
-mod frame;
-mod gap;
-mod hub;
-mod last_event_id;
-mod pattern;
-mod position;
-mod problem;
-mod publish;
-mod response;
-mod retention;
-mod revocation;
-mod serve;
+pub mod response;
+#[cfg(feature = "serve")]
+pub mod serve;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use authorize::{AccessRequest, Action, Authorize, Decision, Denied, Grant};
+#[cfg(feature = "serve")]
+mod engine;
+mod last_event_id;
+mod problem;
+
+/// Carrying events between nodes: the contract, and the embedded broker.
+pub mod broker {
+    pub use headwater_core::broker::{
+        Baseline, Broker, BrokerFuture, BrokerStatus, History, LoggedEvent, ReadRange, Sink,
+    };
+    pub use headwater_core::memory::MemoryBroker;
+}
+
+/// Names to publish and subscribe to, and sets of them.
+pub mod channel {
+    pub use headwater_core::channel::Channel;
+    pub use headwater_core::pattern::{ChannelPattern, ChannelPatterns};
+}
+
+/// Events and their checked parts; decoding a stream.
+pub mod event {
+    pub use headwater_core::event::{Event, EventId, EventName};
+    pub use headwater_core::publish::IdempotencyKey;
+    pub use headwater_core::sse::{Decoder, Item, Message};
+}
+
+/// The fan-out, and what it counts.
+pub mod hub {
+    pub use headwater_core::hub::{EndedStreams, Gaps, Hub, HubBuilder, HubStats, ShardStats};
+}
+
+/// The event log: positions and retention.
+pub mod log {
+    pub use headwater_core::log::{Epoch, Position, Retention, RetentionRules};
+}
+
+/// The broker over Redis.
 #[cfg(feature = "redis")]
-pub use broker::RedisBroker;
-pub use broker::{
-    Baseline, Broker, BrokerFuture, BrokerStatus, History, LoggedEvent, MemoryBroker, ReadRange,
-    Receipt, Sink,
-};
-pub use channel::Channel;
-pub use close::CloseReason;
-pub use error::{Error, ErrorKind};
-pub use event::{Decoder, Event, EventId, EventName, Item, Message};
-pub use frame::Frame;
-pub use gap::{GAP_EVENT, Gap, GapReason};
-pub use hub::{EndedStreams, Gaps, Hub, HubBuilder, HubStats, Rewind, ShardStats, Subscription};
-pub use last_event_id::LastEventId;
-pub use pattern::{ChannelPattern, ChannelPatterns};
-pub use position::{Epoch, Position};
-pub use problem::Problem;
-pub use publish::{IdempotencyKey, Publish};
-/// The Redis client of [`RedisBroker::connection`], so that handlers use the same version.
-#[cfg(feature = "redis")]
-pub use redis;
-pub use response::{BoxError, EventSourceResponse, Heartbeat, StreamItem};
-pub use retention::{Retention, RetentionRules};
-pub use revocation::Revocation;
-// For its fuzz target.
+pub mod redis {
+    pub use headwater_redis::{RedisBroker, client, limits};
+}
+
+/// What a stream delivers, and why it closes.
+pub mod stream {
+    pub use headwater_core::Started;
+    pub use headwater_core::close::CloseReason;
+    pub use headwater_core::frame::Frame;
+    pub use headwater_core::gap::{GAP_EVENT, Gap, GapReason};
+}
+
 #[doc(hidden)]
-pub use serve::{ProxyHeader, ProxyHeaderError, ProxyHeaderProgress};
-pub use serve::{Serve, ServeCounts, serve};
+pub use headwater_core::quantity;
+pub use headwater_core::{
+    Channel, Error, ErrorKind, Event, Hub, HubBuilder, Publish, Receipt, Rewind, Subscription,
+};
+#[cfg(feature = "redis")]
+pub use headwater_redis::RedisBroker;
+pub use last_event_id::LastEventId;
+pub use problem::Problem;
+pub use response::EventSourceResponse;
+#[cfg(feature = "serve")]
+pub use serve::serve;

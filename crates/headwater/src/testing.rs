@@ -29,8 +29,10 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
-use crate::error::{Error, ErrorKind};
+pub use headwater_core::testing::suite;
+
 use crate::event::{Decoder, Item, Message};
+use crate::{Error, ErrorKind};
 
 /// How long a client waits for the next item, unless told otherwise. In a test with paused time it
 /// passes at once.
@@ -60,7 +62,7 @@ impl SseClient {
         let request = Request::get(path)
             .header(ACCEPT, "text/event-stream")
             .body(Body::empty())
-            .map_err(|error| Error::invalid(format!("{path:?} is no path")).with_source(error))?;
+            .map_err(|error| Error::invalid(format!("{path} is not a path")).with_source(error))?;
         Self::request(router, request).await
     }
 

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use headwater::{Decoder, Error};
+use headwater::Error;
+use headwater::event::Decoder;
 use headwater_test_support::http::{Chunks, parse_head};
 use http::Request;
 use http_body_util::{BodyExt, Empty};

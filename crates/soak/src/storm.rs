@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater::{Decoder, Item};
+use headwater::event::{Decoder, Item};
 use headwater_test_support::RedisServer;
 use tokio::sync::Barrier;
 use tokio::task::{JoinSet, block_in_place};

@@ -59,11 +59,12 @@ enum Kind {
 }
 
 /// What a broker knows of an event beside the event itself.
+#[doc(hidden)]
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Published {
-    pub(crate) position: Option<Position>,
-    pub(crate) time_ms: u64,
-    pub(crate) end: bool,
+pub struct Published {
+    pub position: Option<Position>,
+    pub time_ms: u64,
+    pub end: bool,
 }
 
 impl Frame {
@@ -75,7 +76,8 @@ impl Frame {
     }
 
     /// Encodes an event of a channel.
-    pub(crate) fn of_channel(channel: &Channel, event: &Event, published: Published) -> Self {
+    #[doc(hidden)]
+    pub fn of_channel(channel: &Channel, event: &Event, published: Published) -> Self {
         let kind = Kind::Event { publisher_id: publisher_id(event), end: published.end };
         Self::encode(Some(channel), event, published, kind)
     }

@@ -99,6 +99,11 @@ impl Registry {
         }
     }
 
+    /// How many streams have an owner.
+    pub(super) fn streams(&self) -> usize {
+        self.state().streams.len()
+    }
+
     /// Whether the token with this id was revoked, and would not have expired by itself.
     pub(super) fn is_revoked(&self, token: &str) -> bool {
         self.state().is_revoked(token)

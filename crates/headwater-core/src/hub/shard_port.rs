@@ -46,6 +46,16 @@ impl HubRef {
         ShardPort { hub: Arc::clone(&self.0), mailbox }
     }
 
+    /// The mailboxes of the shards that serve the hub.
+    pub fn shards(&self) -> Vec<Arc<Mailbox>> {
+        self.0.fanout.pressure.shards()
+    }
+
+    /// How many streams have an owner.
+    pub fn owned_streams(&self) -> usize {
+        self.0.fanout.registry.streams()
+    }
+
     /// Removes a shard that does not start again.
     pub fn remove(&self, mailbox: &Mailbox) {
         self.0.fanout.pressure.remove_shard(mailbox);
@@ -94,20 +104,30 @@ impl ShardPort {
 
     /// A backlog had `before` bytes and has `after` now.
     pub fn backlog_changed(&self, before: usize, after: usize) {
-        let of_shard = &self.mailbox.counts.outbox_bytes;
+        let of_shard = &self.mailbox.counts.backlog_bytes;
         let of_all = &self.hub.fanout.pressure.backlog_bytes;
         for bytes in [of_shard, of_all] {
-            if after > before {
+            if after >= before {
                 bytes.fetch_add(after - before, Ordering::Relaxed);
             } else {
                 bytes.fetch_sub(before - after, Ordering::Relaxed);
             }
         }
+        let blocked = &self.mailbox.counts.blocked;
+        match (before, after) {
+            (0, 1..) => blocked.fetch_add(1, Ordering::Relaxed),
+            (1.., 0) => blocked.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
     }
 
-    /// A stream closed. Its number in the registry is 0 if it has no owner.
-    pub fn ended(&self, number: u64, reason: CloseReason) {
+    /// A stream that had an owner is gone. Its number in the registry is 0 if it had none.
+    pub fn forget_owner(&self, number: u64) {
         self.hub.forget_owner(number);
+    }
+
+    /// A stream closed.
+    pub fn ended(&self, reason: CloseReason) {
         self.mailbox.counts.streams.fetch_sub(1, Ordering::Relaxed);
         self.hub.stream_ended(reason);
     }
@@ -127,8 +147,8 @@ impl ShardPort {
     pub fn write_off(&self) {
         let counts = &self.mailbox.counts;
         let lost = counts.streams.load(Ordering::Relaxed);
-        (0..lost).for_each(|_| self.ended(0, CloseReason::Internal));
-        let waiting = counts.outbox_bytes.swap(0, Ordering::Relaxed);
+        (0..lost).for_each(|_| self.ended(CloseReason::Internal));
+        let waiting = counts.backlog_bytes.swap(0, Ordering::Relaxed);
         self.hub.fanout.pressure.backlog_bytes.fetch_sub(waiting, Ordering::Relaxed);
     }
 }

@@ -62,7 +62,7 @@ pub struct ShardStats {
     /// Messages that wait for it now.
     pub mailbox: usize,
     /// Bytes that wait for slow clients now. Streams share frames; each counts them.
-    pub outbox_bytes: usize,
+    pub backlog_bytes: usize,
     /// Writes to sockets. With the events sent they show how many events went out together.
     pub writes: u64,
     /// Turns of its loop that had something to do.
@@ -77,7 +77,7 @@ impl ShardStats {
         Self {
             streams: counts.streams.load(Ordering::Relaxed),
             mailbox: mailbox.depth(),
-            outbox_bytes: counts.outbox_bytes.load(Ordering::Relaxed),
+            backlog_bytes: counts.backlog_bytes.load(Ordering::Relaxed),
             writes: counts.writes.get(),
             turns: counts.turns.get(),
             panics: counts.panics.load(Ordering::Relaxed),

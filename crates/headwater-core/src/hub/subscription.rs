@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
 use crate::limits::CONFIRM_TIMEOUT;
 use crate::log::Key;
-use crate::stream::mailbox::{Given, Mailbox, Message, Newcomer};
+use crate::stream::mailbox::{Attachment, Mailbox, Message, Progress};
 use crate::stream::queue::Queue;
 
 /// An async stream of [`Frame`]s of the channels it was made for, from
@@ -41,7 +41,7 @@ pub struct Subscription {
     /// The channels, each with the place of this subscriber in the channel table.
     entries: Box<[(Channel, usize)]>,
     phase: Phase,
-    given: Given,
+    progress: Progress,
     client_id: ClientId,
     /// Why a channel's events will not arrive, once the broker has said so.
     unconfirmed: Option<Error>,
@@ -99,14 +99,14 @@ impl Subscription {
         queue: Arc<Queue>,
         entries: Box<[(Channel, usize)]>,
     ) -> Self {
-        let given = Given { until: Key::default(), open: open_count(entries.len()) };
+        let progress = Progress { until: Key::default(), open: open_count(entries.len()) };
         let phase = Phase::New(Start::Now);
         Self {
             hub,
             queue,
             entries,
             phase,
-            given,
+            progress,
             client_id: ClientId::None,
             unconfirmed: None,
             handed_over: false,
@@ -200,7 +200,7 @@ impl Subscription {
     /// [`ready`](Self::ready); [`EventSourceResponse`](crate::EventSourceResponse) answers such
     /// a subscription with `204`, so that clients do not come back.
     pub fn is_finished(&self) -> bool {
-        matches!(self.phase, Phase::Live) && self.given.open == 0 && self.queue.is_empty()
+        matches!(self.phase, Phase::Live) && self.progress.open == 0 && self.queue.is_empty()
     }
 
     /// Why the subscription ended, if it did.
@@ -232,7 +232,7 @@ impl Subscription {
                     self.unconfirmed = unconfirmed;
                     match kind {
                         BegunKind::Live { open, position } => {
-                            self.given.open = open_count(open);
+                            self.progress.open = open_count(open);
                             // With its position from the beginning, a client that got nothing yet loses
                             // nothing either.
                             let is_new = open > 0 && self.queue.is_empty();
@@ -253,7 +253,7 @@ impl Subscription {
                     }
                     let next = match live {
                         Some(Attached { open, delivered, position }) => {
-                            self.given = Given { until: delivered, open: open_count(open) };
+                            self.progress = Progress { until: delivered, open: open_count(open) };
                             let needs_id = match self.client_id {
                                 // Nobody comes back to what has ended.
                                 ClientId::None => open > 0,
@@ -298,13 +298,13 @@ impl Subscription {
                 }
                 continue;
             }
-            if self.given.open == 0 && self.queue.is_empty() {
+            if self.progress.open == 0 && self.queue.is_empty() {
                 self.queue.close(CloseReason::Finished);
             }
             let Some(frame) = ready!(self.queue.poll_pop(context)) else {
                 return Poll::Ready(None);
             };
-            if self.given.note(&frame) {
+            if self.progress.note(&frame) {
                 return Poll::Ready(Some(frame));
             }
         }
@@ -320,7 +320,7 @@ impl Subscription {
             }
             Phase::Live => loop {
                 let frame = self.queue.pop_if(|frame| frame.len() <= bytes_max)?;
-                if self.given.note(&frame) {
+                if self.progress.note(&frame) {
                     return Some(frame);
                 }
             },
@@ -364,7 +364,7 @@ impl Subscription {
     }
 
     /// Hands a [live](Self::is_live) subscription over to a shard. If the shard is gone, the stream has
-    /// ended with it, and the luggage comes back.
+    /// ended with it, and the payload comes back.
     ///
     /// Under the locks of all its channels its queue leaves the fan-out, what waits in it is packed, and
     /// the packet is put into the shard's mailbox. What is delivered afterwards is put behind it, so
@@ -373,20 +373,20 @@ impl Subscription {
     pub fn attach(
         mut self,
         mailbox: &Arc<Mailbox>,
-        luggage: Box<dyn Any + Send>,
+        payload: Box<dyn Any + Send>,
     ) -> Result<(), Box<dyn Any + Send>> {
         debug_assert!(self.is_live());
         self.handed_over = true;
         mailbox.counts.streams.fetch_add(1, Ordering::Relaxed);
         let entries = std::mem::take(&mut self.entries);
         let mut channels = Vec::with_capacity(entries.len());
-        let mut newcomer = Newcomer {
+        let mut attachment = Attachment {
             channels: Box::default(),
             waiting: VecDeque::new(),
-            given: self.given,
+            progress: self.progress,
             closed: None,
             number: self.number,
-            luggage,
+            payload,
         };
         let names = entries.iter().map(|(channel, _)| channel);
         let mut held = self.hub.fanout.table.lock_all(names);
@@ -394,12 +394,12 @@ impl Subscription {
             channels.extend(held.attach(channel, *key, mailbox));
         }
         let (waiting, closed) = self.queue.attach();
-        (newcomer.waiting, newcomer.closed) = (waiting, closed);
-        newcomer.channels = channels.into();
-        let pushed = mailbox.push(Message::Attach(Box::new(newcomer)));
+        (attachment.waiting, attachment.closed) = (waiting, closed);
+        attachment.channels = channels.into();
+        let pushed = mailbox.push(Message::Attach(Box::new(attachment)));
         drop(held);
         let closed_before = closed;
-        let Err(Message::Attach(newcomer)) = pushed else {
+        let Err(Message::Attach(attachment)) = pushed else {
             if self.number > 0 {
                 // Whoever ends it from now on tells the shard; who did so a moment ago told the queue.
                 let is_late = || {
@@ -416,7 +416,7 @@ impl Subscription {
         }
         mailbox.counts.streams.fetch_sub(1, Ordering::Relaxed);
         self.hub.stream_ended(CloseReason::Internal);
-        Err(newcomer.luggage)
+        Err(attachment.payload)
     }
 
     /// The hub, for a shard that serves it.

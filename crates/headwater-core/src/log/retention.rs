@@ -54,7 +54,8 @@ impl Default for Retention {
 /// `h` and `d`; sizes are bytes, or have the units `B`, `KiB`, `MiB` and `GiB`.
 ///
 /// ```
-/// use headwater::{Channel, RetentionRules};
+/// use headwater::log::RetentionRules;
+/// use headwater::Channel;
 ///
 /// let rules = RetentionRules::new().with_rule("chat:* events=100 age=1h")?.with_rule("logs:* off")?;
 /// assert_eq!(rules.for_channel(&Channel::new("chat:7")?).unwrap().events, 100);

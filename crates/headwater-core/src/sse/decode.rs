@@ -55,7 +55,7 @@ pub struct Message {
 /// When the stream ends, drop the decoder: an event whose closing empty line never came is none.
 ///
 /// ```
-/// use headwater::{Decoder, Item};
+/// use headwater::event::{Decoder, Item};
 ///
 /// let mut decoder = Decoder::new();
 /// decoder.push(b"id: 7\ndata: hel")?;

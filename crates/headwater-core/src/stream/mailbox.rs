@@ -36,7 +36,7 @@ pub enum Message {
     /// A frame for all streams of the shard.
     DeliverToAll(Frame),
     /// A stream joins the shard.
-    Attach(Box<Newcomer>),
+    Attach(Box<Attachment>),
     /// All streams end in an orderly way.
     Drain,
     /// Some streams end because their clients may not have more.
@@ -55,19 +55,19 @@ pub enum Revoked {
 }
 
 /// A stream on its way to a shard.
-pub struct Newcomer {
+pub struct Attachment {
     /// The stream's channels, with their slots.
     pub channels: Box<[ChannelSlot]>,
     /// Frames that waited when the stream was handed over.
     pub waiting: VecDeque<Frame>,
     /// What the stream has received.
-    pub given: Given,
+    pub progress: Progress,
     /// Whether the stream was ended before it was handed over.
     pub closed: Option<CloseReason>,
     /// Its place in the registry; 0 if it has none.
     pub number: u64,
     /// What the engine needs beside: the hub does not look into it.
-    pub luggage: Box<dyn Any + Send>,
+    pub payload: Box<dyn Any + Send>,
 }
 
 /// A channel that a stream is on.
@@ -80,14 +80,14 @@ pub struct ChannelSlot {
 
 /// How far a stream is: what it must not be given again, and when it is over.
 #[derive(Debug, Clone, Copy)]
-pub struct Given {
+pub struct Progress {
     /// Everything up to here was given when the stream was attached.
     pub until: Key,
     /// Channels that are not finished.
     pub open: u32,
 }
 
-impl Given {
+impl Progress {
     /// Keeps account of a live frame; says whether it is to be given.
     pub fn note(&mut self, frame: &Frame) -> bool {
         use crate::gap::GapReason;
@@ -144,7 +144,7 @@ pub struct Counts {
     /// Streams of the shard.
     pub streams: AtomicUsize,
     /// Bytes in the backlogs of its streams.
-    pub outbox_bytes: AtomicUsize,
+    pub backlog_bytes: AtomicUsize,
     /// Streams with something in their outbox.
     pub blocked: AtomicUsize,
     /// Writes to sockets.
@@ -161,7 +161,7 @@ impl Counts {
         let blocked = self.blocked.load(Ordering::Relaxed);
         blocked >= CONGESTED_STREAMS_MIN
             && blocked > self.streams.load(Ordering::Relaxed) / 2
-            && self.outbox_bytes.load(Ordering::Relaxed) > blocked * CONGESTED_BYTES
+            && self.backlog_bytes.load(Ordering::Relaxed) > blocked * CONGESTED_BYTES
     }
 }
 

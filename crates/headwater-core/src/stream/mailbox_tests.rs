@@ -119,7 +119,7 @@ async fn publishers_wait_while_most_streams_are_blocked_and_not_for_a_few() {
     let set = |streams: usize, blocked: usize, bytes: usize| {
         mailbox.counts.streams.store(streams, Ordering::Relaxed);
         mailbox.counts.blocked.store(blocked, Ordering::Relaxed);
-        mailbox.counts.outbox_bytes.store(blocked * bytes, Ordering::Relaxed);
+        mailbox.counts.backlog_bytes.store(blocked * bytes, Ordering::Relaxed);
     };
     for (streams, blocked, bytes, is_full) in [
         (1, 1, CONGESTED_BYTES + 1, false),

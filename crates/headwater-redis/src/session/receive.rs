@@ -5,23 +5,24 @@ use std::borrow::Cow;
 
 use bytes::{Buf, BytesMut};
 
-use super::{Done, Phase, READ_BYTES, Session, SessionEnd};
-use crate::broker::redis::ENVELOPE_PREFIX;
-use crate::broker::redis::catch_up::{self, CatchUp};
-use crate::broker::redis::envelope::{self, Place};
-use crate::broker::redis::log::LogState;
-use crate::broker::redis::resp::{self, Parsed, Value};
-use crate::broker::redis::revoke;
-use crate::broker::{Baseline, LoggedEvent};
-use crate::channel::Channel;
-use crate::event::Event;
-use crate::gap::GapReason;
-use crate::limits::EVENT_DATA_BYTES_MAX;
-use crate::position::{Epoch, Position};
+use headwater_core::broker::{Baseline, LoggedEvent};
+use headwater_core::gap::GapReason;
+use headwater_core::limits::EVENT_DATA_BYTES_MAX;
+use headwater_core::log::{Epoch, Position};
+use headwater_core::{Channel, Event};
+
+use super::channels::BATCH_CHANNELS;
+use super::state::{Done, Phase, READ_BYTES, Session, SessionEnd};
+use crate::catch_up::{self, CatchUp};
+use crate::envelope::{self, Place};
+use crate::history::LogState;
+use crate::keys::{ENVELOPES, REVOCATIONS_CHANNEL};
+use crate::resp::{self, Parsed, Value};
+use crate::revocations;
 
 impl Session<'_> {
     /// Takes what is in the buffer, until something must be waited for.
-    pub(super) fn take_input(&mut self) -> Result<(), SessionEnd> {
+    pub(crate) fn take_input(&mut self) -> Result<(), SessionEnd> {
         while self.work.is_none() {
             // Taken out while values borrow from it.
             let mut input = std::mem::take(&mut self.input);
@@ -73,12 +74,12 @@ impl Session<'_> {
             self.on_probe_back(payload);
             return self.on_marker(payload);
         }
-        if name == revoke::REVOCATIONS_CHANNEL.as_bytes() {
-            revoke::receive(payload, &self.node.sink);
+        if name == REVOCATIONS_CHANNEL.as_bytes() {
+            revocations::receive(payload, &self.node.sink);
             return Ok(());
         }
         let Ok(name) = std::str::from_utf8(name) else { return Ok(()) };
-        let own_name = name.strip_prefix(ENVELOPE_PREFIX);
+        let own_name = name.strip_prefix(ENVELOPES);
         // Messages still come after UNSUBSCRIBE was sent; nobody listens to them.
         let asked = self.asked.get_key_value(own_name.unwrap_or(name));
         let Some((channel, phase)) = asked else { return Ok(()) };
@@ -152,7 +153,7 @@ impl Session<'_> {
     }
 
     /// Gives the event whose hole was filled as far as the log still has what was in it.
-    pub(super) fn deliver_healed(&mut self, channel: &Channel, event: &Event, place: Place) {
+    pub(crate) fn deliver_healed(&mut self, channel: &Channel, event: &Event, place: Place) {
         if self.known.lasts.get(channel).is_some_and(|last| place.previous > *last) {
             self.node.sink.gap(channel, GapReason::Trimmed);
         }
@@ -164,18 +165,19 @@ impl Session<'_> {
         *last = offset.max(*last);
     }
 
-    pub(super) fn deliver(&mut self, channel: &Channel, event: &Event, place: Place) {
+    pub(crate) fn deliver(&mut self, channel: &Channel, event: &Event, place: Place) {
         let Place { position, previous, time_ms, end } = place;
         // Without an event before it that Redis remembers, nothing is known of what was before.
         let previous = if previous == 0 { position.offset().saturating_sub(1) } else { previous };
         self.known.lasts.insert(channel.clone(), position.offset());
-        self.node.sink.deliver(LoggedEvent { channel, event, position, previous, time_ms, end });
+        let logged = LoggedEvent::new(channel, event, position, previous, time_ms);
+        self.node.sink.event(logged.with_end(end));
     }
 
     // === what was missed ===
 
     /// The input is at a point of the log; what was missed is read up to it.
-    pub(super) fn begin_catch_up(&mut self, state: LogState) {
+    pub(crate) fn begin_catch_up(&mut self, state: LogState) {
         if self.known.epoch != Some(state.epoch) {
             // The log lost its data: there is nothing to catch up with.
             self.set_log(state.epoch, state.last);
@@ -190,7 +192,7 @@ impl Session<'_> {
         }));
     }
 
-    pub(super) fn deliver_missed(&mut self, epoch: Epoch, missed: CatchUp) {
+    pub(crate) fn deliver_missed(&mut self, epoch: Epoch, missed: CatchUp) {
         let healed = missed.events.len() as u64;
         for (channel, reason, last) in missed.gaps {
             self.node.sink.gap(&channel, reason);
@@ -204,12 +206,12 @@ impl Session<'_> {
         }
         if healed > 0 {
             tracing::info!(events = healed, "missed events were read and given in their place");
-            self.node.wanted.update_health(|health| health.healed += healed);
+            self.node.wanted.update_status(|status| status.healed += healed);
         }
     }
 
     /// Known channels go on from the point; the others must be asked about.
-    pub(super) fn end_catch_up(&mut self, state: &LogState) {
+    pub(crate) fn end_catch_up(&mut self, state: &LogState) {
         self.is_behind = false;
         self.set_log(state.epoch, state.last);
         let mut unknown = Vec::new();
@@ -227,16 +229,19 @@ impl Session<'_> {
                 unknown.push(channel.clone());
             }
         }
-        for batch in unknown.chunks(super::subscribe::BATCH_CHANNELS) {
-            self.sync(batch.to_vec());
+        for batch in unknown.chunks(BATCH_CHANNELS) {
+            self.query_baseline(batch.to_vec());
         }
     }
 
     /// The input is at the point of the log that was asked for: these channels begin here.
-    pub(super) fn on_synced(&mut self, channels: Vec<Channel>, baselines: &[Baseline]) {
+    pub(crate) fn on_baselines(&mut self, channels: Vec<Channel>, baselines: &[Baseline]) {
         for (channel, baseline) in channels.into_iter().zip(baselines) {
             let Some(phase @ Phase::Subscribed) = self.asked.get_mut(&channel) else { continue };
             *phase = Phase::Synced;
+            if baseline.ephemeral {
+                self.known.ephemeral.insert(&channel);
+            }
             self.node.sink.baseline(&channel, *baseline);
             self.node.wanted.confirm(&channel);
             self.note_last(channel, baseline.last);

@@ -72,7 +72,9 @@ fn parse_line(line: &str, fallback: &Channel) -> Result<Publish, String> {
     let event = build_event(data, line.event.as_deref(), line.id.as_deref(), retry)?;
     let publish = Publish::to(channel, event).with_end(line.end);
     match line.key {
-        Some(key) => Ok(publish.with_key(IdempotencyKey::new(key).map_err(|error| error.to_string())?)),
+        Some(key) => {
+            Ok(publish.with_key(IdempotencyKey::new(key).map_err(|error| error.to_string())?))
+        }
         None => Ok(publish),
     }
 }

@@ -8,14 +8,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use headwater_core::close::CloseReason;
+use headwater_core::transport::encode;
 use http_body::{Body, Frame as BodyFrame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use super::options::{OnClose, StreamOptions, Until, jittered};
 use super::source::Source;
 use super::watch::Watch;
-use super::{EventSourceResponse, OnClose, Settings, Until};
-use crate::close::CloseReason;
-use crate::event::encode;
 
 /// The body. Its state is shared with the task that looks after it, if there is one, and with the engine, which may
 /// take it.
@@ -31,14 +31,14 @@ pub(super) struct Shared {
     /// `None` when the engine has taken the stream. In a box, so that a body that lives on without it is
     /// small.
     state: Mutex<Option<Box<State>>>,
-    /// Whether the body is being asked if it is still the response's: see `Takeover`.
-    pub(super) asked: AtomicBool,
+    /// Whether the body is being asked if it is still the response's: see `DetachHandle`.
+    pub(super) probing: AtomicBool,
     /// Where the first bytes were, to recognise them.
     pub(super) opening: AtomicUsize,
 }
 
 pub(super) struct State {
-    pub(super) settings: Settings,
+    pub(super) options: StreamOptions,
     /// `None` when the stream has ended.
     pub(super) source: Option<Source>,
     pub(super) on_close: Option<OnClose>,
@@ -57,11 +57,15 @@ pub(super) struct State {
 pub(super) const IDENTITY_PROBE: u64 = 0x6865_6164_7761_7465;
 
 impl StreamBody {
-    pub(super) fn new(response: EventSourceResponse) -> (Self, Option<Watch>) {
-        let EventSourceResponse { source, settings, on_close, until } = response;
-        let watch = settings.send_timeout.map(Watch::new);
+    pub(super) fn new(
+        source: Source,
+        options: StreamOptions,
+        on_close: Option<OnClose>,
+        until: Option<Until>,
+    ) -> (Self, Option<Watch>) {
+        let watch = options.send_timeout.map(Watch::new);
         let state = State {
-            settings,
+            options,
             source: Some(source),
             on_close,
             until,
@@ -92,7 +96,7 @@ impl StreamBody {
             {
                 tokio::spawn(look_after(Arc::downgrade(&self.shared), watch.send_timeout()));
             }
-            if let Some(retry) = state.settings.retry {
+            if let Some(retry) = state.options.retry {
                 encode::encode_retry(jittered(retry), &mut bytes);
             }
             state.written_at = Instant::now();
@@ -133,7 +137,7 @@ impl Body for StreamBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.shared.asked.load(Ordering::Relaxed) {
+        if self.shared.probing.load(Ordering::Relaxed) {
             return SizeHint::with_exact(IDENTITY_PROBE);
         }
         SizeHint::default()
@@ -153,12 +157,12 @@ impl State {
     /// The engine has timers of its own, so these begin when a body is asked for more than its opening.
     fn start_timers(&mut self) {
         self.timers_run = true;
-        self.heartbeat_due = self.settings.heartbeat.as_ref().map(|heartbeat| {
-            Box::pin(tokio::time::sleep_until(self.written_at + heartbeat.interval))
+        self.heartbeat_due = self.options.heartbeat.as_ref().map(|heartbeat| {
+            Box::pin(tokio::time::sleep_until(self.written_at + heartbeat.interval()))
         });
         let now = Instant::now();
         self.time_over = self
-            .settings
+            .options
             .time_over(now)
             .map(|(time, reason)| (Box::pin(tokio::time::sleep_until(time)), reason));
     }
@@ -179,7 +183,7 @@ impl State {
         {
             return Poll::Ready(self.end(CloseReason::Drain));
         }
-        match source.poll_bytes(context, self.settings.name_by_channel) {
+        match source.poll_bytes(context, self.options.name_by_channel) {
             Poll::Ready(Ok(bytes)) => {
                 self.written_at = Instant::now();
                 Poll::Ready(Some(bytes))
@@ -190,21 +194,21 @@ impl State {
     }
 
     fn poll_heartbeat(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let (Some(heartbeat), Some(due)) = (&self.settings.heartbeat, &mut self.heartbeat_due)
+        let (Some(heartbeat), Some(due)) = (&self.options.heartbeat, &mut self.heartbeat_due)
         else {
             return Poll::Pending;
         };
         // The timer is not moved by each event; it looks, when it rings, when the last one was.
         while due.as_mut().poll(context).is_ready() {
             let now = Instant::now();
-            let idle_until = self.written_at + heartbeat.interval;
+            let idle_until = self.written_at + heartbeat.interval();
             if idle_until > now {
                 due.as_mut().reset(idle_until);
                 continue;
             }
             self.written_at = now;
-            due.as_mut().reset(now + heartbeat.interval);
-            return Poll::Ready(Some(heartbeat.bytes.clone()));
+            due.as_mut().reset(now + heartbeat.interval());
+            return Poll::Ready(Some(heartbeat.frame()));
         }
         Poll::Pending
     }
@@ -221,35 +225,8 @@ impl State {
         if let Some(on_close) = self.on_close.take() {
             on_close(reason);
         }
-        self.settings.last_bytes(reason).map(Bytes::from)
+        self.options.last_bytes(reason).map(Bytes::from)
     }
-}
-
-impl Settings {
-    /// What goes out last. The client is told when to come back, each at another time, if it is we who send
-    /// it away.
-    pub(crate) fn last_bytes(&self, reason: CloseReason) -> Option<Vec<u8>> {
-        let sent_away =
-            matches!(reason, CloseReason::Drain | CloseReason::Lifetime | CloseReason::Overflow);
-        let retry = self.retry.filter(|_| sent_away)?;
-        let mut bytes = Vec::new();
-        encode::encode_retry(jittered(retry), &mut bytes);
-        Some(bytes)
-    }
-
-    /// When a stream that begins now must end, and why then. Up to a tenth is taken off its lifetime, so
-    /// that those that began together do not end together.
-    pub(crate) fn time_over(&self, now: Instant) -> Option<(Instant, CloseReason)> {
-        let lifetime = self.lifetime_max.map(|it| it.mul_f64(1.0 - fastrand::f64() / 10.0));
-        let lifetime_over = lifetime.map(|lifetime| (now + lifetime, CloseReason::Lifetime));
-        let expired = self.expires_at.map(|time| (time, CloseReason::Expired));
-        lifetime_over.into_iter().chain(expired).min_by_key(|(time, _)| *time)
-    }
-}
-
-/// Between the duration and one and a half times it.
-fn jittered(retry: Duration) -> Duration {
-    retry.mul_f64(1.0 + fastrand::f64() / 2.0)
 }
 
 /// Ends the stream if the client asks for nothing more within the timeout after it was given something.

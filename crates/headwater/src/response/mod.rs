@@ -1,35 +1,37 @@
 //! The HTTP response that is an event stream. Look here for headers, settings and what users can ask of it.
 
 mod body;
+#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only serve detaches streams"))]
+mod detach;
+mod options;
 mod source;
-mod takeover;
+#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only serve sees sockets"))]
 mod watch;
 
-use std::error::Error as StdError;
 use std::fmt;
-use std::pin::Pin;
+use std::future::Future;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::response::{IntoResponse, Response};
+use axum_core::body::Body;
+use axum_core::response::{IntoResponse, Response};
 use futures_core::Stream;
+use headwater_core::Subscription;
+use headwater_core::close::CloseReason;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use crate::close::CloseReason;
-use crate::event::{Event, encode};
-use crate::hub::Subscription;
-use crate::limits::{HEARTBEAT_DEFAULT, RETRY_DEFAULT, SEND_TIMEOUT_DEFAULT};
-
 use body::StreamBody;
+use detach::DetachHandle as Handle;
+#[cfg(feature = "serve")]
+pub(crate) use detach::{Callbacks, DetachHandle, DetachedStream, First};
+use options::Until;
+pub use options::{BoxError, Heartbeat};
+pub(crate) use options::{OnClose, StreamOptions};
 use source::Source;
 pub use source::StreamItem;
-pub(crate) use takeover::{Callbacks, Detached, First, Takeover};
+#[cfg(feature = "serve")]
 pub(crate) use watch::Watch;
-
-/// An error of a user's stream.
-pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// A response that streams events to a browser's `EventSource`, or to any other client of Server-Sent Events (WHATWG
 /// HTML, "Server-sent events"). Its body works under any HTTP server for axum.
@@ -49,60 +51,9 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 #[must_use = "a response does nothing until it is returned from a handler"]
 pub struct EventSourceResponse {
     source: Source,
-    settings: Settings,
+    options: StreamOptions,
     on_close: Option<OnClose>,
     until: Option<Until>,
-}
-
-pub(crate) type OnClose = Box<dyn FnOnce(CloseReason) + Send>;
-type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// What can be set on a response.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Settings {
-    pub(crate) heartbeat: Option<Heartbeat>,
-    pub(crate) retry: Option<Duration>,
-    pub(crate) send_timeout: Option<Duration>,
-    pub(crate) lifetime_max: Option<Duration>,
-    pub(crate) expires_at: Option<Instant>,
-    pub(crate) name_by_channel: bool,
-}
-
-/// What goes out on a stream that has been idle, so that proxies do not cut it and dead clients are noticed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
-pub struct Heartbeat {
-    bytes: bytes::Bytes,
-    interval: Duration,
-}
-
-impl Heartbeat {
-    /// A comment, which scripts in a browser do not see. This is the default, every 15 s.
-    pub fn comment() -> Self {
-        let mut bytes = Vec::new();
-        encode::encode_comment("", &mut bytes);
-        Self { bytes: bytes.into(), interval: HEARTBEAT_DEFAULT }
-    }
-
-    /// An event, which scripts do see: they can tell a dead connection from a quiet one. Give it a
-    /// name, and no id.
-    pub fn event(event: &Event) -> Self {
-        Self { bytes: event.encode().into(), interval: HEARTBEAT_DEFAULT }
-    }
-
-    /// After how much idle time. At least one second.
-    pub fn every(mut self, interval: Duration) -> Self {
-        self.interval = interval.max(Duration::from_secs(1));
-        self
-    }
-
-    pub(crate) fn interval(&self) -> Duration {
-        self.interval
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 impl EventSourceResponse {
@@ -133,27 +84,20 @@ impl EventSourceResponse {
     }
 
     fn of(source: Source) -> Self {
-        let settings = Settings {
-            heartbeat: Some(Heartbeat::comment()),
-            retry: Some(RETRY_DEFAULT),
-            send_timeout: Some(SEND_TIMEOUT_DEFAULT),
-            lifetime_max: None,
-            expires_at: None,
-            name_by_channel: false,
-        };
-        Self { source, settings, on_close: None, until: None }
+        let options = StreamOptions::default();
+        Self { source, options, on_close: None, until: None }
     }
 
     /// What goes out when the stream is idle; `None` for nothing.
     pub fn heartbeat(mut self, heartbeat: impl Into<Option<Heartbeat>>) -> Self {
-        self.settings.heartbeat = heartbeat.into();
+        self.options.heartbeat = heartbeat.into();
         self
     }
 
     /// How long clients wait before they reconnect; `None` leaves it to them. Each is told between this and one and a half
     /// times this, so that they do not all come back at once. Default 2 s.
     pub fn retry(mut self, retry: impl Into<Option<Duration>>) -> Self {
-        self.settings.retry = retry.into();
+        self.options.retry = retry.into();
         self
     }
 
@@ -163,7 +107,7 @@ impl EventSourceResponse {
     /// Under [`serve`](crate::serve()) the connection ends too. Another server may hold on to it; then its
     /// buffers stay, and what the stream held is given up.
     pub fn send_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.settings.send_timeout = timeout.into();
+        self.options.send_timeout = timeout.into();
         self
     }
 
@@ -171,7 +115,7 @@ impl EventSourceResponse {
     /// back. Up to a tenth is taken off at random, so that streams that began together do not end
     /// together. Default: for ever.
     pub fn lifetime_max(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
-        self.settings.lifetime_max = lifetime.into();
+        self.options.lifetime_max = lifetime.into();
         self
     }
 
@@ -179,14 +123,14 @@ impl EventSourceResponse {
     /// allowed is over then. Unlike [`lifetime_max`](Self::lifetime_max) nothing is taken off, and what
     /// waits for the client at that time is not sent. Default: never.
     pub fn expires_at(mut self, time: impl Into<Option<Instant>>) -> Self {
-        self.settings.expires_at = time.into();
+        self.options.expires_at = time.into();
         self
     }
 
     /// Puts the channel's name into `event:` of events that the publisher gave no name, so that a
     /// client of several channels can tell them apart.
     pub fn name_by_channel(mut self, on: bool) -> Self {
-        self.settings.name_by_channel = on;
+        self.options.name_by_channel = on;
         self
     }
 
@@ -217,8 +161,9 @@ impl IntoResponse for EventSourceResponse {
         }
         // A future of the user's needs a task, which the engine has not.
         let can_be_taken = matches!(self.source, Source::Subscription(_)) && self.until.is_none();
-        let (body, watch) = StreamBody::new(self);
-        let takeover = can_be_taken.then(|| Takeover::new(body.shared()));
+        let Self { source, options, on_close, until } = self;
+        let (body, watch) = StreamBody::new(source, options, on_close, until);
+        let handle = can_be_taken.then(|| Handle::new(body.shared()));
         let mut response = Response::new(Body::new(body));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -229,8 +174,8 @@ impl IntoResponse for EventSourceResponse {
         if let Some(watch) = watch {
             response.extensions_mut().insert(watch);
         }
-        if let Some(takeover) = takeover {
-            response.extensions_mut().insert(takeover);
+        if let Some(handle) = handle {
+            response.extensions_mut().insert(handle);
         }
         response
     }

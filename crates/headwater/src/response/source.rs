@@ -6,12 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
+use headwater_core::close::CloseReason;
+use headwater_core::frame::Frame;
+use headwater_core::{Event, Subscription};
 
-use super::BoxError;
-use crate::close::CloseReason;
-use crate::event::Event;
-use crate::frame::Frame;
-use crate::hub::Subscription;
+use super::options::BoxError;
 use crate::limits::BATCH_BYTES_MAX;
 
 pub(super) enum Source {

@@ -1,13 +1,13 @@
 //! Serving an axum router over HTTP/1.1 and HTTP/2, with limits that long-lived streams need. Look here for
 //! accepting, timeouts and the graceful end.
 
-mod chunked;
-mod connection;
+mod counts;
 mod deadline;
-mod engine;
+mod head;
+mod http;
+mod options;
 mod preface;
 mod proxy_header;
-mod slots;
 mod takeover;
 mod throttled_log;
 #[cfg(feature = "tls")]
@@ -24,20 +24,20 @@ use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::limits::{CONNECTIONS_MAX, HEADER_TIMEOUT_DEFAULT, SEND_TIMEOUT_DEFAULT, SHARDS_MAX};
-use connection::{Connection, Shared};
-use engine::Engine;
+use self::http::{Connection, Shared};
+use crate::engine::{ConnectionSlot, ConnectionSlots, Engine};
+use crate::limits::SHARDS_MAX;
+pub use counts::ServeCounts;
+use options::ServeOptions;
 use preface::Preface;
-use slots::{ConnectionSlot, ConnectionSlots};
 
-pub use preface::ServeCounts;
 pub use proxy_header::{ProxyHeader, ProxyHeaderError, ProxyHeaderProgress};
 
 /// How long accepting rests when the process is out of descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// How often the log says that it is.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// How often the log repeats it.
+const LOG_AGAIN: Duration = Duration::from_secs(60);
 
 /// Serves a router on a listener: what `axum::serve` does, with the limits that event streams need. Await
 /// it; it ends only through [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
@@ -64,11 +64,7 @@ pub fn serve(listener: TcpListener, router: Router) -> Serve {
     Serve {
         listener,
         router,
-        settings: Settings {
-            connections_max: CONNECTIONS_MAX,
-            header_timeout: HEADER_TIMEOUT_DEFAULT,
-            send_timeout: SEND_TIMEOUT_DEFAULT,
-        },
+        options: ServeOptions::default(),
         preface: Preface::default(),
         shards: None,
         shutdown: Box::pin(std::future::pending()),
@@ -80,18 +76,11 @@ pub fn serve(listener: TcpListener, router: Router) -> Serve {
 pub struct Serve {
     listener: TcpListener,
     router: Router,
-    settings: Settings,
+    options: ServeOptions,
     preface: Preface,
     /// `None` for as many as there are cores.
     shards: Option<usize>,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-#[derive(Clone, Copy)]
-struct Settings {
-    connections_max: usize,
-    header_timeout: Duration,
-    send_timeout: Duration,
 }
 
 impl Serve {
@@ -108,20 +97,20 @@ impl Serve {
 
     /// Most connections at a time; further ones wait in the listener's backlog. Default 10,000.
     pub fn connections_max(mut self, connections: usize) -> Self {
-        self.settings.connections_max = connections.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
+        self.options.connections_max = connections.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 
     /// How long a client may take to begin a request, and to send its header. Default 10 s.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.header_timeout = timeout;
+        self.options.header_timeout = timeout;
         self
     }
 
     /// How long a write may make no progress before its connection is closed. A stream of events has a
     /// timeout of its own. Default 30 s.
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.send_timeout = timeout;
+        self.options.send_timeout = timeout;
         self
     }
 
@@ -165,23 +154,23 @@ impl Serve {
     }
 
     async fn run(self) -> io::Result<()> {
-        let Self { listener, router, settings, preface, shards, mut shutdown } = self;
+        let Self { listener, router, options, preface, shards, mut shutdown } = self;
         let shards = shards.unwrap_or_else(cores);
         // Accepted sockets have it from the listener on Linux; see `Connection::serve` for others.
         let _ = socket2::SockRef::from(&listener).set_tcp_nodelay(true);
         let engine = (shards > 0).then(|| Engine::new(shards));
-        let shared = Arc::new(Shared { router, settings, preface, engine });
-        let room = ConnectionSlots::new(settings.connections_max);
+        let shared = Arc::new(Shared { router, options, preface, engine });
+        let slots = ConnectionSlots::new(options.connections_max);
         let (stop, stopping) = watch::channel(());
-        // When the log said last that accepting fails.
-        let mut told_at = None;
+        // When the log last reported that accepting fails.
+        let mut logged_at = None;
         loop {
-            let (socket, peer, place) = tokio::select! {
+            let (socket, peer, slot) = tokio::select! {
                 () = &mut shutdown => break,
-                accepted = accept(&listener, &room, &mut told_at) => accepted,
+                accepted = accept(&listener, &slots, &mut logged_at) => accepted,
             };
             let (shared, stopping) = (Arc::clone(&shared), stopping.clone());
-            let connection = Connection { socket, peer, place, shared, stopping };
+            let connection = Connection { socket, peer, slot, shared, stopping };
             tokio::spawn(async move {
                 if let Err(error) = connection.serve().await {
                     // Clients come and go; that is no news.
@@ -191,7 +180,7 @@ impl Serve {
         }
         drop((listener, stopping));
         let _ = stop.send(());
-        room.emptied().await;
+        slots.emptied().await;
         Ok(())
     }
 }
@@ -212,21 +201,21 @@ impl IntoFuture for Serve {
 /// The next connection, as soon as there is room for one. Cancel safe: nothing accepted is lost.
 async fn accept(
     listener: &TcpListener,
-    room: &Arc<ConnectionSlots>,
-    told_at: &mut Option<Instant>,
+    slots: &Arc<ConnectionSlots>,
+    logged_at: &mut Option<Instant>,
 ) -> (TcpStream, SocketAddr, ConnectionSlot) {
-    if room.is_full() {
+    if slots.is_full() {
         tracing::warn!("the limit of connections is reached: new ones wait until others close");
     }
-    let place = room.enter().await;
+    let slot = slots.enter().await;
     loop {
         match listener.accept().await {
-            Ok((socket, peer)) => return (socket, peer, place),
+            Ok((socket, peer)) => return (socket, peer, slot),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // At the limit, every connection that closes lets one in: that is still the same trouble.
-                if told_at.is_none_or(|told_at| told_at.elapsed() >= TELL_AGAIN) {
-                    *told_at = Some(Instant::now());
+                if logged_at.is_none_or(|logged_at| logged_at.elapsed() >= LOG_AGAIN) {
+                    *logged_at = Some(Instant::now());
                     tracing::error!(
                         "cannot accept connections, trying again until it works: {error}; \
                          if descriptors ran out, raise the limit (ulimit -n) or lower that of connections"

@@ -4,11 +4,12 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use super::counts::ServeCounts;
 use super::deadline;
 use super::proxy_header::{ProxyHeader, ProxyHeaderProgress};
 use super::throttled_log::ThrottledLog;
@@ -88,7 +89,10 @@ impl Preface {
             Ok(Ok(ProxyHeader::Client(client))) => Ok(client),
             Ok(Ok(ProxyHeader::Local)) => Ok(peer),
             Ok(Err(error)) => Err(format!("its PROXY protocol header is none: {error}")),
-            Err(_) => Err(format!("no PROXY protocol header came within {PROXY_HEADER_TIMEOUT:?}")),
+            Err(_) => Err(format!(
+                "no PROXY protocol header came within {} s",
+                PROXY_HEADER_TIMEOUT.as_secs()
+            )),
         }
     }
 
@@ -113,40 +117,5 @@ async fn read_header(socket: &mut TcpStream) -> io::Result<ProxyHeader> {
                 }
             }
         }
-    }
-}
-
-/// How often connections came to their end before HTTP, and how often not. A clone shares the counts: give
-/// one to [`Serve::with_counts`](super::Serve::with_counts), and keep one to ask.
-#[derive(Debug, Clone, Default)]
-pub struct ServeCounts(pub(super) Arc<Counters>);
-
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    proxy_headers_refused: AtomicU64,
-    pub(super) tls_handshakes: AtomicU64,
-    pub(super) tls_errors: AtomicU64,
-    pub(super) tls_plain: AtomicU64,
-}
-
-impl ServeCounts {
-    /// Connections closed because their peer is no trusted proxy or sent no good PROXY protocol header.
-    pub fn proxy_headers_refused(&self) -> u64 {
-        self.0.proxy_headers_refused.load(Ordering::Relaxed)
-    }
-
-    /// TLS handshakes that succeeded.
-    pub fn tls_handshakes(&self) -> u64 {
-        self.0.tls_handshakes.load(Ordering::Relaxed)
-    }
-
-    /// TLS handshakes that failed or took too long.
-    pub fn tls_errors(&self) -> u64 {
-        self.0.tls_errors.load(Ordering::Relaxed)
-    }
-
-    /// Connections that spoke HTTP without TLS where TLS is spoken.
-    pub fn tls_plain(&self) -> u64 {
-        self.0.tls_plain.load(Ordering::Relaxed)
     }
 }

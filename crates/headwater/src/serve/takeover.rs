@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use headwater_core::close::CloseReason;
+use headwater_core::frame::{LAST_CHUNK, push_chunk};
+use headwater_core::transport::Mailbox;
 use http::response::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::{Body as _, Frame as BodyFrame, SizeHint};
@@ -17,19 +20,16 @@ use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::chunked;
-use super::engine::{self, Engine, Luggage};
-use super::slots::ConnectionSlot;
-use crate::close::CloseReason;
-use crate::hub::mailbox::Mailbox;
+use super::head;
+use crate::engine::{self, ConnectionSlot, Engine, StreamParts};
 use crate::limits::{REPLAY_BYTES_MAX, STRAY_BYTES_MAX};
-use crate::response::{Callbacks, Detached, First, Takeover};
+use crate::response::{Callbacks, DetachHandle, DetachedStream, First};
 
 /// A response that was taken away from hyper.
-pub(super) struct Taken {
+pub(super) struct Detached {
     parts: Parts,
     body: Body,
-    takeover: Takeover,
+    handle: DetachHandle,
     /// The first bytes of the body.
     opening: Bytes,
 }
@@ -37,14 +37,14 @@ pub(super) struct Taken {
 /// Where a response waits for the connection to be taken from hyper. One per connection.
 #[derive(Default)]
 pub(super) struct Slot {
-    taken: Mutex<Option<Taken>>,
+    taken: Mutex<Option<Detached>>,
     /// Whether hyper has flushed the socket since. It does so in each of its turns, and passes it on only
     /// when nothing of an earlier response is left in its own buffer.
     flushed: AtomicBool,
 }
 
 impl Slot {
-    fn put(&self, taken: Taken) {
+    fn put(&self, taken: Detached) {
         self.flushed.store(false, Ordering::Relaxed);
         *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
     }
@@ -55,7 +55,7 @@ impl Slot {
     }
 
     /// The response, if there is one and hyper has nothing left to write.
-    pub(super) fn take(&self) -> Option<Taken> {
+    pub(super) fn take(&self) -> Option<Detached> {
         if !self.flushed.load(Ordering::Relaxed) {
             return None;
         }
@@ -73,13 +73,13 @@ pub(super) fn is_eligible(request: &Request<Incoming>) -> bool {
 /// Leaves a response to hyper, or puts it into the slot and never comes back.
 pub(super) async fn answer(response: Response<Body>, slot: &Slot) -> Response<Reply> {
     let (mut parts, mut body) = response.into_parts();
-    let takeover = parts.extensions.remove::<Takeover>();
-    let Some(takeover) = takeover.filter(|_| chunked::is_ours(&parts)) else {
+    let handle = parts.extensions.remove::<DetachHandle>();
+    let Some(handle) = handle.filter(|_| head::is_ours(&parts)) else {
         return Response::from_parts(parts, Reply { first: None, body });
     };
-    match takeover.opening(&mut body).await {
+    match handle.opening(&mut body).await {
         Ok(opening) => {
-            slot.put(Taken { parts, body, takeover, opening });
+            slot.put(Detached { parts, body, handle, opening });
             std::future::pending().await
         }
         Err(first) => Response::from_parts(parts, Reply { first, body }),
@@ -125,7 +125,7 @@ impl http_body::Body for Reply {
 /// A stream whose connection is the task's own, until a shard takes it.
 struct Stream {
     socket: TcpStream,
-    takeover: Takeover,
+    handle: DetachHandle,
     /// What the socket has not taken yet.
     unsent: Vec<u8>,
     stray_bytes: u32,
@@ -137,30 +137,30 @@ struct Stream {
 pub(super) async fn run(
     socket: TcpStream,
     read: Bytes,
-    taken: Taken,
+    taken: Detached,
     engine: &Engine,
-    place: ConnectionSlot,
+    slot: ConnectionSlot,
 ) {
-    let Taken { parts, body, takeover, opening } = taken;
-    let mut unsent = chunked::head(&parts);
-    chunked::push_chunk(&mut unsent, &opening);
+    let Detached { parts, body, handle, opening } = taken;
+    let mut unsent = head::head(&parts);
+    push_chunk(&mut unsent, &opening);
     let stray_bytes = u32::try_from(read.len()).unwrap_or(u32::MAX);
     drop((parts, opening, read));
-    let send_timeout = takeover.send_timeout();
-    let mut stream = Stream { socket, takeover, unsent, stray_bytes, send_timeout };
+    let send_timeout = handle.send_timeout();
+    let mut stream = Stream { socket, handle, unsent, stray_bytes, send_timeout };
     loop {
-        if let Some(mailbox) = stream.takeover.hub().and_then(|hub| engine.mailbox(&hub))
-            && let Some(detached) = stream.takeover.detach(&mut stream.unsent, REPLAY_BYTES_MAX)
+        if let Some(mailbox) = stream.handle.hub().and_then(|hub| engine.mailbox(&hub))
+            && let Some(detached) = stream.handle.detach(&mut stream.unsent, REPLAY_BYTES_MAX)
         {
-            return stream.attach(detached, body, &mailbox, place);
+            return stream.attach(detached, body, &mailbox, slot);
         }
         match stream.go_on().await {
             Ok(Next::More) => {}
             Ok(Next::End) => break,
-            Err(reason) => return stream.takeover.end(reason),
+            Err(reason) => return stream.handle.end(reason),
         }
     }
-    drop((body, place));
+    drop((body, slot));
 }
 
 /// Whether there is more to stream.
@@ -173,18 +173,18 @@ impl Stream {
     /// Writes what is there, and waits for what comes next.
     async fn go_on(&mut self) -> Result<Next, CloseReason> {
         self.write().await?;
-        let Self { socket, takeover, stray_bytes, .. } = self;
+        let Self { socket, handle, stray_bytes, .. } = self;
         let next = poll_fn(|context| {
             if poll_gone(socket, stray_bytes, context).is_ready() {
                 return Poll::Ready(Err(CloseReason::ClientGone));
             }
-            takeover.poll_bytes(context).map(Ok)
+            handle.poll_bytes(context).map(Ok)
         });
         if let Some(bytes) = next.await? {
-            chunked::push_chunk(&mut self.unsent, &bytes);
+            push_chunk(&mut self.unsent, &bytes);
             return Ok(Next::More);
         }
-        self.unsent.extend_from_slice(chunked::END);
+        self.unsent.extend_from_slice(LAST_CHUNK);
         self.write().await?;
         let _ = self.socket.shutdown().await;
         Ok(Next::End)
@@ -216,24 +216,33 @@ impl Stream {
         Ok(())
     }
 
-    fn attach(self, detached: Detached, body: Body, mailbox: &Arc<Mailbox>, place: ConnectionSlot) {
+    fn attach(
+        self,
+        stream: DetachedStream,
+        body: Body,
+        mailbox: &Arc<Mailbox>,
+        slot: ConnectionSlot,
+    ) {
         let Self { socket, unsent, stray_bytes, .. } = self;
-        let Detached { subscription, settings, on_close } = detached;
-        let user = Callbacks::new(on_close, body);
+        let DetachedStream { subscription, options, on_close } = stream;
+        let callbacks = Callbacks::new(on_close, body);
         let socket = match socket.into_std() {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::error!("a stream ends because its socket cannot be taken over: {error}");
                 subscription.close(CloseReason::Internal);
-                return user.close(CloseReason::Internal);
+                return callbacks.close(CloseReason::Internal);
             }
         };
         // A client that vanished without a word holds its socket until its kernel would have answered.
-        if let Some(limit) = settings.send_timeout {
+        if let Some(limit) = options.send_timeout {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
             let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(limit));
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            let _ = limit;
         }
-        let luggage = Luggage { socket, unsent, settings, user, place, stray_bytes };
-        engine::attach(subscription, mailbox, luggage);
+        let parts = StreamParts { socket, unsent, options, callbacks, slot, stray_bytes };
+        engine::attach(subscription, mailbox, parts);
     }
 }
 

@@ -23,8 +23,8 @@ use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::counts::ServeCounts;
 use super::deadline::{DeadlineSocket, WriteDeadline};
-use super::preface::ServeCounts;
 use crate::limits::{TLS_BUFFER_BYTES, TLS_HANDSHAKE_TIMEOUT, TLS_HANDSHAKES_MAX};
 
 /// The first byte of a TLS record with a handshake in it, and of no request of HTTP.

@@ -1,85 +1,15 @@
 //! The examples run, and the documents show the first one as it is. Look here when one of them changed.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 
 use headwater_test_support::stream::End;
-use headwater_test_support::{EventStream, RedisServer, eventually, free_port, http, wait_for};
+use headwater_test_support::{EventStream, http};
 use serde_json::json;
-use tokio::net::TcpStream;
+
+use crate::example::{Answer, Example, ask, binary, publish_message, resume};
 
 const HELLO: &str = include_str!("../../examples/hello.rs");
-
-/// A running example; it ends when this is dropped.
-struct Example {
-    process: Child,
-    address: SocketAddr,
-}
-
-impl Example {
-    async fn start(name: &str, variables: &[(&str, &str)]) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let process = Command::new(binary(name))
-            .arg(address.to_string())
-            .env_remove("REDIS_URL")
-            .envs(variables.iter().copied())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the example starts");
-        let mut example = Self { process, address };
-        eventually(&format!("{name} listens"), || {
-            let ended = example.process.try_wait().expect("the process");
-            assert_eq!(ended, None, "{name} ended");
-            async move { TcpStream::connect(address).await.is_ok() }
-        })
-        .await;
-        example
-    }
-
-    fn interrupt(&self) {
-        let process_id = self.process.id().to_string();
-        let sent = Command::new("kill").args(["-INT", &process_id]).status();
-        assert!(sent.expect("kill").success());
-    }
-
-    fn wait_for_end(&mut self) -> ExitStatus {
-        let mut status = None;
-        wait_for("the example ends", || {
-            status = self.process.try_wait().expect("the process");
-            status.is_some()
-        });
-        status.expect("waited for")
-    }
-}
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The binary of an example, which cargo builds before it runs all tests of a package.
-pub(crate) fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("this test's path");
-    let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
-    let binary = profile.join("examples").join(name);
-    let missing = "is missing: run `cargo build --package headwater --examples`, which \
-                   `cargo test --test it` does not";
-    assert!(binary.exists(), "{} {missing}", binary.display());
-    binary
-}
-
-fn message(text: &str) -> Vec<u8> {
-    json!({ "text": text }).to_string().into_bytes()
-}
-
-async fn publish_message(address: SocketAddr, text: &str) -> http::Answer {
-    let json = [("content-type", "application/json")];
-    http::request(address, "POST", "/publish?room=lobby", &json, &message(text)).await
-}
 
 #[tokio::test]
 async fn hello_publishes_to_every_stream() {
@@ -113,26 +43,6 @@ async fn axum_app_serves_without_redis_and_ends_its_streams() {
     assert!(app.wait_for_end().success());
 }
 
-#[tokio::test]
-async fn axum_app_publishes_and_counts_over_one_redis() {
-    let redis = RedisServer::start();
-    let url = redis.url();
-    let app = Example::start("axum_app", &[("REDIS_URL", &url)]).await;
-    let mut stream = EventStream::open(app.address, "/events?room=lobby").await;
-    eventually("the broker is connected, so that streams wait for Redis", || async {
-        redis.run::<Vec<String>>(&["PUBSUB", "CHANNELS", "lobby"]) == ["lobby"]
-    })
-    .await;
-
-    redis.publish("lobby", &message("from redis-cli"));
-    assert_eq!(stream.next().await.expect("an event").data, r#"{"text":"from redis-cli"}"#);
-    for count in 1..=2 {
-        let answer = publish_message(app.address, "hi").await;
-        assert_eq!(answer.json(), json!({ "count": count }));
-        assert_eq!(stream.next().await.expect("an event").data, r#"{"text":"hi"}"#);
-    }
-}
-
 #[test]
 fn axum_app_says_where_it_is() {
     let mut process = Command::new(binary("axum_app"))
@@ -149,40 +59,6 @@ fn axum_app_says_where_it_is() {
     assert_ne!(port.parse(), Ok(0_u16));
 }
 
-/// What a client has of an answer: its text, the last id, and the name of the event that ended it.
-#[derive(Debug, Default, PartialEq)]
-struct Answer {
-    text: String,
-    last_id: String,
-    end: Option<String>,
-}
-
-impl Answer {
-    /// Reads on until the answer ends, or until so many tokens have come.
-    async fn read(mut self, stream: &mut EventStream, tokens_max: usize) -> Self {
-        for _ in 0..tokens_max {
-            let event = stream.next().await.expect("an event");
-            self.last_id = event.id;
-            if event.name == "message" {
-                self.text += &event.data;
-            } else {
-                self.end = Some(event.name);
-                break;
-            }
-        }
-        self
-    }
-}
-
-async fn ask(app: &Example) -> String {
-    let asked = http::post(app.address, "/ask", b"why?").await.json();
-    format!("/answer/{}", asked["id"].as_str().expect("an id"))
-}
-
-async fn listen_after(app: &Example, path: &str, last_id: &str) -> EventStream {
-    EventStream::open_with(app.address, path, &[("last-event-id", last_id)], None).await
-}
-
 #[tokio::test]
 async fn ai_answer_survives_lost_connections_reloads_and_second_devices() {
     let app = Example::start("ai_answer", &[("TOKEN_MS", "20")]).await;
@@ -196,7 +72,7 @@ async fn ai_answer_survives_lost_connections_reloads_and_second_devices() {
         let mut stream = if first.last_id.is_empty() {
             EventStream::open(app.address, &path).await
         } else {
-            listen_after(&app, &path, &first.last_id).await
+            resume(&app, &path, &first.last_id).await
         };
         first = first.read(&mut stream, 3).await;
     }
@@ -209,32 +85,7 @@ async fn ai_answer_survives_lost_connections_reloads_and_second_devices() {
     assert_eq!(Answer::default().read(&mut second, usize::MAX).await, first);
     assert_eq!(second.end().await, End::Clean);
     // Who has everything is told not to come back.
-    assert_eq!(listen_after(&app, &path, &first.last_id).await.status, 204);
-}
-
-#[tokio::test]
-async fn ai_answer_is_stopped_by_a_word_and_not_by_a_disconnect() {
-    let redis = RedisServer::start();
-    let variables: &[(&str, &str)] = &[("REDIS_URL", &redis.url()), ("TOKEN_MS", "50")];
-    let app = Example::start("ai_answer", variables).await;
-    let other = Example::start("ai_answer", variables).await;
-    let path = ask(&app).await;
-
-    let mut stream = EventStream::open(app.address, &path).await;
-    let begun = Answer::default().read(&mut stream, 2).await;
-    drop(stream);
-    // The other device is on another node, and the answer goes on.
-    let mut stream = EventStream::open(other.address, &path).await;
-    let more = Answer::default().read(&mut stream, 4).await;
-    assert!(more.text.starts_with(&begun.text) && more.end.is_none(), "{more:?}");
-    let stopped = http::post(other.address, &format!("{path}/stop"), b"").await;
-    assert_eq!(stopped.status, 204, "{}", stopped.text());
-    let stopped = Answer::default().read(&mut stream, usize::MAX).await;
-    assert_eq!(stopped.end.as_deref(), Some("stopped"));
-
-    let again = http::post(app.address, &format!("{path}/stop"), b"").await;
-    assert_eq!(again.status, 204, "{}", again.text());
-    assert_eq!(listen_after(&app, &path, &stopped.last_id).await.status, 204);
+    assert_eq!(resume(&app, &path, &first.last_id).await.status, 204);
 }
 
 /// The program without its first lines of documentation.

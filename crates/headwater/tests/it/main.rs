@@ -1,11 +1,10 @@
-//! Tests of what the library promises its users, as one binary. Each file holds one theme.
+//! What the library promises its users, as one binary. Each file holds one theme. None needs a program
+//! beside the Rust toolchain; those that do are in `tests/live`.
 
-mod brokers;
 mod engine;
+#[path = "../support/example.rs"]
+mod example;
 mod examples;
-mod instructions;
-#[cfg(feature = "redis")]
-mod redis_function;
 mod responses;
 mod resuming;
 mod wire;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use headwater::{
-    Channel, CloseReason, ErrorKind, Event, Frame, GapReason, Hub, IdempotencyKey, MemoryBroker,
-    Publish, RetentionRules, Rewind, Subscription,
-};
+use headwater::broker::MemoryBroker;
+use headwater::event::IdempotencyKey;
+use headwater::log::RetentionRules;
+use headwater::stream::{CloseReason, Frame, GapReason};
+use headwater::{Channel, ErrorKind, Event, Hub, Publish, Rewind, Subscription};
 use headwater_test_support::PATIENCE;
 use tokio::time::timeout;
 
@@ -268,8 +269,9 @@ async fn a_repeated_publish_is_one_event() {
     let hub = hub("* events=1000");
     let mut listener = hub.subscribe([channel("a")]).unwrap();
     listener.ready().await;
-    let keyed =
-        || Publish::to(channel("a"), Event::new("once")).with_key(IdempotencyKey::new("key").unwrap());
+    let keyed = || {
+        Publish::to(channel("a"), Event::new("once")).with_key(IdempotencyKey::new("key").unwrap())
+    };
     let first = hub.publish_all([keyed()]).await.unwrap();
     let second = hub.publish_all([keyed()]).await.unwrap();
     assert_eq!(first, second);

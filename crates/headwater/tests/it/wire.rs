@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use headwater::{Decoder, Event, EventId, EventName, Item, Message};
+use headwater::Event;
+use headwater::event::{Decoder, EventId, EventName, Item, Message};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;

@@ -14,10 +14,10 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use headwater::{
-    Channel, CloseReason, Event, EventSourceResponse, Heartbeat, Hub, LastEventId, MemoryBroker,
-    Publish, Rewind,
-};
+use headwater::broker::MemoryBroker;
+use headwater::response::Heartbeat;
+use headwater::stream::CloseReason;
+use headwater::{Channel, Event, EventSourceResponse, Hub, LastEventId, Publish, Rewind};
 use headwater_test_support::http::{Chunks, parse_head};
 use headwater_test_support::{EventStream, PATIENCE, eventually};
 use http_body_util::BodyExt;

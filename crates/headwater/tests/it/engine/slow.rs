@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use headwater::{ChannelPatterns, CloseReason, Hub, MemoryBroker};
+use headwater::Hub;
+use headwater::broker::MemoryBroker;
+use headwater::channel::ChannelPatterns;
+use headwater::stream::CloseReason;
 use headwater_test_support::{EventStream, PATIENCE, eventually, stream::End};
 use tokio::io::AsyncWriteExt;
 
@@ -45,7 +48,7 @@ async fn a_full_outbox_ends_its_stream_on_a_whole_event() {
     })
     .await;
     assert_eq!(hub.streams(), 1);
-    let waiting = hub.shards().iter().map(|shard| shard.outbox_bytes).sum::<usize>();
+    let waiting = hub.shards().iter().map(|shard| shard.backlog_bytes).sum::<usize>();
     assert_eq!(waiting, 0);
 }
 

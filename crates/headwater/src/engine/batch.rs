@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::frame::Frame;
-use crate::position::Key;
+use headwater_core::frame::Frame;
+use headwater_core::transport::Key;
 
 /// The frames of one turn.
 #[derive(Default)]
@@ -101,7 +101,7 @@ impl<'a> Run<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Event;
+    use headwater_core::Event;
 
     fn batch(channels: &[u32]) -> Batch {
         let mut batch = Batch::default();

@@ -1,7 +1,5 @@
-//! HTTP/1.1 as the engine writes it: the head of a response, chunks, the end. Look here for what stands around a
-//! stream's bytes.
+//! The head of a stream's response as the engine writes it. Look here for which heads it can write.
 
-use std::io::Write;
 use std::time::SystemTime;
 
 use http::header::{
@@ -9,9 +7,6 @@ use http::header::{
 };
 use http::response::Parts;
 use http::{HeaderName, StatusCode};
-
-/// The end of a chunked body (RFC 9112, 7.1).
-pub(super) const END: &[u8] = b"0\r\n\r\n";
 
 /// With one of these the head says something about the body that the engine does not know of.
 const NOT_OURS: [HeaderName; 6] =
@@ -45,33 +40,9 @@ fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Some bytes of a body as one chunk.
-pub(super) fn chunk(bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len() + 12);
-    push_chunk(&mut out, bytes);
-    out
-}
-
-/// Adds some bytes of a body as one chunk. None are none: an empty chunk would be the end.
-pub(super) fn push_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
-    if bytes.is_empty() {
-        return;
-    }
-    // Writing to a vector does not fail.
-    let _ = write!(out, "{:x}\r\n", bytes.len());
-    out.extend_from_slice(bytes);
-    out.extend_from_slice(b"\r\n");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn chunks_are_framed_and_none_is_no_end() {
-        assert_eq!(chunk(b"0123456789abcdef"), b"10\r\n0123456789abcdef\r\n");
-        assert_eq!(chunk(b""), b"");
-    }
 
     #[test]
     fn a_head_has_what_the_handler_said_and_how_the_body_goes() {

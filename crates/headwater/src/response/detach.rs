@@ -10,24 +10,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use axum::body::Body;
+use axum_core::body::Body;
 use bytes::Bytes;
+use headwater_core::Subscription;
+use headwater_core::close::CloseReason;
+use headwater_core::transport::HubRef;
 use http_body::{Body as _, Frame as BodyFrame};
 
 use super::body::{IDENTITY_PROBE, Shared};
+use super::options::{OnClose, StreamOptions};
 use super::source::Source;
-use super::{OnClose, Settings};
-use crate::close::CloseReason;
-use crate::hub::{HubInner, Subscription};
 
 /// The handle to a stream, in the extensions of its response.
 #[derive(Clone)]
-pub(crate) struct Takeover(Arc<Shared>);
+pub(crate) struct DetachHandle(Arc<Shared>);
 
 /// A stream without its body.
-pub(crate) struct Detached {
+pub(crate) struct DetachedStream {
     pub(crate) subscription: Subscription,
-    pub(crate) settings: Settings,
+    pub(crate) options: StreamOptions,
     pub(crate) on_close: Option<OnClose>,
 }
 
@@ -51,7 +52,7 @@ impl Callbacks {
     }
 }
 
-impl Takeover {
+impl DetachHandle {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self(shared)
     }
@@ -63,9 +64,9 @@ impl Takeover {
     /// the first bytes: they must be the very ones, not a copy. A layer that passes both and changes
     /// only later bytes would be passed over.
     pub(crate) async fn opening(&self, body: &mut Body) -> Result<Bytes, Option<First>> {
-        self.0.asked.store(true, Ordering::Relaxed);
+        self.0.probing.store(true, Ordering::Relaxed);
         let size = body.size_hint().exact();
-        self.0.asked.store(false, Ordering::Relaxed);
+        self.0.probing.store(false, Ordering::Relaxed);
         if size != Some(IDENTITY_PROBE) {
             return Err(None);
         }
@@ -91,19 +92,19 @@ impl Takeover {
     }
 
     /// The hub of the stream.
-    pub(crate) fn hub(&self) -> Option<Arc<HubInner>> {
+    pub(crate) fn hub(&self) -> Option<HubRef> {
         match &self.0.state().as_ref()?.source {
-            Some(Source::Subscription(subscription)) => Some(Arc::clone(subscription.hub())),
+            Some(Source::Subscription(subscription)) => Some(subscription.hub()),
             _ => None,
         }
     }
 
     /// Takes the stream, if it has nothing to replay any more. What it has ready is written to `out`, in
     /// chunks.
-    pub(crate) fn detach(&self, out: &mut Vec<u8>, bytes_max: usize) -> Option<Detached> {
+    pub(crate) fn detach(&self, out: &mut Vec<u8>, bytes_max: usize) -> Option<DetachedStream> {
         let mut shared = self.0.state();
         let state = shared.as_mut()?;
-        let named = state.settings.name_by_channel;
+        let named = state.options.name_by_channel;
         let Some(Source::Subscription(subscription)) = &mut state.source else { return None };
         while let Some(frame) = subscription.take_replayed(bytes_max.saturating_sub(out.len())) {
             out.extend_from_slice(frame.chunks(named));
@@ -114,7 +115,7 @@ impl Takeover {
         }
         let mut state = shared.take()?;
         let Some(Source::Subscription(subscription)) = state.source.take() else { return None };
-        Some(Detached { subscription, settings: state.settings, on_close: state.on_close })
+        Some(DetachedStream { subscription, options: state.options, on_close: state.on_close })
     }
 
     /// Ends the stream.
@@ -126,12 +127,12 @@ impl Takeover {
 
     /// The send timeout of the stream.
     pub(crate) fn send_timeout(&self) -> Option<std::time::Duration> {
-        self.0.state().as_ref()?.settings.send_timeout
+        self.0.state().as_ref()?.options.send_timeout
     }
 }
 
 /// What came first out of a body that is not the stream's own.
 pub(crate) enum First {
     Frame(BodyFrame<Bytes>),
-    Error(axum::Error),
+    Error(axum_core::Error),
 }

@@ -2,8 +2,8 @@
 //! hashing.
 
 use super::stream::{Membership, Memberships};
-use crate::channel::Channel;
-use crate::hub::mailbox::ChannelSlot;
+use headwater_core::Channel;
+use headwater_core::transport::ChannelSlot;
 
 /// The channels of a shard, by their slot in its mailbox.
 #[derive(Default)]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, Semaphore};
 
 /// The room for connections.
-pub(super) struct ConnectionSlots {
+pub(crate) struct ConnectionSlots {
     free: Semaphore,
     open: AtomicUsize,
     empty: Notify,
@@ -16,17 +16,17 @@ pub(super) struct ConnectionSlots {
 pub(crate) struct ConnectionSlot(Arc<ConnectionSlots>);
 
 impl ConnectionSlots {
-    pub(super) fn new(places: usize) -> Arc<Self> {
+    pub(crate) fn new(places: usize) -> Arc<Self> {
         let free = Semaphore::new(places);
         Arc::new(Self { free, open: AtomicUsize::new(0), empty: Notify::new() })
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.free.available_permits() == 0
     }
 
     /// A place, as soon as there is one. Cancel safe.
-    pub(super) async fn enter(self: &Arc<Self>) -> ConnectionSlot {
+    pub(crate) async fn enter(self: &Arc<Self>) -> ConnectionSlot {
         // The semaphore is never closed, so this is always a permit.
         if let Ok(permit) = self.free.acquire().await {
             permit.forget();
@@ -36,7 +36,7 @@ impl ConnectionSlots {
     }
 
     /// Resolves when no place is taken. Cancel safe.
-    pub(super) async fn emptied(&self) {
+    pub(crate) async fn emptied(&self) {
         loop {
             let notified = self.empty.notified();
             tokio::pin!(notified);

@@ -2,22 +2,25 @@
 
 use std::collections::VecDeque;
 
-use super::{NodeChannel, PendingCommand, Phase, Session};
-use crate::broker::redis::revoke::{self, REVOCATIONS_CHANNEL};
-use crate::broker::redis::{ENVELOPE_PREFIX, LogMode, resp};
-use crate::channel::Channel;
+use headwater_core::Channel;
+
+use super::state::{NodeChannel, PendingCommand, Phase, Session};
+use crate::keys::{self, REVOCATIONS_CHANNEL};
+use crate::library::LogMode;
 use crate::limits::{SUBSCRIBE_BATCH_MAX, SUBSCRIBE_UNCONFIRMED_MAX};
+use crate::resp;
+use crate::revocations;
 
 /// Redis channels per channel of ours: its own name, and the one for envelopes.
 const NAMES_PER_CHANNEL: usize = 2;
 
 /// Channels in one command.
-pub(super) const BATCH_CHANNELS: usize = SUBSCRIBE_BATCH_MAX / NAMES_PER_CHANNEL;
+pub(crate) const BATCH_CHANNELS: usize = SUBSCRIBE_BATCH_MAX / NAMES_PER_CHANNEL;
 
 impl Session<'_> {
     /// Subscribes to the Redis channels that are the node's own. Each has a command of its own, since
     /// the Redis user may be allowed one and not the other.
-    pub(super) fn subscribe_own(&mut self) {
+    pub(crate) fn subscribe_own(&mut self) {
         for name in [self.probe.channel.as_str(), REVOCATIONS_CHANNEL] {
             resp::encode_command([b"SUBSCRIBE".as_slice(), name.as_bytes()], &mut self.output);
             let asked =
@@ -27,12 +30,12 @@ impl Session<'_> {
         self.own_unanswered = VecDeque::from([NodeChannel::Probe, NodeChannel::Revocations]);
     }
 
-    pub(super) fn add_todo(&mut self, channels: &[Channel]) {
+    pub(crate) fn add_todo(&mut self, channels: &[Channel]) {
         self.todo.extend(channels.chunks(BATCH_CHANNELS).map(<[_]>::to_vec));
     }
 
     /// Sends what there is to do, as far as the bound on unconfirmed commands allows.
-    pub(super) fn ask(&mut self) {
+    pub(crate) fn ask(&mut self) {
         // A batch can make two commands.
         while self.unconfirmed.len() + 1 < SUBSCRIBE_UNCONFIRMED_MAX {
             let Some(batch) = self.todo.pop_front() else { return };
@@ -67,6 +70,7 @@ impl Session<'_> {
             Some(phase @ (Phase::Subscribed | Phase::Synced)) => {
                 *phase = Phase::Unsubscribing;
                 self.known.lasts.remove(channel);
+                self.known.ephemeral.remove(channel);
                 true
             }
             _ => false,
@@ -77,8 +81,7 @@ impl Session<'_> {
         if channels.is_empty() {
             return;
         }
-        let envelopes: Vec<String> =
-            channels.iter().map(|channel| format!("{ENVELOPE_PREFIX}{channel}")).collect();
+        let envelopes: Vec<String> = channels.iter().map(keys::envelopes).collect();
         let mut words = vec![command];
         for (channel, envelope) in channels.iter().zip(&envelopes) {
             words.push(envelope.as_bytes());
@@ -92,7 +95,7 @@ impl Session<'_> {
         self.unconfirmed.push_back(PendingCommand { channels, is_subscribe, confirmations_left });
     }
 
-    pub(super) fn on_confirmation(&mut self, name: &[u8]) {
+    pub(crate) fn on_confirmation(&mut self, name: &[u8]) {
         let Some(front) = self.unconfirmed.front_mut() else { return };
         front.confirmations_left -= 1;
         if front.confirmations_left > 0 {
@@ -106,7 +109,7 @@ impl Session<'_> {
             self.own_unanswered.pop_front();
             // From here on they come; what came before must be read.
             let (commands, sink) = (self.node.commands.clone(), self.node.sink.clone());
-            tokio::spawn(revoke::catch_up(commands, sink, self.known.lost_ms));
+            tokio::spawn(revocations::catch_up(commands, sink, self.known.lost_ms));
         }
         let Some(PendingCommand { channels, is_subscribe, .. }) = self.unconfirmed.pop_front()
         else {
@@ -134,15 +137,15 @@ impl Session<'_> {
             // Catching up does it for all of them.
             return;
         }
-        if self.node.wanted.durability() == LogMode::Off {
+        if self.node.wanted.log_mode() == LogMode::Denied {
             self.go_without_log(channels);
         } else {
-            self.sync(channels);
+            self.query_baseline(channels);
         }
     }
 
     /// Redis refuses a command as a whole when it refuses one of its channels, so find out which.
-    pub(super) fn on_error(&mut self, message: &[u8]) {
+    pub(crate) fn on_error(&mut self, message: &[u8]) {
         let message = String::from_utf8_lossy(message);
         let Some(PendingCommand { mut channels, .. }) = self.unconfirmed.pop_front() else {
             tracing::warn!("Redis reported an error on the subscriber connection: {message}");
@@ -162,7 +165,7 @@ impl Session<'_> {
                 self.probe.channel
             ),
             1 => {
-                self.node.wanted.refuse(&channels[0]);
+                self.node.wanted.deny(&channels[0]);
                 tracing::error!(channel = %channels[0], "Redis refuses to subscribe: {message}");
             }
             count => {

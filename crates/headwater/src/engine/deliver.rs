@@ -1,16 +1,14 @@
 //! From a turn's frames to the sockets. Look here for the one write per stream and for what happens when it is short.
 
-use std::sync::atomic::Ordering;
+use headwater_core::close::CloseReason;
+use headwater_core::frame::Frame;
+use headwater_core::transport::ShardPort;
 
+use super::backlog::Bounds;
 use super::batch::{Batch, Item, Run};
-use super::outbox::Bounds;
-use super::shard::{Shard, outbox_bytes};
+use super::shard::Shard;
 use super::stream::Stream;
-use crate::close::CloseReason;
-use crate::frame::Frame;
-use crate::hub::HubInner;
-use crate::hub::mailbox::Counts;
-use crate::limits::OUTBOX_TOTAL_BYTES_MAX;
+use crate::limits::BACKLOG_TOTAL_BYTES_MAX;
 
 /// What is to be done with streams when all have been written to; lists of streams do not change before.
 #[derive(Default)]
@@ -43,8 +41,7 @@ enum Outcome {
 
 /// What a write must know beside its stream.
 struct Writer<'a> {
-    hub: &'a HubInner,
-    counts: &'a Counts,
+    port: &'a ShardPort,
     bounds: Bounds,
     now: u32,
 }
@@ -92,15 +89,15 @@ impl Shard {
         mixing: &mut Vec<u32>,
         after: &mut Deferred,
     ) {
-        let Self { channels, streams, hub, mailbox, bounds, now, .. } = self;
-        let writer = Writer { hub, counts: &mailbox.counts, bounds: *bounds, now: *now };
+        let Self { channels, streams, port, bounds, now, .. } = self;
+        let writer = Writer { port, bounds: *bounds, now: *now };
         let Some(entry) = channels.get(channel) else { return };
         for &key in &entry.streams {
             let Some(stream) = streams.get_mut(key as usize) else { continue };
             let is_plain = run.is_simple
-                && stream.outbox.is_none()
+                && stream.backlog.is_none()
                 && stream.channels.as_slice().len() == 1
-                && run.lowest.is_none_or(|lowest| lowest > stream.given.until);
+                && run.lowest.is_none_or(|lowest| lowest > stream.progress.until);
             if is_plain {
                 after.note(key, writer.write_run(stream, &mut run));
             } else if !std::mem::replace(&mut stream.is_mixing, true) {
@@ -117,7 +114,7 @@ impl Shard {
         batch.mix(stream.channels.as_slice().iter().map(|it| it.slot), into);
     }
 
-    /// Gives frames to one stream, those that it was not given before.
+    /// Gives frames to one stream, those that it was not progress before.
     pub(super) fn give<'a>(
         &mut self,
         key: u32,
@@ -125,11 +122,11 @@ impl Shard {
         after: &mut Deferred,
     ) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        let frames: Vec<&Frame> = frames.filter(|frame| stream.given.note(frame)).collect();
-        let is_over = stream.given.open == 0;
+        let frames: Vec<&Frame> = frames.filter(|frame| stream.progress.note(frame)).collect();
+        let is_over = stream.progress.open == 0;
         if !frames.is_empty() {
-            let Self { streams, hub, mailbox, bounds, now, .. } = self;
-            let writer = Writer { hub, counts: &mailbox.counts, bounds: *bounds, now: *now };
+            let Self { streams, port, bounds, now, .. } = self;
+            let writer = Writer { port, bounds: *bounds, now: *now };
             let outcome = match streams.get_mut(key as usize) {
                 Some(stream) => writer.write_run(stream, &mut Run::new(frames)),
                 None => return,
@@ -171,25 +168,24 @@ impl Writer<'_> {
     fn write_run(&self, stream: &mut Stream, run: &mut Run<'_>) -> Outcome {
         let named = stream.profile.is_named();
         stream.written = self.now + 1;
-        self.hub.stats.sent.add(run.events);
-        self.hub.stats.sent_bytes.add(run.body_len(named) as u64);
+        self.port.sent(run.events, run.body_len(named));
         let mut sent = 0;
-        if stream.outbox.is_none() {
+        if stream.backlog.is_none() {
             let bytes = run.bytes(named);
-            self.counts.writes.add(1);
+            self.port.mailbox().counts.writes.add(1);
             sent = match stream.try_write(bytes) {
                 Ok(sent) if sent == bytes.len() => return Outcome::Sent,
                 Ok(sent) => sent,
                 Err(_) => return Outcome::Gone,
             };
         }
-        let before = outbox_bytes(stream);
+        let before = stream.backlog_bytes();
         let outcome = self.keep(stream, &run.frames, sent, named);
-        account(self.counts, self.hub, before, outbox_bytes(stream));
+        self.port.backlog_changed(before, stream.backlog_bytes());
         outcome
     }
 
-    /// Puts frames into the outbox, of which the first so many bytes went out.
+    /// Puts frames into the backlog, of which the first so many bytes went out.
     fn keep(
         &self,
         stream: &mut Stream,
@@ -197,42 +193,26 @@ impl Writer<'_> {
         mut sent: usize,
         named: bool,
     ) -> Outcome {
-        let total = self.hub.outbox_bytes.load(Ordering::Relaxed);
-        let outbox = stream.outbox_at(self.now);
+        let total = self.port.backlog_bytes();
+        let backlog = stream.backlog_at(self.now);
         for frame in frames {
             let len = frame.chunks(named).len();
             if sent >= len {
                 sent -= len;
                 continue;
             }
-            if self.hub.is_latest_only(frame) {
-                outbox.conflate(frame, named);
+            if self.port.conflates(frame) {
+                backlog.conflate(frame, named);
             }
-            let is_first = outbox.is_empty();
-            let has_room = is_first || total + outbox.bytes() <= OUTBOX_TOTAL_BYTES_MAX;
-            if !has_room || !outbox.push_frame(frame, named, self.bounds) {
+            let is_first = backlog.is_empty();
+            let has_room = is_first || total + backlog.bytes() <= BACKLOG_TOTAL_BYTES_MAX;
+            if !has_room || !backlog.push_frame(frame, named, self.bounds) {
                 return Outcome::Full;
             }
             if is_first {
-                outbox.begin_at(std::mem::take(&mut sent));
+                backlog.begin_at(std::mem::take(&mut sent));
             }
         }
         Outcome::Kept
     }
-}
-
-/// Keeps the totals of what waits.
-pub(super) fn account(counts: &Counts, hub: &HubInner, before: usize, after: usize) {
-    for total in [&counts.outbox_bytes, &hub.outbox_bytes] {
-        if after >= before {
-            total.fetch_add(after - before, Ordering::Relaxed);
-        } else {
-            total.fetch_sub(before - after, Ordering::Relaxed);
-        }
-    }
-    match (before, after) {
-        (0, 1..) => counts.blocked.fetch_add(1, Ordering::Relaxed),
-        (1.., 0) => counts.blocked.fetch_sub(1, Ordering::Relaxed),
-        _ => 0,
-    };
 }

@@ -22,12 +22,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::Settings;
 use super::deadline::{self, DeadlineSocket, HttpVersion};
-use super::engine::Engine;
+use super::options::ServeOptions;
 use super::preface::{Accepted, Preface, Socket};
-use super::slots::ConnectionSlot;
-use super::takeover::{self, Reply, Slot, Taken};
+use super::takeover::{self, Detached, Reply, Slot};
+use crate::engine::{ConnectionSlot, Engine};
 use crate::limits::{
     HTTP1_BUFFER_BYTES, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_ERROR_RESETS_MAX, HTTP2_HEADER_BYTES,
     HTTP2_PENDING_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW_BYTES,
@@ -40,7 +39,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What all connections of a server share.
 pub(super) struct Shared {
     pub(super) router: Router,
-    pub(super) settings: Settings,
+    pub(super) options: ServeOptions,
     pub(super) preface: Preface,
     /// `None` if every stream stays with hyper.
     pub(super) engine: Option<Engine>,
@@ -50,7 +49,7 @@ pub(super) struct Shared {
 pub(super) struct Connection {
     pub(super) socket: TcpStream,
     pub(super) peer: SocketAddr,
-    pub(super) place: ConnectionSlot,
+    pub(super) slot: ConnectionSlot,
     pub(super) shared: Arc<Shared>,
     pub(super) stopping: watch::Receiver<()>,
 }
@@ -58,17 +57,17 @@ pub(super) struct Connection {
 /// How hyper's part of a connection ended.
 enum Outcome<S> {
     Over,
-    Taken(S, Bytes, Box<Taken>),
+    Taken(S, Bytes, Box<Detached>),
 }
 
 impl Connection {
     /// Serves it to its end.
     pub(super) async fn serve(self) -> Result<(), BoxError> {
-        let Self { socket, peer, place, shared, mut stopping } = self;
+        let Self { socket, peer, slot, shared, mut stopping } = self;
         if !cfg!(target_os = "linux") {
             socket.set_nodelay(true)?;
         }
-        let send = deadline::WriteDeadline::new(shared.settings.send_timeout);
+        let send = deadline::WriteDeadline::new(shared.options.send_timeout);
         let entered = tokio::select! {
             // In a box, so that the task is small again when it is done.
             entered = Box::pin(shared.preface.enter(socket, peer, &send)) => entered?,
@@ -81,7 +80,7 @@ impl Connection {
                 let engine = shared.engine.as_ref();
                 let outcome = speak(socket, client, &shared, send, engine, stopping).await?;
                 if let (Outcome::Taken(socket, read, taken), Some(engine)) = (outcome, engine) {
-                    takeover::run(socket, read, *taken, engine, place).await;
+                    takeover::run(socket, read, *taken, engine, slot).await;
                 }
             }
             // The engine writes to sockets, and here TLS must.
@@ -108,7 +107,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let slot = Arc::new(Slot::default());
-    let timeout = shared.settings.header_timeout;
+    let timeout = shared.options.header_timeout;
     let mut socket = DeadlineSocket::new(socket, timeout, send.clone(), Arc::clone(&slot));
     let version = tokio::select! {
         version = socket.version() => version?,
@@ -152,7 +151,7 @@ where
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(shared.settings.header_timeout)
+        .header_read_timeout(shared.options.header_timeout)
         .max_buf_size(HTTP1_BUFFER_BYTES);
     let mut connection = Some(http.serve_connection(TokioIo::new(socket), service));
     let mut stopping = pin!(stopping.changed());

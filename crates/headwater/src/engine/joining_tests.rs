@@ -13,18 +13,16 @@ use mio::Poll;
 use proptest::prelude::*;
 
 use super::shard::Shard;
-use super::{Luggage, attach};
-use crate::close::CloseReason;
+use super::{ConnectionSlots, StreamParts, attach};
 use crate::event::{Decoder, Item};
-use crate::hub::Subscription;
-use crate::hub::mailbox::Mailbox;
-use crate::response::{Callbacks, Settings};
-use crate::serve::slots::ConnectionSlots;
-use crate::{Channel, Event, Hub};
+use crate::response::{Callbacks, StreamOptions};
+use crate::{Channel, Event, Hub, Subscription};
+use headwater_core::close::CloseReason;
+use headwater_core::transport::Mailbox;
 
 const CHANNELS: usize = 4;
 
-const SETTINGS: Settings = Settings {
+const OPTIONS: StreamOptions = StreamOptions {
     heartbeat: None,
     retry: None,
     send_timeout: None,
@@ -45,7 +43,7 @@ enum Step {
         back: Option<usize>,
     },
     /// The stream that began first and is not with the shard goes there.
-    HandOver,
+    Attach,
     /// The shard works off what its mailbox has.
     Turn,
     /// The shard sees that one of its streams' clients is gone.
@@ -62,7 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..CHANNELS, Just(300)).prop_map(publish),
         4 => (channels, proptest::option::of(0..20_usize))
             .prop_map(|(channels, back)| Step::Subscribe { channels, back }),
-        4 => Just(Step::HandOver),
+        4 => Just(Step::Attach),
         3 => Just(Step::Turn),
         2 => (0..8_usize).prop_map(|which| Step::Leave { which }),
     ]
@@ -95,10 +93,9 @@ fn channel(number: usize) -> Channel {
 impl World {
     fn new() -> Self {
         let hub = Hub::in_memory();
-        let inner = Arc::clone(hub.subscribe([channel(0)]).unwrap().hub());
-        let mailbox = Arc::new(Mailbox::new(|| {}));
-        inner.add_shard(Arc::clone(&mailbox), None);
-        let shard = Shard::new(inner, Arc::clone(&mailbox), Poll::new().unwrap());
+        let port = hub.subscribe([channel(0)]).unwrap().hub().open(None, || {});
+        let mailbox = Arc::clone(port.mailbox());
+        let shard = Shard::new(port, Poll::new().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (published, begun, clients) = Default::default();
         Self { hub, mailbox, shard, listener, published, begun, clients }
@@ -143,15 +140,15 @@ impl World {
         let (socket, _) = self.listener.accept().unwrap();
         assert_eq!(socket.peer_addr().unwrap(), client.socket.local_addr().unwrap());
         socket.set_nonblocking(true).unwrap();
-        let luggage = Luggage {
+        let parts = StreamParts {
             socket,
             unsent,
-            settings: SETTINGS,
-            user: Callbacks::new(None, Body::empty()),
-            place: ConnectionSlots::new(1).enter().await,
+            options: OPTIONS,
+            callbacks: Callbacks::new(None, Body::empty()),
+            slot: ConnectionSlots::new(1).enter().await,
             stray_bytes: 0,
         };
-        attach(subscription, &self.mailbox, luggage);
+        attach(subscription, &self.mailbox, parts);
         self.clients.push(client);
     }
 
@@ -216,7 +213,7 @@ async fn run(steps: Vec<Step>) {
         match step {
             Step::Publish { channel, count } => world.publish(channel, count).await,
             Step::Subscribe { channels, back } => world.subscribe(channels, back).await,
-            Step::HandOver => world.attach().await,
+            Step::Attach => world.attach().await,
             Step::Turn => drop(world.shard.turn()),
             Step::Leave { which } => world.leave(which),
         }

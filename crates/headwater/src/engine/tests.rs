@@ -12,11 +12,10 @@ use headwater_test_support::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::close::CloseReason;
-use crate::hub::HubInner;
-use crate::hub::mailbox::{Given, Message, Newcomer};
-use crate::position::Key;
-use crate::{Channel, Event, EventSourceResponse, Hub, Revocation};
+use crate::access::Revocation;
+use crate::{Channel, Event, EventSourceResponse, Hub};
+use headwater_core::close::CloseReason;
+use headwater_core::transport::{Attachment, HubRef, Key, Message, Progress};
 
 fn channel() -> Channel {
     Channel::new("a").unwrap()
@@ -25,7 +24,7 @@ fn channel() -> Channel {
 /// A hub behind a server with one shard.
 struct Served {
     hub: Hub,
-    inner: Arc<HubInner>,
+    hub_ref: HubRef,
     address: SocketAddr,
 }
 
@@ -33,9 +32,9 @@ impl Served {
     /// A stream is its path's user's; `on_close` runs on the shard.
     async fn new(on_close: impl Fn(&str, CloseReason) + Clone + Send + Sync + 'static) -> Self {
         let hub = Hub::in_memory();
-        let inner = Arc::clone(hub.subscribe([channel()]).unwrap().hub());
+        let hub_ref = hub.subscribe([channel()]).unwrap().hub();
         let its_hub = hub.clone();
-        let listen = move |Path(user): Path<String>| {
+        let subscribe = move |Path(user): Path<String>| {
             let (hub, on_close) = (its_hub.clone(), on_close.clone());
             async move {
                 let subscription = hub.subscribe([channel()]).unwrap();
@@ -46,9 +45,9 @@ impl Served {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().route("/{user}", get(listen));
+        let router = Router::new().route("/{user}", get(subscribe));
         tokio::spawn(crate::serve(listener, router).shards(1).into_future());
-        Self { hub, inner, address }
+        Self { hub, hub_ref, address }
     }
 
     async fn ask_for_stream(&self, user: &str) -> TcpStream {
@@ -67,12 +66,12 @@ impl Served {
         .await;
         self.hub.publish(&channel(), Event::new(format!("for {user}"))).await.unwrap();
         read_until(&mut socket, Some(&format!("for {user}"))).await;
-        assert_eq!(self.inner.owned_streams(), 1);
+        assert_eq!(self.hub_ref.owned_streams(), 1);
         socket
     }
 
     fn poison(&self) {
-        assert!(self.inner.shards()[0].push(poison()).is_ok());
+        assert!(self.hub_ref.shards()[0].push(poison()).is_ok());
     }
 
     async fn wait_for_a_new_shard(&self, panics: u64) {
@@ -83,7 +82,7 @@ impl Served {
         })
         .await;
         assert_eq!(self.hub.stats().streams_ended.by(CloseReason::Internal), panics);
-        assert_eq!(self.inner.owned_streams(), 0, "what is dead has no owner");
+        assert_eq!(self.hub_ref.owned_streams(), 0, "what is dead has no owner");
     }
 }
 
@@ -101,13 +100,13 @@ async fn read_until(socket: &mut TcpStream, text: Option<&str>) -> String {
 
 /// What no engine would send.
 fn poison() -> Message {
-    Message::Attach(Box::new(Newcomer {
+    Message::Attach(Box::new(Attachment {
         channels: Box::default(),
         waiting: std::collections::VecDeque::new(),
-        given: Given { until: Key::default(), open: 1 },
+        progress: Progress { until: Key::default(), open: 1 },
         closed: None,
         number: 0,
-        luggage: Box::new("not the engine's"),
+        payload: Box::new("not the engine's"),
     }))
 }
 
@@ -146,7 +145,7 @@ async fn streams_of_a_shard_that_began_anew_can_be_revoked() {
         served.hub.stats().streams_ended.by(CloseReason::Revoked) == 1
     })
     .await;
-    assert_eq!(served.inner.owned_streams(), 0);
+    assert_eq!(served.hub_ref.owned_streams(), 0);
 }
 
 /// What a shard took out of its mailbox and did not work off goes with it; its streams must not stay in the registry.
@@ -167,7 +166,7 @@ async fn streams_on_their_way_to_a_shard_that_panics_are_forgotten() {
     served.poison();
     let mut late = served.ask_for_stream("ann").await;
     eventually("the stream waits behind the poison", || async {
-        served.hub.shards()[0].mailbox == 2 && served.inner.owned_streams() == 1
+        served.hub.shards()[0].mailbox == 2 && served.hub_ref.owned_streams() == 1
     })
     .await;
     let_go.send(()).unwrap();

@@ -4,14 +4,14 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 
-use crate::frame::Frame;
+use headwater_core::frame::Frame;
 
 /// Most pieces of one write. Linux takes 1024; what fits a socket's buffer is rarely more than this.
 const PIECES_MAX: usize = 64;
 
 /// The unsent bytes of one stream.
 #[derive(Default)]
-pub(super) struct Outbox {
+pub(super) struct Backlog {
     pieces: VecDeque<Piece>,
     /// How much of the first piece went out.
     sent: usize,
@@ -43,14 +43,14 @@ impl Piece {
     }
 }
 
-/// The bounds of one outbox.
+/// The bounds of one backlog.
 #[derive(Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) frames_max: usize,
     pub(super) bytes_max: usize,
 }
 
-impl Outbox {
+impl Backlog {
     /// An empty one, of a socket that blocked at this tick.
     pub(super) fn since(tick: u32) -> Self {
         Self { since: tick, ..Self::default() }
@@ -64,7 +64,7 @@ impl Outbox {
         self.pieces.is_empty()
     }
 
-    /// Adds a frame, or says that it does not fit. A frame always fits an empty outbox.
+    /// Adds a frame, or says that it does not fit. A frame always fits an empty backlog.
     pub(super) fn push_frame(&mut self, frame: &Frame, named: bool, bounds: Bounds) -> bool {
         let bytes = frame.chunks(named).len();
         let full = self.pieces.len() >= bounds.frames_max
@@ -162,9 +162,9 @@ pub(super) struct Written {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::Channel;
-    use crate::event::Event;
-    use crate::frame::Published;
+    use headwater_core::Channel;
+    use headwater_core::Event;
+    use headwater_core::transport::Published;
 
     /// A socket that takes so many bytes and then blocks.
     struct Narrow {
@@ -198,56 +198,56 @@ mod tests {
     #[test]
     fn whatever_the_socket_takes_at_a_time_all_bytes_come_in_order() {
         for step in 1..40 {
-            let mut outbox = Outbox::default();
+            let mut backlog = Backlog::default();
             let mut expected = Vec::new();
-            outbox.push_bytes(b"head".as_slice().into());
+            backlog.push_bytes(b"head".as_slice().into());
             expected.extend_from_slice(b"head");
             for data in ["one", "two"] {
-                assert!(outbox.push_frame(&frame("c", data, false), true, BOUNDS));
+                assert!(backlog.push_frame(&frame("c", data, false), true, BOUNDS));
                 expected.extend_from_slice(frame("c", data, false).chunks(true));
             }
-            assert_eq!(outbox.bytes(), expected.len());
+            assert_eq!(backlog.bytes(), expected.len());
             let mut socket = Narrow { room: 0, taken: Vec::new() };
-            while !outbox.is_empty() {
+            while !backlog.is_empty() {
                 socket.room = step;
-                outbox.write(&mut socket, true).unwrap();
+                backlog.write(&mut socket, true).unwrap();
             }
-            assert_eq!((socket.taken, outbox.bytes()), (expected, 0));
+            assert_eq!((socket.taken, backlog.bytes()), (expected, 0));
         }
     }
 
     #[test]
     fn it_is_bounded_but_takes_a_lone_frame() {
-        let mut outbox = Outbox::default();
-        assert!(outbox.push_frame(&frame("c", &"x".repeat(500), false), false, BOUNDS));
-        assert!(!outbox.push_frame(&frame("c", "x", false), false, BOUNDS), "bytes");
-        let mut outbox = Outbox::default();
+        let mut backlog = Backlog::default();
+        assert!(backlog.push_frame(&frame("c", &"x".repeat(500), false), false, BOUNDS));
+        assert!(!backlog.push_frame(&frame("c", "x", false), false, BOUNDS), "bytes");
+        let mut backlog = Backlog::default();
         for _ in 0..3 {
-            assert!(outbox.push_frame(&frame("c", "x", false), false, BOUNDS));
+            assert!(backlog.push_frame(&frame("c", "x", false), false, BOUNDS));
         }
-        assert!(!outbox.push_frame(&frame("c", "x", false), false, BOUNDS), "frames");
+        assert!(!backlog.push_frame(&frame("c", "x", false), false, BOUNDS), "frames");
     }
 
     #[test]
     fn only_what_has_not_begun_is_given_up_or_superseded() {
-        let mut outbox = Outbox::default();
+        let mut backlog = Backlog::default();
         for data in ["1", "2"] {
-            assert!(outbox.push_frame(&frame("c", data, false), false, BOUNDS));
+            assert!(backlog.push_frame(&frame("c", data, false), false, BOUNDS));
         }
-        outbox.write(&mut Narrow { room: 3, taken: Vec::new() }, false).unwrap();
-        outbox.conflate(&frame("c", "3", false), false);
-        assert_eq!(outbox.pieces.len(), 1, "the second was superseded");
-        outbox.conflate(&frame("c", "3", false), false);
-        assert_eq!(outbox.pieces.len(), 1, "the first has begun");
-        assert!(outbox.push_frame(&frame("c", "end", true), false, BOUNDS));
-        outbox.conflate(&frame("c", "4", false), false);
-        outbox.conflate(&frame("d", "4", false), false);
-        assert_eq!(outbox.pieces.len(), 2, "an end stays, and so does another channel");
-        outbox.cut_to_begun(false);
+        backlog.write(&mut Narrow { room: 3, taken: Vec::new() }, false).unwrap();
+        backlog.conflate(&frame("c", "3", false), false);
+        assert_eq!(backlog.pieces.len(), 1, "the second was superseded");
+        backlog.conflate(&frame("c", "3", false), false);
+        assert_eq!(backlog.pieces.len(), 1, "the first has begun");
+        assert!(backlog.push_frame(&frame("c", "end", true), false, BOUNDS));
+        backlog.conflate(&frame("c", "4", false), false);
+        backlog.conflate(&frame("d", "4", false), false);
+        assert_eq!(backlog.pieces.len(), 2, "an end stays, and so does another channel");
+        backlog.cut_to_begun(false);
         let first = frame("c", "1", false).chunks(false).to_vec();
-        assert_eq!(outbox.bytes(), first.len());
+        assert_eq!(backlog.bytes(), first.len());
         let mut socket = Narrow { room: 1000, taken: Vec::new() };
-        outbox.write(&mut socket, false).unwrap();
+        backlog.write(&mut socket, false).unwrap();
         assert_eq!(socket.taken, first[3..]);
     }
 }

@@ -4,19 +4,19 @@ use std::io::{self, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
+use headwater_core::close::CloseReason;
+use headwater_core::frame::chunk;
+use headwater_core::transport::Progress;
 use mio::net::TcpStream;
 
-use super::outbox::Outbox;
-use crate::close::CloseReason;
-use crate::hub::mailbox::Given;
+use super::backlog::Backlog;
+use super::slots::ConnectionSlot;
 use crate::limits::{STRAY_BYTES_MAX, TICK};
-use crate::response::{Callbacks, Settings};
-use crate::serve::chunked::chunk;
-use crate::serve::slots::ConnectionSlot;
+use crate::response::{Callbacks, StreamOptions};
 
 /// How streams are set up. Equal for most streams of a shard, so they share one.
 pub(super) struct Profile {
-    pub(super) settings: Settings,
+    pub(super) options: StreamOptions,
     /// The heartbeat in its chunk.
     heartbeat: Box<[u8]>,
     heartbeat_ticks: Option<u32>,
@@ -24,18 +24,18 @@ pub(super) struct Profile {
 }
 
 impl Profile {
-    pub(super) fn new(settings: Settings) -> Self {
-        let heartbeat = settings.heartbeat.as_ref();
+    pub(super) fn new(options: StreamOptions) -> Self {
+        let heartbeat = options.heartbeat.as_ref();
         Self {
-            heartbeat: heartbeat.map(|it| chunk(it.bytes())).unwrap_or_default().into(),
+            heartbeat: heartbeat.map(|it| chunk(&it.frame())).unwrap_or_default().into(),
             heartbeat_ticks: heartbeat.map(|it| ticks(it.interval())),
-            send_timeout_ticks: settings.send_timeout.map(ticks),
-            settings,
+            send_timeout_ticks: options.send_timeout.map(ticks),
+            options,
         }
     }
 
     pub(super) fn is_named(&self) -> bool {
-        self.settings.name_by_channel
+        self.options.name_by_channel
     }
 }
 
@@ -44,14 +44,14 @@ pub(super) struct Stream {
     pub(super) socket: TcpStream,
     /// Bytes that the client sent although nothing is expected.
     pub(super) stray_bytes: u32,
-    pub(super) given: Given,
+    pub(super) progress: Progress,
     pub(super) channels: Memberships,
     /// `None` while everything went out.
-    pub(super) outbox: Option<Box<Outbox>>,
+    pub(super) backlog: Option<Box<Backlog>>,
     pub(super) profile: Rc<Profile>,
     /// What belongs to the program that serves; dropped when the stream ends.
-    pub(super) user: Option<Box<Callbacks>>,
-    pub(super) place: ConnectionSlot,
+    pub(super) callbacks: Option<Box<Callbacks>>,
+    pub(super) slot: ConnectionSlot,
     /// The tick after the last write.
     pub(super) written: u32,
     /// Its place in the hub's registry; 0 if it has no owner.
@@ -125,8 +125,8 @@ impl Stream {
     }
 
     fn stalls_at(&self) -> Option<u32> {
-        let (outbox, timeout) = self.outbox.as_ref().zip(self.profile.send_timeout_ticks)?;
-        Some(outbox.since.saturating_add(timeout))
+        let (backlog, timeout) = self.backlog.as_ref().zip(self.profile.send_timeout_ticks)?;
+        Some(backlog.since.saturating_add(timeout))
     }
 
     fn beats_at(&self) -> Option<u32> {
@@ -145,18 +145,18 @@ impl Stream {
     /// Writes a heartbeat, unless the client has more to read than that.
     pub(super) fn send_heartbeat(&mut self, now: u32) -> io::Result<()> {
         self.written = now + 1;
-        if self.outbox.is_some() {
+        if self.backlog.is_some() {
             return Ok(());
         }
         let profile = Rc::clone(&self.profile);
         self.write_or_keep(&profile.heartbeat, now)
     }
 
-    /// Writes bytes that are one whole, if nothing waits; what the socket does not take waits in the outbox.
+    /// Writes bytes that are one whole, if nothing waits; what the socket does not take waits in the backlog.
     pub(super) fn write_or_keep(&mut self, bytes: &[u8], now: u32) -> io::Result<()> {
-        let sent = if self.outbox.is_none() { self.try_write(bytes)? } else { 0 };
+        let sent = if self.backlog.is_none() { self.try_write(bytes)? } else { 0 };
         if sent < bytes.len() {
-            self.outbox_at(now).push_bytes(bytes[sent..].into());
+            self.backlog_at(now).push_bytes(bytes[sent..].into());
         }
         Ok(())
     }
@@ -192,8 +192,12 @@ impl Stream {
         }
     }
 
-    pub(super) fn outbox_at(&mut self, now: u32) -> &mut Outbox {
-        self.outbox.get_or_insert_with(|| Box::new(Outbox::since(now)))
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.bytes())
+    }
+
+    pub(super) fn backlog_at(&mut self, now: u32) -> &mut Backlog {
+        self.backlog.get_or_insert_with(|| Box::new(Backlog::since(now)))
     }
 }
 

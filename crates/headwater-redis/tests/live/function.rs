@@ -7,7 +7,7 @@ use std::thread;
 use headwater_test_support::{PATIENCE, RedisServer};
 use redis::{Connection, FromRedisValue, PubSub, RedisResult};
 
-const LIBRARY: &str = include_str!("../../src/broker/redis/publish.lua");
+const LIBRARY: &str = include_str!("../../src/library/publish.lua");
 const PREFIX: &str = "headwater:{0}";
 
 /// Runs a test over both ways.

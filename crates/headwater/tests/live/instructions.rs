@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::examples::binary;
+use crate::example::binary;
 
 /// Instructions for an event of 100 bytes, in the profile of the tests. A tenth above what was measured (1,402 and
 /// 908), so that another compiler passes, and a copy or an allocation more does not.
@@ -18,10 +18,10 @@ fn instructions(arguments: &[&str]) -> u64 {
         .arg(binary("instructions"))
         .args(arguments)
         .output()
-        .expect("valgrind runs: `cargo xtask test` installs it");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
-    let collected = told.lines().find_map(|line| line.split_once("Collected :"));
+        .expect("valgrind runs: `cargo xtask test --install` installs it");
+    let output_text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{output_text}");
+    let collected = output_text.lines().find_map(|line| line.split_once("Collected :"));
     collected.and_then(|(_, count)| count.trim().parse().ok()).expect("callgrind counts")
 }
 

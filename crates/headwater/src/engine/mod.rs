@@ -4,39 +4,43 @@
 //! A shard that panics is a bug of ours: its streams are cut, so that their clients resume, and it begins
 //! anew with another mailbox. Shards hold on to their hub for as long as the server lives.
 
+mod backlog;
 mod batch;
 mod channels;
 mod deliver;
+mod join;
 #[cfg(test)]
 mod joining_tests;
-mod outbox;
+mod leave;
+mod parts;
 mod shard;
+mod slots;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod wheel;
 
 use std::io;
-use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use headwater_core::Subscription;
+use headwater_core::close::CloseReason;
+use headwater_core::transport::{HubRef, Mailbox, Message, ShardPort};
 use mio::{Poll, Waker};
 
-use crate::close::CloseReason;
-use crate::hub::mailbox::{Mailbox, Message};
-use crate::hub::{HubInner, Subscription};
-use crate::response::{Callbacks, Settings};
-use crate::serve::slots::ConnectionSlot;
+pub(crate) use parts::StreamParts;
 use shard::{MAILBOX, Shard};
+pub(crate) use slots::{ConnectionSlot, ConnectionSlots};
 
 /// How long a shard rests that cannot begin, for want of descriptors for example.
 const REST: Duration = Duration::from_millis(100);
 
 /// The shards of a server.
-pub(super) struct Engine {
+pub(crate) struct Engine {
     /// How many per hub.
     shards: usize,
     groups: Mutex<Vec<ShardGroup>>,
@@ -44,7 +48,7 @@ pub(super) struct Engine {
 
 /// The shards that serve one hub.
 struct ShardGroup {
-    hub: Weak<HubInner>,
+    hub: HubRef,
     handles: Vec<Arc<ShardHandle>>,
 }
 
@@ -54,19 +58,8 @@ struct ShardHandle {
     stopped: AtomicBool,
 }
 
-/// What a stream takes along to its shard.
-pub(super) struct Luggage {
-    pub(super) socket: TcpStream,
-    /// What must go out first: the head and what was replayed, in chunks.
-    pub(super) unsent: Vec<u8>,
-    pub(super) settings: Settings,
-    pub(super) user: Callbacks,
-    pub(super) place: ConnectionSlot,
-    pub(super) stray_bytes: u32,
-}
-
 impl Engine {
-    pub(super) fn new(shards: usize) -> Self {
+    pub(crate) fn new(shards: usize) -> Self {
         Self { shards, groups: Mutex::default() }
     }
 
@@ -75,9 +68,9 @@ impl Engine {
     }
 
     /// The shard with the fewest streams; `None` if none can be started.
-    pub(super) fn mailbox(&self, hub: &Arc<HubInner>) -> Option<Arc<Mailbox>> {
+    pub(crate) fn mailbox(&self, hub: &HubRef) -> Option<Arc<Mailbox>> {
         let mut groups = self.groups();
-        let is_theirs = |group: &ShardGroup| std::ptr::eq(group.hub.as_ptr(), Arc::as_ptr(hub));
+        let is_theirs = |group: &ShardGroup| group.hub.is_same(hub);
         let at = groups.iter().position(is_theirs).unwrap_or(groups.len());
         if at == groups.len() {
             groups.push(ShardGroup::start(hub, self.shards)?);
@@ -88,12 +81,12 @@ impl Engine {
 }
 
 /// Gives a live stream to a shard.
-pub(super) fn attach(subscription: Subscription, mailbox: &Arc<Mailbox>, luggage: Luggage) {
-    if let Err(luggage) = subscription.attach(mailbox, Box::new(luggage))
-        && let Ok(luggage) = luggage.downcast::<Luggage>()
+pub(crate) fn attach(subscription: Subscription, mailbox: &Arc<Mailbox>, parts: StreamParts) {
+    if let Err(parts) = subscription.attach(mailbox, Box::new(parts))
+        && let Ok(parts) = parts.downcast::<StreamParts>()
     {
         // The shard failed at this very moment, and the stream with it; its client resumes.
-        luggage.user.close(CloseReason::Internal);
+        parts.callbacks.close(CloseReason::Internal);
     }
 }
 
@@ -109,26 +102,26 @@ impl Drop for Engine {
 
 impl ShardGroup {
     /// Starts the threads. `None` if not even one can be; the log says why.
-    fn start(hub: &Arc<HubInner>, shards: usize) -> Option<Self> {
+    fn start(hub: &HubRef, shards: usize) -> Option<Self> {
         let handles: Vec<_> =
             (0..shards).map_while(|number| ShardHandle::start(hub, number)).collect();
         if handles.is_empty() {
             return None;
         }
-        Some(Self { hub: Arc::downgrade(hub), handles })
+        Some(Self { hub: hub.clone(), handles })
     }
 }
 
 impl ShardHandle {
-    fn start(hub: &Arc<HubInner>, number: usize) -> Option<Arc<Self>> {
+    fn start(hub: &HubRef, number: usize) -> Option<Arc<Self>> {
         let start = || {
-            let (poll, mailbox) = new_mailbox(hub, None)?;
-            let handle =
-                Arc::new(Self { mailbox: Mutex::new(mailbox), stopped: AtomicBool::new(false) });
+            let (poll, port) = open_port(hub, None)?;
+            let mailbox = Mutex::new(Arc::clone(port.mailbox()));
+            let handle = Arc::new(Self { mailbox, stopped: AtomicBool::new(false) });
             let thread = std::thread::Builder::new().name(format!("headwater-shard-{number}"));
-            let (its_handle, its_hub) = (Arc::clone(&handle), Arc::clone(hub));
-            thread.spawn(move || its_handle.run(its_hub, poll)).inspect_err(|_| {
-                hub.remove_shard(&handle.mailbox());
+            let (its_handle, its_hub) = (Arc::clone(&handle), hub.clone());
+            thread.spawn(move || its_handle.run(&its_hub, port, poll)).inspect_err(|_| {
+                hub.remove(&handle.mailbox());
             })?;
             io::Result::Ok(handle)
         };
@@ -149,42 +142,43 @@ impl ShardHandle {
         self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs shards one after another until it is told to stop.
-    #[expect(clippy::needless_pass_by_value, reason = "the thread holds on to its hub")]
-    fn run(&self, hub: Arc<HubInner>, mut poll: Poll) {
+    /// Runs a shard until it is stopped, and starts another one in its place if it fails.
+    fn run(&self, hub: &HubRef, mut port: ShardPort, mut poll: Poll) {
         loop {
-            let mailbox = self.mailbox();
-            let mut shard = Shard::new(Arc::clone(&hub), Arc::clone(&mailbox), poll);
+            let mailbox = Arc::clone(port.mailbox());
+            let mut shard = Shard::new(port, poll);
             let ran = catch_unwind(AssertUnwindSafe(|| shard.run()));
             let was_stopped = matches!(ran, Ok(Ok(())));
             if !was_stopped {
-                tracing::error!(
-                    "a shard failed: its streams are cut, and it begins anew ({ran:?})"
-                );
+                let error = match ran {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => "it panicked".to_owned(),
+                };
+                tracing::error!("a shard failed: its streams are cut, and it restarts ({error})");
                 mailbox.counts.panics.fetch_add(1, Ordering::Relaxed);
             }
-            clear_up(shard, &hub, &mailbox);
-            let next = if was_stopped { None } else { self.reset(&hub, &mailbox) };
-            let Some(next) = next else { return hub.remove_shard(&mailbox) };
-            poll = next;
+            clear_up(shard);
+            let next = if was_stopped { None } else { self.restart(hub, &mailbox) };
+            let Some(next) = next else { return hub.remove(&mailbox) };
+            (poll, port) = next;
         }
     }
 
-    fn reset(&self, hub: &Arc<HubInner>, before: &Mailbox) -> Option<Poll> {
+    fn restart(&self, hub: &HubRef, before: &Mailbox) -> Option<(Poll, ShardPort)> {
         loop {
             if self.stopped.load(Ordering::SeqCst) {
                 return None;
             }
-            match new_mailbox(hub, Some(before)) {
-                Ok((poll, mailbox)) => {
-                    *self.lock() = Arc::clone(&mailbox);
+            match open_port(hub, Some(before)) {
+                Ok((poll, port)) => {
+                    *self.lock() = Arc::clone(port.mailbox());
                     if self.stopped.load(Ordering::SeqCst) {
-                        // Whoever stops it may have spoken to the old mailbox.
-                        let _ = mailbox.push(Message::Stop);
+                        // The message that stops it may have gone to the old mailbox.
+                        let _ = port.mailbox().push(Message::Stop);
                     }
-                    return Some(poll);
+                    return Some((poll, port));
                 }
-                Err(error) => tracing::error!("a shard cannot begin anew, trying again: {error}"),
+                Err(error) => tracing::error!("a shard cannot restart, trying again: {error}"),
             }
             std::thread::sleep(REST);
         }
@@ -192,43 +186,35 @@ impl ShardHandle {
 }
 
 /// A mailbox that the hub knows, and the poll loop that it wakes.
-fn new_mailbox(hub: &Arc<HubInner>, before: Option<&Mailbox>) -> io::Result<(Poll, Arc<Mailbox>)> {
+fn open_port(hub: &HubRef, before: Option<&Mailbox>) -> io::Result<(Poll, ShardPort)> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), MAILBOX)?;
-    let mailbox = Arc::new(Mailbox::new(move || {
+    let port = hub.open(before, move || {
         if let Err(error) = waker.wake() {
             tracing::error!("cannot wake a shard: {error}");
         }
-    }));
-    if let Some(before) = before {
-        mailbox
-            .counts
-            .panics
-            .store(before.counts.panics.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
-    hub.add_shard(Arc::clone(&mailbox), before);
-    Ok((poll, mailbox))
+    });
+    Ok((poll, port))
 }
 
-/// What a shard leaves behind: streams it did not end, and those that were on their way to it.
-fn clear_up(mut shard: Shard, hub: &Arc<HubInner>, mailbox: &Arc<Mailbox>) {
-    let left = hub.close_mailbox(mailbox);
+/// Ends what a shard leaves behind: streams it did not end, and those that were being attached.
+fn clear_up(mut shard: Shard) {
+    let left = shard.port.close();
     // Its tables may be what is broken.
     if catch_unwind(AssertUnwindSafe(|| shard.cut_all(CloseReason::Internal))).is_err() {
         tracing::error!("a shard that failed could not end all its streams");
     }
+    let port = Arc::clone(&shard.port);
     let _ = catch_unwind(AssertUnwindSafe(|| drop(shard)));
     for message in left {
-        if let Message::Attach(newcomer) = message
-            && let Ok(luggage) = newcomer.luggage.downcast::<Luggage>()
+        if let Message::Attach(attachment) = message
+            && let Ok(parts) = attachment.payload.downcast::<StreamParts>()
         {
-            let _ = catch_unwind(AssertUnwindSafe(|| luggage.user.close(CloseReason::Internal)));
-            hub.shard_stream_ended(mailbox, CloseReason::Internal);
+            let close = || parts.callbacks.close(CloseReason::Internal);
+            let _ = catch_unwind(AssertUnwindSafe(close));
+            port.ended(CloseReason::Internal);
         }
     }
-    // Those that were in the middle of something when it failed.
-    let lost = mailbox.counts.streams.load(Ordering::Relaxed);
-    (0..lost).for_each(|_| hub.shard_stream_ended(mailbox, CloseReason::Internal));
-    let waiting = mailbox.counts.outbox_bytes.swap(0, Ordering::Relaxed);
-    hub.outbox_bytes.fetch_sub(waiting, Ordering::Relaxed);
+    // Streams that were being handled when it failed.
+    port.write_off();
 }

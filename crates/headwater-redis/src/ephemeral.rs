@@ -1,0 +1,73 @@
+//! Ephemeral events: which channels exchange a plain `PUBLISH` with other programs, and which are known to.
+//! Look here for the note that other nodes find in Redis.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use headwater_core::Channel;
+use headwater_core::pattern::ChannelPattern;
+
+use crate::limits::EPHEMERAL_NOTE_INTERVAL;
+
+/// The plain Redis channels that a node subscribes to and publishes on; `None` for all.
+#[derive(Clone, Default)]
+pub(crate) struct EphemeralChannels(pub(crate) Option<Arc<[ChannelPattern]>>);
+
+impl EphemeralChannels {
+    pub(crate) fn contains(&self, channel: &Channel) -> bool {
+        self.0.as_ref().is_none_or(|all| all.iter().any(|pattern| pattern.matches(channel)))
+    }
+}
+
+/// Subscribed channels that are known to get ephemeral events, and when that was noted in Redis last, in
+/// milliseconds since 1970; 0 for never.
+#[derive(Default)]
+pub(crate) struct KnownEphemeral(HashMap<Channel, u64>);
+
+impl KnownEphemeral {
+    /// A channel is known to get ephemeral events.
+    pub(crate) fn insert(&mut self, channel: &Channel) {
+        self.0.entry(channel.clone()).or_default();
+    }
+
+    pub(crate) fn contains(&self, channel: &Channel) -> bool {
+        self.0.contains_key(channel)
+    }
+
+    pub(crate) fn remove(&mut self, channel: &Channel) {
+        self.0.remove(channel);
+    }
+
+    pub(crate) fn retain(&mut self, is_wanted: impl Fn(&Channel) -> bool) {
+        self.0.retain(|channel, _| is_wanted(channel));
+    }
+
+    /// Whether it is to be noted in Redis now that the channel gets ephemeral events: once a day.
+    pub(crate) fn note_due(&mut self, channel: &Channel, now_ms: u64) -> bool {
+        let noted_ms = self.0.entry(channel.clone()).or_default();
+        let interval_ms = u64::try_from(EPHEMERAL_NOTE_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+        let is_due = now_ms.saturating_sub(*noted_ms) >= interval_ms;
+        if is_due {
+            *noted_ms = now_ms;
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_is_noted_once_a_day() {
+        let (mut known, a) = (KnownEphemeral::default(), Channel::new("a").unwrap());
+        let day_ms = u64::try_from(EPHEMERAL_NOTE_INTERVAL.as_millis()).unwrap();
+        known.insert(&a);
+        for (now_ms, due) in [(day_ms, true), (day_ms, false), (2 * day_ms, true)] {
+            assert_eq!(known.note_due(&a, now_ms), due, "{now_ms}");
+        }
+        assert!(known.contains(&a));
+        known.remove(&a);
+        assert!(known.note_due(&a, 2 * day_ms), "a channel that was left is noted again");
+    }
+}

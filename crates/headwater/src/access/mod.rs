@@ -1,0 +1,140 @@
+//! Who may subscribe, publish and administer: one hook that is asked with the facts of a request. Look here
+//! to authorize the users of your application, and for how a decision narrows what was asked for.
+
+mod decision;
+mod request;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::SystemTime;
+
+use headwater_core::Channel;
+
+use decision::Allowed;
+pub use decision::{Decision, Denied, Grant};
+pub use headwater_core::revocation::Revocation;
+pub use request::{AccessRequest, Action};
+
+/// Decides who may do what. The server `headwater` decides with it, and handlers of your own can.
+///
+/// ```
+/// use axum::extract::{Request, State};
+/// use headwater::access::{AccessRequest, Action, Authorize, Decision, Denied};
+/// use headwater::{Channel, EventSourceResponse, Hub};
+/// # use std::{future::Future, pin::Pin, time::{Duration, SystemTime}};
+///
+/// /// Everybody with a session may listen, for an hour at a time.
+/// struct Sessions;
+///
+/// impl Authorize for Sessions {
+///     fn authorize<'a>(
+///         &'a self,
+///         request: &'a AccessRequest<'a>,
+///     ) -> Pin<Box<dyn Future<Output = Decision> + Send + 'a>> {
+///         Box::pin(async move {
+///             match (request.action, request.headers.get("x-session")) {
+///                 (_, None) => Decision::deny(Denied::no_credentials()),
+///                 (Action::Subscribe, Some(_)) => {
+///                     Decision::allow_until(SystemTime::now() + Duration::from_secs(3600)).user("42")
+///                 }
+///                 _ => Decision::deny(Denied::forbidden()),
+///             }
+///         })
+///     }
+/// }
+///
+/// async fn events(State(hub): State<Hub>, request: Request) -> Result<EventSourceResponse, Denied> {
+///     let (parts, _) = request.into_parts();
+///     let channels = [Channel::new("news").expect("a good name")];
+///     let grant = AccessRequest::new(Action::Subscribe, &channels, &parts).check(&Sessions).await?;
+///     let expires_at = grant.expires_at();
+///     let subscription = hub.subscribe(grant.channels).map_err(|_| Denied::unavailable())?;
+///     // So that `Hub::revoke` can end it.
+///     let subscription = subscription.owned_by(grant.user.as_deref(), grant.token_id.as_deref());
+///     Ok(EventSourceResponse::new(subscription).expires_at(expires_at))
+/// }
+/// # fn check(hub: Hub) -> axum::Router { axum::Router::new().route("/", axum::routing::get(events)).with_state(hub) }
+/// ```
+pub trait Authorize: Send + Sync {
+    /// Decides about one request. What goes wrong on the way must deny: [`Denied::unavailable`].
+    fn authorize<'a>(
+        &'a self,
+        request: &'a AccessRequest<'a>,
+    ) -> Pin<Box<dyn Future<Output = Decision> + Send + 'a>>;
+}
+
+impl AccessRequest<'_> {
+    /// Asks, and holds the answer to what was asked for: a stream gets what is left of its channels
+    /// after the decision narrowed them, and nothing is published unless all of it may be.
+    ///
+    /// # Errors
+    /// Why not, as a response.
+    pub async fn check(self, authorize: &dyn Authorize) -> Result<Grant, Denied> {
+        let Allowed { only, until, user, token_id } = authorize.authorize(&self).await.0?;
+        let allowed = |channel: &&Channel| only.as_ref().is_none_or(|only| only.contains(channel));
+        let channels: Vec<Channel> = self.channels.iter().filter(allowed).cloned().collect();
+        let refused = match self.action {
+            Action::Subscribe => channels.is_empty() && !self.channels.is_empty(),
+            Action::Publish | Action::Admin => channels.len() < self.channels.len(),
+        };
+        if refused || until.is_some_and(|until| until <= SystemTime::now()) {
+            return Err(Denied::forbidden());
+        }
+        Ok(Grant { channels, until, user, token_id })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Says(Decision);
+
+    impl Authorize for Says {
+        fn authorize<'a>(
+            &'a self,
+            _request: &'a AccessRequest<'a>,
+        ) -> Pin<Box<dyn Future<Output = Decision> + Send + 'a>> {
+            Box::pin(std::future::ready(self.0.clone()))
+        }
+    }
+
+    async fn check(action: Action, asked: &[&str], says: Decision) -> Result<Vec<String>, u16> {
+        let asked: Vec<Channel> = asked.iter().map(|name| Channel::new(name).unwrap()).collect();
+        let (parts, ()) = http::Request::new(()).into_parts();
+        let checked = AccessRequest::new(action, &asked, &parts).check(&Says(says)).await;
+        checked
+            .map(|grant| grant.channels.iter().map(ToString::to_string).collect())
+            .map_err(|denied| denied.status().as_u16())
+    }
+
+    #[tokio::test]
+    async fn a_decision_narrows_and_never_widens() {
+        use Action::{Admin, Publish, Subscribe};
+        let names = |names: &[&str]| Ok(names.iter().map(ToString::to_string).collect());
+        let only = |names: &[&str]| {
+            Decision::allow().only(names.iter().map(|name| Channel::new(name).unwrap()))
+        };
+        assert_eq!(check(Subscribe, &["a", "b"], Decision::allow()).await, names(&["a", "b"]));
+        assert_eq!(check(Subscribe, &["a", "b"], only(&["b", "c"])).await, names(&["b"]));
+        assert_eq!(check(Subscribe, &["a"], only(&["c"])).await, Err(403));
+        assert_eq!(check(Publish, &["a", "b"], only(&["b", "a"])).await, names(&["a", "b"]));
+        assert_eq!(check(Publish, &["a", "b"], only(&["b"])).await, Err(403));
+        assert_eq!(check(Publish, &[], only(&[])).await, names(&[]));
+        assert_eq!(check(Admin, &[], Decision::allow()).await, names(&[]));
+        let over = Decision::allow_until(SystemTime::now() - Duration::from_secs(1));
+        assert_eq!(check(Subscribe, &["a"], over).await, Err(403));
+        let denied = Decision::deny(Denied::no_credentials()).user("x");
+        assert_eq!(check(Subscribe, &["a"], denied).await, Err(401));
+    }
+
+    #[test]
+    fn nothing_of_a_request_is_shown() {
+        let request = http::Request::builder().uri("/?token=s3cret").header("cookie", "s3cret");
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let shown = format!("{:?}", AccessRequest::new(Action::Publish, &[], &parts));
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+}

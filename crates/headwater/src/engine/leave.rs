@@ -1,0 +1,138 @@
+//! How a stream leaves a shard: in an orderly way, or at once. Look here for the last bytes and for when
+//! user code runs.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use headwater_core::close::CloseReason;
+use headwater_core::frame::{LAST_CHUNK, push_chunk};
+use headwater_core::transport::Revoked;
+use slab::Slab;
+
+use super::channels::Channels;
+use super::shard::Shard;
+use super::stream::{Memberships, State, Stream};
+use super::wheel::TimerWheel;
+use crate::response::Callbacks;
+
+impl Shard {
+    pub(super) fn end_all(&mut self, reason: CloseReason) {
+        let keys: Vec<usize> = self.streams.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.end(u32::try_from(key).unwrap_or(u32::MAX), reason);
+        }
+    }
+
+    /// Ends streams that were revoked.
+    pub(super) fn revoke(&mut self, whose: Revoked) {
+        let keys: Vec<usize> = match whose {
+            Revoked::Stream(number) => {
+                let is_meant = |(_, stream): &(usize, &Stream)| stream.number == number;
+                self.streams.iter().filter(is_meant).map(|(key, _)| key).collect()
+            }
+            Revoked::Channel(channel) => self.channels.streams_on(channel),
+        };
+        for key in keys {
+            self.end(u32::try_from(key).unwrap_or(u32::MAX), CloseReason::Revoked);
+        }
+    }
+
+    /// Ends a stream in an orderly way: what waits, the last bytes, the end of the body. What waits for a
+    /// client that is too slow is progress up, but for an event that has begun.
+    pub(super) fn end(&mut self, key: u32, reason: CloseReason) {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        if !stream.is_live() {
+            return;
+        }
+        stream.state = State::Ending(reason);
+        let named = stream.profile.is_named();
+        // Who may not have more gets no more than the rest of what has begun.
+        if matches!(reason, CloseReason::Overflow | CloseReason::Expired | CloseReason::Revoked)
+            && let Some(backlog) = &mut stream.backlog
+        {
+            let before = backlog.bytes();
+            backlog.cut_to_begun(named);
+            let after = backlog.bytes();
+            if backlog.is_empty() {
+                stream.backlog = None;
+            }
+            self.account(before, after);
+        }
+        self.leave(key);
+        let Some(stream) = self.streams.get(key as usize) else { return };
+        let mut last = Vec::new();
+        let retry = stream.profile.options.last_bytes(reason);
+        push_chunk(&mut last, &retry.unwrap_or_default());
+        last.extend_from_slice(LAST_CHUNK);
+        match self.write(key, &last) {
+            Ok(()) => self.after_flush(key),
+            Err(_) => self.finish(key, reason),
+        }
+    }
+
+    /// A stream is progress nothing any more.
+    fn leave(&mut self, key: u32) {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        let memberships = stream.channels.take();
+        self.leave_all(&memberships);
+    }
+
+    pub(super) fn leave_all(&mut self, memberships: &Memberships) {
+        for left in memberships.as_slice() {
+            let Some((channel, moved)) = self.channels.leave(*left) else { continue };
+            if let Some(moved) = moved.and_then(|key| self.streams.get_mut(key as usize)) {
+                moved.channels.moved(left.slot, left.place);
+            }
+            self.port.left(&channel);
+        }
+    }
+
+    /// Closes a stream's socket now. A stream that was ending ends for the reason it had.
+    pub(super) fn finish(&mut self, key: u32, reason: CloseReason) {
+        let Some(mut stream) = self.streams.try_remove(key as usize) else { return };
+        self.wheel.clear(key);
+        let memberships = stream.channels.take();
+        self.leave_all(&memberships);
+        self.account(stream.backlog_bytes(), 0);
+        let reason = match stream.state {
+            State::Ending(reason) => reason,
+            State::Live => reason,
+        };
+        // What the client sent and nobody read would turn the close into a reset, which can take the last
+        // bytes from the client.
+        stream.read_stray(&mut self.scratch);
+        let Stream { socket, callbacks, slot, number, .. } = stream;
+        self.port.forget_owner(number);
+        drop(socket);
+        run_on_close(callbacks, reason);
+        self.port.ended(reason);
+        drop(slot);
+        if self.streams.is_empty() {
+            // A shard that was busy once gives its memory back.
+            self.streams = Slab::new();
+            self.channels = Channels::default();
+            self.wheel = TimerWheel::at(self.now);
+        }
+    }
+
+    /// Cuts all streams: the server is gone.
+    pub(super) fn stop(&mut self) {
+        self.end_all(CloseReason::Drain);
+        self.cut_all(CloseReason::Drain);
+    }
+
+    /// Closes all sockets.
+    pub(super) fn cut_all(&mut self, reason: CloseReason) {
+        let keys: Vec<usize> = self.streams.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.finish(u32::try_from(key).unwrap_or(u32::MAX), reason);
+        }
+    }
+}
+
+/// The program's own code runs here: a panic in it ends no other stream.
+fn run_on_close(callbacks: Option<Box<Callbacks>>, reason: CloseReason) {
+    let close = || callbacks.into_iter().for_each(|callbacks| callbacks.close(reason));
+    if catch_unwind(AssertUnwindSafe(close)).is_err() {
+        tracing::error!("on_close of a stream, or the drop of its response, panicked");
+    }
+}

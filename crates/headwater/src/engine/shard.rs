@@ -1,0 +1,119 @@
+//! The tables of one shard, and writing to its streams. Look here for what a shard's thread owns; `turn` is
+//! its loop.
+
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use headwater_core::close::CloseReason;
+use headwater_core::transport::{Message, ShardPort};
+use mio::{Interest, Poll, Token};
+use slab::Slab;
+
+use super::backlog::Bounds;
+use super::batch::Batch;
+use super::channels::Channels;
+use super::stream::{Profile, Stream};
+use super::wheel::TimerWheel;
+
+/// The token of the mailbox; streams have their keys.
+pub(super) const MAILBOX: Token = Token(usize::MAX);
+
+/// What a shard's thread works with.
+pub(super) struct Shard {
+    /// Shared, so that it outlives a shard that failed.
+    pub(super) port: Arc<ShardPort>,
+    pub(super) poll: Poll,
+    pub(super) streams: Slab<Stream>,
+    pub(super) channels: Channels,
+    pub(super) wheel: TimerWheel,
+    pub(super) began: Instant,
+    /// The tick that is now.
+    pub(super) now: u32,
+    pub(super) bounds: Bounds,
+    pub(super) profiles: Vec<Rc<Profile>>,
+    /// Empty, to be exchanged for the mailbox's messages.
+    pub(super) inbox: Vec<Message>,
+    /// Taken out of the mailbox and not worked off.
+    pub(super) pending: VecDeque<Message>,
+    pub(super) batch: Batch,
+    pub(super) scratch: Box<[u8]>,
+}
+
+impl Shard {
+    pub(super) fn new(port: ShardPort, poll: Poll) -> Self {
+        let (frames_max, bytes_max) = port.backlog_bounds();
+        Self {
+            port: Arc::new(port),
+            poll,
+            streams: Slab::new(),
+            channels: Channels::default(),
+            wheel: TimerWheel::at(0),
+            began: Instant::now(),
+            now: 0,
+            bounds: Bounds { frames_max, bytes_max },
+            profiles: Vec::new(),
+            inbox: Vec::new(),
+            pending: VecDeque::new(),
+            batch: Batch::default(),
+            scratch: vec![0; 4096].into(),
+        }
+    }
+}
+
+impl Shard {
+    /// Writes to a stream, and keeps account.
+    pub(super) fn write(&mut self, key: u32, bytes: &[u8]) -> io::Result<()> {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return Ok(()) };
+        let before = stream.backlog_bytes();
+        stream.written = self.now + 1;
+        let wrote = stream.write_or_keep(bytes, self.now);
+        let after = stream.backlog_bytes();
+        self.port.mailbox().counts.writes.add(1);
+        self.account(before, after);
+        wrote
+    }
+
+    /// The socket takes bytes again.
+    pub(super) fn flush(&mut self, key: u32) -> io::Result<()> {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return Ok(()) };
+        let Some(backlog) = &mut stream.backlog else { return Ok(()) };
+        let before = backlog.bytes();
+        let written = backlog.write(&mut stream.socket, stream.profile.is_named());
+        let after = backlog.bytes();
+        if backlog.is_empty() {
+            stream.backlog = None;
+        } else if written.as_ref().is_ok_and(|written| written.bytes > 0) {
+            backlog.since = self.now;
+        }
+        stream.written = self.now + 1;
+        self.account(before, after);
+        self.port.mailbox().counts.writes.add(written?.writes);
+        Ok(())
+    }
+
+    pub(super) fn account(&self, before: usize, after: usize) {
+        self.port.backlog_changed(before, after);
+    }
+
+    /// Sets a stream's timer, and has its socket watched if something waits.
+    pub(super) fn watch(&mut self, key: u32) {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        match stream.due() {
+            Some(due) => self.wheel.set(key, due),
+            None => self.wheel.clear(key),
+        }
+        if stream.backlog.is_none() || stream.watches_writes {
+            return;
+        }
+        stream.watches_writes = true;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let token = Token(key as usize);
+        if let Err(error) = self.poll.registry().reregister(&mut stream.socket, token, both) {
+            tracing::error!("a stream ends because its socket cannot be watched: {error}");
+            self.finish(key, CloseReason::Internal);
+        }
+    }
+}

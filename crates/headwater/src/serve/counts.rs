@@ -1,0 +1,39 @@
+//! How connections fared before HTTP. Look here for what a server counts beside its hubs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How often connections came to their end before HTTP, and how often not. A clone shares the counts: give
+/// one to [`Serve::with_counts`](crate::serve::Serve::with_counts), and keep one to ask.
+#[derive(Debug, Clone, Default)]
+pub struct ServeCounts(pub(super) Arc<Counters>);
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) proxy_headers_refused: AtomicU64,
+    pub(super) tls_handshakes: AtomicU64,
+    pub(super) tls_errors: AtomicU64,
+    pub(super) tls_plain: AtomicU64,
+}
+
+impl ServeCounts {
+    /// Connections closed because their peer is no trusted proxy or sent no good PROXY protocol header.
+    pub fn proxy_headers_refused(&self) -> u64 {
+        self.0.proxy_headers_refused.load(Ordering::Relaxed)
+    }
+
+    /// TLS handshakes that succeeded.
+    pub fn tls_handshakes(&self) -> u64 {
+        self.0.tls_handshakes.load(Ordering::Relaxed)
+    }
+
+    /// TLS handshakes that failed or took too long.
+    pub fn tls_errors(&self) -> u64 {
+        self.0.tls_errors.load(Ordering::Relaxed)
+    }
+
+    /// Connections that spoke HTTP without TLS where TLS is spoken.
+    pub fn tls_plain(&self) -> u64 {
+        self.0.tls_plain.load(Ordering::Relaxed)
+    }
+}
