@@ -1,6 +1,7 @@
 //! `cargo xtask compare`: builds Headwater and what it is compared with, and runs the comparison.
 //!
-//! Look here for what is built and installed. What is measured is in `crates/headwater-bench/src/bin/compare`.
+//! Look here for what is built and installed. What is measured is in
+//! `crates/headwater-bench/src/bin/compare`.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::{packages, repo};
 /// Five rounds take about 20 minutes, 100 are allowed, and a build comes before them.
 const LIMIT: Duration = Duration::from_secs(8 * 60 * 60);
 
-/// What the comparison is told.
+/// The options of the comparison.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     arguments: Vec<String>,

@@ -5,6 +5,7 @@
 mod arguments;
 mod compare;
 mod fuzz;
+mod layers;
 mod lint;
 mod packages;
 mod repo;
@@ -25,7 +26,9 @@ usage: cargo xtask COMMAND
                           parts: rust, browser, clients, fastapi
   lint                    formatting, clippy, documentation, features, fuzz targets, tidy
   ci                      what CI runs: lint, then test
-  tidy                    only the quick checks of the files themselves
+  tidy [--write-debt [--allow-new-debt]]
+                          only the quick checks of files, imports and words; --write-debt takes
+                          faults that are gone off xtask/layers-debt.txt, or adds new ones, too
   fuzz [--minutes N] [TARGET]...
                           run every fuzz target (or those named) for N minutes each, 10 by default
   soak [--seed N] [--minutes N] [--scenario NAME] [--seconds N] [--log DIR] [--keep-going]
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs one command. `Err` is a command line that makes no sense; what fails later is in the report.
+/// Runs one command. `Err` is an invalid command line; later failures are in the report.
 fn run(arguments: &[String]) -> Result<Report, String> {
     let (command, rest) = arguments.split_first().ok_or(USAGE)?;
     let mut report = Report::new();
@@ -55,10 +58,10 @@ fn run(arguments: &[String]) -> Result<Report, String> {
         "fuzz" => fuzz::run(&mut report, &fuzz::Options::from_arguments(rest)?),
         "compare" => compare::run(&mut report, &compare::Options::from_arguments(rest)?),
         "soak" => soak::run(&mut report, &soak::Options::from_arguments(rest)?),
-        "lint" | "ci" | "tidy" if !rest.is_empty() => {
+        "lint" | "ci" if !rest.is_empty() => {
             return Err(format!("`cargo xtask {command}` takes no options\n\n{USAGE}"));
         }
-        "tidy" => lint::tidy(&mut report),
+        "tidy" => lint::tidy(&mut report, tidy::Options::from_arguments(rest)?),
         "lint" => lint::run(&mut report),
         "ci" => {
             lint::run(&mut report);

@@ -30,7 +30,7 @@ impl Report {
         Self { steps: Vec::new() }
     }
 
-    /// Runs one step. A failure is noted and shown again at the end; the next step runs all the same.
+    /// Runs one step. A failure is recorded and shown again at the end; the next step still runs.
     pub(crate) fn step(&mut self, name: &str, work: impl FnOnce() -> Result<(), String>) -> bool {
         println!("\n=== {name}");
         let started = Instant::now();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_fails_is_told_with_its_exit_code() {
+    fn a_program_that_fails_is_reported_with_its_exit_code() {
         let failed = run(Command::new("sh").args(["-c", "exit 3"]));
         assert_eq!(failed, Err("`sh -c exit 3` failed (exit code 3)".to_owned()));
         let missing = run(&mut Command::new("headwater-no-such-program"));

@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: runs the end-to-end checker against the server as it is built, for as long as you
+//! `cargo xtask soak`: runs the end-to-end checker against the server as built, for as long as you
 //! like.
 //!
 //! Look here for how it is started. What it does is in `crates/soak`.
@@ -16,7 +16,7 @@ const EXTRA: Duration = Duration::from_secs(30 * 60);
 /// A week: chosen arbitrarily, so that a slip of the finger is refused.
 const MINUTES_MAX: u64 = 7 * 24 * 60;
 
-/// What the checker is told, and how long it may take.
+/// The checker's options, and how long it may take.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     minutes: u64,

@@ -135,7 +135,7 @@ fn python(folder: &str) -> Result<(), String> {
     run_command(with_server(&mut python, folder))
 }
 
-/// Tells a test where the server and the browser are.
+/// Passes the paths of the server and the browser to a test.
 fn with_server<'a>(command: &'a mut Command, folder: &str) -> &'a mut Command {
     if let Ok(chromium) = Tool::Chromium.find() {
         command.env("CHROMIUM", chromium);
