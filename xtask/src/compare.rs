@@ -48,14 +48,15 @@ impl Options {
     }
 }
 
-/// Installs and builds what is compared, and compares it.
-pub(crate) fn run(report: &mut Report, options: &Options) {
+/// Builds what is compared, and compares it.
+pub(crate) fn run(report: &mut Report, options: &Options, install: bool) {
     let has_fastapi = options.has("fastapi");
     let mut wanted = vec![Tool::RedisServer];
     wanted.extend(options.has("nchan").then_some(Tool::Nginx));
     wanted.extend(options.has("nchan").then_some(Tool::Nchan));
     wanted.extend(has_fastapi.then_some(Tool::Python));
-    let is_ready = report.step("programs that are compared", || tools::install(&wanted))
+    let programs = || tools::provide(&wanted, install);
+    let is_ready = report.step("programs that are compared", programs)
         && report.step("build them", || {
             let mut cargo = repo::cargo();
             cargo.args(["build", "--release", "--package", "headwater-server"]);

@@ -9,7 +9,7 @@ use crate::{repo, tidy as rules};
 const FUZZ: &[&str] = &["--manifest-path", "fuzz/Cargo.toml"];
 
 /// Runs all checks, the quick ones first.
-pub(crate) fn run(report: &mut Report) {
+pub(crate) fn run(report: &mut Report, install: bool) {
     report.step("formatting", || cargo(&["fmt", "--all", "--check"]));
     tidy(report, rules::Options::default());
     report.step("clippy", || {
@@ -28,7 +28,7 @@ pub(crate) fn run(report: &mut Report) {
     report.step("library without default features", || {
         cargo(&["check", "--package", "headwater", "--no-default-features", "--locked"])
     });
-    report.step("fuzz targets", fuzz_targets);
+    report.step("fuzz targets", || fuzz_targets(install));
 }
 
 /// Only the rules for files, imports and words: takes no time.
@@ -50,8 +50,8 @@ fn documentation() -> Result<(), String> {
 }
 
 /// They are a workspace of their own, and build libFuzzer from C++.
-fn fuzz_targets() -> Result<(), String> {
-    tools::install(&[Tool::CppCompiler])?;
+fn fuzz_targets(install: bool) -> Result<(), String> {
+    tools::provide(&[Tool::CppCompiler], install)?;
     cargo(&[&["fmt"], FUZZ, &["--check"]].concat())?;
     // Into our own folder: what the fuzz targets share with the workspace is built already.
     let mut check = repo::cargo();

@@ -48,9 +48,9 @@ impl Options {
 }
 
 /// Builds server and checker, and runs it.
-pub(crate) fn run(report: &mut Report, options: &Options) {
+pub(crate) fn run(report: &mut Report, options: &Options, install: bool) {
     let built = report.step("build the server and the checker", || {
-        tools::install(&[Tool::RedisServer])?;
+        tools::provide(&[Tool::RedisServer], install)?;
         let mut cargo = repo::cargo();
         cargo.args(["build", "--package", "headwater-server", "--package", "headwater-soak"]);
         run_within(EXTRA, &mut cargo)
