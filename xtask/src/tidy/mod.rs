@@ -141,15 +141,30 @@ mod tests {
         assert_eq!(parse(&["--fast"]), None);
     }
 
-    /// The real files, with one more line in the one at `path`.
+    /// The files below a folder. Without git, which a bare machine does not have.
+    fn read_folder(folder: &str, files: &mut Vec<Source>) {
+        let entries = fs::read_dir(repo::root().join(folder)).expect(folder);
+        for entry in entries.map(|entry| entry.expect(folder)) {
+            let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if entry.path().is_dir() {
+                read_folder(&path, files);
+            } else if let Ok(text) = fs::read_to_string(entry.path()) {
+                files.push(Source { path, text });
+            }
+        }
+    }
+
+    /// Checks the real files, with one more line in the one at `path`.
     fn with_line(path: &str, line: &str) -> Vec<String> {
-        let mut files = read_files().expect("the files can be read");
+        let mut files = Vec::new();
+        read_folder("crates", &mut files);
+        read_folder("xtask", &mut files);
         let debt = &find(&files, debt::FILE).expect("it is committed").text;
         let debt = Debt::parse(debt).expect("it is well formed");
         let file = files.iter_mut().find(|file| file.path.ends_with(path)).expect(path);
         file.text.push_str(line);
         let found = check(&files).expect("all files are there");
-        [found.errors, debt.compare(&found.faults)].concat()
+        [found.errors, debt.added(&found.faults)].concat()
     }
 
     #[test]
