@@ -225,7 +225,9 @@ mod tests {
 
     #[test]
     fn no_program_waits_for_input() {
-        assert_eq!(run(Command::new("sh").args(["-c", "! read line"])), Ok(()));
+        let mut sh = Command::new("sh");
+        sh.args(["-c", "! read line"]).stdin(Stdio::piped());
+        assert_eq!(run_within(Duration::from_secs(10), &mut sh), Ok(()));
     }
 
     #[test]

@@ -370,6 +370,7 @@ mod tests {
         check(&files("fn f() { crate::c::g(); }"), &["a/mod>c"]);
         check(&files("fn f(x: super::c::C) { b::g() }"), &["a/mod>a/b", "a/mod>c"]);
         check(&files("mod b; fn f() { x.b::<u8>(); ::b::g(); std::c::g() }"), &[]);
+        check(&files("mod b; use ::b::B;"), &[]);
         check(&files("// crate::c::C\nconst A: &str = \"crate::c::C\";"), &[]);
     }
 
