@@ -1,6 +1,7 @@
 //! `cargo xtask compare`: builds Headwater and what it is compared with, and runs the comparison.
 //!
-//! Look here for what is built and installed. What is measured is in `crates/headwater-bench/src/bin/compare`.
+//! Look here for what is built and installed. What is measured is in
+//! `crates/headwater-bench/src/bin/compare`.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::{packages, repo};
 /// Five rounds take about 20 minutes, 100 are allowed, and a build comes before them.
 const LIMIT: Duration = Duration::from_secs(8 * 60 * 60);
 
-/// What the comparison is told.
+/// The options of the comparison.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     arguments: Vec<String>,
@@ -47,14 +48,15 @@ impl Options {
     }
 }
 
-/// Installs and builds what is compared, and compares it.
-pub(crate) fn run(report: &mut Report, options: &Options) {
+/// Builds what is compared, and compares it.
+pub(crate) fn run(report: &mut Report, options: &Options, install: bool) {
     let has_fastapi = options.has("fastapi");
     let mut wanted = vec![Tool::RedisServer];
     wanted.extend(options.has("nchan").then_some(Tool::Nginx));
     wanted.extend(options.has("nchan").then_some(Tool::Nchan));
     wanted.extend(has_fastapi.then_some(Tool::Python));
-    let is_ready = report.step("programs that are compared", || tools::install(&wanted))
+    let programs = || tools::provide(&wanted, install);
+    let is_ready = report.step("programs that are compared", programs)
         && report.step("build them", || {
             let mut cargo = repo::cargo();
             cargo.args(["build", "--release", "--package", "headwater-server"]);

@@ -45,10 +45,10 @@ impl Options {
 }
 
 /// Runs each target, whatever became of those before it.
-pub(crate) fn run(report: &mut Report, options: &Options) {
+pub(crate) fn run(report: &mut Report, options: &Options, install: bool) {
     let mut targets = options.targets.clone();
     let found = report.step("cargo-fuzz and its targets", || {
-        tools::install(&[Tool::CppCompiler])?;
+        tools::provide(&[Tool::CppCompiler], install)?;
         let all = list()?;
         if targets.is_empty() {
             targets = all;

@@ -1,17 +1,17 @@
 //! `cargo xtask lint`: everything CI checks without running the product.
 //!
-//! Look here for the exact commands and flags. The rules for the files themselves are in `tidy.rs`.
+//! Look here for the exact commands and flags. The rules for the files themselves are in `tidy/`.
 
 use crate::report::{Report, run as run_command};
 use crate::tools::{self, Tool};
-use crate::{repo, tidy as files};
+use crate::{repo, tidy as rules};
 
 const FUZZ: &[&str] = &["--manifest-path", "fuzz/Cargo.toml"];
 
 /// Runs all checks, the quick ones first.
-pub(crate) fn run(report: &mut Report) {
+pub(crate) fn run(report: &mut Report, install: bool) {
     report.step("formatting", || cargo(&["fmt", "--all", "--check"]));
-    tidy(report);
+    tidy(report, rules::Options::default());
     report.step("clippy", || {
         cargo(&[
             "clippy",
@@ -28,12 +28,12 @@ pub(crate) fn run(report: &mut Report) {
     report.step("library without default features", || {
         cargo(&["check", "--package", "headwater", "--no-default-features", "--locked"])
     });
-    report.step("fuzz targets", fuzz_targets);
+    report.step("fuzz targets", || fuzz_targets(install));
 }
 
-/// Only the rules for the files themselves: takes no time.
-pub(crate) fn tidy(report: &mut Report) {
-    report.step("tidy", files::run);
+/// Only the rules for files, imports and words: takes no time.
+pub(crate) fn tidy(report: &mut Report, options: rules::Options) {
+    report.step("tidy", || rules::run(options));
 }
 
 fn documentation() -> Result<(), String> {
@@ -50,8 +50,8 @@ fn documentation() -> Result<(), String> {
 }
 
 /// They are a workspace of their own, and build libFuzzer from C++.
-fn fuzz_targets() -> Result<(), String> {
-    tools::install(&[Tool::CppCompiler])?;
+fn fuzz_targets(install: bool) -> Result<(), String> {
+    tools::provide(&[Tool::CppCompiler], install)?;
     cargo(&[&["fmt"], FUZZ, &["--check"]].concat())?;
     // Into our own folder: what the fuzz targets share with the workspace is built already.
     let mut check = repo::cargo();

@@ -5,6 +5,7 @@
 mod arguments;
 mod compare;
 mod fuzz;
+mod layers;
 mod lint;
 mod packages;
 mod repo;
@@ -21,11 +22,13 @@ use report::Report;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  test [--only PART]...   run all tests, after installing what they need
-                          parts: rust, browser, clients, fastapi
+  test [--only PART]...   run all tests
+                          parts: rust, browser, clients, fastapi, access
   lint                    formatting, clippy, documentation, features, fuzz targets, tidy
-  ci                      what CI runs: lint, then test
-  tidy                    only the quick checks of the files themselves
+  ci                      lint, then test
+  tidy [--write-debt [--allow-new-debt]]
+                          only the quick checks of files, imports and words; --write-debt takes
+                          faults that are gone off xtask/layers-debt.txt, or adds new ones, too
   fuzz [--minutes N] [TARGET]...
                           run every fuzz target (or those named) for N minutes each, 10 by default
   soak [--seed N] [--minutes N] [--scenario NAME] [--seconds N] [--log DIR] [--keep-going]
@@ -33,7 +36,11 @@ usage: cargo xtask COMMAND
                           again and again with new seeds until the minutes are over
   compare [--rounds N] [--only GROUP,...] [--contenders NAME,...] [--quick] [--results DIR]
                           do the same work with Headwater, the floor, nchan, axum and FastAPI,
-                          and write a table to bench/results; --quick only shows that it works";
+                          and write a table to bench/results; --quick only shows that it works
+
+A command fails when a program is missing that it needs, and names the package. With --install it
+installs the packages first (apt-get on Debian and Ubuntu), without asking: test, lint, ci, fuzz,
+soak and compare have this option.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -46,23 +53,30 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs one command. `Err` is a command line that makes no sense; what fails later is in the report.
+/// Runs one command. `Err` is an invalid command line; later failures are in the report.
 fn run(arguments: &[String]) -> Result<Report, String> {
     let (command, rest) = arguments.split_first().ok_or(USAGE)?;
     let mut report = Report::new();
+    let (install, rest) = match command.as_str() {
+        "tidy" => (false, rest.to_vec()),
+        _ => arguments::take_install(rest),
+    };
+    let rest = rest.as_slice();
     match command.as_str() {
-        "test" => test::run(&mut report, &test::Part::from_arguments(rest)?),
-        "fuzz" => fuzz::run(&mut report, &fuzz::Options::from_arguments(rest)?),
-        "compare" => compare::run(&mut report, &compare::Options::from_arguments(rest)?),
-        "soak" => soak::run(&mut report, &soak::Options::from_arguments(rest)?),
-        "lint" | "ci" | "tidy" if !rest.is_empty() => {
-            return Err(format!("`cargo xtask {command}` takes no options\n\n{USAGE}"));
+        "test" => test::run(&mut report, &test::Part::from_arguments(rest)?, install),
+        "fuzz" => fuzz::run(&mut report, &fuzz::Options::from_arguments(rest)?, install),
+        "compare" => compare::run(&mut report, &compare::Options::from_arguments(rest)?, install),
+        "soak" => soak::run(&mut report, &soak::Options::from_arguments(rest)?, install),
+        "lint" | "ci" if !rest.is_empty() => {
+            return Err(format!(
+                "`cargo xtask {command}` takes no option but `--install`\n\n{USAGE}"
+            ));
         }
-        "tidy" => lint::tidy(&mut report),
-        "lint" => lint::run(&mut report),
+        "tidy" => lint::tidy(&mut report, tidy::Options::from_arguments(rest)?),
+        "lint" => lint::run(&mut report, install),
         "ci" => {
-            lint::run(&mut report);
-            test::run(&mut report, test::Part::ALL);
+            lint::run(&mut report, install);
+            test::run(&mut report, test::Part::ALL, install);
         }
         "help" | "--help" | "-h" => println!("{USAGE}"),
         unknown => return Err(format!("there is no command `{unknown}`\n\n{USAGE}")),

@@ -58,7 +58,7 @@ fn python_in(environment: &Path, requirements: &[&str]) -> Result<PathBuf, Strin
     {
         return Ok(interpreter);
     }
-    // `--clear`, because an environment that was cut off half way cannot be told from a whole one.
+    // `--clear`: an environment that was interrupted half way looks like a complete one.
     let python = Tool::Python.find()?;
     run(Command::new(python).args(["-m", "venv", "--clear"]).arg(environment))?;
     let mut install = Command::new(&interpreter);

@@ -3,8 +3,10 @@
 //! Look here for how a step is announced, bounded and counted.
 
 use std::fmt::Write as _;
-use std::process::{Child, Command, ExitCode, ExitStatus};
-use std::thread::sleep;
+use std::io::{BufReader, PipeReader, pipe};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 /// Longer than any step took on two cores with an empty target folder (about 8 minutes), and short
@@ -14,9 +16,15 @@ const STEP_LIMIT: Duration = Duration::from_secs(25 * 60);
 /// How often a running step is asked whether it ended: too short to notice, too long to cost.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What happened so far.
+/// How long a reader of a program's output may take after the program ended. A process that it
+/// left behind may hold the output open.
+const READER_LIMIT: Duration = Duration::from_secs(5);
+
+/// The steps so far.
 pub(crate) struct Report {
     steps: Vec<Step>,
+    /// Parts of steps, with their times.
+    details: Vec<(String, Duration)>,
 }
 
 struct Step {
@@ -27,10 +35,10 @@ struct Step {
 
 impl Report {
     pub(crate) fn new() -> Self {
-        Self { steps: Vec::new() }
+        Self { steps: Vec::new(), details: Vec::new() }
     }
 
-    /// Runs one step. A failure is noted and shown again at the end; the next step runs all the same.
+    /// Runs one step. A failure is recorded and shown again at the end; the next step still runs.
     pub(crate) fn step(&mut self, name: &str, work: impl FnOnce() -> Result<(), String>) -> bool {
         println!("\n=== {name}");
         let started = Instant::now();
@@ -43,6 +51,26 @@ impl Report {
         let passed = failure.is_none();
         self.steps.push(Step { name: name.to_owned(), took, failure });
         passed
+    }
+
+    /// Adds what a step consisted of.
+    pub(crate) fn details(&mut self, timings: Vec<(String, Duration)>) {
+        self.details.extend(timings);
+    }
+
+    /// Prints the slowest steps and parts of steps.
+    pub(crate) fn show_slowest(&self, shown: usize) {
+        println!("\n{}", self.slowest(shown));
+    }
+
+    fn slowest(&self, shown: usize) -> String {
+        let steps = self.steps.iter().map(|step| (step.name.as_str(), step.took));
+        let details = self.details.iter().map(|(name, took)| (name.as_str(), *took));
+        let mut all: Vec<_> = steps.chain(details).collect();
+        all.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+        let lines =
+            all.iter().take(shown).map(|(name, took)| format!("{:>8}  {name}", seconds(*took)));
+        std::iter::once("=== slowest".to_owned()).chain(lines).collect::<Vec<_>>().join("\n")
     }
 
     /// Prints the table. The exit code is 1 when a step failed.
@@ -85,6 +113,8 @@ pub(crate) fn run_within(limit: Duration, command: &mut Command) -> Result<(), S
     if alone {
         own_group(command);
     }
+    // Nothing here asks a question: who waits for an answer gets an end of input.
+    command.stdin(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("`{line}` does not start: {error}"))?;
     let deadline = Instant::now() + limit;
     loop {
@@ -99,6 +129,25 @@ pub(crate) fn run_within(limit: Duration, command: &mut Command) -> Result<(), S
             Err(error) => return Err(format!("`{line}` cannot be waited for: {error}")),
         }
     }
+}
+
+/// As `run`, with a reader of all that the program prints, in order. Its result is missing when the
+/// output stays open after the program's end.
+pub(crate) fn run_reading<T: Send + 'static>(
+    command: &mut Command,
+    read: impl FnOnce(BufReader<PipeReader>) -> T + Send + 'static,
+) -> (Result<(), String>, Option<T>) {
+    let pipe = pipe().and_then(|(output, input)| Ok((output, input.try_clone()?, input)));
+    let (output, stdout, stderr) = match pipe {
+        Ok(pipe) => pipe,
+        Err(error) => return (Err(format!("no pipe can be made: {error}")), None),
+    };
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(read(BufReader::new(output))));
+    let result = run(command.stdout(stdout).stderr(stderr));
+    // The command holds the pipe open until it has other outputs.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    (result, receiver.recv_timeout(READER_LIMIT).ok())
 }
 
 /// In CI a step gets a process group of its own, so that all of it can be ended. At a terminal it
@@ -156,7 +205,33 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_fails_is_told_with_its_exit_code() {
+    fn the_slowest_come_first() {
+        let mut report = Report::new();
+        report.step("quick", || Ok(()));
+        let times = [("b", 2), ("a", 1), ("c", 3)];
+        let times = times.map(|(name, time)| (name.to_owned(), Duration::from_secs(time)));
+        report.details(times.to_vec());
+        assert_eq!(report.slowest(2), "=== slowest\n   3.0 s  c\n   2.0 s  b");
+    }
+
+    #[test]
+    fn both_outputs_of_a_program_are_read() {
+        let mut sh = Command::new("sh");
+        sh.args(["-c", "echo out; echo err >&2; exit 3"]);
+        let (result, text) = run_reading(&mut sh, |lines| std::io::read_to_string(lines).ok());
+        assert!(result.is_err_and(|why| why.contains("exit code 3")));
+        assert_eq!(text, Some(Some("out\nerr\n".to_owned())));
+    }
+
+    #[test]
+    fn no_program_waits_for_input() {
+        let mut sh = Command::new("sh");
+        sh.args(["-c", "! read line"]).stdin(Stdio::piped());
+        assert_eq!(run_within(Duration::from_secs(10), &mut sh), Ok(()));
+    }
+
+    #[test]
+    fn a_program_that_fails_is_reported_with_its_exit_code() {
         let failed = run(Command::new("sh").args(["-c", "exit 3"]));
         assert_eq!(failed, Err("`sh -c exit 3` failed (exit code 3)".to_owned()));
         let missing = run(&mut Command::new("headwater-no-such-program"));

@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: runs the end-to-end checker against the server as it is built, for as long as you
+//! `cargo xtask soak`: runs the end-to-end checker against the server as built, for as long as you
 //! like.
 //!
 //! Look here for how it is started. What it does is in `crates/soak`.
@@ -16,7 +16,7 @@ const EXTRA: Duration = Duration::from_secs(30 * 60);
 /// A week: chosen arbitrarily, so that a slip of the finger is refused.
 const MINUTES_MAX: u64 = 7 * 24 * 60;
 
-/// What the checker is told, and how long it may take.
+/// The checker's options, and how long it may take.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     minutes: u64,
@@ -48,9 +48,9 @@ impl Options {
 }
 
 /// Builds server and checker, and runs it.
-pub(crate) fn run(report: &mut Report, options: &Options) {
+pub(crate) fn run(report: &mut Report, options: &Options, install: bool) {
     let built = report.step("build the server and the checker", || {
-        tools::install(&[Tool::RedisServer])?;
+        tools::provide(&[Tool::RedisServer], install)?;
         let mut cargo = repo::cargo();
         cargo.args(["build", "--package", "headwater-server", "--package", "headwater-soak"]);
         run_within(EXTRA, &mut cargo)

@@ -1,12 +1,21 @@
-//! `cargo xtask test`: every test of the project, after installing what the tests need.
+//! `cargo xtask test`: every test of the project, with the programs that the tests need.
 //!
 //! Look here to add a group of tests. Nothing is ever skipped: what cannot run has failed.
 
+use std::cell::RefCell;
+use std::io::BufRead;
 use std::process::Command;
+use std::time::Duration;
 
-use crate::report::{Report, run as run_command};
+use crate::report::{Report, run as run_command, run_reading};
 use crate::tools::{self, Tool};
 use crate::{packages, repo};
+
+/// The feature of crates that builds tests which need programs.
+const LIVE_FEATURE: &str = "__live";
+
+/// How many of the slowest steps are shown at the end.
+const SLOWEST_SHOWN: usize = 10;
 
 /// A group of tests that can be run alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +94,11 @@ impl Part {
             });
         };
         match self {
-            Self::Rust => step("rust tests", &rust),
+            Self::Rust => {
+                let binaries = RefCell::new(Vec::new());
+                step("rust tests", &|| rust(&binaries));
+                report.details(binaries.into_inner());
+            }
             Self::Browser => step("browser tests", &|| node("tests/browser")),
             Self::Clients => {
                 step("clients from npm, nginx", &|| node("tests/clients"));
@@ -98,14 +111,14 @@ impl Part {
 }
 
 /// Runs the parts, each whatever became of those before it.
-pub(crate) fn run(report: &mut Report, parts: &[Part]) {
+pub(crate) fn run(report: &mut Report, parts: &[Part], install: bool) {
     let mut wanted: Vec<Tool> = Vec::new();
     for tool in parts.iter().flat_map(|part| part.tools()) {
         if !wanted.contains(tool) {
             wanted.push(*tool);
         }
     }
-    report.step("programs that the tests need", || tools::install(&wanted));
+    report.step("programs that the tests need", || tools::provide(&wanted, install));
     let server_built = parts == [Part::Rust]
         || report.step("build the server", || {
             run_command(repo::cargo().args(["build", "--package", "headwater-server"]))
@@ -113,12 +126,70 @@ pub(crate) fn run(report: &mut Report, parts: &[Part]) {
     for part in parts {
         part.run(report, server_built);
     }
+    report.show_slowest(SLOWEST_SHOWN);
 }
 
-fn rust() -> Result<(), String> {
+/// Adds the time of each test binary to `binaries`.
+fn rust(binaries: &RefCell<Vec<Timing>>) -> Result<(), String> {
     let mut cargo = repo::cargo();
     cargo.args(["test", "--workspace", "--no-fail-fast"]);
-    run_command(cargo.env("PATH", tools::search_path()))
+    if has_live_tests()? {
+        cargo.args(["--features", LIVE_FEATURE]);
+    }
+    let (result, timings) = run_reading(cargo.env("PATH", tools::search_path()), |lines| {
+        let mut reader = TestOutput::default();
+        for line in lines.split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            reader.read(&line);
+        }
+        reader.timings
+    });
+    binaries.borrow_mut().extend(timings.unwrap_or_default());
+    result
+}
+
+/// Whether a crate has tests that need programs, which plain `cargo test` leaves out.
+fn has_live_tests() -> Result<bool, String> {
+    let files = repo::files()?;
+    let mut manifests = files.iter().filter(|file| file.ends_with("Cargo.toml"));
+    Ok(manifests.any(|file| {
+        let text = std::fs::read_to_string(repo::root().join(file)).unwrap_or_default();
+        text.lines().any(|line| line.split(['=', ' ']).next() == Some(LIVE_FEATURE))
+    }))
+}
+
+/// The name of something that ran, and how long it took.
+type Timing = (String, Duration);
+
+/// Reads how long each test binary took from what `cargo test` prints.
+#[derive(Default)]
+struct TestOutput {
+    /// The crate whose tests run: its unit tests come first, under its name.
+    package: String,
+    running: String,
+    timings: Vec<Timing>,
+}
+
+impl TestOutput {
+    fn read(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["Running", "unittests", path, binary] => {
+                let name = binary.rsplit('/').next().unwrap_or(binary);
+                name.rsplit_once('-').map_or(name, |(name, _)| name).clone_into(&mut self.package);
+                self.running = format!("{} {path}", self.package);
+            }
+            ["Running", path, _] => self.running = format!("{} {path}", self.package),
+            ["Doc-tests", name] => self.running = format!("{name} documentation"),
+            ["test", "result:", .., "finished", "in", time] => {
+                let time = time.strip_suffix('s').and_then(|seconds| seconds.parse().ok());
+                let time = time.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                self.timings.extend(time.map(|time| (std::mem::take(&mut self.running), time)));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// One file at a time: the tests measure times, and two cores are soon busy.
@@ -135,7 +206,7 @@ fn python(folder: &str) -> Result<(), String> {
     run_command(with_server(&mut python, folder))
 }
 
-/// Tells a test where the server and the browser are.
+/// Passes the paths of the server and the browser to a test.
 fn with_server<'a>(command: &'a mut Command, folder: &str) -> &'a mut Command {
     if let Ok(chromium) = Tool::Chromium.find() {
         command.env("CHROMIUM", chromium);
@@ -149,6 +220,33 @@ fn with_server<'a>(command: &'a mut Command, folder: &str) -> &'a mut Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_of_each_test_binary_is_read() {
+        let mut output = TestOutput::default();
+        for line in [
+            "     Running unittests src/lib.rs (target/debug/deps/headwater_core-0123456789abcdef)",
+            "running 2 tests",
+            "test ring::tests::it_works ... ok",
+            "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; finished in 0.05s",
+            "     Running tests/it/main.rs (target/debug/deps/it-0123456789abcdef)",
+            "test result: FAILED. 1 passed; 1 failed; 0 ignored; finished in 12.50s",
+            "   Doc-tests headwater_core",
+            "test result: ok. 0 passed; 0 failed; 0 ignored; finished in 3.00s",
+        ] {
+            output.read(line);
+        }
+        let millis: Vec<_> =
+            output.timings.iter().map(|(name, time)| (name.as_str(), time.as_millis())).collect();
+        assert_eq!(
+            millis,
+            [
+                ("headwater_core src/lib.rs", 50),
+                ("headwater_core tests/it/main.rs", 12_500),
+                ("headwater_core documentation", 3_000),
+            ]
+        );
+    }
 
     #[test]
     fn parts_are_named_on_the_command_line() {

@@ -1,4 +1,5 @@
-//! Programs that the tests need beside cargo: finds them, and installs them on Debian and Ubuntu.
+//! Programs that tests need beside cargo: finds them, and with `--install` installs them on Debian
+//! and Ubuntu.
 //!
 //! Look here when a test needs a new program. Packages of npm and Python are in `packages.rs`.
 
@@ -112,28 +113,48 @@ impl Tool {
     }
 }
 
-/// `Err` has one sentence for each tool that is not there.
+/// `Err` names each tool that is missing, and its package when there is one.
 pub(crate) fn require(tools: &[Tool]) -> Result<(), String> {
-    let missing: Vec<String> = tools.iter().filter_map(|tool| tool.find().err()).collect();
+    let ubuntu = is_ubuntu();
+    let error = |tool: &Tool| tool.find().err().map(|why| missing(&why, tool.packages(ubuntu)));
+    let missing: Vec<String> = tools.iter().filter_map(error).collect();
     if missing.is_empty() { Ok(()) } else { Err(missing.join("\n")) }
 }
 
-/// Installs those that are missing where we know how to. `Err` says what is missing still.
-pub(crate) fn install(tools: &[Tool]) -> Result<(), String> {
+fn missing(why: &str, packages: &[&str]) -> String {
+    match packages {
+        [] => why.to_owned(),
+        packages => format!(
+            "{why}\n  on Debian and Ubuntu: `apt-get install {}`, or pass `--install`",
+            packages.join(" ")
+        ),
+    }
+}
+
+/// Makes sure that all are there: with `install`, by installing what is missing where that is
+/// possible. `Err` says what is missing still.
+pub(crate) fn provide(tools: &[Tool], install: bool) -> Result<(), String> {
+    if !install {
+        return require(tools);
+    }
     let ubuntu = is_ubuntu();
-    let mut packages: Vec<&str> = tools
-        .iter()
-        .filter(|tool| tool.find().is_err())
-        .flat_map(|tool| tool.packages(ubuntu))
-        .copied()
-        .collect();
-    packages.dedup();
+    let absent = tools.iter().filter(|tool| tool.find().is_err());
+    let mut packages: Vec<&str> = Vec::new();
+    for package in absent.flat_map(|tool| tool.packages(ubuntu)) {
+        if !packages.contains(package) {
+            packages.push(package);
+        }
+    }
     if packages.is_empty() {
         return require(tools);
     }
+    let names = packages.join(" ");
     match AptGet::available() {
-        Some(apt_get) => apt_get.install(&packages)?,
-        None => println!("Only Debian and Ubuntu, with root or sudo, are served automatically."),
+        Some(apt_get) => {
+            println!("installing packages with apt-get: {names}");
+            apt_get.install(&packages)?;
+        }
+        None => println!("`--install` needs apt-get, and root or sudo without a password: {names}"),
     }
     require(tools)
 }
@@ -201,7 +222,7 @@ fn is_ubuntu() -> bool {
     release.lines().any(|line| line == "ID=ubuntu" || line.starts_with("ID_LIKE=\"ubuntu"))
 }
 
-/// `apt-get`, by root or by somebody who may become root without a password.
+/// `apt-get`, run by root or with a sudo that asks for no password.
 struct AptGet {
     sudo: bool,
 }
@@ -257,6 +278,19 @@ mod tests {
         check("v100.0.0-nightly20260101", true);
         check("", false);
         check("node", false);
+    }
+
+    #[test]
+    fn a_missing_program_is_named_with_its_package() {
+        let check = |packages: &[&str], expected: &str| {
+            assert_eq!(missing("valgrind is missing: install valgrind", packages), expected);
+        };
+        check(&[], "valgrind is missing: install valgrind");
+        check(
+            &["valgrind"],
+            "valgrind is missing: install valgrind\n  \
+             on Debian and Ubuntu: `apt-get install valgrind`, or pass `--install`",
+        );
     }
 
     #[test]
