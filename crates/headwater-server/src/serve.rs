@@ -137,7 +137,7 @@ fn hub(settings: &Settings) -> anyhow::Result<(Hub, Option<ConnectionManager>)> 
     };
     let mut broker = RedisBroker::connect(url.expose())?.with_retention(settings.retention.clone());
     if let Some(patterns) = settings.access.plain_channels() {
-        broker = broker.with_plain_channels(patterns);
+        broker = broker.with_redis_channels(patterns);
     }
     let commands = broker.connection();
     Ok((builder.build(broker), Some(commands)))

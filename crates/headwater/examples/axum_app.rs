@@ -14,7 +14,7 @@ use axum::extract::{FromRef, Query, State};
 use axum::response::Html;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use headwater::{Channel, ErrorResponse, Event, EventSourceResponse, Hub, RedisBroker};
+use headwater::{Channel, Event, EventSourceResponse, Hub, Problem, RedisBroker};
 use redis::AsyncCommands;
 use redis::aio::ConnectionManager;
 use serde::{Deserialize, Serialize};
@@ -59,10 +59,10 @@ struct Published {
 async fn events(
     State(hub): State<Hub>,
     Query(Room { room }): Query<Room>,
-) -> Result<EventSourceResponse, ErrorResponse> {
+) -> Result<EventSourceResponse, Problem> {
     let mut subscription = hub.subscribe([Channel::new(room)?])?;
     // Who publishes as soon as the stream is open gets their own message.
-    subscription.confirmed().await;
+    subscription.ready().await;
     Ok(EventSourceResponse::new(subscription))
 }
 
@@ -71,7 +71,7 @@ async fn publish(
     State(redis): State<Option<ConnectionManager>>,
     Query(Room { room }): Query<Room>,
     Json(message): Json<Message>,
-) -> Result<Json<Published>, ErrorResponse> {
+) -> Result<Json<Published>, Problem> {
     let channel = Channel::new(room)?;
     hub.publish(&channel, Event::json(&message)?).await?;
     let count = match redis {

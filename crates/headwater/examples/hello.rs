@@ -2,13 +2,13 @@
 //! `curl -N 127.0.0.1:8000/events` here, and `curl -d hello 127.0.0.1:8000/publish` there.
 
 use axum::{Router, extract::State, routing::get, routing::post};
-use headwater::{Channel, ErrorResponse, Event, EventSourceResponse, Hub};
+use headwater::{Channel, Event, EventSourceResponse, Hub, Problem};
 
-async fn events(State(hub): State<Hub>) -> Result<EventSourceResponse, ErrorResponse> {
+async fn events(State(hub): State<Hub>) -> Result<EventSourceResponse, Problem> {
     Ok(EventSourceResponse::new(hub.subscribe([Channel::new("news")?])?))
 }
 
-async fn publish(State(hub): State<Hub>, data: String) -> Result<(), ErrorResponse> {
+async fn publish(State(hub): State<Hub>, data: String) -> Result<(), Problem> {
     hub.publish(&Channel::new("news")?, Event::new(data)).await?;
     Ok(())
 }

@@ -9,13 +9,14 @@ use std::time::SystemTime;
 
 use axum::extract::ConnectInfo;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::HOST;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use crate::channel::Channel;
+use crate::problem::Problem;
 
 /// Decides who may do what. The server `headwater` decides with it, and handlers of your own can.
 ///
@@ -311,23 +312,7 @@ impl Denied {
 
 impl IntoResponse for Denied {
     fn into_response(self) -> Response {
-        let problem = serde_json::json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason(),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        let mut response = (self.status, problem.to_string()).into_response();
-        let headers = response.headers_mut();
-        let problem_type = http::HeaderValue::from_static("application/problem+json");
-        headers.insert(CONTENT_TYPE, problem_type);
-        if let Some(challenge) = self.challenge {
-            headers.insert(WWW_AUTHENTICATE, http::HeaderValue::from_static(challenge));
-        }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
-        }
-        response
+        Problem::from(self).into_response()
     }
 }
 

@@ -4,13 +4,13 @@
 //!
 //! ```no_run
 //! use axum::{Router, extract::State, routing::get, routing::post};
-//! use headwater::{Channel, ErrorResponse, Event, EventSourceResponse, Hub};
+//! use headwater::{Channel, Event, EventSourceResponse, Hub, Problem};
 //!
-//! async fn events(State(hub): State<Hub>) -> Result<EventSourceResponse, ErrorResponse> {
+//! async fn events(State(hub): State<Hub>) -> Result<EventSourceResponse, Problem> {
 //!     Ok(EventSourceResponse::new(hub.subscribe([Channel::new("news")?])?))
 //! }
 //!
-//! async fn publish(State(hub): State<Hub>, data: String) -> Result<(), ErrorResponse> {
+//! async fn publish(State(hub): State<Hub>, data: String) -> Result<(), Problem> {
 //!     hub.publish(&Channel::new("news")?, Event::new(data)).await?;
 //!     Ok(())
 //! }
@@ -56,7 +56,7 @@
 //!   socket has not taken yet. **mailbox**: what the hub tells a shard.
 //! - **linger**: how long a channel stays subscribed in the broker after its last listener left.
 //! - **drain**: ending all streams in an orderly way; [`Hub::drain`].
-//! - **closed**: why a stream ended; a [`Closed`].
+//! - **closed**: why a stream ended; a [`CloseReason`].
 //!
 //! # The road of an event
 //!
@@ -64,30 +64,30 @@
 //! broker gives it to the hub of every node that listens to the channel, the hub encodes it once and puts
 //! the frame into the queue of each subscription, or one message into the mailbox of each shard of the
 //! engine. Queues and outboxes are bounded: a client that does not keep up loses its stream, with
-//! [`Closed::Overflow`] or [`Closed::Stalled`], and costs the others nothing. On channels of
+//! [`CloseReason::Overflow`] or [`CloseReason::Stalled`], and costs the others nothing. On channels of
 //! [`HubBuilder::latest_only`] it gets the newest event instead.
 //!
 //! # Coming back
 //!
 //! Brokers keep a history of every channel, within its [retention](RetentionRules). A stream begins now; or
-//! after the event that a client got last, with [`Subscription::since`]; or earlier, with
+//! after the event that a client got last, with [`Subscription::after`]; or earlier, with
 //! [`Subscription::rewind`]. What it missed comes first, in order, then what is live, with no gap and no
 //! duplicate where they meet. What is kept no more is announced by a frame with a [`Gap`].
 //!
 //! ```
 //! # use axum::extract::State;
-//! use headwater::{Channel, ErrorResponse, EventSourceResponse, Hub, LastEventId, Rewind};
+//! use headwater::{Channel, EventSourceResponse, Hub, LastEventId, Problem, Rewind};
 //!
 //! async fn events(
 //!     State(hub): State<Hub>,
 //!     LastEventId(last_event_id): LastEventId,
-//! ) -> Result<EventSourceResponse, ErrorResponse> {
+//! ) -> Result<EventSourceResponse, Problem> {
 //!     let subscription = hub.subscribe([Channel::new("news")?])?;
 //!     let mut subscription = match last_event_id {
 //!         None => subscription.rewind(Rewind::Events(10)),
-//!         id => subscription.since(id),
+//!         id => subscription.after(id),
 //!     };
-//!     subscription.confirmed().await; // if the channel has ended, the answer is 204
+//!     subscription.ready().await; // if the channel has ended, the answer is 204
 //!     Ok(EventSourceResponse::new(subscription))
 //! }
 //! ```
@@ -102,7 +102,7 @@
 //! | reading a stream | [`Decoder`], [`Item`], [`Message`] |
 //! | publishing, subscribing, counts, drain | [`Hub`], [`HubBuilder`], [`Subscription`], [`HubStats`] |
 //! | what carries events | [`Broker`] and its contract, [`MemoryBroker`], [`RedisBroker`] |
-//! | the response, heartbeats, timeouts, `on_close` | [`EventSourceResponse`], [`Heartbeat`], [`ErrorResponse`] |
+//! | the response, heartbeats, timeouts, `on_close` | [`EventSourceResponse`], [`Heartbeat`], [`Problem`] |
 //! | where a client left off, beginning earlier | [`LastEventId`], [`Position`], [`Rewind`] |
 //! | what is missing | [`Gap`], [`GapReason`], [`GAP_EVENT`] |
 //! | ends, idempotency keys | [`Publish`], [`IdempotencyKey`] |
@@ -126,7 +126,7 @@
 //!
 //! # Cancel safety
 //!
-//! A future of this crate may be dropped at any time. [`Subscription::next`], [`Subscription::confirmed`]
+//! A future of this crate may be dropped at any time. [`Subscription::next`], [`Subscription::ready`]
 //! and [`Hub::drained`] lose nothing by it. A [`Hub::publish`] that is dropped before it resolves has published
 //! the event or has not, and a [`Hub::publish_all`] all of its events, a part of them, or none.
 //! Dropping a [`Subscription`] or a response unsubscribes.
@@ -146,11 +146,13 @@
 //! [axum]: axum
 
 pub mod limits;
+#[doc(hidden)]
+pub mod quantity;
 
 mod authorize;
 mod broker;
 mod channel;
-mod closed;
+mod close;
 mod error;
 mod event;
 mod frame;
@@ -159,6 +161,7 @@ mod hub;
 mod last_event_id;
 mod pattern;
 mod position;
+mod problem;
 mod publish;
 mod response;
 mod retention;
@@ -171,11 +174,11 @@ pub use authorize::{AccessRequest, Action, Authorize, Decision, Denied, Grant};
 #[cfg(feature = "redis")]
 pub use broker::RedisBroker;
 pub use broker::{
-    Baseline, Broker, BrokerFuture, Health, History, LogEvent, MemoryBroker, ReadRange, Receipt,
-    Sink,
+    Baseline, Broker, BrokerFuture, BrokerStatus, History, LoggedEvent, MemoryBroker, ReadRange,
+    Receipt, Sink,
 };
 pub use channel::Channel;
-pub use closed::Closed;
+pub use close::CloseReason;
 pub use error::{Error, ErrorKind};
 pub use event::{Decoder, Event, EventId, EventName, Item, Message};
 pub use frame::Frame;
@@ -184,11 +187,12 @@ pub use hub::{EndedStreams, Gaps, Hub, HubBuilder, HubStats, Rewind, ShardStats,
 pub use last_event_id::LastEventId;
 pub use pattern::{ChannelPattern, ChannelPatterns};
 pub use position::{Epoch, Position};
+pub use problem::Problem;
 pub use publish::{IdempotencyKey, Publish};
 /// The Redis client of [`RedisBroker::connection`], so that handlers use the same version.
 #[cfg(feature = "redis")]
 pub use redis;
-pub use response::{BoxError, ErrorResponse, EventSourceResponse, Heartbeat, StreamItem};
+pub use response::{BoxError, EventSourceResponse, Heartbeat, StreamItem};
 pub use retention::{Retention, RetentionRules};
 pub use revocation::Revocation;
 // For its fuzz target.

@@ -2,7 +2,6 @@
 //! say and for the numbers of a channel that no rule names.
 
 use std::fmt::{self, Write as _};
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::channel::Channel;
@@ -13,6 +12,7 @@ use crate::limits::{
     RETENTION_RULES_MAX,
 };
 use crate::pattern::ChannelPattern;
+use crate::quantity::{self, Bare, DURATION_UNITS, Grammar, SIZE_UNITS};
 
 /// How much of one channel's history is kept. What is over any of the three is dropped, the oldest
 /// events first.
@@ -117,7 +117,7 @@ impl RetentionRules {
 
     /// What a channel keeps; `None` if it keeps nothing.
     pub fn for_channel(&self, channel: &Channel) -> Option<Retention> {
-        match self.rules.iter().find(|rule| rule.pattern.fits(channel)) {
+        match self.rules.iter().find(|rule| rule.pattern.matches(channel)) {
             Some(rule) => rule.keep,
             None => Some(Retention::default()),
         }
@@ -190,51 +190,30 @@ fn of(part: &str, why: &dyn fmt::Display) -> String {
     format!("`{}`: {why}", part.escape_debug())
 }
 
+const AGE: Grammar = Grammar {
+    expected: "a duration like 90s, 10m, 24h or 30d",
+    units: &DURATION_UNITS,
+    bare: Bare::Mistake(["s", "m"]),
+    blanks: false,
+};
+
+const BYTES: Grammar = Grammar {
+    expected: "a size like 65536, 64KiB or 8MiB",
+    units: &SIZE_UNITS,
+    bare: Bare::Smallest,
+    blanks: false,
+};
+
 fn events(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count) => within(count, &(1..=RETENTION_EVENTS_MAX), "1 to 1000000"),
-        Err(_) => Err("it is not a whole number".to_owned()),
-    }
+    quantity::count(text, &(1..=RETENTION_EVENTS_MAX))
 }
 
 fn age(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split_unit(text);
-    let number = number.ok_or("it is not a duration like 90s, 10m, 24h or 30d")?;
-    let unit_ms = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60 * 1000,
-        "h" => 60 * 60 * 1000,
-        "d" => 24 * 60 * 60 * 1000,
-        "" => return Err(format!("it needs a unit: write {number}s or {number}m")),
-        _ => return Err("it is not a duration like 90s, 10m, 24h or 30d".to_owned()),
-    };
-    let age = Duration::from_millis(number.saturating_mul(unit_ms));
-    within(age, &(RETENTION_AGE_MIN..=RETENTION_AGE_MAX), "1s to 30d")
+    AGE.duration(text, &(RETENTION_AGE_MIN..=RETENTION_AGE_MAX))
 }
 
 fn bytes(text: &str) -> Result<usize, String> {
-    let (number, unit) = split_unit(text);
-    let number = number.ok_or("it is not a size like 65536, 64KiB or 8MiB")?;
-    let unit_bytes = match unit {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return Err("it is not a size like 65536, 64KiB or 8MiB".to_owned()),
-    };
-    let bytes = usize::try_from(number.saturating_mul(unit_bytes)).unwrap_or(usize::MAX);
-    within(bytes, &(RETENTION_BYTES_MIN..=RETENTION_BYTES_MAX), "1KiB to 1GiB")
-}
-
-fn split_unit(text: &str) -> (Option<u64>, &str) {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    (number.parse().ok(), unit)
-}
-
-fn within<T: PartialOrd>(value: T, bounds: &RangeInclusive<T>, shown: &str) -> Result<T, String> {
-    if bounds.contains(&value) { Ok(value) } else { Err(format!("it must be from {shown}")) }
+    BYTES.size(text, &(RETENTION_BYTES_MIN..=RETENTION_BYTES_MAX))
 }
 
 #[cfg(test)]

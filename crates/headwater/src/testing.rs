@@ -3,9 +3,9 @@
 //! ```
 //! use axum::{Router, extract::State, routing::get};
 //! use headwater::testing::SseClient;
-//! use headwater::{Channel, ErrorResponse, Event, EventSourceResponse, Hub};
+//! use headwater::{Channel, Event, EventSourceResponse, Hub, Problem};
 //!
-//! async fn news(State(hub): State<Hub>) -> Result<EventSourceResponse, ErrorResponse> {
+//! async fn news(State(hub): State<Hub>) -> Result<EventSourceResponse, Problem> {
 //!     Ok(EventSourceResponse::new(hub.subscribe([Channel::new("news")?])?))
 //! }
 //!

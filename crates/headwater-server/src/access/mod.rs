@@ -177,7 +177,7 @@ impl Rules {
 
     fn is_public(&self, channel: &Channel) -> bool {
         let patterns: &[ChannelPattern] = self.settings.public.as_deref().unwrap_or_default();
-        patterns.iter().any(|pattern| pattern.fits(channel))
+        patterns.iter().any(|pattern| pattern.matches(channel))
     }
 
     /// Makes a ticket for whoever asks, for these channels or for all that the token allows.

@@ -82,7 +82,7 @@ impl From<Error> for Problem {
         match error.kind() {
             ErrorKind::Invalid => Self::bad_request(detail),
             ErrorKind::TooLarge => Self::too_large(detail),
-            ErrorKind::Finished => Self::new(StatusCode::CONFLICT, detail),
+            ErrorKind::Ended => Self::new(StatusCode::CONFLICT, detail),
             kind => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 // The broker tells its loss once; a busy publisher would tell it at every attempt.

@@ -6,7 +6,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use futures_util::stream;
 use headwater::{
-    Action, Channel, Closed, ErrorKind, Event, EventSourceResponse, Grant, Heartbeat, LastEventId,
+    Action, Channel, CloseReason, ErrorKind, Event, EventSourceResponse, Grant, Heartbeat,
+    LastEventId,
 };
 use http::header::ACCEPT;
 use http::request::Parts;
@@ -72,10 +73,10 @@ async fn listen(
     // A client that comes back says where it left off; rewinding is for those that come first.
     subscription = match query.rewind {
         Some(rewind) if last_event_id.is_none() => subscription.rewind(rewind),
-        _ => subscription.since(last_event_id),
+        _ => subscription.after(last_event_id),
     };
     // Whoever publishes when the stream is open must reach it.
-    subscription.confirmed().await;
+    subscription.ready().await;
     tracing::debug!(%client, channels, "a stream opened");
     let response = set_up(EventSourceResponse::new(subscription), &app.settings)
         .expires_at(expires_at)
@@ -83,7 +84,7 @@ async fn listen(
         .on_close(move |reason| {
             drop(place);
             match reason {
-                Closed::Overflow | Closed::Stalled => {
+                CloseReason::Overflow | CloseReason::Stalled => {
                     tracing::info!(%client, channels, %reason, "a stream ended: its client is too slow");
                 }
                 _ => tracing::debug!(%client, channels, %reason, "a stream ended"),

@@ -1,0 +1,196 @@
+//! Errors as HTTP responses: problem documents (RFC 9457). The only writer of the format; look here
+//! for which error gets which status.
+
+use std::error::Error as StdError;
+
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use crate::authorize::Denied;
+use crate::error::{Error, ErrorKind};
+
+/// A problem document (RFC 9457): a status, and a detail that says what to do. Handlers return it,
+/// and use `?` on an [`Error`] and on [`Denied`].
+///
+/// ```
+/// use headwater::Problem;
+/// use http::StatusCode;
+///
+/// fn find(name: &str) -> Result<&'static str, Problem> {
+///     match name {
+///         "news" => Ok("found"),
+///         _ => Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no feed {name}"))),
+///     }
+/// }
+/// # assert!(find("news").is_ok());
+/// # assert_eq!(find("a").unwrap_err().status(), StatusCode::NOT_FOUND);
+/// ```
+///
+/// An [`Error`] becomes `400` if the client sent an invalid value, `409` if the channel has ended,
+/// `413` if something is too large, and `503` otherwise. Its cause is logged, not sent. [`Denied`]
+/// keeps its status and its challenge.
+#[derive(Debug)]
+#[must_use = "a problem does nothing until it is returned from a handler"]
+pub struct Problem {
+    status: StatusCode,
+    detail: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// A problem with this status. Its title is the standard phrase of the status; `503` gets
+    /// `Retry-After: 1`.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let problem = Self { status, detail: detail.into(), headers: Vec::new() };
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return problem.with_header(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        problem
+    }
+
+    /// `400`: the client must change its request.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// `404`: there is nothing at this place.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// `503` with `Retry-After: 1`: the same request can succeed later.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
+    /// Adds a header to the response, and replaces an earlier one of this name.
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.retain(|(other, _)| *other != name);
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The status of the response.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What the client reads in `detail`.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let status = match error.kind() {
+            ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+            ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorKind::Ended => StatusCode::CONFLICT,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let cause = StdError::source(&error).map(ToString::to_string);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            // The broker logs its outage once; a busy publisher would log it at every attempt.
+            if error.kind() == ErrorKind::Unavailable {
+                tracing::debug!(cause, "{error}");
+            } else {
+                tracing::warn!(cause, "{error}");
+            }
+        }
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let problem = Self::new(denied.status(), denied.detail());
+        match denied.challenge() {
+            Some(challenge) => {
+                problem.with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+            }
+            None => problem,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let problem = serde_json::json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or_default(),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let content_type = [(CONTENT_TYPE, "application/problem+json")];
+        // The line end is for terminals.
+        let mut response = (self.status, content_type, format!("{problem}\n")).into_response();
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn documents_are_exact() {
+        let check = async |problem: Problem, status: u16, headers: &[(&str, &str)], body: &str| {
+            let response = problem.into_response();
+            assert_eq!(response.status(), status);
+            let mut found: Vec<_> = response
+                .headers()
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+                .collect();
+            found.retain(|(name, _)| *name != "content-length");
+            let mut expected = vec![("content-type", "application/problem+json")];
+            expected.extend(headers);
+            assert_eq!(found, expected);
+            let bytes = to_bytes(response.into_body(), 1000).await.unwrap();
+            assert_eq!(std::str::from_utf8(&bytes).unwrap(), body);
+        };
+        let invalid = Error::new(ErrorKind::Invalid, "no \"good\"");
+        check(
+            invalid.into(),
+            400,
+            &[],
+            "{\"detail\":\"no \\\"good\\\"\",\"status\":400,\"title\":\"Bad Request\",\
+             \"type\":\"about:blank\"}\n",
+        )
+        .await;
+        check(
+            Error::new(ErrorKind::Draining, "going").into(),
+            503,
+            &[("retry-after", "1")],
+            "{\"detail\":\"going\",\"status\":503,\"title\":\"Service Unavailable\",\
+             \"type\":\"about:blank\"}\n",
+        )
+        .await;
+        check(
+            Denied::no_credentials().with_detail("who").into(),
+            401,
+            &[("www-authenticate", "Bearer realm=\"headwater\"")],
+            "{\"detail\":\"who\",\"status\":401,\"title\":\"Unauthorized\",\
+             \"type\":\"about:blank\"}\n",
+        )
+        .await;
+        let conflict = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "d")
+            .with_header(RETRY_AFTER, HeaderValue::from_static("9"));
+        check(
+            conflict,
+            503,
+            &[("retry-after", "9")],
+            "{\"detail\":\"d\",\"status\":503,\"title\":\"Service Unavailable\",\
+             \"type\":\"about:blank\"}\n",
+        )
+        .await;
+        for (kind, status) in [(ErrorKind::TooLarge, 413), (ErrorKind::Ended, 409)] {
+            assert_eq!(Problem::from(Error::new(kind, "x")).status(), status);
+        }
+    }
+}
