@@ -2,7 +2,7 @@
 //!
 //! Every process is started here, on a free loopback port, and ended by its process id. Programs
 //! that a part needs: `redis_server` redis-server, `acme_server` pebble and pebble-challtestsrv,
-//! `node` the server's own binary; signals go through `kill`.
+//! `node` the server's own binary. Signals are sent by `/bin/sh`.
 
 pub mod acme_server;
 pub mod http;
