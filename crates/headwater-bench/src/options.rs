@@ -17,7 +17,7 @@ Examples:
   headwater bench --streams 5000 --rate 10               5,000 streams on one channel
   headwater bench --streams 5000 --max --in-flight 20    publish as fast as the server responds
   headwater bench --channels 1000 --rate 2000            one stream on each of 1,000 channels
-  headwater bench --redis redis://127.0.0.1:6379         publish with Redis' PUBLISH
+  headwater bench --redis redis://127.0.0.1:6379         publish with Redis PUBLISH
   headwater bench --url http://127.0.0.1:8000 --pid 4711 measure a running server and its process
   headwater bench --json                                 JSON output; times in nanoseconds
 

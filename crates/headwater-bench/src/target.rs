@@ -114,7 +114,7 @@ impl RedisTarget {
             Some((login, host)) => (Some(login.split_once(':').unwrap_or(("", login))), host),
             None => (None, rest),
         };
-        // Pub/Sub ignores databases, and so is the number of one.
+        // Pub/Sub has no databases, so a database number is ignored.
         let host = host.split('/').next().unwrap_or_default();
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let address = resolve(host, has_port, 6379).map_err(usage)?;
