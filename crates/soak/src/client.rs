@@ -259,7 +259,10 @@ impl Client {
             Err(why) => return Entry::Alien(why),
         };
         let Some(channel) = channel else {
-            return Entry::Alien(format!("{:?} belongs to an unknown channel", message.data));
+            return Entry::Alien(format!(
+                "`{}` belongs to an unknown channel",
+                message.data.escape_debug()
+            ));
         };
         if let Some((_, highest)) = self.progress.highest.iter().find(|(of, _)| *of == channel) {
             highest.fetch_max(number, Ordering::Relaxed);
@@ -272,7 +275,7 @@ impl Client {
         let channel = gap["channel"].as_str().and_then(|name| self.shared.ledger.find(name));
         match (channel, gap["reason"].as_str()) {
             (Some(channel), Some(reason)) => Entry::Gap { channel, reason: reason.to_owned() },
-            _ => Entry::Alien(format!("{data:?} is not a valid gap")),
+            _ => Entry::Alien(format!("`{}` is not a valid gap", data.escape_debug())),
         }
     }
 

@@ -121,7 +121,7 @@ fn violation(violation: &Violation, channels: &[Channel]) -> String {
         Violation::SameId { id, first: (channel, number) } => {
             format!("the id {id} is also that of another event: {} {number}", name(channel))
         }
-        Violation::InvalidId(id) => format!("{id:?} is not a valid id"),
+        Violation::InvalidId(id) => format!("`{}` is not a valid id", id.escape_debug()),
         Violation::FalseGap { channel } => {
             format!("a gap event for {}, though nothing can be missing", name(channel))
         }

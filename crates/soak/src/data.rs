@@ -42,7 +42,7 @@ pub fn decode(data: &str) -> Result<(&str, u64), String> {
 
 fn shown(what: &str, data: &str) -> String {
     let begin: String = data.chars().take(80).collect();
-    format!("{begin:?} {what}")
+    format!("`{}` {what}", begin.escape_debug())
 }
 
 #[cfg(test)]
