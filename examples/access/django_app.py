@@ -1,7 +1,7 @@
-"""Django's session decides who may listen: Headwater asks the view `sse_auth`, and needs no tokens.
+"""Django sessions authorise streams: Headwater calls the view `sse_auth`, without any tokens.
 
-Run by `cargo xtask test --only access`. A whole Django in one file, so that it can be read at once; in
-a project of yours only the view and its line in `urlpatterns` are new.
+Run by `cargo xtask test --only access`. A complete Django application in one file; an existing
+project only needs the view and its line in `urlpatterns`.
 """
 
 import os
@@ -24,7 +24,7 @@ django.setup()
 
 
 def login(request):
-    # A real application checks a password here, and calls django.contrib.auth.login.
+    # A real application checks a password here and calls django.contrib.auth.login.
     request.session["user"] = request.GET["user"]
     return JsonResponse({"user": request.GET["user"]})
 

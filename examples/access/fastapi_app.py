@@ -1,7 +1,7 @@
-"""A token in a cookie: who logs in gets one, and the browser shows it to Headwater.
+"""A token in a cookie: the login sets it, and the browser sends it to Headwater.
 
-Run by `cargo xtask test --only access`. Signing takes nothing but the standard library; PyJWT does the
-same with `jwt.encode(claims, secret, "HS256")`.
+Run by `cargo xtask test --only access`. The standard library is enough to sign a token; with PyJWT
+it is `jwt.encode(claims, secret, "HS256")`.
 """
 
 import base64
@@ -40,6 +40,6 @@ def login(user: str, response: Response) -> dict:
             "headwater": {"subscribe": ["news", f"user:{user}:*"], "publish": [f"from:{user}"]},
         }
     )
-    # With TLS: the name "__Host-headwater", and secure=True.
+    # With TLS, use the name "__Host-headwater" and secure=True.
     response.set_cookie("headwater", token, max_age=LIFETIME_S, httponly=True, samesite="lax")
     return {"user": user}

@@ -1,7 +1,7 @@
-// A ticket for each stream: the backend gets it, and the page never sees a token.
+// A ticket per stream: the backend requests it, and the page never sees a token.
 //
-// Run by `cargo xtask test --only access`, with nothing but Node. GET /ticket?user=ann&channel=news answers
-// with a ticket, as a page would ask for before `new EventSource(...&ticket=...)`.
+// Run by `cargo xtask test --only access`; needs only Node. GET /ticket?user=ann&channel=news
+// responds with a ticket, which a page requests before `new EventSource(...&ticket=...)`.
 
 import { createHmac } from "node:crypto";
 import { createServer } from "node:http";

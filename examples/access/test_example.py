@@ -1,4 +1,4 @@
-"""Three applications decide who may listen, each in its own way.
+"""Three applications authorise streams: with a cookie, with a request per stream, with tickets.
 
 Run by `cargo xtask test --only access`, with real programs: headwater, uvicorn, Django, Node.
 """
@@ -19,13 +19,13 @@ from server import Server, start  # noqa: E402 (the path comes first)
 SECRET = "an-example-secret-of-more-than-32-bytes"
 
 
-def ask(url, method="GET", headers=None):
-    """The status, headers and, unless it is a stream, the body of an answer."""
-    request = urllib.request.Request(url, method=method, headers=headers or {})
+def request(url, method="GET", headers=None):
+    """The status, the headers and, unless it is a stream, the body of a response."""
+    call = urllib.request.Request(url, method=method, headers=headers or {})
     if method == "POST":
-        request.data = b"x"
+        call.data = b"x"
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(call, timeout=20) as answer:
             is_stream = answer.headers.get_content_type() == "text/event-stream"
             return answer.status, answer.headers, b"" if is_stream else answer.read()
     except urllib.error.HTTPError as error:
@@ -34,9 +34,9 @@ def ask(url, method="GET", headers=None):
 
 
 def is_up(url):
-    """Whether something answers, whatever it says."""
+    """Whether a server responds, with any status."""
     try:
-        ask(url)
+        request(url)
         return True
     except OSError:
         return False
@@ -60,18 +60,18 @@ class Example(unittest.TestCase):
         return server
 
     def check(self, hub, headers):
-        """What user 42 may do, by a cookie."""
+        """Checks what user 42 may do with a cookie."""
         stream = f"{hub}/sse/stream?channel="
-        self.assertEqual(ask(stream + "news", headers=headers)[0], 200)
-        self.assertEqual(ask(stream + "user:42:inbox", headers=headers)[0], 200)
-        self.assertEqual(ask(stream + "user:43:inbox", headers=headers)[0], 403)
-        self.assertEqual(ask(stream + "news")[0], 401)
-        friend = {**headers, "Origin": hub}
+        self.assertEqual(request(stream + "news", headers=headers)[0], 200)
+        self.assertEqual(request(stream + "user:42:inbox", headers=headers)[0], 200)
+        self.assertEqual(request(stream + "user:43:inbox", headers=headers)[0], 403)
+        self.assertEqual(request(stream + "news")[0], 401)
+        same_origin = {**headers, "Origin": hub}
         publish = f"{hub}/sse/publish?channel=from:"
-        self.assertEqual(ask(publish + "42", "POST", friend)[0], 200)
-        self.assertEqual(ask(publish + "43", "POST", friend)[0], 403)
-        stranger = {**headers, "Origin": "https://evil.example"}
-        self.assertEqual(ask(publish + "42", "POST", stranger)[0], 403)
+        self.assertEqual(request(publish + "42", "POST", same_origin)[0], 200)
+        self.assertEqual(request(publish + "43", "POST", same_origin)[0], 403)
+        other_origin = {**headers, "Origin": "https://evil.example"}
+        self.assertEqual(request(publish + "42", "POST", other_origin)[0], 403)
 
     def test_fastapi_sets_a_cookie(self):
         app = self.start(
@@ -80,35 +80,35 @@ class Example(unittest.TestCase):
             HEADWATER_JWT_SECRET=SECRET,
         )
         hub = self.serve("--jwt-secret", SECRET)
-        status, headers, _ = ask(f"{app}/login?user=42", "POST")
+        status, headers, _ = request(f"{app}/login?user=42", "POST")
         self.assertEqual(status, 200)
         cookie = headers["Set-Cookie"].split(";")[0]
         self.check(hub.url, {"Cookie": cookie})
 
-    def test_django_is_asked(self):
+    def test_django_authorises_each_stream(self):
         app = self.start(
             "django",
             lambda port: [sys.executable, "django_app.py", str(port)],
             DJANGO_SECRET_KEY=SECRET,
         )
         hub = self.serve("--authorize-url", f"{app}/sse-auth")
-        _, headers, _ = ask(f"{app}/login?user=42")
+        _, headers, _ = request(f"{app}/login?user=42")
         cookie = headers["Set-Cookie"].split(";")[0]
         self.check(hub.url, {"Cookie": cookie})
 
-    def test_node_gets_tickets(self):
+    def test_node_requests_tickets(self):
         hub = self.serve("--jwt-secret", SECRET)
         app = self.start(
             "node",
             lambda port: ["node", "node_app.mjs", str(port), hub.url],
             HEADWATER_JWT_SECRET=SECRET,
         )
-        status, _, body = ask(f"{app}/ticket?user=42&channel=user:42:inbox")
+        status, _, body = request(f"{app}/ticket?user=42&channel=user:42:inbox")
         self.assertEqual(status, 200)
         stream = f"{hub.url}/sse/stream?channel=user:42:inbox&ticket={json.loads(body)['ticket']}"
-        self.assertEqual(ask(stream)[0], 200)
-        self.assertEqual(ask(stream)[0], 401)
-        self.assertEqual(ask(f"{app}/ticket?user=42&channel=user:43:inbox")[0], 403)
+        self.assertEqual(request(stream)[0], 200)
+        self.assertEqual(request(stream)[0], 401)
+        self.assertEqual(request(f"{app}/ticket?user=42&channel=user:43:inbox")[0], 403)
 
 
 if __name__ == "__main__":

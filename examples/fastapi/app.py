@@ -1,4 +1,4 @@
-"""The publishing half of an application: Redis is injected into the handlers, Headwater holds the streams."""
+"""An application that publishes to Redis with an injected client; Headwater serves the streams."""
 
 import os
 from contextlib import asynccontextmanager
@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 
 @asynccontextmanager
 async def lifespan(app: FastAPI):
-    async with Redis.from_url(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379")) as app.state.redis:
+    url = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379")
+    async with Redis.from_url(url) as app.state.redis:
         yield
 
 

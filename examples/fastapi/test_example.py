@@ -1,4 +1,4 @@
-"""What FastAPI publishes in Redis arrives on Headwater's streams.
+"""Events that FastAPI publishes to Redis arrive on Headwater's streams.
 
 Run by `cargo xtask test --only fastapi`, with real programs: redis-server, headwater, uvicorn.
 """
@@ -22,9 +22,10 @@ READ_LIMIT_S = 20
 
 
 def start_redis(folder):
-    """A Redis of our own that keeps nothing."""
+    """Starts a Redis without persistence."""
     options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
-    return start("redis-server", lambda port: ["redis-server", "--port", str(port), *options], pings)
+    command = lambda port: ["redis-server", "--port", str(port), *options]
+    return start("redis-server", command, pings)
 
 
 def pings(port):
@@ -36,7 +37,7 @@ def pings(port):
 
 
 def start_app(redis_url):
-    """The example as its README starts it."""
+    """Starts the example as its README does."""
     return start(
         "uvicorn",
         lambda port: [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port)],
@@ -65,36 +66,37 @@ class Example(unittest.TestCase):
         query = urllib.parse.urlencode({"channel": channel})
         return call(f"{self.app_url}/publish?{query}", message.encode())
 
-    def listen(self, channel):
-        """Opens a stream, and returns its lines once Redis knows of the listener."""
+    def subscribe(self, channel):
+        """Opens a stream, and returns its lines once Headwater is subscribed in Redis."""
         url = urllib.parse.urlsplit(self.headwater.stream_url(channel))
         connection = http.client.HTTPConnection(url.netloc, timeout=READ_LIMIT_S)
         self.addCleanup(connection.close)
-        connection.request("GET", f"{url.path}?{url.query}", headers={"Accept": "text/event-stream"})
+        headers = {"Accept": "text/event-stream"}
+        connection.request("GET", f"{url.path}?{url.query}", headers=headers)
         answer = connection.getresponse()
         self.assertEqual(answer.status, 200)
         self.assertEqual(answer.getheader("Content-Type").split(";")[0], "text/event-stream")
-        until("Headwater to subscribe", lambda: self.redis.pubsub_numsub(channel)[0][1] == 1)
+        until("Headwater subscribes", lambda: self.redis.pubsub_numsub(channel)[0][1] == 1)
         return (line.decode().rstrip("\n") for line in answer)
 
-    def test_what_fastapi_publishes_reaches_every_stream(self):
-        streams = [self.listen("news") for _ in range(3)]
+    def test_an_event_reaches_every_stream(self):
+        streams = [self.subscribe("news") for _ in range(3)]
         for message in ["hello", "zwei Zeilen:\nüber Redis", '{"json": true}']:
             status, body = self.publish("news", message)
-            # One node listens, however many streams it has.
+            # One node is subscribed, however many streams it has.
             self.assertEqual((status, body), (200, b'{"channel":"news","headwater_nodes":1}'))
             for stream in streams:
                 self.assertEqual(next_data(stream), message)
 
-    def test_channels_are_apart(self):
-        stream = self.listen("mine")
-        self.publish("other", "not for you")
-        self.publish("mine", "for you")
-        self.assertEqual(next_data(stream), "for you")
+    def test_a_stream_receives_only_its_channel(self):
+        stream = self.subscribe("first")
+        self.publish("second", "on another channel")
+        self.publish("first", "on this channel")
+        self.assertEqual(next_data(stream), "on this channel")
 
 
 def next_data(lines):
-    """The data of the next event: its `data` lines up to the empty line."""
+    """The data of the next event: the `data` lines up to an empty line."""
     data = []
     for line in lines:
         if line.startswith("data:"):

@@ -1,4 +1,4 @@
-// Publishes events that Headwater keeps, with go-redis. Look here for calling the function from Go.
+// Publishes durable events with go-redis. Look here for how to call the function from Go.
 //
 // Run: go run publish.go [CHANNEL]
 package main
@@ -11,9 +11,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// publish publishes an event and returns its id. Options are pairs: event, id, retry, key, end and a value.
-// Where the channel keeps no events there is no id, and the error is redis.Nil.
-func publish(ctx context.Context, client *redis.Client, channel, data string, options ...any) (string, error) {
+// publish publishes an event and returns its id. Options are pairs of a name (event, id, retry,
+// key, end) and a value. If the channel retains no events, the error is redis.Nil.
+func publish(
+	ctx context.Context, client *redis.Client, channel, data string, options ...any,
+) (string, error) {
 	args := append([]any{channel, data}, options...)
 	return client.FCall(ctx, "headwater_publish", []string{"headwater:{0}"}, args...).Text()
 }
@@ -34,8 +36,9 @@ func main() {
 	defer client.Close()
 
 	fmt.Println(publish(ctx, client, channel, "hello"))
-	// The same key again gives the same id, and publishes nothing: safe to repeat after an error.
-	fmt.Println(publish(ctx, client, channel, `{"total": 59.9}`, "event", "order", "key", "order-4711"))
-	fmt.Println(publish(ctx, client, channel, `{"total": 59.9}`, "event", "order", "key", "order-4711"))
+	// The same key returns the same id and publishes nothing: safe to repeat after an error.
+	order := []any{"event", "order", "key", "order-4711"}
+	fmt.Println(publish(ctx, client, channel, `{"total": 59.9}`, order...))
+	fmt.Println(publish(ctx, client, channel, `{"total": 59.9}`, order...))
 	fmt.Println(publish(ctx, client, channel, "", "id", "not an id"))
 }

@@ -1,4 +1,4 @@
-// Publishes events that Headwater keeps, with node-redis. Look here for calling the function from Node.
+// Publishes durable events with node-redis. Look here for how to call the function from Node.
 //
 // Run: node publish.mjs [CHANNEL]
 
@@ -19,7 +19,7 @@ await client.connect();
 const channel = process.argv[2] ?? "news";
 
 console.log(await publish(client, channel, "hello"));
-// The same key again gives the same id, and publishes nothing: safe to repeat after an error.
+// The same key returns the same id and publishes nothing: safe to repeat after an error.
 const order = { event: "order", key: "order-4711" };
 console.log(await publish(client, channel, '{"total": 59.9}', order));
 console.log(await publish(client, channel, '{"total": 59.9}', order));

@@ -1,17 +1,17 @@
 <?php
-// Publishes events that Headwater keeps, with phpredis. Look here for calling the function from PHP.
+// Publishes durable events with phpredis. Look here for how to call the function from PHP.
 //
 // Run: php publish.php [CHANNEL]
 
 /** Publishes an event and returns its id. Options: event, id, retry, key, end. */
 function publish(Redis $client, string $channel, string $data, array $options = []): ?string
 {
-    $pairs = [];
+    $command = ['FCALL', 'headwater_publish', '1', 'headwater:{0}', $channel, $data];
     foreach ($options as $name => $value) {
-        array_push($pairs, $name, (string) $value);
+        array_push($command, $name, (string) $value);
     }
     $client->clearLastError();
-    $id = $client->rawCommand('FCALL', 'headwater_publish', '1', 'headwater:{0}', $channel, $data, ...$pairs);
+    $id = $client->rawCommand(...$command);
     if ($client->getLastError() !== null) {
         throw new RuntimeException($client->getLastError());
     }
@@ -24,7 +24,7 @@ $client->connect($url['host'], $url['port'] ?? 6379);
 $channel = $argv[1] ?? 'news';
 
 echo publish($client, $channel, 'hello'), "\n";
-// The same key again gives the same id, and publishes nothing: safe to repeat after an error.
+// The same key returns the same id and publishes nothing: safe to repeat after an error.
 $order = ['event' => 'order', 'key' => 'order-4711'];
 echo publish($client, $channel, '{"total": 59.9}', $order), "\n";
 echo publish($client, $channel, '{"total": 59.9}', $order), "\n";

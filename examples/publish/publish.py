@@ -1,4 +1,4 @@
-"""Publishes events that Headwater keeps, with redis-py. Look here for calling the function from Python.
+"""Publishes durable events with redis-py. Look here for how to call the function from Python.
 
 Run: python publish.py [CHANNEL]
 """
@@ -21,7 +21,7 @@ def main():
     channel = sys.argv[1] if len(sys.argv) > 1 else "news"
 
     print(publish(client, channel, "hello"))
-    # The same key again gives the same id, and publishes nothing: safe to repeat after an error.
+    # The same key returns the same id and publishes nothing: safe to repeat after an error.
     print(publish(client, channel, '{"total": 59.9}', event="order", key="order-4711"))
     print(publish(client, channel, '{"total": 59.9}', event="order", key="order-4711"))
     try:

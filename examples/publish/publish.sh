@@ -1,5 +1,5 @@
 #!/bin/sh
-# Publishes events that Headwater keeps, with redis-cli. Look here for calling the function from a shell.
+# Publishes durable events with redis-cli. Look here for how to call the function from a shell.
 #
 # Run: sh publish.sh [CHANNEL]
 set -eu
@@ -13,7 +13,7 @@ publish() {
 }
 
 publish hello
-# The same key again gives the same id, and publishes nothing: safe to repeat after an error.
+# The same key returns the same id and publishes nothing: safe to repeat after an error.
 publish '{"total": 59.9}' event order key order-4711
 publish '{"total": 59.9}' event order key order-4711
 publish '' id 'not an id'

@@ -1,5 +1,5 @@
-//! Any bytes, cut anywhere, under any limit: the decoder never panics, and what it reads does not
-//! depend on the cuts. Look here when a stream is read differently from one run to the next.
+//! Any bytes, cut anywhere, under any limit: the decoder never panics, and its items do not depend
+//! on the cuts. Look here when a stream is decoded differently from one run to the next.
 
 #![no_main]
 
@@ -12,13 +12,13 @@ use libfuzzer_sys::fuzz_target;
 
 #[derive(Debug, Arbitrary)]
 struct Input<'a> {
-    /// Small, so that a few bytes are over it; or the default.
+    /// Small, so that a few bytes exceed it; or the default.
     limit_bytes: Option<u8>,
     chunk_bytes: Vec<u8>,
     stream: Vec<Piece<'a>>,
 }
 
-/// Part of a stream. Left to bytes alone, the fuzzer hardly ever writes a field.
+/// Part of a stream. From bytes alone the fuzzer hardly ever creates a field.
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum Piece<'a> {
     Data,
@@ -36,9 +36,9 @@ enum Piece<'a> {
     Bytes(&'a [u8]),
 }
 
-/// All that a client learns from a stream, and the error that ended it.
+/// What a client decodes from a stream, and the error that ended it.
 #[derive(Debug, PartialEq)]
-struct Learned {
+struct Decoded {
     items: Vec<Item>,
     retry: Option<Duration>,
     last_event_id: String,
@@ -48,9 +48,9 @@ struct Learned {
 fuzz_target!(|input: Input| {
     let limit_bytes = input.limit_bytes.map_or(DECODER_BYTES_MAX, usize::from);
     let stream: Vec<u8> = input.stream.iter().flat_map(|piece| piece.bytes()).copied().collect();
-    let whole = learn(limit_bytes, [stream.as_slice()]);
-    assert_eq!(learn(limit_bytes, cut(&stream, &input.chunk_bytes)), whole);
-    assert_eq!(learn(limit_bytes, stream.chunks(1)), whole);
+    let whole = decode(limit_bytes, [stream.as_slice()]);
+    assert_eq!(decode(limit_bytes, cut(&stream, &input.chunk_bytes)), whole);
+    assert_eq!(decode(limit_bytes, stream.chunks(1)), whole);
     check_bounds(limit_bytes, &whole.items);
 });
 
@@ -74,7 +74,7 @@ impl<'a> Piece<'a> {
     }
 }
 
-fn learn<'a>(limit_bytes: usize, chunks: impl IntoIterator<Item = &'a [u8]>) -> Learned {
+fn decode<'a>(limit_bytes: usize, chunks: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
     let mut decoder = Decoder::new().with_limit(limit_bytes);
     let mut items = Vec::new();
     let mut error: Option<String> = None;
@@ -88,17 +88,17 @@ fn learn<'a>(limit_bytes: usize, chunks: impl IntoIterator<Item = &'a [u8]>) -> 
                 assert_eq!(
                     result.unwrap_err().to_string(),
                     *first,
-                    "a failed decoder stays failed"
+                    "a failed decoder keeps its error"
                 );
-                assert_eq!(items.len(), before, "a failed decoder reads nothing");
+                assert_eq!(items.len(), before, "a failed decoder returns no items");
             }
         }
     }
     let last_event_id = decoder.last_event_id().to_owned();
-    Learned { items, retry: decoder.retry(), last_event_id, error }
+    Decoded { items, retry: decoder.retry(), last_event_id, error }
 }
 
-/// The stream in pieces of these sizes, and what is left as the last piece.
+/// Cuts the stream into pieces of these sizes; the rest is the last piece.
 fn cut<'a>(mut stream: &'a [u8], chunk_bytes: &[u8]) -> Vec<&'a [u8]> {
     let mut chunks = Vec::new();
     for &bytes in chunk_bytes {

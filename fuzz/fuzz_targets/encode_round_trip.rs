@@ -1,5 +1,5 @@
-//! Any events, written one after the other: a client reads the same events, and nothing else. Look
-//! here when a publisher's text could turn into a field.
+//! Any events, encoded one after the other: a client decodes the same events, and nothing else.
+//! Look here when a publisher's text could become a field.
 
 #![no_main]
 
@@ -10,16 +10,16 @@ use headwater::Event;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
-/// An event as somebody asks for it; name and id may be refused.
+/// An event as a publisher sends it; name and id may be invalid.
 #[derive(Debug, Arbitrary)]
-struct Given<'a> {
+struct Input<'a> {
     data: Vec<Piece<'a>>,
     name: Vec<Piece<'a>>,
     id: Vec<Piece<'a>>,
     retry: Option<Duration>,
 }
 
-/// Part of a text. What could break the format is far more frequent than it is in arbitrary text.
+/// Part of a text. What could break the format is far more frequent than in arbitrary text.
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum Piece<'a> {
     Cr,
@@ -35,11 +35,11 @@ enum Piece<'a> {
     Text(&'a str),
 }
 
-fuzz_target!(|given: Vec<Given>| {
+fuzz_target!(|inputs: Vec<Input>| {
     let mut stream = Vec::new();
     let mut expected = Vec::new();
     let mut last_event_id = String::new();
-    for event in given.into_iter().map(event) {
+    for event in inputs.into_iter().map(event) {
         let block = event.encode();
         let ends = block.windows(2).filter(|pair| pair == b"\n\n").count();
         assert!(ends == 1 && block.ends_with(b"\n\n") && !block.contains(&b'\r'));
@@ -62,14 +62,16 @@ fuzz_target!(|given: Vec<Given>| {
     assert_eq!(decoder.last_event_id(), last_event_id);
 });
 
-/// The event, without the parts that are refused; and only what must be is refused.
-fn event(given: Given) -> Event {
-    let [data, name, id] = [given.data, given.name, given.id].map(text);
-    let fits = |text: &str| (1..=255).contains(&text.len());
+/// The event without its invalid parts. Checks that only those are rejected that must be.
+fn event(input: Input) -> Event {
+    let [data, name, id] = [input.data, input.name, input.id].map(text);
+    let has_valid_length = |text: &str| (1..=255).contains(&text.len());
     let checked_name = EventName::new(&name);
-    assert_eq!(checked_name.is_ok(), fits(&name) && !name.contains(char::is_control));
+    let is_valid = has_valid_length(&name) && !name.contains(char::is_control);
+    assert_eq!(checked_name.is_ok(), is_valid);
     let checked_id = EventId::new(&id);
-    assert_eq!(checked_id.is_ok(), fits(&id) && id.bytes().all(|byte| byte.is_ascii_graphic()));
+    let is_valid = has_valid_length(&id) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    assert_eq!(checked_id.is_ok(), is_valid);
 
     let mut event = Event::new(data);
     if checked_name.is_ok() {
@@ -78,7 +80,7 @@ fn event(given: Given) -> Event {
     if checked_id.is_ok() {
         event = event.with_id(id).unwrap();
     }
-    if let Some(retry) = given.retry {
+    if let Some(retry) = input.retry {
         event = event.with_retry(retry);
     }
     event

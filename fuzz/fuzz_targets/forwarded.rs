@@ -1,5 +1,5 @@
-//! Any headers about a client's address, before the part that a trusted proxy wrote: that part counts, or the proxy
-//! itself. Never an address that only a client wrote, never a panic.
+//! Any headers with a client's address, before the part that a trusted proxy wrote: that part or
+//! the address of the proxy is used, never one that only a client wrote. Never a panic.
 
 #![no_main]
 
@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, bool, Vec<&[u8]>)| {
-    let (which, same_line, theirs) = input;
-    let (name, header, ours) = match which % 4 {
+    let (which, same_line, forged) = input;
+    let (name, header, trusted_part) = match which % 4 {
         0 => ("x-forwarded-for", AddressHeader::XForwardedFor, "192.0.2.1"),
         1 => ("forwarded", AddressHeader::Forwarded, "for=192.0.2.1"),
         2 => ("forwarded", AddressHeader::Forwarded, "for=\"[2001:db8::1]:80\""),
@@ -19,10 +19,10 @@ fuzz_target!(|input: (u8, bool, Vec<&[u8]>)| {
     };
     let mut trusted = TrustedProxies::default();
     trusted.add("10.0.0.1").expect("an address");
-    let mut lines: Vec<Vec<u8>> = theirs.into_iter().map(<[u8]>::to_vec).collect();
+    let mut lines: Vec<Vec<u8>> = forged.into_iter().map(<[u8]>::to_vec).collect();
     match lines.last_mut().filter(|_| same_line && header != AddressHeader::XRealIp) {
-        Some(last) => last.extend([b", ", ours.as_bytes()].concat()),
-        None => lines.push(ours.into()),
+        Some(last) => last.extend([b", ", trusted_part.as_bytes()].concat()),
+        None => lines.push(trusted_part.into()),
     }
     let mut headers = HeaderMap::new();
     for line in lines {
@@ -33,7 +33,7 @@ fuzz_target!(|input: (u8, bool, Vec<&[u8]>)| {
     let found = client_address(address("10.0.0.1"), &headers, header, &trusted).ip();
     let expected = ["192.0.2.1", "2001:db8::1", "10.0.0.1"].map(address);
     assert!(expected.contains(&found), "{found}");
-    // Who is not trusted is not believed.
-    let stranger = client_address(address("192.0.2.9"), &headers, header, &trusted).ip();
-    assert_eq!(stranger, address("192.0.2.9"));
+    // Headers of an untrusted peer are ignored.
+    let untrusted = client_address(address("192.0.2.9"), &headers, header, &trusted).ip();
+    assert_eq!(untrusted, address("192.0.2.9"));
 });

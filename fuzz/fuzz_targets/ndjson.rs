@@ -1,4 +1,5 @@
-//! Any batch: it is refused with a sentence that names a line, or gives one event per line. Never a panic.
+//! Any batch: it is rejected with a message that names a line, or parsed into one event per line.
+//! Never a panic.
 
 #![no_main]
 
@@ -7,10 +8,10 @@ use headwater_server::routes::ndjson;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &str| {
-    let fallback = Channel::new("fallback").expect("a good name");
+    let fallback = Channel::new("fallback").expect("a valid name");
     let lines = body.lines().filter(|line| !line.trim().is_empty()).count();
     match ndjson::parse(body, &fallback) {
         Ok(batch) => assert_eq!(batch.len(), lines),
-        Err(sentence) => assert!(sentence.contains("the batch"), "{sentence}"),
+        Err(message) => assert!(message.contains("the batch"), "{message}"),
     }
 });

@@ -1,4 +1,4 @@
-//! Any pattern, template, URL, origin and name: what is taken fits as it says. Never a panic.
+//! Any pattern, template, URL, origin and name: what is accepted matches as defined. Never a panic.
 
 #![no_main]
 
@@ -16,7 +16,7 @@ fuzz_target!(|input: (&str, &str)| {
     {
         assert_eq!(pattern.to_string(), text);
         let expected = match text.strip_suffix('*') {
-            Some(beginning) => name.starts_with(beginning),
+            Some(prefix) => name.starts_with(prefix),
             None => name == text,
         };
         assert_eq!(pattern.matches(&channel), expected);
@@ -25,7 +25,7 @@ fuzz_target!(|input: (&str, &str)| {
     if let Ok(template) = text.parse::<Template>() {
         let claims = serde_json::json!({ "sub": name });
         let Some(filled) = template.fill(claims.as_object().expect("claims")) else { return };
-        // A star in a claim opens nothing: only the template says whether there is one.
+        // A star in a claim is not a wildcard: only one in the template is.
         assert_eq!(filled.is_exact(), !text.ends_with('*'));
     }
 });

@@ -1,5 +1,6 @@
-//! Any first bytes of a connection: they are a header of the PROXY protocol, may become one, or are none. What is whole
-//! is whole however it is cut, and never asks for more than its bound. Never a panic.
+//! Any first bytes of a connection: they are a header of the PROXY protocol, the start of one, or
+//! neither. The result does not depend on the cuts, and a header never exceeds its bound. Never a
+//! panic.
 
 #![no_main]
 
@@ -10,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let whole = ProxyHeader::parse(bytes);
     let mut length = 0;
-    // As a server reads: only as far as asked for.
+    // Reads as a server does: only as many bytes as the parser needs.
     let read = loop {
         match ProxyHeader::parse(&bytes[..length]) {
             Ok(ProxyHeaderProgress::Partial(least)) => {
@@ -27,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
         (Ok(ProxyHeaderProgress::Whole(header, end)), read) => {
             assert!(end <= bytes.len() && end <= PROXY_HEADER_BYTES_MAX);
             assert_eq!(read, Ok(ProxyHeaderProgress::Whole(header, end)));
-            // Not a byte was read that is not the header's.
+            // No byte after the header was read.
             assert_eq!(length, end);
         }
         (Ok(ProxyHeaderProgress::Partial(_)), read) => {

@@ -1,4 +1,4 @@
-//! Any query string: it is refused with a sentence, or gives checked values. Never a panic.
+//! Any query string: it is rejected with a message, or parsed into checked values. Never a panic.
 
 #![no_main]
 
@@ -13,12 +13,12 @@ fuzz_target!(|query: &str| {
                 assert!(!parsed.channels[..at].contains(channel));
             }
         }
-        Err(sentence) => assert!(!sentence.is_empty()),
+        Err(message) => assert!(!message.is_empty()),
     }
     if let Ok(parsed) = PublishQuery::parse(query) {
         match parsed.event("data".to_owned()) {
             Ok(event) => assert_eq!(event.data(), "data"),
-            Err(sentence) => assert!(!sentence.is_empty()),
+            Err(message) => assert!(!message.is_empty()),
         }
     }
 });

@@ -1,4 +1,5 @@
-//! Any token, and any claims behind a good signature: refused, or granted within what was said. Never a panic.
+//! Any token, and any claims with a valid signature: rejected, or granted within the settings.
+//! Never a panic.
 
 #![no_main]
 
@@ -11,7 +12,7 @@ fuzz_target!(|text: &str| {
     let key =
         Key::from_secret(&Secret::new("a-secret-that-the-fuzzer-does-not-find")).expect("a key");
     if let Ok(parts) = Parts::read(text) {
-        assert!(parts.prove([&key]).is_err(), "the secret was not found");
+        assert!(parts.prove([&key]).is_err(), "the signature cannot be valid");
     }
     let _ = Key::from_pem(text.as_bytes());
     let _ = Key::from_jwks(text.as_bytes());
@@ -19,7 +20,7 @@ fuzz_target!(|text: &str| {
     let templates = || vec!["user:{sub}:*".parse().expect("a template")];
     let expected = Expected { subscribe: templates(), publish: templates(), ..Expected::default() };
     let Ok(identity) = Identity::read(&claims, &expected, 1e9) else { return };
-    assert!(!claims.contains_key("aud"), "it is for somebody else");
+    assert!(!claims.contains_key("aud"), "the token is for another audience");
     assert!(!claims.get("exp").is_some_and(|exp| exp.as_f64().is_none_or(|exp| exp <= 1e9)));
     if !claims.contains_key("headwater") {
         assert!(identity.subscribe.len() <= 1 && !identity.admin);

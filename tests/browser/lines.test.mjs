@@ -1,4 +1,5 @@
-// The copyable lines and the JSON layout, without a browser. The shell lines are read by a real shell.
+// The copyable command lines and the JSON layout, without a browser. A real shell parses the shell
+// lines.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -14,17 +15,22 @@ import {
 } from '../../crates/headwater-server/assets/snippets.js';
 
 const BASE = new URL('https://example.org/prefix/sse/demo');
-const NASTY = ["it's", "'", "''", '"', '$HOME `id` $(id) \\ !', 'two\nlines', '', '@file', '-x', '*', '~', 'a&b;c|d#e', '\u2028 ü 豆腐', '{a,b}'];
+const NASTY = [
+  "it's", "'", "''", '"', '$HOME `id` $(id) \\ !', 'two\nlines', '', '@file', '-x', '*', '~',
+  'a&b;c|d#e', '\u2028 ü 豆腐', '{a,b}',
+];
 
-/** The words a shell makes of a line. The functions stand in for the programs. */
+/** The words that a shell parses from a line. Shell functions replace the programs. */
 function words(line) {
-  const script = `curl() { printf '%s\\0' curl "$@"; }; redis-cli() { printf '%s\\0' redis-cli "$@"; }\n${line}`;
+  const stub = (name) => `${name}() { printf '%s\\0' ${name} "$@"; }`;
+  const script = `${stub('curl')}; ${stub('redis-cli')}\n${line}`;
   return execFileSync('bash', ['-c', script], { encoding: 'utf8' }).split('\0').slice(0, -1);
 }
 
 test('quoted text is one word to a shell, unchanged', () => {
   for (const text of NASTY) {
-    assert.equal(execFileSync('sh', ['-c', `printf %s ${shellQuote(text)}`], { encoding: 'utf8' }), text);
+    const script = `printf %s ${shellQuote(text)}`;
+    assert.equal(execFileSync('sh', ['-c', script], { encoding: 'utf8' }), text);
   }
 });
 
@@ -44,17 +50,17 @@ test('the shell lines carry data, channel, name and id as typed', () => {
   }
 });
 
-test('the listening lines name every channel', () => {
+test('the subscribing lines name every channel', () => {
   const channels = ["o'clock", 'a&b', 'ü'];
   const [program, flag, address] = words(curlListen(BASE, channels));
   assert.deepEqual([program, flag], ['curl', '-N']);
   assert.deepEqual(new URL(address).searchParams.getAll('channel'), channels);
 });
 
-test('the JavaScript runs, and listens to every name', () => {
+test('the JavaScript runs, and has a listener for every name', () => {
   const names = ['"\\', '</script>', '\u2028', "o'clock"];
   const code = eventSource(BASE, ['a b', "c'd"], [...names, 'message']);
-  assert.ok(!code.includes('</'), 'it may stand in a script element');
+  assert.ok(!code.includes('</'), 'it is safe in a script element');
   const made = [];
   class EventSource {
     constructor(url) {
@@ -69,11 +75,15 @@ test('the JavaScript runs, and listens to every name', () => {
   assert.equal(JSON.parse(jsQuote('</a>')), '</a>');
 });
 
-test('JSON is laid out without changing a token', () => {
+test('JSON is formatted without changing a token', () => {
   const check = (input, expected) => assert.equal(prettyJson(input), expected, input);
-  check('{"a":1,"a":[true,null],"s":"x, {y}: \\"z\\" \\\\"}', '{\n  "a": 1,\n  "a": [\n    true,\n    null\n  ],\n  "s": "x, {y}: \\"z\\" \\\\"\n}');
+  check(
+    '{"a":1,"a":[true,null],"s":"x, {y}: \\"z\\" \\\\"}',
+    '{\n  "a": 1,\n  "a": [\n    true,\n    null\n  ],\n  "s": "x, {y}: \\"z\\" \\\\"\n}',
+  );
   check('[12345678901234567890, 1.10, 1e400]', '[\n  12345678901234567890,\n  1.10,\n  1e400\n]');
   check(' [ ] ', '[]');
   check('{"a":{},"b":[[]]}', '{\n  "a": {},\n  "b": [\n    []\n  ]\n}');
-  for (const plain of ['', 'hello', '"text"', '12', '{bad}', '[1,]', `[${'1,'.repeat(20_000)}1]`]) check(plain, null);
+  const large = `[${'1,'.repeat(20_000)}1]`;
+  for (const plain of ['', 'hello', '"text"', '12', '{bad}', '[1,]', large]) check(plain, null);
 });

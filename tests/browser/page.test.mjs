@@ -1,5 +1,5 @@
-// The demo page in Chromium against the real server. Needs HEADWATER_BIN; CHROMIUM if it is not at
-// /usr/bin/chromium. Every wait is for a condition, with a deadline.
+// The demo page in Chromium against the real server. Needs HEADWATER_BIN, and CHROMIUM if it is not
+// at /usr/bin/chromium. Every wait is for a condition, with a deadline.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -11,8 +11,16 @@ import { chromium } from 'playwright-core';
 import { Server, chromiumPath } from './server.mjs';
 
 const DEADLINE_MS = 20_000;
-const FLAGS =
-  '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync';
+const FLAGS = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
 const DESK = { viewport: { width: 1360, height: 850 } };
 const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
 
@@ -20,7 +28,7 @@ let browser;
 let server;
 
 before(async () => {
-  browser = await chromium.launch({ executablePath: chromiumPath(), args: FLAGS.split(' ') });
+  browser = await chromium.launch({ executablePath: chromiumPath(), args: FLAGS });
   server = await Server.start();
 });
 
@@ -29,7 +37,7 @@ after(async () => {
   await server?.stop();
 });
 
-/** A browser window of its own, closed when the test ends. */
+/** A new browser window, closed when the test ends. */
 async function newWindow(t, options = DESK) {
   const context = await browser.newContext(options);
   t.after(() => context.close());
@@ -37,18 +45,20 @@ async function newWindow(t, options = DESK) {
   return context;
 }
 
-/** Opens the page on channels of this test, and waits until all of them are open. */
+/** Opens the page with the test's channels, and waits until all of them are open. */
 async function openPage(context, channels, { at = server.page, prepare = async () => {} } = {}) {
   const page = await context.newPage();
   page.problems = [];
   page.logged = [];
   page.on('pageerror', (error) => page.problems.push(String(error)));
   page.on('console', (message) => {
-    const list = message.type() === 'error' || message.type() === 'warning' ? page.problems : page.logged;
-    list.push(message.text());
+    const isProblem = ['error', 'warning'].includes(message.type());
+    (isProblem ? page.problems : page.logged).push(message.text());
   });
   await page.addInitScript(() => {
-    addEventListener('securitypolicyviolation', (event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`));
+    addEventListener('securitypolicyviolation', (event) => {
+      console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`);
+    });
   });
   await prepare(page);
   await page.goto(`${at}?${new URLSearchParams(channels.map((name) => ['channel', name]))}`);
@@ -61,9 +71,10 @@ function state(page, name) {
   return page.locator(`html[data-state="${name}"]`).waitFor({ state: 'attached' });
 }
 
-/** The row of the event with this data, once it is there. */
+/** The row of the event with this data, once it is shown. */
 async function row(page, data) {
-  const found = page.locator('.event').filter({ has: page.locator('.event-data', { hasText: data }) });
+  const has = page.locator('.event-data', { hasText: data });
+  const found = page.locator('.event').filter({ has });
   await found.first().waitFor();
   assert.equal(await found.count(), 1, `one row with ${data}`);
   return found;
@@ -75,7 +86,7 @@ async function published(response) {
   assert.equal(response.status, 200, await response.clone().text());
 }
 
-test('what is published on the page arrives on the page, and in the console', async (t) => {
+test('an event published on the page arrives on the page and in the console', async (t) => {
   const page = await openPage(await newWindow(t), ['own']);
   await page.fill('#publish-data', 'from the spring');
   await page.click('#publish-button');
@@ -85,10 +96,11 @@ test('what is published on the page arrives on the page, and in the console', as
   assert.match(await text(event, '.event-time'), /^\d\d:\d\d:\d\d\.\d{3}$/);
   await page.locator('#publish-result[data-state="done"]').waitFor();
   const id = await text(event, '.event-id');
-  assert.match(id, /^[0-9a-f]+-\d+$/, 'an event without an id of its own gets its position');
+  assert.match(id, /^[0-9a-f]+-\d+$/, "an event without a publisher's id has its position");
   assert.equal(await text(page, '#publish-result'), `Published to own with id ${id}.`);
   assert.equal(await text(page, '#event-count'), '1 event');
-  assert.ok(page.logged.some((line) => line.startsWith('[headwater] own message') && line.endsWith('from the spring')), page.logged.join('\n'));
+  const isLogged = (line) => /^\[headwater\] own message.*from the spring$/s.test(line);
+  assert.ok(page.logged.some(isLogged), page.logged.join('\n'));
   assert.match(await text(page, '#server'), /^\d+\.\d+\.\d+\S* · embedded broker$/);
   assert.match(await text(page, '#redis-note'), /without --redis/);
   assert.ok(await page.locator('#copy-redis').isDisabled());
@@ -102,21 +114,23 @@ test('the page is served with a strict content security policy', async () => {
   assert.doesNotMatch(policy, /unsafe/);
 });
 
-test('two tabs both get an event published over HTTP', async (t) => {
+test('two tabs both receive an event published over HTTP', async (t) => {
   const context = await newWindow(t);
   const tabs = [await openPage(context, ['tabs']), await openPage(context, ['tabs'])];
-  await published(await server.publish('tabs', 'for everybody'));
-  for (const tab of tabs) await row(tab, 'for everybody');
+  await published(await server.publish('tabs', 'for both'));
+  for (const tab of tabs) await row(tab, 'for both');
 });
 
 test('a named event is shown with its name, id and channel', async (t) => {
   const page = await openPage(await newWindow(t), ['left', 'right']);
-  await published(await server.publish('right', 'with a name', { event: 'deploy.done', id: 'build-7' }));
+  const options = { event: 'deploy.done', id: 'build-7' };
+  await published(await server.publish('right', 'with a name', options));
   const event = await row(page, 'with a name');
   assert.equal(await text(event, '.event-channel'), 'right');
   assert.equal(await text(event, '.event-name'), 'deploy.done');
   assert.equal(await text(event, '.event-id'), 'build-7');
-  assert.match(await text(page, '#line-script'), /"deploy\.done"/, 'the JavaScript line listens to the name');
+  const script = await text(page, '#line-script');
+  assert.match(script, /"deploy\.done"/, 'the JavaScript line has a listener for the name');
 });
 
 test('markup in an event stays text', async (t) => {
@@ -130,7 +144,7 @@ test('markup in an event stays text', async (t) => {
   assert.deepEqual(page.problems, []);
 });
 
-test('JSON is laid out on request, exactly', async (t) => {
+test('JSON is formatted on request, exactly', async (t) => {
   const page = await openPage(await newWindow(t), ['json']);
   const sent = '{"seq":12345678901234567890,"ok":true}';
   await published(await server.publish('json', sent));
@@ -141,7 +155,7 @@ test('JSON is laid out on request, exactly', async (t) => {
   assert.equal(await data.textContent(), sent);
 });
 
-test('the page comes back after a restart of the server', async (t) => {
+test('the page reconnects after a restart of the server', async (t) => {
   const own = await Server.start();
   t.after(() => own.stop());
   const page = await openPage(await newWindow(t), ['restart'], { at: own.page });
@@ -158,34 +172,35 @@ test('the page comes back after a restart of the server', async (t) => {
   assert.ok(await page.locator('#reconnect-now').isHidden());
   const gap = page.locator('.event.is-gap');
   await gap.waitFor();
-  assert.match(await text(gap, '.event-gap'), /missing on restart, because the server started a new history/);
+  const expected = /missing on restart, because the server started a new history/;
+  assert.match(await text(gap, '.event-gap'), expected);
   await published(await own.publish('restart', 'afterwards'));
   await row(page, 'afterwards');
 });
 
-test('with a directory the page goes on where it was after a restart, and misses nothing', async (t) => {
+test('with a data directory the page resumes after a restart and misses nothing', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'headwater-'));
   t.after(() => rmSync(directory, { recursive: true }));
   const own = await Server.start('--data', join(directory, 'log'));
   t.after(() => own.stop());
-  const page = await openPage(await newWindow(t), ['kept'], { at: own.page });
-  await published(await own.publish('kept', 'before'));
+  const page = await openPage(await newWindow(t), ['stored'], { at: own.page });
+  await published(await own.publish('stored', 'before'));
   await row(page, 'before');
   await own.stop();
   await state(page, 'reconnecting');
   const away = (route) => route.abort();
   await page.route('**/sse/stream**', away);
   await own.start();
-  await published(await own.publish('kept', 'missed'));
+  await published(await own.publish('stored', 'missed'));
   await page.unroute('**/sse/stream**', away);
   await row(page, 'missed');
   await row(page, 'before');
-  await published(await own.publish('kept', 'afterwards'));
+  await published(await own.publish('stored', 'afterwards'));
   await row(page, 'afterwards');
   assert.equal(await page.locator('.event.is-gap').count(), 0);
 });
 
-test('the page holds no connection in the back/forward cache, and asks for what it missed', async (t) => {
+test('the page has no connection in the back/forward cache, and resumes after it', async (t) => {
   const page = await openPage(await newWindow(t), ['cache']);
   await published(await server.publish('cache', 'seen', { id: 'seen-1' }));
   await row(page, 'seen');
@@ -208,7 +223,7 @@ test('the page holds no connection in the back/forward cache, and asks for what 
   await row(page, 'missed');
 });
 
-test('a channel is added with what was published before', async (t) => {
+test('a channel is added with events published before', async (t) => {
   for (const data of ['first', 'second']) await published(await server.publish('earlier', data));
   const page = await openPage(await newWindow(t), ['now']);
   await page.selectOption('#channel-rewind', 'all');
@@ -216,10 +231,11 @@ test('a channel is added with what was published before', async (t) => {
   await page.press('#channel-name', 'Enter');
   await row(page, 'first');
   await row(page, 'second');
-  assert.deepEqual(await page.locator('.event-data').allTextContents(), ['second', 'first'], 'the newest is on top');
+  const shown = await page.locator('.event-data').allTextContents();
+  assert.deepEqual(shown, ['second', 'first'], 'the newest is on top');
 });
 
-test('the last event ends its channel, and that is no fault', async (t) => {
+test('the last event ends its channel, which is not an error', async (t) => {
   const page = await openPage(await newWindow(t), ['ending']);
   await page.fill('#publish-data', 'the last one');
   await page.check('#publish-end');
@@ -235,10 +251,10 @@ test('the last event ends its channel, and that is no fault', async (t) => {
   assert.match(await text(page, '#publish-result'), /was ended by its publisher/);
 });
 
-/** Answers the first stream with these bytes and lets the server answer the next. */
+/** Serves these bytes to the first stream, and passes later ones to the server. */
 function canned(body) {
-  return (page) =>
-    page.route('**/sse/stream**', (route) => route.fulfill({ contentType: 'text/event-stream', body }), { times: 1 });
+  const serve = (route) => route.fulfill({ contentType: 'text/event-stream', body });
+  return (page) => page.route('**/sse/stream**', serve, { times: 1 });
 }
 
 test('a gap is shown as a gap', async (t) => {
@@ -246,12 +262,14 @@ test('a gap is shown as a gap', async (t) => {
   const page = await openPage(await newWindow(t), ['gap'], { prepare: canned(gap) });
   const shown = page.locator('.event.is-gap');
   await shown.waitFor();
-  assert.match(await text(shown, '.event-gap'), /events are missing on gap, because they are older/);
+  const expected = /events are missing on gap, because they are older/;
+  assert.match(await text(shown, '.event-gap'), expected);
 });
 
 test('a flood is bounded: the newest 500 stay, the rest are counted', async (t) => {
   const events = Array.from({ length: 3_000 }, (_, i) => `data: drop ${i}.\n\n`).join('');
-  const page = await openPage(await newWindow(t), ['flood'], { prepare: canned(`retry: 1\n\n${events}`) });
+  const prepare = canned(`retry: 1\n\n${events}`);
+  const page = await openPage(await newWindow(t), ['flood'], { prepare });
   await page.locator('#event-count', { hasText: '3,000 events, newest 500 kept' }).waitFor();
   assert.equal(await page.locator('.event').count(), 500);
   assert.equal(await text(page.locator('.event').first(), '.event-data'), 'drop 2999.');
@@ -270,7 +288,7 @@ test('pause holds events back, resume shows them, clear removes them', async (t)
   assert.equal(await text(page, '#event-count'), '0 events');
 });
 
-test('channels are added and removed, kept in the address, and limited', async (t) => {
+test('channels are added and removed, stored in the URL, and limited', async (t) => {
   const page = await openPage(await newWindow(t), ['one']);
   const add = async (name) => {
     await page.fill('#channel-name', name);
@@ -282,26 +300,28 @@ test('channels are added and removed, kept in the address, and limited', async (
   await page.locator('.channel[data-state="open"]').nth(3).waitFor();
   assert.deepEqual(address(), ['one', 'two & more', 'three', 'four']);
   await add('five');
-  assert.match(await text(page, '#channel-note'), /Not listening to five: this page listens to 4 channels at most/);
+  const note = /Not listening to five: this page listens to 4 channels at most/;
+  assert.match(await text(page, '#channel-note'), note);
   assert.deepEqual(await listed(), ['one', 'two & more', 'three', 'four']);
-  await page.fill('#publish-data', 'four streams leave room');
+  await page.fill('#publish-data', 'a connection is left for publishing');
   await page.click('#publish-button');
-  await row(page, 'four streams leave room');
+  await row(page, 'a connection is left for publishing');
 
   await page.getByRole('button', { name: 'Stop listening to three' }).click();
   assert.deepEqual(address(), ['one', 'two & more', 'four']);
   assert.equal(await text(page, '#channel-note'), '');
-  await published(await server.publish('three', 'to nobody'));
+  await published(await server.publish('three', 'not subscribed'));
   await published(await server.publish('two & more', 'to the second'));
   assert.equal(await text(await row(page, 'to the second'), '.event-channel'), 'two & more');
-  assert.equal(await page.locator('.event', { hasText: 'to nobody' }).count(), 0);
+  assert.equal(await page.locator('.event', { hasText: 'not subscribed' }).count(), 0);
   await page.reload();
   await state(page, 'open');
   assert.deepEqual(await listed(), ['one', 'two & more', 'four']);
 });
 
-test('the copied lines do what the page does, whatever is quoted', async (t) => {
-  const context = await newWindow(t, { ...DESK, permissions: ['clipboard-read', 'clipboard-write'] });
+test('the copied lines do what the page does, with any quoting', async (t) => {
+  const permissions = ['clipboard-read', 'clipboard-write'];
+  const context = await newWindow(t, { ...DESK, permissions });
   const page = await openPage(context, ["o'clock"]);
   const data = 'it\'s "quoted" $HOME `id` \\ !\nsecond line';
   await page.fill('#publish-data', data);
@@ -312,8 +332,10 @@ test('the copied lines do what the page does, whatever is quoted', async (t) => 
     await page.locator('[data-copy]', { hasText: 'Copied' }).first().waitFor();
     return page.evaluate(() => navigator.clipboard.readText());
   };
-  const curl = (line) =>
-    execFileSync('bash', ['-c', `curl() { printf '%s\\0' "$@"; }\n${line}`], { encoding: 'utf8' }).split('\0').slice(0, -1);
+  const curl = (line) => {
+    const script = `curl() { printf '%s\\0' "$@"; }\n${line}`;
+    return execFileSync('bash', ['-c', script], { encoding: 'utf8' }).split('\0').slice(0, -1);
+  };
 
   const [flag, body, address] = curl(await copied('publish with curl'));
   assert.deepEqual([flag, body], ['--data-raw', data]);
@@ -336,17 +358,19 @@ test('the copied lines do what the page does, whatever is quoted', async (t) => 
   new Function('EventSource', await copied('listen in JavaScript'))(EventSource);
   assert.deepEqual(made, [stream, 'message', "it's"]);
   assert.equal(stream, `${server.origin}/sse/stream?channel=o%27clock`);
-  assert.equal(await text(page, '#line-redis'), `redis-cli PUBLISH 'o'\\''clock' '${data.replaceAll("'", "'\\''")}'`);
+  const quoted = data.replaceAll("'", "'\\''");
+  assert.equal(await text(page, '#line-redis'), `redis-cli PUBLISH 'o'\\''clock' '${quoted}'`);
 });
 
-test('the keyboard is enough', async (t) => {
+test('the page works with the keyboard alone', async (t) => {
   const page = await openPage(await newWindow(t), ['keys']);
   const focused = () => page.evaluate(() => document.activeElement.id);
   for (let presses = 0; (await focused()) !== 'publish-data'; presses += 1) {
     assert.ok(presses < 20, 'the data field is not reached with Tab');
     await page.keyboard.press('Tab');
   }
-  assert.equal(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), 'solid', 'focus is visible');
+  const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+  assert.equal(outline, 'solid', 'focus is visible');
   await page.keyboard.press('Control+A');
   await page.keyboard.type('typed, not clicked');
   await page.keyboard.press('Control+Enter');
@@ -355,24 +379,28 @@ test('the keyboard is enough', async (t) => {
 
 test('a phone shows everything without scrolling sideways', async (t) => {
   const page = await openPage(await newWindow(t, PHONE), ['phone', `long-${'x'.repeat(200)}`]);
-  await published(await server.publish('phone', `unbroken ${'y'.repeat(600)}`, { event: 'n'.repeat(200), id: 'i'.repeat(60) }));
+  const options = { event: 'n'.repeat(200), id: 'i'.repeat(60) };
+  await published(await server.publish('phone', `unbroken ${'y'.repeat(600)}`, options));
   const event = await row(page, 'unbroken');
   await event.scrollIntoViewIfNeeded();
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
   assert.ok(width <= 390, `the page is ${width} px wide`);
-  const sticking = await page.evaluate(() =>
-    [...document.querySelectorAll('button, .channel, .scroll, .event-data, .line pre, .note, input, textarea')]
+  const selector =
+    'button, .channel, .scroll, .event-data, .line pre, .note, input, textarea';
+  const overflowing = await page.evaluate((all) =>
+    [...document.querySelectorAll(all)]
       .filter((node) => {
         const typed = node.matches('input, textarea'); // these scroll their own text
         const tooWide = !typed && node.scrollWidth > node.clientWidth + 1;
         return tooWide || node.getBoundingClientRect().right > innerWidth + 1;
       })
       .map((node) => node.id || node.className),
+    selector,
   );
-  assert.deepEqual(sticking, []);
+  assert.deepEqual(overflowing, []);
 });
 
-test('dark and light differ, and text can be read in both', async (t) => {
+test('dark and light mode differ, and text is readable in both', async (t) => {
   const colours = {};
   for (const colorScheme of ['light', 'dark']) {
     const page = await openPage(await newWindow(t, { ...DESK, colorScheme }), ['colours']);
@@ -381,15 +409,18 @@ test('dark and light differ, and text can be read in both', async (t) => {
       return { ground: style.backgroundColor, ink: style.color };
     });
   }
-  const light = (colour) => colour.match(/\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 3;
-  assert.ok(light(colours.light.ground) > 200 && light(colours.light.ink) < 80, JSON.stringify(colours));
-  assert.ok(light(colours.dark.ground) < 60 && light(colours.dark.ink) > 180, JSON.stringify(colours));
+  const brightness = (colour) =>
+    colour.match(/\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 3;
+  const { light, dark } = colours;
+  const isLight = brightness(light.ground) > 200 && brightness(light.ink) < 80;
+  const isDark = brightness(dark.ground) < 60 && brightness(dark.ink) > 180;
+  assert.ok(isLight && isDark, JSON.stringify(colours));
 });
 
-test('a refused publish shows what the server says', async (t) => {
-  const page = await openPage(await newWindow(t), ['refused']);
+test('a rejected publish shows the message of the server', async (t) => {
+  const page = await openPage(await newWindow(t), ['rejected']);
   const name = 'x'.repeat(300);
-  const response = await server.publish('refused', 'data', { event: name });
+  const response = await server.publish('rejected', 'data', { event: name });
   assert.equal(Math.floor(response.status / 100), 4);
   assert.match(response.headers.get('content-type'), /^application\/problem\+json/);
   const { detail } = await response.json();
@@ -400,20 +431,20 @@ test('a refused publish shows what the server says', async (t) => {
   assert.equal(await text(page, '#publish-result'), detail);
 });
 
-test('a plain EventSource in the page gets an event', async (t) => {
+test('a plain EventSource in the page receives an event', async (t) => {
   const page = await openPage(await newWindow(t), ['shown']);
   await page.evaluate(
     () =>
       new Promise((resolve, reject) => {
         const source = new EventSource(new URL('stream?channel=plain', location.href));
-        window.gotten = new Promise((got) => {
-          source.addEventListener('tick', (event) => got([event.type, event.data]));
+        window.received = new Promise((received) => {
+          source.addEventListener('tick', (event) => received([event.type, event.data]));
         });
         source.onopen = () => resolve();
         source.onerror = () => reject(new Error('EventSource failed'));
       }),
   );
   await published(await server.publish('plain', 'hello', { event: 'tick' }));
-  assert.deepEqual(await page.evaluate(() => window.gotten), ['tick', 'hello']);
+  assert.deepEqual(await page.evaluate(() => window.received), ['tick', 'hello']);
   assert.deepEqual(page.problems, []);
 });

@@ -1,4 +1,4 @@
-// Starts and stops the server under test. Look here when a test cannot reach it.
+// Starts and stops the server under test. Look here when a test cannot reach the server.
 
 import { spawn } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
@@ -9,7 +9,7 @@ const START_DEADLINE_MS = 15_000;
 const STOP_DEADLINE_MS = 15_000;
 const POLL_MS = 25;
 
-/** One running server. `stop` and `start` keep its port, as a restart does. */
+/** A running server. `stop` and `start` use the same port, as a restart does. */
 export class Server {
   #child = null;
   #log = '';
@@ -43,29 +43,33 @@ export class Server {
     child.on('error', note);
     const deadline = Date.now() + START_DEADLINE_MS;
     while (!(await this.#ready())) {
-      const ended = child.exitCode !== null || child.signalCode !== null || child.pid === undefined;
-      if (ended || Date.now() > deadline) {
+      const exited =
+        child.exitCode !== null || child.signalCode !== null || child.pid === undefined;
+      if (exited || Date.now() > deadline) {
         child.kill('SIGKILL');
-        throw new Error(`the server ${ended ? 'ended' : 'was not ready in time'}; it said:\n${this.#log}`);
+        const why = exited ? 'exited' : 'was not ready in time';
+        throw new Error(`the server ${why}; its output:\n${this.#log}`);
       }
       await pause(POLL_MS);
     }
   }
 
-  /** Asks the server to end, as an operator does. */
+  /** Stops the server with SIGTERM, as an operator does. */
   async stop() {
     const child = this.#child;
     if (!child || child.exitCode !== null || child.signalCode !== null) return;
-    const ended = new Promise((resolve) => child.once('exit', resolve));
+    const exited = new Promise((resolve) => child.once('exit', () => resolve(true)));
     child.kill('SIGTERM');
-    const inTime = await Promise.race([ended.then(() => true), pause(STOP_DEADLINE_MS, false, { ref: false })]);
-    if (inTime) return;
+    const deadline = pause(STOP_DEADLINE_MS, false, { ref: false });
+    if (await Promise.race([exited, deadline])) return;
     child.kill('SIGKILL');
-    throw new Error(`the server did not end within ${STOP_DEADLINE_MS} ms of SIGTERM; it said:\n${this.#log}`);
+    throw new Error(
+      `the server did not exit within ${STOP_DEADLINE_MS} ms of SIGTERM; its output:\n${this.#log}`,
+    );
   }
 
   /**
-   * Publishes as any program would.
+   * Publishes an event over HTTP.
    * @param {string} channel
    * @param {string} data
    * @param {{event?: string, id?: string, end?: string}} [options]
@@ -87,15 +91,18 @@ export class Server {
 function binary() {
   const path = process.env.HEADWATER_BIN;
   if (!path) {
-    throw new Error('Set HEADWATER_BIN to the server: cargo build --release, then HEADWATER_BIN=target/release/headwater.');
+    throw new Error(
+      'HEADWATER_BIN is not set: run cargo build --release, then use target/release/headwater',
+    );
   }
-  return usable(path, `HEADWATER_BIN=${path} is not a program: build the server and set HEADWATER_BIN to it.`);
+  return usable(path, `HEADWATER_BIN=${path} is not executable: build the server first`);
 }
 
 /** The path of Chromium. */
 export function chromiumPath() {
   const path = process.env.CHROMIUM ?? '/usr/bin/chromium';
-  return usable(path, `There is no Chromium at ${path}: install the package chromium, or set CHROMIUM to its path.`);
+  const advice = 'install the package chromium, or set CHROMIUM to its path';
+  return usable(path, `no Chromium at ${path}: ${advice}`);
 }
 
 function usable(path, otherwise) {

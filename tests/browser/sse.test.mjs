@@ -1,17 +1,25 @@
 // The page's stream reader, without a browser: the decoder against the shared cases, and the stream
-// against a small HTTP server that ends, refuses and comes back.
+// against a small HTTP server that ends, rejects and accepts streams.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { test } from 'node:test';
-import { EventStream, SseDecoder, gapOf, reconnectDelay } from '../../crates/headwater-server/assets/sse.js';
+import {
+  EventStream,
+  SseDecoder,
+  gapOf,
+  reconnectDelay,
+} from '../../crates/headwater-server/assets/sse.js';
 
 const VECTORS = new URL('../../crates/headwater/tests/it/sse-vectors.jsonl', import.meta.url);
 const DEADLINE_MS = 10_000;
 
-const vectors = readFileSync(VECTORS, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
+const vectors = readFileSync(VECTORS, 'utf8')
+  .trim()
+  .split('\n')
+  .map((line) => JSON.parse(line));
 
 function decode(chunks) {
   const decoder = new SseDecoder();
@@ -22,23 +30,24 @@ function decode(chunks) {
 test('the decoder passes every shared case, in its chunks, in one piece and byte by byte', () => {
   assert.ok(vectors.length >= 75, `only ${vectors.length} cases were read`);
   for (const { id, chunks, events, retry, last_event_id } of vectors) {
-    const given = chunks.map((chunk) => Buffer.from(chunk, 'base64'));
-    const whole = Buffer.concat(given);
+    const pieces = chunks.map((chunk) => Buffer.from(chunk, 'base64'));
+    const whole = Buffer.concat(pieces);
     const bytes = [...whole].map((byte) => Uint8Array.of(byte));
     const expected = { events, retry, last_event_id };
-    assert.deepEqual(decode(given), expected, `${id}, as given`);
+    assert.deepEqual(decode(pieces), expected, `${id}, in its chunks`);
     assert.deepEqual(decode([whole]), expected, `${id}, in one piece`);
     assert.deepEqual(decode(bytes), expected, `${id}, byte by byte`);
   }
 });
 
-test('an id survives a reconnect until another comes', () => {
+test('an id survives a reconnect until another id arrives', () => {
   const decoder = new SseDecoder('7');
-  assert.deepEqual(decoder.push(Buffer.from('data: a\n\n')), [{ type: 'message', data: 'a', id: '7' }]);
+  const events = decoder.push(Buffer.from('data: a\n\n'));
+  assert.deepEqual(events, [{ type: 'message', data: 'a', id: '7' }]);
   assert.equal(decoder.lastEventId, '7');
 });
 
-test('an event without an end is refused, not collected for ever', () => {
+test('an event without an end is an error, not buffered indefinitely', () => {
   const piece = Buffer.alloc(1 << 20, 'x');
   const endless = (decoder, bytes) => {
     for (let i = 0; i < 20; i += 1) decoder.push(bytes);
@@ -58,15 +67,16 @@ test('the wait before a reconnect honours retry, grows, and is bounded', () => {
   assert.equal(reconnectDelay(2 ** 31 - 1, 9, 1), 2 ** 31 - 1, 'never more than a timer holds');
 });
 
-test('a gap event says which channel and why', () => {
+test('a gap event names the channel and the reason', () => {
   const data = '{"channel":"news","reason":"trimmed"}';
-  assert.deepEqual(gapOf({ type: 'headwater-gap', data, id: '' }), { channel: 'news', reason: 'trimmed' });
-  assert.deepEqual(gapOf({ type: 'headwater-gap', data: 'null', id: '' }), { channel: '', reason: 'null' });
+  const gap = (data) => gapOf({ type: 'headwater-gap', data, id: '' });
+  assert.deepEqual(gap(data), { channel: 'news', reason: 'trimmed' });
+  assert.deepEqual(gap('null'), { channel: '', reason: 'null' });
   assert.equal(gapOf({ type: 'message', data, id: '' }), null);
 });
 
-/** Serves one answer after the other, and listens with an EventStream until `until` is content. */
-async function listen(t, answers, until) {
+/** Serves one response after the other to an EventStream, until `until` returns true. */
+async function read(t, answers, until) {
   const requests = [];
   const server = createServer((request, response) => {
     requests.push(request.headers);
@@ -83,7 +93,8 @@ async function listen(t, answers, until) {
     server.close();
   });
   await new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`deadline; states: ${JSON.stringify(states)}`)), DEADLINE_MS);
+    const fail = () => reject(new Error(`timed out; states: ${JSON.stringify(states)}`));
+    const timer = setTimeout(fail, DEADLINE_MS);
     const check = () => {
       if (!until({ events, states, stream, requests })) return;
       clearTimeout(timer);
@@ -115,9 +126,10 @@ const status = (code, body = '', type = 'text/plain') => (response) => {
 const stopped = ({ stream }) => stream?.state.name === 'stopped';
 const finished = ({ stream }) => stream?.state.name === 'finished';
 
-test('a stream that ends is opened again after the last event, and 204 finishes it', async (t) => {
+test('a stream that ends is resumed after the last event, and 204 finishes it', async (t) => {
   const first = ok('retry: 1\n\nid: …1\ndata: a\n\nid: 2\ndata: cut');
-  const { requests, events, states, stream } = await listen(t, [first, ok('data: b\n\n'), status(204)], finished);
+  const answers = [first, ok('data: b\n\n'), status(204)];
+  const { requests, events, states, stream } = await read(t, answers, finished);
   assert.deepEqual(events, [
     { type: 'message', data: 'a', id: '…1' },
     { type: 'message', data: 'b', id: '…1' },
@@ -130,28 +142,29 @@ test('a stream that ends is opened again after the last event, and 204 finishes 
   assert.equal(stream.reconnects, 1);
 });
 
-test('a stream is tried again after 503, 429 and a broken connection', async (t) => {
+test('a stream is retried after 503, 429 and a broken connection', async (t) => {
   const broken = (response) => response.destroy();
   const answers = [ok('retry: 1\n\n'), status(503), status(429), broken, ok('data: back\n\n')];
-  const { events, stream } = await listen(t, answers, ({ events: seen }) => seen.length > 0);
+  const { events, stream } = await read(t, answers, ({ events: seen }) => seen.length > 0);
   assert.equal(events[0].data, 'back');
   assert.equal(stream.reconnects, 1, 'failed attempts are not reconnects');
 });
 
-test('a refused stream stops and says why', async (t) => {
-  const problem = status(403, '{"title":"Forbidden","detail":"Ask for a token."}', 'application/problem+json');
-  const { stream } = await listen(t, [problem], stopped);
+test('a denied stream stops and shows the reason', async (t) => {
+  const body = '{"title":"Forbidden","detail":"Ask for a token."}';
+  const problem = status(403, body, 'application/problem+json');
+  const { stream } = await read(t, [problem], stopped);
   assert.equal(stream.state.reason, 'Ask for a token.');
 });
 
-test('what is not an event stream stops', async (t) => {
-  const { stream } = await listen(t, [status(200, 'data: a\n\n', 'text/html')], stopped);
+test('a response that is not an event stream stops the stream', async (t) => {
+  const { stream } = await read(t, [status(200, 'data: a\n\n', 'text/html')], stopped);
   assert.match(stream.state.reason, /expected text\/event-stream, got text\/html/);
 });
 
 test('a closed stream is silent', async (t) => {
   const two = ok('data: a\n\ndata: b\n\n');
-  const { events, states, stream } = await listen(t, [two], ({ events: seen, stream: opened }) => {
+  const { events, states, stream } = await read(t, [two], ({ events: seen, stream: opened }) => {
     if (seen.length > 0 && opened.state.name === 'open') opened.close();
     return seen.length > 0;
   });

@@ -1,6 +1,5 @@
-// The SSE clients from npm, each made to look the same to a test.
-//
-// Look here to add a client. What a client may do differently is said in `events.json`.
+// The SSE clients from npm behind one interface. Look here to add a client; `events.json` lists
+// where a client deviates from the standard.
 
 import { EventSource as ModernEventSource } from "eventsource";
 import { createEventSource } from "eventsource-client";
@@ -8,9 +7,10 @@ import LaunchDarkly from "launchdarkly-eventsource";
 import { EventSource as UndiciEventSource } from "undici";
 
 /**
- * `open(url, names, report)` opens a stream, and returns what closes it. `report.opened()` is called
- * each time the server has accepted it, `report.event({ name, data, id })` for each event; those with
- * a name only if it is one of `names`, as browsers do it.
+ * `open(url, names, report)` opens a stream and returns a function that closes it.
+ * `report.opened()` is called each time the server accepts the stream, and
+ * `report.event({ name, data, id })` for each event. As in browsers, named events are reported only
+ * if their name is in `names`.
  */
 export const clients = {
   eventsource: native(ModernEventSource),
@@ -20,20 +20,22 @@ export const clients = {
     const source = createEventSource({
       url,
       onConnect: report.opened,
-      onMessage: ({ event, data, id }) => report.event({ name: event ?? "message", data, id: id ?? "" }),
+      onMessage: ({ event, data, id }) =>
+        report.event({ name: event ?? "message", data, id: id ?? "" }),
     });
     return () => source.close();
   },
 };
 
-/** Clients with the interface that browsers have. */
+/** A client with the interface of browsers. */
 function native(EventSource) {
   return (url, names, report) => {
     const source = new EventSource(url);
-    const listener = (event) => report.event({ name: event.type, data: event.data, id: event.lastEventId });
+    const listener = ({ type, data, lastEventId }) =>
+      report.event({ name: type, data, id: lastEventId });
     source.addEventListener("open", report.opened);
     for (const name of new Set(["message", ...names])) source.addEventListener(name, listener);
-    // Without a listener, launchdarkly-eventsource throws on a lost connection.
+    // Without an error listener, launchdarkly-eventsource throws on a lost connection.
     source.addEventListener("error", () => {});
     return () => source.close();
   };

@@ -1,8 +1,8 @@
-// Behind nginx with nothing configured but `proxy_pass`: events arrive at once.
+// Behind nginx with only `proxy_pass` configured, events arrive at once.
 //
-// nginx collects answers in buffers by default. `X-Accel-Buffering: no` from the server ends that
-// for its streams. Without it the test over nginx's default protocol, HTTP/1.0, fails: not even the
-// head of the answer arrives. Chunks of HTTP/1.1 were passed on at once by nginx 1.22 all the same.
+// nginx buffers responses by default. The server's `X-Accel-Buffering: no` turns that off for its
+// streams. Without it the test over nginx's default protocol, HTTP/1.0, fails: not even the head of
+// the response arrives. nginx 1.22 passed chunks of HTTP/1.1 on at once even without it.
 
 import assert from "node:assert/strict";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -13,7 +13,7 @@ import { after, before, test } from "node:test";
 import { clients } from "./clients.mjs";
 import { freePort, Program, Server, until } from "./server.mjs";
 
-/** The promise of the documentation, for the median: one late event on a busy machine is no fault. */
+/** The documented limit, for the median: one late event on a busy machine is not a failure. */
 const MEDIAN_LIMIT_MS = 100;
 const WORST_LIMIT_MS = 1000;
 const EVENTS = 21;
@@ -28,7 +28,7 @@ const ports = {};
 before(async () => {
   server = await Server.start();
   folder = await mkdtemp(join(tmpdir(), "headwater-nginx-"));
-  // nginx's workers give up root, and must still reach their folders.
+  // nginx's workers drop root, and must still be able to access their directories.
   await chmod(folder, 0o755);
   for (let attempt = 1; ; attempt++) {
     for (const protocol of Object.keys(protocols)) ports[protocol] = await freePort();
@@ -36,7 +36,7 @@ before(async () => {
     nginx = new Program("nginx", ["-p", folder, "-c", join(folder, "nginx.conf"), "-e", "stderr"]);
     const [anyPort] = Object.values(ports);
     if (await nginx.answers(`http://127.0.0.1:${anyPort}/health/ready`)) break;
-    assert.ok(attempt < 3, `nginx does not run, and printed:\n${nginx.output}`);
+    assert.ok(attempt < 3, `nginx does not start; its output:\n${nginx.output}`);
   }
 });
 
@@ -47,7 +47,8 @@ after(async () => {
 });
 
 for (const protocol of Object.keys(protocols)) {
-  test(`an event passes nginx within ${MEDIAN_LIMIT_MS} ms over ${protocol}`, { timeout: 60_000 }, async (t) => {
+  const name = `an event passes nginx within ${MEDIAN_LIMIT_MS} ms over ${protocol}`;
+  test(name, { timeout: 60_000 }, async (t) => {
     const channel = `nginx-${ports[protocol]}`;
     const arrivals = new Map();
     let opened = false;
@@ -67,7 +68,8 @@ for (const protocol of Object.keys(protocols)) {
         delays.push(arrivals.get(data) - published);
       }
       delays.sort((a, b) => a - b);
-      const [median, worst] = [delays[EVENTS >> 1], delays.at(-1)].map((delay) => Math.round(delay * 10) / 10);
+      const rounded = (delay) => Math.round(delay * 10) / 10;
+      const [median, worst] = [delays[EVENTS >> 1], delays.at(-1)].map(rounded);
       t.diagnostic(`median ${median} ms, worst ${worst} ms`);
       assert.ok(median < MEDIAN_LIMIT_MS, `the median is ${median} ms`);
       assert.ok(worst < WORST_LIMIT_MS, `the worst is ${worst} ms`);

@@ -1,12 +1,12 @@
-// A proxy of bytes that notes every request: shows what a client sends when it comes back.
+// A byte proxy that records every request: shows what a client sends when it reconnects.
 //
-// It changes nothing and holds nothing back, so that the client meets the real server.
+// It changes and delays nothing, so the client talks to the real server.
 
 import { once } from "node:events";
 import net from "node:net";
 
 export class RecordingProxy {
-  /** Requests in the order of their arrival: `{ path, lastEventId, answered }`. */
+  /** Requests in order of arrival: `{ path, lastEventId, answered }`. */
   requests = [];
   #sockets = new Set();
 
@@ -19,9 +19,10 @@ export class RecordingProxy {
     return proxy;
   }
 
-  /** Requests for a channel to which the server began to send an event stream. */
+  /** Requests for a stream of a channel that the server has answered. */
   streams(channel) {
-    return this.requests.filter(({ path, answered }) => answered && path.endsWith(`channel=${channel}`));
+    const isStream = ({ path, answered }) => answered && path.endsWith(`channel=${channel}`);
+    return this.requests.filter(isStream);
   }
 
   async stop() {
@@ -35,7 +36,7 @@ export class RecordingProxy {
     let request;
     let unread = "";
     client.on("data", (bytes) => {
-      // GET requests only: there are no bodies between the heads.
+      // GET requests only, so there are no bodies between the heads.
       const heads = (unread + bytes.toString("latin1")).split("\r\n\r\n");
       unread = heads.pop();
       for (const head of heads) {
@@ -49,7 +50,7 @@ export class RecordingProxy {
     for (const [from, to] of [[client, server], [server, client]]) {
       this.#sockets.add(from);
       from.pipe(to);
-      // A server that is away is for the client a connection that breaks.
+      // A server that is down is a broken connection for the client.
       from.on("error", () => to.destroy());
       from.on("close", () => this.#sockets.delete(from));
     }
@@ -64,5 +65,6 @@ function parseHead(head) {
       return [field.slice(0, colon).toLowerCase(), field.slice(colon + 1).trim()];
     }),
   );
-  return { path: requestLine.split(" ")[1], lastEventId: headers["last-event-id"], answered: false };
+  const path = requestLine.split(" ")[1];
+  return { path, lastEventId: headers["last-event-id"], answered: false };
 }

@@ -1,4 +1,4 @@
-// The real server, started on a free port for one test file, and ended by its own process id.
+// The real server, started on a free port for one test file, and stopped by its process id.
 //
 // Look here when a test cannot start the server. `server.py` is the same for the Python tests.
 
@@ -8,23 +8,24 @@ import net from "node:net";
 
 /** Long enough for a busy machine; a healthy server answers within 50 ms. */
 const START_LIMIT_MS = 20_000;
-/** The server drains for at most 10 s, and then a little. */
+/** A little more than the server's drain timeout of 10 s. */
 const STOP_LIMIT_MS = 15_000;
 
-/** Waits until `condition()` gives something true, and returns that. `what` may be a function. */
+/** Waits until `condition()` returns a truthy value, and returns it. `what` may be a function. */
 export async function until(what, condition, limitMs = 20_000) {
   const deadline = Date.now() + limitMs;
   for (;;) {
     const value = await condition();
     if (value) return value;
     if (Date.now() > deadline) {
-      throw new Error(`waited ${limitMs} ms in vain for ${typeof what === "function" ? what() : what}`);
+      const text = typeof what === "function" ? what() : what;
+      throw new Error(`timed out after ${limitMs} ms: ${text}`);
     }
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
 
-/** A port that was free a moment ago. */
+/** A port that was free when it was checked. */
 export async function freePort() {
   const listener = net.createServer().listen(0, "127.0.0.1");
   await once(listener, "listening");
@@ -34,7 +35,7 @@ export async function freePort() {
   return port;
 }
 
-/** A child process with what it printed. */
+/** A child process and its output. */
 export class Program {
   constructor(command, args, options = {}) {
     this.name = command.split("/").at(-1);
@@ -52,10 +53,18 @@ export class Program {
     this.ended.then(() => (this.running = false));
   }
 
-  /** Waits until `url` answers 200. False if the program ended before; ends one that hangs. */
+  /** Waits until `url` responds with 200. False if the program exited; stops one that hangs. */
   async answers(url) {
-    const ready = () => fetch(url).then((answer) => answer.arrayBuffer().then(() => answer.ok)).catch(() => false);
-    const what = () => `${url} of ${this.name}, which printed:\n${this.output}`;
+    const ready = async () => {
+      try {
+        const response = await fetch(url);
+        await response.arrayBuffer();
+        return response.ok;
+      } catch {
+        return false;
+      }
+    };
+    const what = () => `${url} of ${this.name}; its output:\n${this.output}`;
     try {
       await until(what, async () => !this.running || (await ready()), START_LIMIT_MS);
     } catch (error) {
@@ -65,7 +74,7 @@ export class Program {
     return this.running;
   }
 
-  /** SIGTERM, then the exit code. */
+  /** Sends SIGTERM, and returns the exit code. */
   async stop() {
     this.child.kill("SIGTERM");
     const limit = setTimeout(() => this.child.kill("SIGKILL"), STOP_LIMIT_MS);
@@ -75,9 +84,10 @@ export class Program {
   }
 }
 
-/** The environment without the server's settings, nor ours: a test is the same for everybody. */
+/** The environment without HEADWATER_ variables, which would change the server's settings. */
 function plainEnvironment() {
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("HEADWATER_")));
+  const isOther = ([name]) => !name.startsWith("HEADWATER_");
+  return Object.fromEntries(Object.entries(process.env).filter(isOther));
 }
 
 /** A running `headwater serve` with the embedded broker. */
@@ -86,18 +96,22 @@ export class Server {
     const binary = process.env.HEADWATER_BIN;
     if (!binary) {
       throw new Error(
-        "HEADWATER_BIN is not set: run `cargo xtask test --only clients`, or give it the path of the server's binary",
+        "HEADWATER_BIN is not set: run `cargo xtask test --only clients`, " +
+          "or set it to the path of the server's binary",
       );
     }
-    // Somebody else may take a free port before the server does: then it takes another one.
+    // Another program may take the free port before the server does: try another port then.
     for (let attempt = 1; ; attempt++) {
       const server = new Server();
       server.port = port ?? (await freePort());
       server.url = `http://127.0.0.1:${server.port}`;
       const address = `127.0.0.1:${server.port}`;
-      server.program = new Program(binary, ["serve", "--listen", address], { env: plainEnvironment() });
+      const env = plainEnvironment();
+      server.program = new Program(binary, ["serve", "--listen", address], { env });
       if (await server.program.answers(`${server.url}/health/ready`)) return server;
-      if (attempt === 3) throw new Error(`the server ended at once, and printed:\n${server.program.output}`);
+      if (attempt === 3) {
+        throw new Error(`the server exited at once; its output:\n${server.program.output}`);
+      }
     }
   }
 
@@ -105,16 +119,16 @@ export class Server {
     return `${this.url}/sse/stream?channel=${encodeURIComponent(channel)}`;
   }
 
-  /** Publishes one event and returns its id. */
+  /** Publishes an event and returns its id. */
   async publish(channel, data, fields = {}) {
     const query = new URLSearchParams({ channel, ...fields });
     const answer = await fetch(`${this.url}/sse/publish?${query}`, { method: "POST", body: data });
     const text = await answer.text();
-    if (answer.status !== 200) throw new Error(`publishing was answered ${answer.status}: ${text}`);
+    if (answer.status !== 200) throw new Error(`publishing failed with ${answer.status}: ${text}`);
     return JSON.parse(text).id;
   }
 
-  /** Ends the server as an operator would, and says how it ended: 0 is right. */
+  /** Stops the server with SIGTERM, and returns the exit code, which should be 0. */
   stop() {
     return this.program.stop();
   }

@@ -1,6 +1,6 @@
-"""The real server, started on a free port for one test, and ended by its own process id.
+"""The real server, started on a free port for one test, and stopped by its process id.
 
-Look here when a test cannot start the server. `server.mjs` is the same for the node tests.
+Look here when a test cannot start the server. `server.mjs` is the same for the Node tests.
 """
 
 import json
@@ -16,30 +16,30 @@ import urllib.request
 
 # Long enough for a busy machine; a healthy server answers within 50 ms.
 START_LIMIT_S = 20
-# The server drains for at most 10 s, and then a little.
+# A little more than the server's drain timeout of 10 s.
 STOP_LIMIT_S = 15
 
 
 def until(what, condition, limit_s=20):
-    """Waits until `condition()` gives something true, and returns that. `what` may be a function."""
+    """Waits until `condition()` returns a true value, and returns it. `what` may be a function."""
     deadline = time.monotonic() + limit_s
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {limit_s} s in vain for {what() if callable(what) else what}")
+            raise TimeoutError(f"timed out after {limit_s} s: {what() if callable(what) else what}")
         time.sleep(0.01)
 
 
 def free_port():
-    """A port that was free a moment ago."""
+    """A port that was free when it was checked."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 
 
 def call(url, data=None):
-    """The status and body of an answer, whatever the status is."""
+    """The status and body of a response with any status."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=10) as answer:
             return answer.status, answer.read()
@@ -49,7 +49,7 @@ def call(url, data=None):
 
 
 def answers(url):
-    """Whether there is a 200 to be had."""
+    """Whether the URL responds with 200."""
     try:
         return call(url)[0] == 200
     except OSError:
@@ -57,11 +57,11 @@ def answers(url):
 
 
 class Program:
-    """A child process with what it printed."""
+    """A child process and its output."""
 
     def __init__(self, command, **options):
         self.name = os.path.basename(command[0])
-        # A file, because nobody reads a pipe while the test waits for something else.
+        # A file, because a pipe would fill up while the test waits for something else.
         self.log = tempfile.TemporaryFile()
         self.child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, **options
@@ -71,8 +71,8 @@ class Program:
         return os.pread(self.log.fileno(), 1 << 20, 0).decode(errors="replace")
 
     def ready(self, condition):
-        """Waits until it is ready. False if it ended before; ends one that hangs."""
-        what = lambda: f"{self.name} to be ready; it printed:\n{self.output()}"
+        """Waits until it is ready. False if the process exited; stops one that hangs."""
+        what = lambda: f"{self.name} is not ready; its output:\n{self.output()}"
         try:
             until(what, lambda: self.child.poll() is not None or condition(), START_LIMIT_S)
         except BaseException:
@@ -81,7 +81,7 @@ class Program:
         return self.child.poll() is None
 
     def stop(self):
-        """SIGTERM, then the exit code."""
+        """Sends SIGTERM, and returns the exit code."""
         self.child.send_signal(signal.SIGTERM)
         try:
             return self.child.wait(STOP_LIMIT_S)
@@ -93,7 +93,7 @@ class Program:
 
 
 def start(name, command, condition, **options):
-    """Starts `command(port)` on a free port; on another one, if somebody was faster."""
+    """Starts `command(port)` on a free port, or on another one if that is taken meanwhile."""
     for _ in range(3):
         port = free_port()
         program = Program(command(port), **options)
@@ -101,23 +101,23 @@ def start(name, command, condition, **options):
             return program, port
         output = program.output()
         program.stop()
-    raise RuntimeError(f"{name} ended at once, and printed:\n{output}")
+    raise RuntimeError(f"{name} exited at once; its output:\n{output}")
 
 
 def plain_environment():
-    """The environment without the server's settings, nor ours: a test is the same for everybody."""
+    """The environment without HEADWATER_ variables, which would change the server's settings."""
     return {name: value for name, value in os.environ.items() if not name.startswith("HEADWATER_")}
 
 
 class Server:
-    """A running `headwater serve`; with the embedded broker if nothing else is said."""
+    """A running `headwater serve`; with the embedded broker unless the arguments say otherwise."""
 
     def __init__(self, *arguments):
         binary = os.environ.get("HEADWATER_BIN")
         if not binary:
             raise RuntimeError(
                 "HEADWATER_BIN is not set: run `cargo xtask test --only clients` (or `fastapi`), "
-                "or give it the path of the server's binary"
+                "or set it to the path of the server's binary"
             )
         self.program, port = start(
             "the server",
@@ -131,13 +131,13 @@ class Server:
         return f"{self.url}/sse/stream?{urllib.parse.urlencode({'channel': channel})}"
 
     def publish(self, channel, data, **fields):
-        """Publishes one event and returns its id."""
+        """Publishes an event and returns its id."""
         query = urllib.parse.urlencode({"channel": channel, **fields})
         status, body = call(f"{self.url}/sse/publish?{query}", data.encode())
         if status != 200:
-            raise AssertionError(f"publishing was answered {status}: {body.decode()}")
+            raise AssertionError(f"publishing failed with {status}: {body.decode()}")
         return json.loads(body)["id"]
 
     def stop(self):
-        """Ends the server as an operator would, and says how it ended: 0 is right."""
+        """Stops the server with SIGTERM, and returns the exit code, which should be 0."""
         return self.program.stop()

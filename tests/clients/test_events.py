@@ -1,6 +1,6 @@
-"""The clients from PyPI report the same events as all others, those of the table in `events.json`.
+"""Every client from PyPI reports the events of the table in `events.json`.
 
-They do not reconnect by themselves, so there is no test of that here.
+These clients do not reconnect automatically, so there is no test of that here.
 """
 
 import json
@@ -21,19 +21,21 @@ END = "the end"
 
 
 def httpx_sse_events(url, opened):
-    """Reports until the last event; see `events.json` for what is passed over."""
-    with httpx.Client(timeout=TIMEOUT_S) as client, httpx_sse.connect_sse(client, "GET", url) as source:
-        source.response.raise_for_status()
-        opened()
-        for event in source.iter_sse():
-            if event.data == "" and (event.retry is not None or event.id.endswith("-0")):
-                continue
-            yield event.event, event.data, event.id
+    """Yields the events; `events.json` says which blocks are skipped."""
+    with httpx.Client(timeout=TIMEOUT_S) as client:
+        with httpx_sse.connect_sse(client, "GET", url) as source:
+            source.response.raise_for_status()
+            opened()
+            for event in source.iter_sse():
+                if event.data == "" and (event.retry is not None or event.id.endswith("-0")):
+                    continue
+                yield event.event, event.data, event.id
 
 
 def sseclient_py_events(url, opened):
-    """Reports until the last event."""
-    with requests.get(url, stream=True, timeout=TIMEOUT_S, headers={"Accept": "text/event-stream"}) as response:
+    """Yields the events."""
+    headers = {"Accept": "text/event-stream"}
+    with requests.get(url, stream=True, timeout=TIMEOUT_S, headers=headers) as response:
         response.raise_for_status()
         opened()
         for event in sseclient.SSEClient(response).events():
@@ -41,7 +43,7 @@ def sseclient_py_events(url, opened):
 
 
 class Events(unittest.TestCase):
-    """One test for each client."""
+    """One test per client."""
 
     @classmethod
     def setUpClass(cls):
@@ -53,7 +55,7 @@ class Events(unittest.TestCase):
         channel = f"events-of-{client}"
         reported = []
         with ThreadPoolExecutor(1) as publisher:
-            # The stream is open before anything is published, and is read meanwhile.
+            # Publishing starts when the stream is open, and the stream is read meanwhile.
             published = []
             opened = lambda: published.append(publisher.submit(self.publish_all, channel, client))
             try:
@@ -62,23 +64,23 @@ class Events(unittest.TestCase):
                         break
                     reported.append(event)
             finally:
-                # A publisher that failed explains better than a reader that waited in vain.
+                # The error of a failed publisher explains more than the reader's timeout.
                 expected = published[0].result() if published else []
         for case, got, wanted in zip(TABLE["cases"], reported, expected):
             self.assertEqual(got, wanted, case["what"])
         self.assertEqual(len(reported), len(expected))
 
     def publish_all(self, channel, client):
-        """Publishes the table, and returns what this client must report."""
-        only_own_ids = "only_own_ids" in TABLE["clients"][client]
+        """Publishes the table, and returns what the client must report."""
+        only_publisher_ids = "only_publisher_ids" in TABLE["clients"][client]
         expected = []
         last_id = ""
         for case in TABLE["cases"]:
             data = case["data"] * case.get("times", 1)
             fields = {name: case[name] for name in ("event", "id", "retry") if name in case}
-            given = self.server.publish(channel, data, **fields)
-            self.assertEqual(given, case.get("id", given), case["what"])
-            last_id = given or ("" if only_own_ids else last_id)
+            assigned = self.server.publish(channel, data, **fields)
+            self.assertEqual(assigned, case.get("id", assigned), case["what"])
+            last_id = assigned or ("" if only_publisher_ids else last_id)
             expected.append((case.get("event", "message"), case.get("arrives", data), last_id))
         self.server.publish(channel, END)
         return expected

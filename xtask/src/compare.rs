@@ -1,7 +1,6 @@
 //! `cargo xtask compare`: builds Headwater and what it is compared with, and runs the comparison.
 //!
-//! Look here for what is built and installed. What is measured is in
-//! `crates/headwater-bench/src/bin/compare`.
+//! Look here for what is built and installed. What is measured is in `bench/compare`.
 
 use std::process::Command;
 use std::time::Duration;
@@ -60,7 +59,8 @@ pub(crate) fn run(report: &mut Report, options: &Options, install: bool) {
         && report.step("build them", || {
             let mut cargo = repo::cargo();
             cargo.args(["build", "--release", "--package", "headwater-server"]);
-            cargo.args(["--package", "headwater-bench", "--package", "headwater-contender-axum"]);
+            cargo.args(["--package", "headwater-bench", "--package", "headwater-compare"]);
+            cargo.args(["--package", "headwater-contender-axum"]);
             run_within(LIMIT, &mut cargo)
         });
     if !is_ready {

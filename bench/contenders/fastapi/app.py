@@ -1,7 +1,7 @@
-"""The pattern "FastAPI, sse-starlette and Redis Pub/Sub" as many applications have it, with one repair.
+"""The pattern "FastAPI, sse-starlette and Redis Pub/Sub" of many applications, with one fix.
 
-The copies share one Redis subscription between all clients of a channel, so that each event reaches one of them.
-Here every client has its own, as the pattern is meant to work.
+Common copies share one Redis subscription between all clients of a channel, so each event reaches
+only one of them. Here every client has its own subscription, as the pattern is meant to work.
 """
 
 import os
@@ -15,7 +15,7 @@ from sse_starlette.sse import EventSourceResponse
 
 @asynccontextmanager
 async def lifespan(app: FastAPI):
-    # The default of 100 connections would be the most streams that it can have.
+    # The default of 100 connections would limit the number of streams.
     url, options = os.environ["REDIS_URL"], {"decode_responses": True, "max_connections": 20_000}
     async with Redis.from_url(url, **options) as app.state.redis:
         yield
@@ -31,7 +31,7 @@ app = FastAPI(lifespan=lifespan)
 @app.get("/sse/stream")
 async def stream(channel: str, redis: Annotated[Redis, Depends(get_redis)]):
     pubsub = redis.pubsub(ignore_subscribe_messages=True)
-    # Before the response, so that what is published when it has begun is not missed.
+    # Before the response, so that no event published after its start is missed.
     await pubsub.subscribe(channel)
 
     async def events():

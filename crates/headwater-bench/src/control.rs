@@ -1,5 +1,6 @@
-//! What the benchmark and its generator processes say to each other: one JSON value per line, over the socket
-//! that a process gets as its standard input. Look here for what a process can be told.
+//! The protocol between the benchmark and its generator processes: one JSON value per line,
+//! requests on a process's standard input, replies on its standard output. Look here for what a
+//! process can be asked to do.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -8,14 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::LATENCY_NS_MAX;
 
-/// What a process is told. Each but `Record` is answered, and they are told one at a time.
+/// A request to a process. Each but `Record` has a reply, and is sent after the previous reply.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Order {
+pub(crate) enum Request {
     /// Open these streams.
     Open(Opening),
-    /// Forget the latencies up to here.
+    /// Reset the recorded latencies.
     Record,
-    /// Wait until everything that was published has come, and count.
+    /// Wait until everything that was published has arrived, and count.
     Drain { published: u64, timeout_ms: u64 },
     /// Close all streams.
     Close,
@@ -25,22 +26,23 @@ pub(crate) enum Order {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Opening {
     pub(crate) address: SocketAddr,
-    /// The address to connect from, so that ports do not run out.
+    /// The source address, so that ports are not exhausted.
     pub(crate) source: Option<Ipv4Addr>,
     pub(crate) host: String,
     pub(crate) path: String,
-    /// The streams are those from `first` on, and stream i listens to channel i mod `channels`.
+    /// The streams have the numbers from `first` on; stream i subscribes to channel i mod
+    /// `channels`.
     pub(crate) first: usize,
     pub(crate) count: usize,
     pub(crate) channels: usize,
-    /// How many events were published before: these do not count.
+    /// The number of events published before, which do not count.
     pub(crate) published: u64,
 }
 
-/// What a process says.
+/// A message from a process.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Answer {
-    /// Now and then, unasked.
+pub(crate) enum Reply {
+    /// Sent periodically, without a request.
     Progress {
         open: usize,
         received: u64,
@@ -55,33 +57,45 @@ pub(crate) enum Answer {
     Closed,
 }
 
-/// What came.
+/// The counts since the streams were opened.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counted {
-    /// Deliveries that there should be, since the streams were opened.
+    /// Expected deliveries.
     pub(crate) expected: u64,
-    /// Those that there were, each counted once.
+    /// Deliveries, without duplicates.
     pub(crate) received: u64,
     pub(crate) duplicates: u64,
-    /// Events that are not of this benchmark.
+    /// Events that this benchmark did not publish.
     pub(crate) foreign: u64,
-    /// Streams that were ended by the other side.
+    /// Streams that the server ended.
     pub(crate) cut: usize,
-    /// When the last event came.
+    /// When the last event arrived.
     pub(crate) last_at_ns: u64,
-    /// The latencies since they were last forgotten: how often each was measured.
+    /// The latencies since they were last reset, each with its count.
     pub(crate) latencies: Vec<(u64, u64)>,
 }
 
-/// Which events of `published` are on a channel: they are given to the channels in turn.
+impl Reply {
+    /// The name, for error messages.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Progress { .. } => "progress",
+            Self::Opened { .. } => "opened",
+            Self::Counted(_) => "counted",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// How many of the published events are on a channel: channels are published to in turn.
 pub(crate) fn events_on(channel: usize, channels: usize, published: u64) -> u64 {
     let (channel, channels) = (channel as u64, channels as u64);
     published / channels + u64::from(channel < published % channels)
 }
 
-/// A histogram for latencies, true to 0.1 %.
+/// A histogram of latencies, with an error of at most 0.1 %.
 pub(crate) fn new_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("bounds that make sense")
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("valid bounds")
 }
 
 #[cfg(test)]
@@ -89,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_given_to_the_channels_in_turn() {
+    fn channels_are_published_to_in_turn() {
         let check = |published: u64, expected: [u64; 3]| {
             assert_eq!([0, 1, 2].map(|channel| events_on(channel, 3, published)), expected);
         };

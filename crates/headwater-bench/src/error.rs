@@ -1,18 +1,18 @@
-//! What can go wrong in a benchmark. Look here for the one error of the crate.
+//! The error of the crate.
 
 use std::fmt;
 
-/// Why a benchmark could not be done, in words for whoever started it.
+/// Why a benchmark could not be run, as a message for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// What was asked for makes no sense.
+    /// The options are invalid.
     Usage(String),
-    /// It was tried and did not work.
+    /// The benchmark was started and failed.
     Failed(String),
 }
 
 impl Error {
-    /// The shorthand for what was tried and did not work.
+    /// A [`Failed`](Self::Failed) with this message.
     pub fn failed(why: impl Into<String>) -> Self {
         Self::Failed(why.into())
     }
@@ -28,7 +28,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Says what was being done when something of the system failed.
+/// Adds what was being done to an error.
 pub(crate) trait Context<T> {
     /// The error becomes `what: error`.
     fn context(self, what: impl fmt::Display) -> Result<T, Error>;

@@ -1,11 +1,11 @@
-//! The framing of an HTTP/1.1 response, read from pieces cut anywhere: its status, and the bytes of its body.
-//! Look here when a contender's responses are not understood.
+//! Parses an HTTP/1.1 response from pieces cut anywhere: its status, and the bytes of its body.
+//! Look here when a server's responses are not understood.
 
 use memchr::memmem;
 
 use crate::limits::HEAD_BYTES_MAX;
 
-/// Reads one response.
+/// The parser of one response.
 #[derive(Debug)]
 pub(crate) struct Framing {
     status: u16,
@@ -14,19 +14,19 @@ pub(crate) struct Framing {
 
 #[derive(Debug)]
 enum State {
-    /// The beginning of a head that has not ended. Empty, and without memory, for a head that comes at once.
+    /// The first part of an incomplete head. Empty, without an allocation, for a head in one piece.
     Head(Vec<u8>),
-    /// So many bytes are left.
+    /// This many bytes of the body are left.
     Sized(u64),
-    /// In the line with the size of a chunk: the size so far.
+    /// In the line with the size of a chunk, with the size so far.
     ChunkSize(u64),
-    /// In an extension of that line, which means nothing.
+    /// In an extension of that line, which is ignored.
     ChunkExtension(u64),
-    /// So many bytes of a chunk are left.
+    /// This many bytes of a chunk are left.
     Chunk(u64),
     /// Between a chunk and the line after it.
     ChunkEnd,
-    /// After the last chunk; whether the line has begun.
+    /// After the last chunk.
     Trailer {
         in_line: bool,
     },
@@ -45,12 +45,12 @@ impl Framing {
         (self.status != 0).then_some(self.status)
     }
 
-    /// Whether the response ended as it should.
+    /// Whether the response is complete.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
-    /// Reads the next piece, and passes on what is of the body. `Err` says what is wrong with it.
+    /// Parses the next piece, and passes the bytes of the body on. `Err` is a description.
     pub(crate) fn feed(
         &mut self,
         mut bytes: &[u8],
@@ -62,7 +62,7 @@ impl Framing {
         Ok(())
     }
 
-    /// Reads up to where something changes; returns the rest.
+    /// Parses up to the next change of state; returns the rest.
     fn step<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -87,7 +87,7 @@ impl Framing {
             State::ChunkEnd => match bytes[0] {
                 b'\r' => (1, State::ChunkEnd),
                 b'\n' => (1, State::ChunkSize(0)),
-                byte => return Err(format!("byte {byte:#04x} where a chunk ends")),
+                byte => return Err(format!("byte {byte:#04x} at the end of a chunk")),
             },
             State::ChunkSize(size) => (1, chunk_size(*size, bytes[0])?),
             State::ChunkExtension(size) => match bytes[0] {
@@ -107,23 +107,23 @@ impl Framing {
     }
 
     fn head<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], String> {
-        let State::Head(begun) = &mut self.state else { unreachable!("only in a head") };
-        if begun.is_empty()
+        let State::Head(partial) = &mut self.state else { unreachable!("only in a head") };
+        if partial.is_empty()
             && let Some(at) = memmem::find(bytes, b"\r\n\r\n")
         {
             let (status, state) = parse_head(&bytes[..at])?;
             (self.status, self.state) = (status, state);
             return Ok(&bytes[at + 4..]);
         }
-        let before = begun.len();
-        begun.extend_from_slice(bytes);
-        if let Some(at) = memmem::find(begun, b"\r\n\r\n") {
-            let (status, state) = parse_head(&begun[..at])?;
+        let before = partial.len();
+        partial.extend_from_slice(bytes);
+        if let Some(at) = memmem::find(partial, b"\r\n\r\n") {
+            let (status, state) = parse_head(&partial[..at])?;
             (self.status, self.state) = (status, state);
             return Ok(&bytes[at + 4 - before..]);
         }
-        if begun.len() > HEAD_BYTES_MAX {
-            return Err(format!("a head of more than {HEAD_BYTES_MAX} bytes"));
+        if partial.len() > HEAD_BYTES_MAX {
+            return Err(format!("a response head of more than {HEAD_BYTES_MAX} bytes"));
         }
         Ok(&[])
     }
@@ -137,7 +137,7 @@ fn parse_head(head: &[u8]) -> Result<(u16, State), String> {
         .strip_prefix("HTTP/1.")
         .and_then(|rest| rest.split(' ').nth(1)?.parse::<u16>().ok())
         .filter(|status| *status >= 200)
-        .ok_or_else(|| format!("`{first}` where an HTTP/1.1 response begins"))?;
+        .ok_or_else(|| format!("`{first}` is not the start of an HTTP/1.1 response"))?;
     let mut state = if status == 204 || status == 304 { State::Done } else { State::UntilClose };
     for line in lines {
         let Some((name, value)) = line.split_once(':') else { continue };
@@ -176,7 +176,7 @@ fn after_size(size: u64) -> State {
 mod tests {
     use super::*;
 
-    /// The body, the status, and whether it ended, from pieces of a length.
+    /// The body, the status, and whether the response is complete, parsed in pieces of a length.
     fn read(response: &[u8], piece: usize) -> Result<(String, Option<u16>, bool), String> {
         let mut framing = Framing::new();
         let mut body = Vec::new();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_read_however_they_are_cut() {
+    fn responses_are_parsed_however_they_are_cut() {
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         let cases = [
             (format!("{chunked}5\r\nhello\r\n1;x=y\r\n!\r\n"), "hello!", 200, false),
@@ -210,15 +210,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_response_is_an_error() {
+    fn an_invalid_response_is_an_error() {
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         let cases = [
-            ("SSH-2.0-x\r\n\r\n".to_owned(), "where an HTTP/1.1 response begins"),
+            ("SSH-2.0-x\r\n\r\n".to_owned(), "is not the start of an HTTP/1.1 response"),
             (format!("{chunked}xyz"), "in the size of a chunk"),
-            (format!("{chunked}1\r\naXX"), "where a chunk ends"),
+            (format!("{chunked}1\r\naXX"), "at the end of a chunk"),
             (format!("{chunked}{}", "f".repeat(17)), "too large"),
             ("HTTP/1.1 204 x\r\n\r\nmore".to_owned(), "4 bytes after the response"),
-            (format!("HTTP/1.1 200 OK\r\na: {}", "x".repeat(20_000)), "a head of more than"),
+            (
+                format!("HTTP/1.1 200 OK\r\na: {}", "x".repeat(20_000)),
+                "a response head of more than",
+            ),
         ];
         for (response, word) in cases {
             let why = read(response.as_bytes(), 1000).expect_err("not a response");

@@ -1,26 +1,25 @@
-//! The generator as the benchmark sees it: as many streams as wanted, on as many processes as they need. Look
-//! here for how streams are spread over processes and addresses.
+//! The generator from the benchmark's side: any number of streams, on as many processes as they
+//! need. Look here for how streams are spread over processes and addresses.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::control::{Answer, Counted, Opening, Order};
+use crate::control::{Counted, Opening, Reply, Request};
 use crate::error::{Context as _, Error};
 use crate::limits::{OPEN_TIMEOUT, STREAMS_PER_PROCESS_MAX, WORKER_TIMEOUT};
 use crate::target::HttpTarget;
 
-/// How a generator process is started: a program that calls [`worker::run`](crate::worker::run) when it gets
-/// these arguments.
+/// How a generator process is started: a program that calls [`worker::run`](crate::worker::run)
+/// when it is started with these arguments.
 #[derive(Debug, Clone)]
 pub struct WorkerCommand {
     /// The program.
     pub program: PathBuf,
-    /// What it is called with.
+    /// The arguments.
     pub arguments: Vec<String>,
 }
 
@@ -28,7 +27,7 @@ impl WorkerCommand {
     /// The running program itself, with arguments.
     ///
     /// # Errors
-    /// When the system does not tell which it is.
+    /// When its path is unknown.
     pub fn this_program(arguments: &[&str]) -> Result<Self, Error> {
         let program = std::env::current_exe().context("cannot find the running program")?;
         Ok(Self { program, arguments: arguments.iter().map(ToString::to_string).collect() })
@@ -41,24 +40,24 @@ pub struct Generator {
     target: HttpTarget,
     streams: usize,
     channels: usize,
-    /// How often streams were opened: each time comes from other addresses.
+    /// How often streams were opened: each time uses other source addresses.
     openings: u8,
 }
 
-/// How the opening of the streams went.
+/// The outcome of opening the streams.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Opened {
     /// Streams that are open.
     pub open: usize,
     /// Streams that could not be opened.
     pub failed: usize,
-    /// Why the first of them could not.
+    /// Why the first of them failed.
     pub why: Option<String>,
     /// How long it took.
     pub took: Duration,
 }
 
-/// How far all processes are.
+/// The progress of all processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Open streams.
@@ -70,10 +69,10 @@ pub struct Progress {
 }
 
 impl Generator {
-    /// Starts the processes for so many streams, which listen to the channels in turn.
+    /// Starts the processes for this many streams, which subscribe to the channels in turn.
     ///
     /// # Errors
-    /// When they do not start.
+    /// When a process does not start.
     pub fn start(
         command: &WorkerCommand,
         target: &HttpTarget,
@@ -85,10 +84,10 @@ impl Generator {
         Ok(Self { workers, target: target.clone(), streams, channels, openings: 0 })
     }
 
-    /// Opens all streams. So many events were published before.
+    /// Opens all streams, after `published` events.
     ///
     /// # Errors
-    /// When a process ended. Streams that cannot be opened are counted.
+    /// When a process has exited. Streams that cannot be opened are counted.
     pub fn open(&mut self, published: u64) -> Result<Opened, Error> {
         let started = Instant::now();
         self.openings = self.openings.wrapping_add(1);
@@ -105,29 +104,29 @@ impl Generator {
                 channels: self.channels,
                 published,
             };
-            self.workers[index].tell(&Order::Open(opening))?;
+            self.workers[index].send(&Request::Open(opening))?;
         }
         let mut opened = Opened { open: 0, failed: 0, why: None, took: Duration::ZERO };
         for worker in &mut self.workers {
-            match worker.answer(OPEN_TIMEOUT)? {
-                Answer::Opened { open, failed, why } => {
+            match worker.reply(OPEN_TIMEOUT)? {
+                Reply::Opened { open, failed, why } => {
                     opened.open += open;
                     opened.failed += failed;
                     opened.why = opened.why.or(why);
                 }
-                answer => return Err(unexpected(&answer)),
+                reply => return Err(unexpected(&reply)),
             }
         }
         opened.took = started.elapsed();
         Ok(opened)
     }
 
-    /// An address of the loopback for each process and each opening: the ports of one address last for 28,000
-    /// connections, those that were closed a moment ago included.
+    /// A loopback address for each process and each opening: the ports of one address suffice for
+    /// 28,000 connections, recently closed ones included.
     fn source(&self, worker: usize) -> Option<Ipv4Addr> {
         let address = self.target.addresses[worker % self.target.addresses.len()];
         let worker = u8::try_from(worker).ok()?;
-        // Other systems than Linux have only 127.0.0.1.
+        // Only Linux routes all of 127.0.0.0/8 to the loopback interface.
         let many = cfg!(target_os = "linux") && address.is_ipv4() && address.ip().is_loopback();
         many.then(|| Ipv4Addr::new(127, 1, self.openings, 1 + worker))
     }
@@ -137,22 +136,22 @@ impl Generator {
         self.workers.iter().map(|worker| worker.process.id()).collect()
     }
 
-    /// Forgets the latencies up to here.
+    /// Resets the recorded latencies.
     ///
     /// # Errors
-    /// When a process ended.
+    /// When a process has exited.
     pub fn record(&mut self) -> Result<(), Error> {
-        self.workers.iter_mut().try_for_each(|worker| worker.tell(&Order::Record))
+        self.workers.iter_mut().try_for_each(|worker| worker.send(&Request::Record))
     }
 
-    /// How far all are, by what they said last. Does not wait.
+    /// The progress as last reported. Does not wait.
     ///
     /// # Errors
-    /// When a process ended.
+    /// When a process has exited.
     pub fn progress(&mut self) -> Result<Progress, Error> {
         let mut sum = Progress::default();
         for worker in &mut self.workers {
-            worker.listen(Duration::ZERO)?;
+            worker.receive(Duration::ZERO)?;
             sum.open += worker.progress.open;
             sum.received += worker.progress.received;
             sum.cut += worker.progress.cut;
@@ -160,19 +159,19 @@ impl Generator {
         Ok(sum)
     }
 
-    /// Waits until everything that was published has come, and counts.
+    /// Waits until everything that was published has arrived, and counts.
     ///
     /// # Errors
-    /// When a process ended. What did not come in time is counted.
+    /// When a process has exited. What does not arrive in time is counted as missing.
     pub(crate) fn drain(&mut self, published: u64, within: Duration) -> Result<Counted, Error> {
         let timeout_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         for worker in &mut self.workers {
-            worker.tell(&Order::Drain { published, timeout_ms })?;
+            worker.send(&Request::Drain { published, timeout_ms })?;
         }
         let mut sum = Counted::default();
         for worker in &mut self.workers {
-            match worker.answer(within)? {
-                Answer::Counted(counted) => {
+            match worker.reply(within)? {
+                Reply::Counted(counted) => {
                     sum.expected += counted.expected;
                     sum.received += counted.received;
                     sum.duplicates += counted.duplicates;
@@ -181,7 +180,7 @@ impl Generator {
                     sum.last_at_ns = sum.last_at_ns.max(counted.last_at_ns);
                     sum.latencies.extend(counted.latencies);
                 }
-                answer => return Err(unexpected(&answer)),
+                reply => return Err(unexpected(&reply)),
             }
         }
         Ok(sum)
@@ -190,118 +189,104 @@ impl Generator {
     /// Closes all streams.
     ///
     /// # Errors
-    /// When a process ended.
+    /// When a process has exited.
     pub fn close(&mut self) -> Result<(), Error> {
         for worker in &mut self.workers {
-            worker.tell(&Order::Close)?;
+            worker.send(&Request::Close)?;
         }
         for worker in &mut self.workers {
-            match worker.answer(Duration::ZERO)? {
-                Answer::Closed => {}
-                answer => return Err(unexpected(&answer)),
+            match worker.reply(Duration::ZERO)? {
+                Reply::Closed => {}
+                reply => return Err(unexpected(&reply)),
             }
         }
         Ok(())
     }
 }
 
-fn unexpected(answer: &Answer) -> Error {
-    Error::failed(format!("a generator process said {answer:?} where something else was due"))
+fn unexpected(reply: &Reply) -> Error {
+    let name = reply.name();
+    Error::failed(format!("a generator process sent an unexpected reply: {name}"))
 }
 
-/// One process. It ends when this is dropped.
+/// One process; killed when dropped.
 struct Worker {
     process: Child,
-    control: UnixStream,
-    line: Vec<u8>,
+    requests: ChildStdin,
+    replies: Receiver<io::Result<Reply>>,
     progress: Progress,
 }
 
 impl Worker {
     fn start(command: &WorkerCommand) -> Result<Self, Error> {
-        let pair = || -> io::Result<_> {
-            let (ours, theirs) = UnixStream::pair()?;
-            let process = Command::new(&command.program)
-                .args(&command.arguments)
-                .stdin(Stdio::from(OwnedFd::from(theirs)))
-                .stdout(Stdio::null())
-                .spawn()?;
-            Ok((process, ours))
-        };
-        let (process, control) = pair().context("cannot start a generator process")?;
-        Ok(Self { process, control, line: Vec::new(), progress: Progress::default() })
+        let mut process = Command::new(&command.program)
+            .args(&command.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start a generator process")?;
+        let requests = process.stdin.take().expect("it is piped");
+        let output = process.stdout.take().expect("it is piped");
+        let (sender, replies) = mpsc::channel();
+        // The thread ends with the process.
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines() {
+                let reply = line.and_then(|line| Ok(serde_json::from_str(&line)?));
+                if sender.send(reply).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { process, requests, replies, progress: Progress::default() })
     }
 
-    fn tell(&mut self, order: &Order) -> Result<(), Error> {
-        let mut line = serde_json::to_vec(order).context("an order")?;
+    fn send(&mut self, request: &Request) -> Result<(), Error> {
+        let mut line = serde_json::to_vec(request).context("a request")?;
         line.push(b'\n');
-        self.control.write_all(&line).context("a generator process has ended")
+        self.requests.write_all(&line).context("a generator process has exited")
     }
 
-    /// What it says to the last order, which may take so long.
-    fn answer(&mut self, within: Duration) -> Result<Answer, Error> {
+    /// The reply to the last request, which may take this long.
+    fn reply(&mut self, within: Duration) -> Result<Reply, Error> {
         let deadline = Instant::now() + within + WORKER_TIMEOUT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if let Some(answer) = self.listen(left)? {
-                return Ok(answer);
+            if let Some(reply) = self.receive(left)? {
+                return Ok(reply);
             }
             if left.is_zero() {
                 return Err(Error::failed(
-                    "a generator process does not answer: the machine is too busy",
+                    "a generator process does not respond: the machine is too busy",
                 ));
             }
         }
     }
 
-    /// Takes what it said; returns the first that is more than progress. Waits for something at most this long.
-    fn listen(&mut self, within: Duration) -> Result<Option<Answer>, Error> {
+    /// Processes progress, and returns the first reply that is something else. Waits for at most
+    /// this long.
+    fn receive(&mut self, within: Duration) -> Result<Option<Reply>, Error> {
+        let deadline = Instant::now() + within;
         loop {
-            while let Some(at) = self.line.iter().position(|byte| *byte == b'\n') {
-                let answer =
-                    serde_json::from_slice(&self.line[..at]).context("a generator process")?;
-                self.line.drain(..=at);
-                match answer {
-                    Answer::Progress { open, received, cut } => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.replies.recv_timeout(left) {
+                Ok(reply) => match reply.context("a generator process")? {
+                    Reply::Progress { open, received, cut } => {
                         self.progress = Progress { open, received, cut };
                     }
-                    answer => return Ok(Some(answer)),
+                    reply => return Ok(Some(reply)),
+                },
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::failed("a generator process has exited"));
                 }
             }
-            if !self.receive(within).context("a generator process")? {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// `false` when nothing came.
-    fn receive(&mut self, within: Duration) -> io::Result<bool> {
-        self.control.set_nonblocking(within.is_zero())?;
-        if !within.is_zero() {
-            self.control.set_read_timeout(Some(within))?;
-        }
-        let mut bytes = [0; 16 << 10];
-        let result = self.control.read(&mut bytes);
-        self.control.set_nonblocking(false)?;
-        match result {
-            Ok(0) => Err(io::Error::other("it ended before its work was done")),
-            Ok(count) => {
-                self.line.extend_from_slice(&bytes[..count]);
-                Ok(true)
-            }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock
-                | io::ErrorKind::TimedOut
-                | io::ErrorKind::Interrupted => Ok(false),
-                _ => Err(error),
-            },
         }
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It would end by itself when our end of the socket closes, but not while it is busy.
+        // It would exit by itself when its standard input closes, but not while it is busy.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,13 +1,17 @@
-//! The load generator of `headwater bench`, the floor that ratios are made to, and the comparison with others.
+//! The load generator of `headwater bench`, and the floor that servers are compared with.
 //!
-//! From the bottom up: `stamp` (what events carry), `framing` and `scanner` (reading streams), `window` (what was
-//! seen), `worker` (a process with streams), `generator` (all of them), `publisher`, `process` (processor time and
-//! memory), `session` (the order of a measurement), `report`. `run` is `headwater bench`; `floor` is the smallest
-//! server. The comparison with others is the program in `bin/compare`.
+//! **An internal part of headwater-server, published only because that crate needs it. Its API is
+//! exempt from semantic versioning.**
 //!
-//! The generator must be much cheaper than what it measures: a stream is an entry of a list, one loop reads all
-//! sockets of a process, and an event is counted where it was read, without being kept.
-#![expect(clippy::cast_precision_loss, reason = "figures for people need no 53 bits")]
+//! From the bottom up: `stamp` (what events carry), `framing` and `scanner` (parsing streams),
+//! `window` (which events a stream has received), `worker` (a process with streams), `generator`
+//! (all processes), `publisher`, `process` (processor time and memory), `session` (the steps of a
+//! measurement), `report`. `run` is `headwater bench`; `floor` is the smallest server.
+//!
+//! The generator must cost much less than what it measures: a stream is an entry of a list, one
+//! loop reads all sockets of a process, and an event is counted where it is read, without being
+//! stored.
+#![expect(clippy::cast_precision_loss, reason = "figures for people do not need 53 bits")]
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -1,11 +1,14 @@
-//! What processes have used: processor time and memory, from Linux' `/proc`. Look here for where the figures of
-//! a report come from.
+//! Processor time and memory of processes, from Linux's `/proc`. Look here for the source of a
+//! report's figures.
 
 use std::fs;
 
 use crate::error::{Context as _, Error};
 
-/// What some processes hold in memory.
+/// Whether this system has the figures.
+pub const IS_SUPPORTED: bool = cfg!(target_os = "linux");
+
+/// The memory of some processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Memory {
     /// The proportional set size: pages that several processes share count in part.
@@ -14,13 +17,15 @@ pub struct Memory {
     pub rss_bytes: u64,
 }
 
-/// The processor time that processes have used since they started, in nanoseconds, of all of their threads.
+/// The processor time that processes have used since they started, over all threads, in
+/// nanoseconds.
 ///
-/// It is the sum of the scheduler's accounts of the threads that run now. The account of a thread that ended
-/// is gone, but `/proc/PID/stat` has it, in clock ticks of 10 ms; so the larger of both counts.
+/// This is the sum of the scheduler's accounts of the running threads. The account of a thread that
+/// has exited is gone, but `/proc/PID/stat` includes it, in clock ticks of 10 ms; so the larger one
+/// counts.
 ///
 /// # Errors
-/// When a process is gone, or this is not Linux.
+/// When a process has exited, or this is not Linux.
 pub fn cpu_ns(pids: &[u32]) -> Result<u64, Error> {
     pids.iter().map(|pid| cpu_ns_of(*pid)).sum()
 }
@@ -28,7 +33,7 @@ pub fn cpu_ns(pids: &[u32]) -> Result<u64, Error> {
 /// The memory that processes hold now.
 ///
 /// # Errors
-/// When a process is gone, or this is not Linux.
+/// When a process has exited, or this is not Linux.
 pub fn memory(pids: &[u32]) -> Result<Memory, Error> {
     let mut sum = Memory::default();
     for pid in pids {
@@ -47,14 +52,14 @@ fn cpu_ns_of(pid: u32) -> Result<u64, Error> {
     let mut fine_ns = 0;
     for task in tasks {
         let file = task.context(gone(pid))?.path().join("schedstat");
-        // The thread may have ended since, and a kernel may keep no such accounts.
+        // The thread may have exited, and a kernel may be built without these accounts.
         let text = fs::read_to_string(file).unwrap_or_default();
         fine_ns += parse_schedstat(&text).unwrap_or(0);
     }
     Ok(choose(fine_ns, coarse_ns))
 }
 
-/// Two ticks of slack, since both times of `stat` are rounded.
+/// The more complete of both figures. Two ticks of slack, since both times of `stat` are rounded.
 fn choose(fine_ns: u64, coarse_ns: u64) -> u64 {
     if coarse_ns > fine_ns + 2 * TICK_NS { coarse_ns } else { fine_ns }
 }
@@ -67,14 +72,15 @@ fn read(pid: u32, file: &str) -> Result<String, Error> {
 }
 
 fn gone(pid: u32) -> String {
-    format!("cannot measure process {pid}, which may have ended")
+    format!("cannot measure process {pid}, which may have exited")
 }
 
 fn not_understood(pid: u32, file: &str) -> Error {
-    Error::Failed(format!("cannot measure process {pid}: its {file} is of another form"))
+    Error::Failed(format!("cannot measure process {pid}: unknown format of /proc/{pid}/{file}"))
 }
 
-/// utime and stime, the 14th and 15th field. The name before them may have blanks and brackets.
+/// utime and stime, the 14th and 15th field. The name before them may contain spaces and
+/// parentheses.
 fn parse_stat(text: &str) -> Option<u64> {
     let after_name = &text[text.rfind(')')? + 1..];
     let mut fields = after_name.split_ascii_whitespace().skip(11);
@@ -96,12 +102,10 @@ fn parse_memory(text: &str) -> Option<Memory> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
 
     #[test]
-    fn the_files_of_the_kernel_are_understood() {
+    fn files_of_proc_are_parsed() {
         let stat = "42 (a (b) c) S 1 42 42 0 -1 4194560 9 8 7 6 150 25 3 2 20 0 1 0 99 1000 10";
         assert_eq!(parse_stat(stat), Some(1_750_000_000));
         assert_eq!(parse_schedstat("247166 12 3\n"), Some(247_166));
@@ -116,29 +120,30 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_ended_are_counted() {
+    fn exited_threads_are_counted() {
         assert_eq!(choose(5_000_000, 0), 5_000_000);
         assert_eq!(choose(995_000_000, 1_010_000_000), 995_000_000);
         assert_eq!(choose(5_000_000, 1_000_000_000), 1_000_000_000);
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
-    fn work_of_this_process_shows() {
+    fn processor_time_of_this_process_grows() {
         let pids = [std::process::id()];
-        let before = cpu_ns(&pids).expect("our own");
-        let until = Instant::now() + Duration::from_secs(20);
+        let before = cpu_ns(&pids).expect("this process");
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
         let mut sum = 0_u64;
-        while cpu_ns(&pids).expect("our own") < before + 30_000_000 {
-            assert!(Instant::now() < until, "20 s without 30 ms of processor time");
+        while cpu_ns(&pids).expect("this process") < before + 30_000_000 {
+            assert!(std::time::Instant::now() < until, "20 s without 30 ms of processor time");
             sum = std::hint::black_box((0..100_000_u64).fold(sum, u64::wrapping_add));
         }
-        let memory = memory(&pids).expect("our own");
+        let memory = memory(&pids).expect("this process");
         assert!(memory.rss_bytes >= memory.pss_bytes && memory.pss_bytes > 100_000, "{memory:?}");
     }
 
     #[test]
-    fn a_process_that_is_gone_is_an_error() {
+    fn an_exited_process_is_an_error() {
         let error = cpu_ns(&[u32::MAX]).expect_err("no such process").to_string();
-        assert!(error.contains("which may have ended"), "{error}");
+        assert!(error.contains("which may have exited"), "{error}");
     }
 }

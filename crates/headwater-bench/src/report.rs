@@ -1,4 +1,5 @@
-//! What a benchmark found: as a table for people, and as JSON for programs. Look here for what each figure means.
+//! The report of a benchmark: a table for people, JSON for programs. Look here for what each figure
+//! means.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -11,28 +12,28 @@ use crate::publisher::Published;
 /// All figures of one benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// What was asked for, in words.
+    /// The load, in words.
     pub load: String,
-    /// How the streams were opened.
+    /// The opening of the streams.
     pub opening: OpeningReport,
-    /// Memory of the measured processes; none if no process was measured.
+    /// Memory of the measured processes; `None` if no process was measured.
     pub memory: Option<MemoryReport>,
-    /// What was published and what came.
+    /// What was published and delivered.
     pub delivery: DeliveryReport,
 }
 
-/// How the streams were opened.
+/// The opening of the streams.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpeningReport {
     /// Streams that were opened.
     pub open: usize,
     /// Streams that could not be opened.
     pub failed: usize,
-    /// Why the first of them could not.
+    /// Why the first of them failed.
     pub why: Option<String>,
-    /// How long it took, in seconds.
+    /// The duration in seconds.
     pub seconds: f64,
-    /// Processor time of the measured processes for each, in nanoseconds.
+    /// Processor time of the measured processes per stream, in nanoseconds.
     pub cpu_ns_per_stream: Option<f64>,
 }
 
@@ -47,22 +48,22 @@ pub struct MemoryReport {
     pub after: Memory,
 }
 
-/// What was published and what came.
+/// What was published and delivered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeliveryReport {
     /// Events that were published.
     pub published: u64,
-    /// Those that were refused.
+    /// Events that the server rejected.
     pub refused: u64,
-    /// Why the first of them was.
+    /// Why the first of them was rejected.
     pub why: Option<String>,
-    /// Deliveries that there should be: one per event and stream of its channel.
+    /// Expected deliveries: one per event and stream of its channel.
     pub expected: u64,
-    /// Deliveries that there were, each counted once.
+    /// Deliveries, without duplicates.
     pub received: u64,
-    /// Deliveries that did not come in time.
+    /// Deliveries that did not arrive in time.
     pub missing: u64,
-    /// Deliveries of what a stream had already.
+    /// Repeated deliveries of an event to a stream.
     pub duplicates: u64,
     /// Events on the streams that this benchmark did not publish.
     pub foreign: u64,
@@ -70,31 +71,31 @@ pub struct DeliveryReport {
     pub cut: usize,
     /// From the first event to the last delivery.
     pub seconds: f64,
-    /// Processor time of the measured processes for each delivery, in nanoseconds.
+    /// Processor time of the measured processes per delivery, in nanoseconds.
     pub cpu_ns_per_delivery: Option<f64>,
-    /// Processor time of the measured processes as a share of that time: 1 is a core.
+    /// Processor time of the measured processes divided by `seconds`: 1 is a full core.
     pub cores: Option<f64>,
-    /// Processor time of the generator's own processes for each delivery, in nanoseconds: what it costs to measure.
+    /// Processor time of the generator per delivery, in nanoseconds: the cost of measuring.
     pub generator_cpu_ns_per_delivery: Option<f64>,
-    /// From the publisher to the stream.
+    /// The latency from the publisher to the stream.
     pub latency: Latency,
 }
 
-/// How late events were, in nanoseconds.
+/// Percentiles of the latency, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
-    /// Half of them were not later.
+    /// The median.
     pub p50_ns: u64,
-    /// 99 of 100 were not later.
+    /// The 99th percentile.
     pub p99_ns: u64,
-    /// 999 of 1,000 were not later.
+    /// The 99.9th percentile.
     pub p999_ns: u64,
-    /// The latest.
+    /// The maximum.
     pub max_ns: u64,
 }
 
 impl OpeningReport {
-    /// From what the generator counted, and the processor time of what was measured.
+    /// A report of what the generator counted, and the processor time of the measured processes.
     pub fn new(opened: &Opened, cpu_ns: Option<u64>) -> Self {
         Self {
             open: opened.open,
@@ -107,7 +108,7 @@ impl OpeningReport {
 }
 
 impl MemoryReport {
-    /// Bytes that each stream adds while it is idle, and after the events, by the proportional set size.
+    /// Bytes per stream while idle, and after the events, from the proportional set size.
     pub fn per_stream(&self, streams: usize) -> (f64, f64) {
         let added = |memory: Memory| {
             let bytes = memory.pss_bytes as f64 - self.before.pss_bytes as f64;
@@ -118,8 +119,8 @@ impl MemoryReport {
 }
 
 impl DeliveryReport {
-    /// What came of a load, out of what was published, what was counted in all, what had been counted before
-    /// the load, and the processor time of what was measured.
+    /// A report of one load: what was published, the counts after and before the load, and the
+    /// processor time of the measured processes.
     pub(crate) fn new(
         published: &Published,
         counted: &Counted,
@@ -132,7 +133,7 @@ impl DeliveryReport {
         let seconds = (took_ns as f64 / 1e9).max(published.took.as_secs_f64());
         Self {
             published: published.events,
-            refused: published.refused,
+            refused: published.rejected,
             why: published.why.clone(),
             expected,
             received,
@@ -154,16 +155,16 @@ impl DeliveryReport {
         self
     }
 
-    /// Deliveries in a second.
+    /// Deliveries per second.
     pub fn rate(&self) -> f64 {
         if self.received == 0 { 0.0 } else { self.received as f64 / self.seconds }
     }
 
-    /// What is wrong with it, if anything is.
+    /// What is wrong with the deliveries, if anything.
     pub fn fault(&self) -> Option<String> {
         let mut faults = Vec::new();
         for (count, what) in [
-            (self.refused, "events refused"),
+            (self.refused, "events rejected"),
             (self.missing, "deliveries missing"),
             (self.duplicates, "duplicates"),
             (self.cut as u64, "streams ended by the server"),
@@ -195,7 +196,7 @@ impl Latency {
 }
 
 impl Report {
-    /// The table for people.
+    /// The report as a table.
     pub fn table(&self) -> String {
         let mut text = format!("{}\n\n", self.load);
         let mut line = |name: &str, what: String| text += &format!("{name:<12}{what}\n");
@@ -205,7 +206,7 @@ impl Report {
             line(
                 "memory",
                 format!(
-                    "{} per stream idle, {} after the events; the process has {}",
+                    "{} per stream idle, {} after the events; {} in total",
                     bytes(idle),
                     bytes(after),
                     bytes(memory.after.pss_bytes as f64)
@@ -216,7 +217,7 @@ impl Report {
         line(
             "published",
             format!(
-                "{} events, {} refused",
+                "{} events, {} rejected",
                 thousands(delivery.published),
                 thousands(delivery.refused)
             ),
@@ -246,16 +247,16 @@ impl Report {
         text
     }
 
-    /// What is wrong, if anything is.
+    /// What is wrong, if anything.
     pub fn fault(&self) -> Option<String> {
         if self.opening.failed > 0 {
-            let why = self.opening.why.as_deref().unwrap_or("the reason is not known");
+            let why = self.opening.why.as_deref().unwrap_or("unknown reason");
             let failed = thousands(self.opening.failed as u64);
             return Some(format!("{failed} streams could not be opened: {why}"));
         }
         let fault = self.delivery.fault()?;
         Some(match &self.delivery.why {
-            Some(why) => format!("{fault}; the first was refused with {why}"),
+            Some(why) => format!("{fault}; the first rejection: {why}"),
             None => fault,
         })
     }
@@ -303,7 +304,7 @@ pub(crate) fn whole(number: f64) -> String {
     thousands(number.round() as u64)
 }
 
-/// A time with the unit that suits it.
+/// A time with a suitable unit.
 pub(crate) fn time(ns: f64) -> String {
     match ns {
         ..1e3 => format!("{ns:.0} ns"),
@@ -313,7 +314,7 @@ pub(crate) fn time(ns: f64) -> String {
     }
 }
 
-/// A size with the unit that suits it.
+/// A size with a suitable unit.
 pub(crate) fn bytes(bytes: f64) -> String {
     match bytes {
         ..1024.0 => format!("{bytes:.0} B"),
@@ -332,7 +333,7 @@ mod tests {
         let opened = Opened { open: 2_000, failed: 0, why: None, took: Duration::from_millis(250) };
         let published = Published {
             events: 50,
-            refused: 0,
+            rejected: 0,
             why: None,
             took: Duration::from_secs(5),
             began_at_ns: 1_000_000_000,
@@ -364,8 +365,8 @@ mod tests {
 2,000 streams
 
 opening     2,000 streams in 0.25 s, 40.00 us of processor time each
-memory      1.54 KiB per stream idle, 2.05 KiB after the events; the process has 14.0 MiB
-published   50 events, 0 refused
+memory      1.54 KiB per stream idle, 2.05 KiB after the events; 14.0 MiB in total
+published   50 events, 0 rejected
 delivered   100,000 of 100,000, 0 missing, 0 duplicate, 0 streams cut
 rate        19,960 deliveries/s for 5.01 s
 processor   8.00 us per delivery, 16 % of a core
@@ -376,7 +377,7 @@ latency     p50 1.00 ms, p99 20.00 ms, p99.9 30.02 ms, max 30.02 ms
     }
 
     #[test]
-    fn faults_are_named() {
+    fn faults_are_listed() {
         let mut report = report();
         report.delivery.missing = 1_234;
         report.delivery.duplicates = 1;
@@ -384,7 +385,7 @@ latency     p50 1.00 ms, p99 20.00 ms, p99.9 30.02 ms, max 30.02 ms
         report.delivery.refused = 2;
         report.delivery.why = Some("status 413: too large".to_owned());
         let fault = report.fault().expect("faults");
-        assert!(fault.ends_with("; the first was refused with status 413: too large"), "{fault}");
+        assert!(fault.ends_with("; the first rejection: status 413: too large"), "{fault}");
         report.opening.failed = 7;
         report.opening.why = Some("cannot connect".to_owned());
         let fault = report.fault();
@@ -392,13 +393,13 @@ latency     p50 1.00 ms, p99 20.00 ms, p99.9 30.02 ms, max 30.02 ms
     }
 
     #[test]
-    fn json_is_read_as_it_was_written() {
+    fn json_survives_a_round_trip() {
         let json = serde_json::to_string(&report()).expect("JSON");
         assert_eq!(serde_json::from_str::<Report>(&json).expect("a report"), report());
     }
 
     #[test]
-    fn numbers_for_people() {
+    fn numbers_are_formatted_with_units() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([5.0, 1_500.0, 2e6, 3e9].map(time), ["5 ns", "1.50 us", "2.00 ms", "3.00 s"]);
         assert_eq!([-5.0, 5.0, 2048.0, 3e6].map(bytes), ["-5 B", "5 B", "2.00 KiB", "2.9 MiB"]);

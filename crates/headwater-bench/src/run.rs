@@ -1,4 +1,4 @@
-//! `headwater bench`: from its options to its table. Look here for what it does in which order.
+//! `headwater bench`: from the options to the report. Look here for the order of its steps.
 
 use std::time::Duration;
 
@@ -7,27 +7,29 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::error::{Context as _, Error};
 use crate::generator::WorkerCommand;
 use crate::options::BenchOptions;
-use crate::publisher::{Amount, Load, Pace, Road};
+use crate::process;
+use crate::publisher::{Amount, Load, Pace, PublishTarget};
 use crate::report::{MemoryReport, OpeningReport, Report, thousands};
 use crate::server::Server;
 use crate::session::Session;
 use crate::target::{HttpTarget, RedisTarget};
 
-/// How long the memory may take to settle when the streams are open.
+/// How long the memory may take to settle after the streams are open.
 const SETTLE_MEMORY: Duration = Duration::from_secs(1);
 
-/// What was found, as it is to be written, and what is wrong if anything is.
+/// The outcome of a benchmark.
 pub struct Outcome {
-    /// The table, or the JSON.
+    /// The report, as a table or JSON.
     pub text: String,
-    /// Why it counts as failed.
+    /// Why the benchmark counts as failed, if it does.
     pub fault: Option<String>,
 }
 
-/// Measures. The program that runs is the one that is started as a server, and again for the streams.
+/// Runs a benchmark. The running program is also started as the server to measure, and as the
+/// generator processes.
 ///
 /// # Errors
-/// When the options make no sense, or it cannot be measured to the end.
+/// When the options are invalid, or the benchmark cannot be completed.
 pub fn run(options: &BenchOptions) -> Result<Outcome, Error> {
     let load = options.load()?;
     let redis = options.redis.as_deref().map(RedisTarget::from_url).transpose()?;
@@ -36,7 +38,7 @@ pub fn run(options: &BenchOptions) -> Result<Outcome, Error> {
     let (server, target) = if let Some(url) = &options.url {
         (None, HttpTarget::from_url(url)?)
     } else {
-        bar.say("starting a server");
+        bar.message("starting a server");
         let redis = options.redis.as_deref();
         let server = Server::start(&command.program, options.streams(), redis)?;
         let target = HttpTarget::headwater(vec![server.address()]);
@@ -45,10 +47,15 @@ pub fn run(options: &BenchOptions) -> Result<Outcome, Error> {
     let (stream_path, publish_path) =
         (options.stream_path.as_deref(), options.publish_path.as_deref());
     let target = target.with_paths(stream_path, publish_path)?;
-    let pids = server.as_ref().map_or_else(|| options.pid.clone(), |server| vec![server.pid()]);
-    let road = redis.map_or_else(|| Road::Http(target.clone()), Road::Redis);
+    let pids = match &server {
+        Some(server) if process::IS_SUPPORTED => vec![server.pid()],
+        Some(_) => Vec::new(),
+        None => options.pid.clone(),
+    };
+    let publish_to =
+        redis.map_or_else(|| PublishTarget::Http(target.clone()), PublishTarget::Redis);
     let (streams, channels) = (options.streams(), options.channels());
-    let session = Session::start(&command, &target, road, streams, channels, &pids)?;
+    let session = Session::start(&command, &target, publish_to, streams, channels, &pids)?;
     let report = measure(session, options, &load, &bar)?;
     bar.clear();
     let text = if options.json {
@@ -65,14 +72,14 @@ fn measure(
     load: &Load,
     bar: &Bar,
 ) -> Result<Report, Error> {
-    bar.say(&format!("opening {} streams", thousands(options.streams)));
+    bar.message(&format!("opening {} streams", thousands(options.streams)));
     let before = session.memory()?;
     let opening = session.open()?;
     if opening.open == 0 {
         return Err(nothing_opened(&opening));
     }
     let idle = session.settled_memory(SETTLE_MEMORY)?;
-    bar.begin(load);
+    bar.start(load);
     let delivery = session.load(load, |progress| {
         bar.advance(progress.published, progress.streams.received);
     })?;
@@ -85,7 +92,7 @@ fn measure(
 }
 
 fn nothing_opened(opening: &OpeningReport) -> Error {
-    let why = opening.why.as_deref().unwrap_or("the reason is not known");
+    let why = opening.why.as_deref().unwrap_or("unknown reason");
     Error::Failed(format!("no stream could be opened: {why}"))
 }
 
@@ -107,14 +114,14 @@ fn describe(options: &BenchOptions, load: &Load) -> String {
     )
 }
 
-/// The progress on a terminal; nothing elsewhere.
+/// A progress bar on a terminal; nothing elsewhere.
 struct Bar {
     bar: ProgressBar,
 }
 
 impl Bar {
     fn new() -> Self {
-        // It hides itself when standard error is no terminal.
+        // It is hidden when standard error is not a terminal.
         let bar = ProgressBar::new_spinner();
         let style = ProgressStyle::with_template("{spinner} {msg}").expect("a valid template");
         bar.set_style(style);
@@ -122,16 +129,16 @@ impl Bar {
         Self { bar }
     }
 
-    fn say(&self, what: &str) {
-        self.bar.set_message(what.to_owned());
+    fn message(&self, text: &str) {
+        self.bar.set_message(text.to_owned());
     }
 
-    fn begin(&self, load: &Load) {
+    fn start(&self, load: &Load) {
         let length = match load.amount {
             Amount::Events(events) => events,
             Amount::Time(time) => match load.pace {
                 Pace::PerSecond(rate) => (rate * time.as_secs_f64()) as u64,
-                // How many there will be is not known.
+                // The number of events is unknown.
                 Pace::AsAnswered => return,
             },
         };
@@ -143,7 +150,7 @@ impl Bar {
 
     fn advance(&self, published: u64, received: u64) {
         self.bar.set_position(published);
-        self.say(&format!("{} deliveries", thousands(received)));
+        self.message(&format!("{} deliveries", thousands(received)));
     }
 
     fn clear(&self) {

@@ -1,4 +1,4 @@
-//! A Headwater that the benchmark starts for itself. Look here for its settings.
+//! The server that the benchmark starts. Look here for its settings.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -9,28 +9,30 @@ use std::time::Duration;
 
 use crate::error::{Context as _, Error};
 
-/// How long a server may take until it listens.
+/// How long a server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Connections beside the streams: those of the publisher, and closed ones that the server has not noticed yet.
+/// Connections besides the streams: those of the publisher, and closed ones that the server has not
+/// noticed yet.
 const CONNECTIONS_EXTRA: usize = 4_000;
 
-/// A running `headwater serve`; it ends when this is dropped.
+/// A running `headwater serve`; killed when dropped.
 pub struct Server {
     process: Child,
     address: SocketAddr,
 }
 
 impl Server {
-    /// Starts a program with `serve` on a free port of the loopback, and waits until it listens.
+    /// Starts a program with `serve` on a free loopback port, and waits until it listens.
     ///
     /// # Errors
-    /// When it does not start; its own words are in the error.
+    /// When the server does not start; the error contains its log.
     pub fn start(program: &Path, streams: usize, redis: Option<&str>) -> Result<Self, Error> {
         Self::start_with(Command::new(program), streams, redis)
     }
 
-    /// The same with a command that may run the program through another one, as `taskset` does.
+    /// Like [`start`](Self::start), with a command that may run the program through another one,
+    /// such as `taskset`.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -43,7 +45,8 @@ impl Server {
         command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]);
         command.args(["--max-connections", &connections]);
         if let Some(redis) = redis {
-            // Not as a flag: it may have a password, and all users see the command lines.
+            // Not a flag: the URL may contain a password, and command lines are visible to all
+            // users.
             command.env("HEADWATER_REDIS", redis);
         }
         let mut process = command
@@ -55,7 +58,7 @@ impl Server {
         let stderr = process.stderr.take().expect("it is piped");
         let mut server = Self { process, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let (found, address) = mpsc::channel();
-        // The thread ends with the server, whose log it empties.
+        // The thread drains the log and ends with the server.
         std::thread::spawn(move || {
             let mut log = String::new();
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -70,19 +73,19 @@ impl Server {
         server.address = match address.recv_timeout(START_TIMEOUT) {
             Ok(Ok(address)) => address,
             Ok(Err(log)) => {
-                return Err(Error::Failed(format!("the server to measure ended: {}", log.trim())));
+                return Err(Error::Failed(format!("the server to measure exited: {}", log.trim())));
             }
-            Err(_) => return Err(Error::failed("the server to measure does not listen in time")),
+            Err(_) => return Err(Error::failed("the server to measure did not start in time")),
         };
         Ok(server)
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its process.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }

@@ -1,5 +1,5 @@
-//! One server, its streams and its publisher under measurement. Look here for the order of a measurement, which
-//! `headwater bench` and the comparison share.
+//! A measurement: one server, its streams and its publisher. Look here for the steps of a
+//! measurement, which `headwater bench` and the comparison share.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use crate::error::Error;
 use crate::generator::{Generator, Opened, Progress, WorkerCommand};
 use crate::limits::DRAIN_TIMEOUT;
 use crate::process;
-use crate::publisher::{Amount, Load, Publisher, Road};
+use crate::publisher::{Amount, Load, Pace, PublishTarget, Publisher};
 use crate::report::{DeliveryReport, OpeningReport, thousands};
 use crate::target::HttpTarget;
 
-/// How far a load is.
+/// The progress of a load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoadProgress {
-    /// Events that were published.
+    /// Published events.
     pub published: u64,
-    /// What the streams have.
+    /// The progress of the streams.
     pub streams: Progress,
 }
 
-/// A measurement under way.
+/// A measurement in progress.
 pub struct Session {
     generator: Generator,
     publisher: Publisher,
@@ -32,20 +32,20 @@ pub struct Session {
 }
 
 impl Session {
-    /// Starts the generator. Measured are the processes with these ids, which may be none.
+    /// Starts the generator. The processes with these ids are measured; there may be none.
     ///
     /// # Errors
-    /// When its processes do not start.
+    /// When a generator process does not start.
     pub fn start(
         command: &WorkerCommand,
         target: &HttpTarget,
-        road: Road,
+        publish_to: PublishTarget,
         streams: usize,
         channels: usize,
         pids: &[u32],
     ) -> Result<Self, Error> {
         let generator = Generator::start(command, target, streams, channels)?;
-        let publisher = Publisher::new(road, channels);
+        let publisher = Publisher::new(publish_to, channels);
         Ok(Self {
             generator,
             publisher,
@@ -55,18 +55,17 @@ impl Session {
         })
     }
 
-    /// Sets how long deliveries are waited for when the last event is published. The default is
-    /// [`DRAIN_TIMEOUT`].
+    /// Sets how long to wait for deliveries after the last event. The default is [`DRAIN_TIMEOUT`].
     #[must_use]
     pub fn with_drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
         self
     }
 
-    /// Opens all streams, and measures what that costs.
+    /// Opens all streams, and measures the cost.
     ///
     /// # Errors
-    /// When the generator or a measured process has ended.
+    /// When a generator process or a measured process has exited.
     pub fn open(&mut self) -> Result<OpeningReport, Error> {
         let before = self.cpu_ns()?;
         let opened: Opened = self.generator.open(self.publisher.published())?;
@@ -75,10 +74,10 @@ impl Session {
         Ok(OpeningReport::new(&opened, difference(before, after)))
     }
 
-    /// Publishes a load, waits until all of it has come, and measures what that costs.
+    /// Publishes a load, waits until it is delivered, and measures the cost.
     ///
     /// # Errors
-    /// When publishing fails, or the generator or a measured process has ended.
+    /// When publishing fails, or a generator process or a measured process has exited.
     pub fn load(
         &mut self,
         load: &Load,
@@ -86,14 +85,14 @@ impl Session {
     ) -> Result<DeliveryReport, Error> {
         self.generator.record()?;
         let before = self.cpu_ns()?;
-        // Where it is not known it is not told; it is not what is measured.
+        // The generator's own cost is optional: it is not what is measured.
         let generator_pids = self.generator.pids();
         let generator_before = process::cpu_ns(&generator_pids).ok();
         let generator = &mut self.generator;
         let result = self.publisher.publish(load, |published| {
             let streams = generator.progress()?;
             progress(LoadProgress { published, streams });
-            gone(streams).map_or(Ok(()), Err)
+            all_cut(streams).map_or(Ok(()), Err)
         });
         let published = result.map_err(|error| self.cause_of(error))?;
         let counted = self.generator.drain(self.publisher.published(), self.drain_timeout)?;
@@ -105,13 +104,14 @@ impl Session {
         Ok(report.with_generator(difference(generator_before, generator_after)))
     }
 
-    /// Publishes a few events that are not measured, so that what is built at the first one exists.
+    /// Publishes a few events before the measurement, so that what the first event allocates
+    /// exists.
     ///
     /// # Errors
     /// As [`load`](Self::load).
     pub fn warm_up(&mut self, events: u64) -> Result<DeliveryReport, Error> {
         let load = Load {
-            pace: crate::publisher::Pace::AsAnswered,
+            pace: Pace::AsAnswered,
             amount: Amount::Events(events),
             event_bytes: 100,
             in_flight: 1,
@@ -122,7 +122,7 @@ impl Session {
     /// Closes all streams.
     ///
     /// # Errors
-    /// When the generator has ended.
+    /// When a generator process has exited.
     pub fn close(&mut self) -> Result<(), Error> {
         self.generator.close()
     }
@@ -130,15 +130,15 @@ impl Session {
     /// The memory of the measured processes, if there are any.
     ///
     /// # Errors
-    /// When one of them has ended.
+    /// When one of them has exited.
     pub fn memory(&self) -> Result<Option<process::Memory>, Error> {
         if self.pids.is_empty() { Ok(None) } else { process::memory(&self.pids).map(Some) }
     }
 
-    /// The memory once it does not change any more, or after this long.
+    /// The memory once it no longer changes, or after this long.
     ///
     /// # Errors
-    /// When a measured process has ended.
+    /// When a measured process has exited.
     pub fn settled_memory(&self, within: Duration) -> Result<Option<process::Memory>, Error> {
         let step = Duration::from_millis(100);
         let mut memory = self.memory()?;
@@ -155,11 +155,11 @@ impl Session {
         Ok(memory)
     }
 
-    /// When publishing fails because the server has gone, the streams tell it more plainly.
+    /// When publishing fails because the server is gone, the streams give the clearer error.
     fn cause_of(&mut self, error: Error) -> Error {
         for _ in 0..20 {
-            match self.generator.progress().map(gone) {
-                Ok(Some(gone)) => return gone,
+            match self.generator.progress().map(all_cut) {
+                Ok(Some(cause)) => return cause,
                 Ok(None) => std::thread::sleep(Duration::from_millis(50)),
                 Err(_) => break,
             }
@@ -172,8 +172,8 @@ impl Session {
     }
 }
 
-/// Whether no stream is left.
-fn gone(streams: Progress) -> Option<Error> {
+/// An error if no stream is left.
+fn all_cut(streams: Progress) -> Option<Error> {
     let Progress { open, received, cut } = streams;
     (open == 0 && cut > 0).then(|| {
         let (cut, received) = (thousands(cut as u64), thousands(received));

@@ -1,4 +1,4 @@
-//! A socket that a poll loop writes to and reads from. Look here for how the generator and the floor connect.
+//! Connects sockets for a poll loop. Look here for how the publisher and the floor connect.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-/// Connects, waits for it, and has the loop watch it.
+/// Connects, waits until connected, and registers the socket with the poll.
 pub(crate) fn connect(
     address: SocketAddr,
     token: Token,

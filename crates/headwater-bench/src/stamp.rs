@@ -1,14 +1,14 @@
-//! What stands at the front of each event's data: its number on its channel and when it was sent. Look here for
-//! how the generator knows what is missing, and how late an event is.
+//! The stamp at the front of each event's data: its number on the channel and its time of sending.
+//! Look here for how the generator knows what is missing, and how late an event is.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const DIGITS: usize = 16;
 
-/// Length of a stamp: two numbers of 16 hexadecimal digits.
+/// The length of a stamp: two numbers of 16 hexadecimal digits.
 pub(crate) const STAMP_BYTES: usize = 2 * DIGITS;
 
-/// Which event this is, and when it was sent.
+/// The number of an event and its time of sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// The number of the event on its channel, from 0.
@@ -18,7 +18,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Puts the stamp over the front of the data.
+    /// Overwrites the front of the data with the stamp.
     pub(crate) fn write(self, data: &mut [u8]) {
         write_hex(self.sequence, &mut data[..DIGITS]);
         write_hex(self.sent_at_ns, &mut data[DIGITS..STAMP_BYTES]);
@@ -32,8 +32,8 @@ impl Stamp {
     }
 }
 
-/// The time of the system in nanoseconds. Not the monotonic clock, because whoever sends and whoever receives
-/// are different processes, and the standard library compares monotonic times of one process only.
+/// The system time in nanoseconds. Not the monotonic clock, because publisher and streams are in
+/// different processes, and the standard library can compare monotonic times within a process only.
 pub(crate) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_is_read_as_it_was_written() {
+    fn a_stamp_survives_a_round_trip() {
         let mut data = [b'.'; 40];
         let stamp = Stamp { sequence: 0x0123_4567_89ab_cdef, sent_at_ns: u64::MAX };
         stamp.write(&mut data);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stamp_is_none() {
+    fn other_data_is_not_a_stamp() {
         for data in [&b""[..], b"hello", b"0123456789ABCDEF0000000000000000", &[b'0'; 31]] {
             assert_eq!(Stamp::read(data), None);
         }

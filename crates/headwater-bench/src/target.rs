@@ -1,20 +1,20 @@
-//! What is measured: where its streams are opened, and where its events are published. Look here for how a URL
-//! of the command line becomes addresses and paths.
+//! The target of a benchmark: where streams are opened, and where events are published. Look here
+//! for how a URL of the command line becomes addresses and paths.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use crate::error::{Context as _, Error};
 
-/// What stands in a path for the channel's name.
+/// The placeholder for the channel name in a path.
 const CHANNEL: &str = "{channel}";
 
-/// What the names of channels begin with; their number follows.
+/// The prefix of the channel names; a number follows.
 pub(crate) const CHANNEL_PREFIX: &str = "bench-";
 
-/// An address to connect to, and what to say there.
+/// An HTTP server to measure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpTarget {
-    /// Where to connect. Streams are spread evenly if there are several; publishing goes to the first.
+    /// The addresses. Streams are spread evenly over them; events are published to the first.
     pub addresses: Vec<SocketAddr>,
     /// The `Host` header.
     pub host: String,
@@ -25,7 +25,7 @@ pub struct HttpTarget {
 }
 
 impl HttpTarget {
-    /// A Headwater at some addresses, or whatever has its paths.
+    /// Headwater, or a server with the same paths, at some addresses.
     pub fn headwater(addresses: Vec<SocketAddr>) -> Self {
         let host = addresses.first().map_or_else(|| "localhost".to_owned(), ToString::to_string);
         Self {
@@ -36,19 +36,19 @@ impl HttpTarget {
         }
     }
 
-    /// A Headwater behind a URL, whose path is put before its own paths.
+    /// Headwater at a URL, whose path is prepended to Headwater's paths.
     ///
     /// # Errors
-    /// When it is no URL of plain HTTP, or its name is not known.
+    /// When the URL is not plain HTTP, or its host cannot be resolved.
     pub fn from_url(url: &str) -> Result<Self, Error> {
         let usage = |why: &str| Error::Usage(format!("--url {url}: {why}"));
         let rest = url.strip_prefix("http://").ok_or_else(|| {
-            usage("only http:// can be measured: the generator speaks no TLS, as in http://127.0.0.1:8000")
+            usage("only http:// is supported, the generator speaks no TLS: http://127.0.0.1:8000")
         })?;
         let (host, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if host.is_empty() || host.contains(['@', '?', '#']) || prefix.contains(['?', '#']) {
             return Err(usage(
-                "give a host, a port and at most a path, as in http://127.0.0.1:8000",
+                "expected a host and port and optionally a path, as in http://127.0.0.1:8000",
             ));
         }
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
@@ -63,10 +63,10 @@ impl HttpTarget {
         })
     }
 
-    /// Replaces a path that another program than Headwater has.
+    /// Replaces the paths, for servers other than Headwater.
     ///
     /// # Errors
-    /// When a path does not begin with a slash, or does not say where the channel's name goes.
+    /// When a path does not begin with a slash, or lacks `{channel}`.
     pub fn with_paths(
         mut self,
         stream: Option<&str>,
@@ -79,8 +79,7 @@ impl HttpTarget {
             let Some(path) = path else { continue };
             if !path.starts_with('/') || !path.contains(CHANNEL) || path.contains([' ', '\r', '\n'])
             {
-                let why =
-                    "a path begins with `/` and has `{channel}` where the name of the channel goes";
+                let why = "the path must begin with `/` and contain `{channel}`";
                 return Err(Error::Usage(format!(
                     "{flag} {path}: {why}, as in /sse/stream?channel={CHANNEL}"
                 )));
@@ -94,28 +93,28 @@ impl HttpTarget {
 /// A Redis to publish to with `PUBLISH`. No `Debug`: it may hold a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisTarget {
-    /// Where it is.
+    /// The address.
     pub address: SocketAddr,
-    /// User and password, if it wants them; the user may be empty.
+    /// User and password, if required; the user may be empty.
     pub login: Option<(String, String)>,
 }
 
 impl RedisTarget {
-    /// From a URL, `redis://USER:PASSWORD@HOST:PORT`. What is wrong is told without the URL, which may hold a
+    /// Parses `redis://USER:PASSWORD@HOST:PORT`. Errors do not contain the URL, which may hold a
     /// password.
     ///
     /// # Errors
-    /// When it is no such URL, or its name is not known.
+    /// When the URL has another form, or its host cannot be resolved.
     pub fn from_url(url: &str) -> Result<Self, Error> {
         let usage = |why: String| Error::Usage(format!("--redis: {why}"));
         let rest = url.strip_prefix("redis://").ok_or_else(|| {
-            usage("only redis://HOST:PORT can be measured, without TLS or unix sockets".to_owned())
+            usage("only redis://HOST:PORT is supported, without TLS or Unix sockets".to_owned())
         })?;
         let (login, host) = match rest.rsplit_once('@') {
             Some((login, host)) => (Some(login.split_once(':').unwrap_or(("", login))), host),
             None => (None, rest),
         };
-        // Pub/Sub knows no databases, so the number of one means nothing.
+        // Pub/Sub has no databases, so a database number is ignored.
         let host = host.split('/').next().unwrap_or_default();
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let address = resolve(host, has_port, 6379).map_err(usage)?;
@@ -131,7 +130,7 @@ pub(crate) fn path_of(template: &str, channel: usize) -> String {
 
 fn resolve(host: &str, has_port: bool, port: u16) -> Result<SocketAddr, String> {
     let with_port = if has_port { host.to_owned() } else { format!("{host}:{port}") };
-    let why = format!("cannot find the address of `{host}`");
+    let why = format!("cannot resolve `{host}`");
     with_port
         .to_socket_addrs()
         .context(&why)
@@ -144,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_of_servers() {
+    fn server_urls_are_parsed() {
         let target = HttpTarget::from_url("http://127.0.0.1:8123/prefix/").expect("a URL");
         assert_eq!(target.addresses, ["127.0.0.1:8123".parse().expect("an address")]);
         assert_eq!(path_of(&target.stream_path, 3), "/prefix/sse/stream?channel=bench-3");
@@ -155,9 +154,9 @@ mod tests {
         for (url, word) in [
             ("https://example.org", "speaks no TLS"),
             ("127.0.0.1:80", "only http://"),
-            ("http:///x", "give a host"),
-            ("http://h?x", "give a host"),
-            ("http://no.such.host.invalid", "cannot find the address"),
+            ("http:///x", "expected a host"),
+            ("http://h?x", "expected a host"),
+            ("http://no.such.host.invalid", "cannot resolve"),
         ] {
             let error = HttpTarget::from_url(url).expect_err(url).to_string();
             assert!(error.contains(word), "{error}");
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_say_where_the_channel_goes() {
+    fn paths_need_a_place_for_the_channel() {
         let target = HttpTarget::headwater(vec![]);
         let changed = target.clone().with_paths(Some("/sub/{channel}"), None).expect("a path");
         assert_eq!(path_of(&changed.stream_path, 0), "/sub/bench-0");
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_of_redis() {
+    fn redis_urls_are_parsed() {
         let check = |url: &str, port: u16, login: Option<(&str, &str)>| {
             let target =
                 RedisTarget::from_url(url).unwrap_or_else(|error| panic!("{url}: {error}"));

@@ -1,28 +1,28 @@
-//! Which events of a channel a stream has had. Look here for how duplicates are told from events that overtook
-//! others.
+//! The events of a channel that a stream has received. Look here for how duplicates are
+//! distinguished from events that overtook others.
 
 use crate::limits::WINDOW_HOLES_MAX;
 
-/// How far one event may overtake another of its channel and cost nothing.
+/// How far an event may overtake others of its channel without an entry in `holes`.
 const WIDTH: u32 = u128::BITS;
 
-/// The numbers that were seen: all below `first_open` but the holes, and those in `seen` from there on.
+/// The numbers seen: all below `first_open` except the holes, and from there on those in `seen`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Window {
     first_open: u64,
     seen: u128,
-    /// What was left behind without having been seen. An event is that late when the connection that it is
-    /// published over waits to be accepted.
+    /// Numbers below `first_open` that were not seen. An event is that late when the connection
+    /// that publishes it waits to be accepted.
     holes: Vec<u64>,
 }
 
 impl Window {
-    /// A window before an event: those before it do not count.
+    /// A window that starts at an event: earlier ones do not count.
     pub(crate) fn starting_at(sequence: u64) -> Self {
         Self { first_open: sequence, seen: 0, holes: Vec::new() }
     }
 
-    /// Notes an event. `false` if it was seen before.
+    /// Records an event. `false` if it was seen before.
     pub(crate) fn mark(&mut self, sequence: u64) -> bool {
         let Some(mut ahead) = sequence.checked_sub(self.first_open) else {
             return self.fill(sequence);
@@ -73,28 +73,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_twice_is_known() {
+    fn duplicates_are_recognised() {
         let mut window = Window::starting_at(5);
         let marks: Vec<bool> = [5, 7, 6, 7, 4, 8, 5].map(|number| window.mark(number)).to_vec();
         assert_eq!(marks, [true, true, true, false, false, true, false]);
     }
 
     #[test]
-    fn a_jump_leaves_behind_what_is_missing() {
+    fn late_events_after_a_jump_are_counted_once() {
         let mut window = Window::starting_at(0);
         assert!(window.mark(1_000_000));
         assert!(window.mark(999_999));
-        // It comes late, once.
+        // Late, but only once.
         assert!(window.mark(3));
         assert!(!window.mark(3));
-        // Of holes, so many are known.
+        // The number of holes is bounded.
         assert!(!window.mark(500_000));
     }
 
     proptest! {
-        /// As long as few are overtaken, it knows as much as a set.
+        /// As long as few events are overtaken, a window is as exact as a set.
         #[test]
-        fn it_is_a_set(steps in prop::collection::vec(0_u64..200, 1..400)) {
+        fn a_window_equals_a_set(steps in prop::collection::vec(0_u64..200, 1..400)) {
             let mut window = Window::starting_at(0);
             let mut set = HashSet::new();
             for (index, step) in steps.into_iter().enumerate() {

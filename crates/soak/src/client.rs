@@ -1,5 +1,5 @@
-//! One client: listens, drops at random moments and at any byte, comes back with its last id, and logs
-//! what it got.
+//! One client: subscribes, drops the connection at random moments and at any byte, reconnects with
+//! its last id, and logs what it received.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,60 +11,59 @@ use headwater::event::{Decoder, Item, Message};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::connection::{Ask, Connection, NoStream};
+use crate::connection::{Connection, NoStream, StreamRequest};
 use crate::data;
 use crate::ledger::Ledger;
 use crate::log::{ClientLog, Entry, Line};
-use crate::round::Phase;
+use crate::phase::Phase;
 use crate::scenario::{Group, Pace};
 use crate::tally::Tally;
 
-/// How long the head of an answer and the first bytes of a stream may take.
+/// How long the response head of a stream may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client waits when it cannot reach a node.
+/// The wait after a failed attempt to connect.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a slow client does something else after each read.
+/// The pause of a slow client after each read.
 const SLOW_PAUSE_MS: std::ops::Range<u64> = 0..60;
 
-/// The longest that a stream may be silent, with a heartbeat every second, before the client takes it
-/// for dead.
+/// The longest silence, with a heartbeat every second, before the client considers a stream dead.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// What clients share.
-pub struct Listening {
-    /// Where the nodes listen.
+/// What all clients share.
+pub struct Subscribing {
+    /// The addresses of the nodes.
     pub nodes: Vec<SocketAddr>,
     /// What was published.
     pub ledger: Arc<Ledger>,
-    /// Counts.
+    /// The counts of the round.
     pub tally: Arc<Tally>,
 }
 
-/// How far a client is, for those who wait for it.
+/// The progress of a client.
 pub struct Progress {
     /// Whether it has an open stream.
     pub connected: AtomicBool,
-    /// Which of the world's channels it listens to, and the highest number that it got there.
+    /// The channels it subscribes to, by index, with the highest number received on each.
     pub highest: Vec<(usize, AtomicU64)>,
 }
 
 /// A client.
 pub struct Client {
-    shared: Arc<Listening>,
+    shared: Arc<Subscribing>,
     group: Group,
     rng: Rng,
     home: usize,
     path: String,
-    /// How long a stream lives on average before the client drops it; `None`: for ever.
+    /// How long a stream lives on average before the client drops it; `None` is indefinitely.
     stream_life: Option<Duration>,
     last_id: String,
     progress: Arc<Progress>,
     log: ClientLog,
 }
 
-/// Why a stream is over.
+/// Why a stream ended.
 enum Over {
     Dropped,
     Ended(&'static str),
@@ -72,9 +71,9 @@ enum Over {
 }
 
 impl Client {
-    /// A client of some channels of the world.
+    /// A client of some of the world's channels.
     pub fn new(
-        shared: Arc<Listening>,
+        shared: Arc<Subscribing>,
         group: Group,
         number: usize,
         channels: Vec<usize>,
@@ -104,12 +103,12 @@ impl Client {
         }
     }
 
-    /// How far it is.
+    /// The client's progress, which is updated while it runs.
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
     }
 
-    /// Listens until it is told to stop.
+    /// Subscribes and reconnects until the phase is `Stop`.
     pub async fn run(mut self, mut phase: watch::Receiver<Phase>) -> ClientLog {
         while *phase.borrow_and_update() != Phase::Stop {
             let node = if self.group.moves {
@@ -119,18 +118,18 @@ impl Client {
             };
             match timeout(OPEN_TIMEOUT, self.open(node)).await {
                 Ok(Ok(connection)) => {
-                    self.listen(connection, node, &mut phase).await;
+                    self.read_stream(connection, node, &mut phase).await;
                     self.progress.connected.store(false, Ordering::Relaxed);
                     if *phase.borrow() == Phase::Publish {
                         sleep(self.away()).await;
                     }
                 }
-                Ok(Err(NoStream::Refused(status))) => {
-                    self.note(Entry::Refused(status));
+                Ok(Err(NoStream::Rejected(status))) => {
+                    self.note(Entry::Rejected(status));
                     sleep(UNREACHABLE_PAUSE).await;
                 }
                 Ok(Err(NoStream::Unreachable)) => sleep(UNREACHABLE_PAUSE).await,
-                Err(_) => self.note(Entry::Ended("no answer in time")),
+                Err(_) => self.note(Entry::Ended("no response in time")),
             }
         }
         self.log
@@ -139,25 +138,25 @@ impl Client {
     async fn open(&mut self, node: usize) -> Result<Connection, NoStream> {
         let in_header = self.last_id.is_empty() || self.rng.bool();
         let query_path = format!("{}&last_event_id={}", self.path, self.last_id);
-        let ask = Ask {
+        let request = StreamRequest {
             address: self.shared.nodes[node],
             path: if in_header { &self.path } else { &query_path },
             last_event_id: Some(self.last_id.as_str()).filter(|id| in_header && !id.is_empty()),
             protocol: self.group.protocol,
             pace: self.group.pace,
         };
-        Connection::open(&ask).await
+        Connection::open(&request).await
     }
 
-    /// Reads a stream until it is over.
-    async fn listen(
+    /// Reads a stream until it ends.
+    async fn read_stream(
         &mut self,
         mut connection: Connection,
         node: usize,
         phase: &mut watch::Receiver<Phase>,
     ) {
         let mut decoder = Decoder::new();
-        // A client that never dropped began when its stream did; one that drops has a plan.
+
         let drop_at = self.stream_life.map(|life| Instant::now() + life.mul_f64(self.part()));
         let mut is_open = false;
         let over = loop {
@@ -210,13 +209,13 @@ impl Client {
             if *phase.borrow() == Phase::Stop {
                 return Err(Over::Stopped);
             }
-            // A busy stream is dropped when its next bytes are there, so that they can be cut; a quiet
-            // one soon after.
+            // A busy stream is dropped with its next bytes, so that an event is cut in the middle;
+            // a quiet one shortly after.
             let grace = Duration::from_millis(20);
             let drop = drop_at.filter(|_| !calm).map(|at| at + grace);
             tokio::select! {
                 bytes = connection.read() => {
-                    let end = if connection.ended_well() { "cleanly" } else { "cut" };
+                    let end = if connection.ended_cleanly() { "cleanly" } else { "cut" };
                     return bytes.ok_or(Over::Ended(end));
                 }
                 () = sleep_until(drop.unwrap_or_else(Instant::now)), if drop.is_some() => {
@@ -260,7 +259,10 @@ impl Client {
             Err(why) => return Entry::Alien(why),
         };
         let Some(channel) = channel else {
-            return Entry::Alien(format!("{:?} is of an unknown channel", message.data));
+            return Entry::Alien(format!(
+                "`{}` belongs to an unknown channel",
+                message.data.escape_debug()
+            ));
         };
         if let Some((_, highest)) = self.progress.highest.iter().find(|(of, _)| *of == channel) {
             highest.fetch_max(number, Ordering::Relaxed);
@@ -273,7 +275,7 @@ impl Client {
         let channel = gap["channel"].as_str().and_then(|name| self.shared.ledger.find(name));
         match (channel, gap["reason"].as_str()) {
             (Some(channel), Some(reason)) => Entry::Gap { channel, reason: reason.to_owned() },
-            _ => Entry::Alien(format!("{data:?} announces no gap")),
+            _ => Entry::Alien(format!("`{}` is not a valid gap", data.escape_debug())),
         }
     }
 
@@ -281,13 +283,13 @@ impl Client {
         self.log.lines.push(Line { at_ms: self.shared.ledger.now_ms(), entry });
     }
 
-    /// Around one, and far from it at times.
+    /// A random factor from 0 to 2.
     fn part(&mut self) -> f64 {
         self.rng.f64() * 2.0
     }
 
     fn away(&mut self) -> Duration {
-        // Half of all clients come back at once.
+        // Half of all reconnects are immediate.
         if self.rng.bool() { Duration::ZERO } else { self.group.away_max.mul_f64(self.rng.f64()) }
     }
 }

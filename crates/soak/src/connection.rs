@@ -1,5 +1,5 @@
-//! One stream of a client, as bytes: over a raw socket or over HTTP/2. Look here for how a stream is
-//! cut in the middle of an event.
+//! The bytes of one stream, over a raw socket or HTTP/2. Look here for how a stream is cut in the
+//! middle of an event.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,50 +20,51 @@ use tokio::task::JoinHandle;
 use crate::log::Protocol;
 use crate::scenario::Pace;
 
-/// What is read at a time.
+/// Bytes per read.
 const READ_BYTES: usize = 64 << 10;
 
-/// What a slow client reads at a time, and its buffer in the kernel.
+/// Bytes per read of a slow client.
 const SLOW_READ_BYTES: usize = 2 << 10;
-/// See [`SLOW_READ_BYTES`]. With less, TCP itself is too slow on the loopback, whose packets are large.
+/// The receive buffer of a slow client. With less, TCP itself is too slow on the loopback
+/// interface, whose packets are large.
 const SLOW_BUFFER_BYTES: u32 = 32 << 10;
 
-/// What a client asks for.
-pub struct Ask<'a> {
-    /// The node.
+/// The request for a stream.
+pub struct StreamRequest<'a> {
+    /// The address of the node.
     pub address: SocketAddr,
     /// Path and query.
     pub path: &'a str,
     /// The header `Last-Event-ID`.
     pub last_event_id: Option<&'a str>,
-    /// What the client speaks.
+    /// The protocol of the client.
     pub protocol: Protocol,
-    /// How it reads.
+    /// How the client reads.
     pub pace: Pace,
 }
 
-/// Why there is no stream.
+/// Why a stream did not open.
 pub enum NoStream {
     /// The node cannot be reached.
     Unreachable,
-    /// It answered with this status.
-    Refused(u16),
+    /// The node responded with this status.
+    Rejected(u16),
 }
 
 /// An open stream.
 pub enum Connection {
-    /// The socket, and the framing that is taken off what comes from it.
+    /// A raw socket, whose chunked framing is decoded here.
     Http1 {
         /// The socket.
         socket: TcpStream,
         /// The framing.
         chunks: Chunks,
-        /// Bytes that came with the head.
+        /// Bytes that arrived with the response head.
         rest: Vec<u8>,
-        /// How much is read at a time.
+        /// Bytes per read.
         bytes_max: usize,
     },
-    /// The body, and the task that drives the connection.
+    /// A response body, and the task that drives the connection.
     Http2 {
         /// The body.
         body: Incoming,
@@ -75,18 +76,18 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// Asks for a stream.
+    /// Requests a stream, and waits for the response head.
     ///
     /// # Errors
-    /// Why there is none.
-    pub async fn open(ask: &Ask<'_>) -> Result<Self, NoStream> {
-        match ask.protocol {
-            Protocol::Http1 => open_http1(ask).await,
-            Protocol::Http2 => open_http2(ask).await,
+    /// Why the stream did not open.
+    pub async fn open(request: &StreamRequest<'_>) -> Result<Self, NoStream> {
+        match request.protocol {
+            Protocol::Http1 => open_http1(request).await,
+            Protocol::Http2 => open_http2(request).await,
         }
     }
 
-    /// The next bytes, as they come from the network; `None` is the end. Cancel safe.
+    /// The next bytes from the network; `None` is the end. Cancel safe.
     pub async fn read(&mut self) -> Option<Vec<u8>> {
         match self {
             Self::Http1 { socket, rest, bytes_max, chunks } => {
@@ -107,10 +108,10 @@ impl Connection {
         }
     }
 
-    /// Gives bytes that were read to the decoder, without framing.
+    /// Passes bytes that were read to the decoder, without their framing.
     ///
     /// # Errors
-    /// When they are no event stream.
+    /// When they are not an event stream.
     pub fn decode(&mut self, bytes: &[u8], decoder: &mut Decoder) -> Result<(), Error> {
         let Self::Http1 { chunks, .. } = self else { return decoder.push(bytes) };
         let mut result = Ok(());
@@ -122,20 +123,20 @@ impl Connection {
         result
     }
 
-    /// Whether the stream ended as it should, after its last byte.
-    pub fn ended_well(&self) -> bool {
+    /// Whether the stream ended with its last chunk or END_STREAM, and was not cut.
+    pub fn ended_cleanly(&self) -> bool {
         match self {
             Self::Http1 { chunks, .. } => chunks.ended,
             Self::Http2 { body, .. } => hyper::body::Body::is_end_stream(body),
         }
     }
 
-    /// Goes away: with a reset if `hard`, else as a browser does.
+    /// Closes the connection: with a reset if `hard`, else as a browser does.
     pub fn cut(self, hard: bool) {
         match self {
             Self::Http1 { socket, .. } => {
                 if hard {
-                    // Closing then resets the connection.
+                    // Closing the socket now sends a reset.
                     let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
                 }
             }
@@ -143,24 +144,24 @@ impl Connection {
                 if hard {
                     task.abort();
                 }
-                // hyper resets the stream, and closes the connection when nobody can use it.
+                // hyper resets the stream, and closes the connection that nothing uses any more.
                 drop((body, requests));
             }
         }
     }
 }
 
-async fn open_http1(ask: &Ask<'_>) -> Result<Connection, NoStream> {
+async fn open_http1(request: &StreamRequest<'_>) -> Result<Connection, NoStream> {
     let unreachable = |_| NoStream::Unreachable;
     let socket = TcpSocket::new_v4().map_err(unreachable)?;
     let mut bytes_max = READ_BYTES;
-    if ask.pace == Pace::Slow {
+    if request.pace == Pace::Slow {
         bytes_max = SLOW_READ_BYTES;
         socket.set_recv_buffer_size(SLOW_BUFFER_BYTES).map_err(unreachable)?;
     }
-    let mut socket = socket.connect(ask.address).await.map_err(unreachable)?;
-    let mut head = format!("GET {} HTTP/1.1\r\nhost: soak\r\n", ask.path);
-    if let Some(id) = ask.last_event_id {
+    let mut socket = socket.connect(request.address).await.map_err(unreachable)?;
+    let mut head = format!("GET {} HTTP/1.1\r\nhost: soak\r\n", request.path);
+    if let Some(id) = request.last_event_id {
         head += &format!("last-event-id: {id}\r\n");
     }
     head += "\r\n";
@@ -176,28 +177,28 @@ async fn open_http1(ask: &Ask<'_>) -> Result<Connection, NoStream> {
     };
     let (status, _) = parse_head(&bytes[..end]);
     if status != 200 {
-        return Err(NoStream::Refused(status));
+        return Err(NoStream::Rejected(status));
     }
     let rest = bytes.split_off(end + 4);
     Ok(Connection::Http1 { socket, chunks: Chunks::default(), rest, bytes_max })
 }
 
-async fn open_http2(ask: &Ask<'_>) -> Result<Connection, NoStream> {
-    let socket = TcpStream::connect(ask.address).await.map_err(|_| NoStream::Unreachable)?;
+async fn open_http2(request: &StreamRequest<'_>) -> Result<Connection, NoStream> {
+    let socket = TcpStream::connect(request.address).await.map_err(|_| NoStream::Unreachable)?;
     let shaken = handshake(TokioExecutor::new(), TokioIo::new(socket)).await;
     let (mut requests, connection) = shaken.map_err(|_| NoStream::Unreachable)?;
     let task = tokio::spawn(async move {
-        // How it ended shows in the body.
+        // An error also shows in the body.
         let _ = connection.await;
     });
-    let mut request = Request::get(format!("http://{}{}", ask.address, ask.path));
-    if let Some(id) = ask.last_event_id {
-        request = request.header("last-event-id", id);
+    let mut get = Request::get(format!("http://{}{}", request.address, request.path));
+    if let Some(id) = request.last_event_id {
+        get = get.header("last-event-id", id);
     }
-    let request = request.body(Empty::new()).map_err(|_| NoStream::Unreachable)?;
-    let answer = requests.send_request(request).await.map_err(|_| NoStream::Unreachable)?;
+    let get = get.body(Empty::new()).map_err(|_| NoStream::Unreachable)?;
+    let answer = requests.send_request(get).await.map_err(|_| NoStream::Unreachable)?;
     if answer.status() != 200 {
-        return Err(NoStream::Refused(answer.status().as_u16()));
+        return Err(NoStream::Rejected(answer.status().as_u16()));
     }
     Ok(Connection::Http2 { body: answer.into_body(), _requests: requests, task })
 }

@@ -1,5 +1,5 @@
-//! A counterexample as a person reads it: what should have been, what was, and the client's log and the
-//! faults around it.
+//! Formats a counterexample for people: what was expected, what arrived, and the client's log with
+//! the faults around it.
 
 use std::fmt::Write as _;
 
@@ -8,22 +8,22 @@ use crate::id::Disorder;
 use crate::ledger::Channel;
 use crate::log::{ClientLog, Entry, Line};
 
-/// Lines of the log shown before and after the place.
+/// Log lines shown before and after the violation.
 const LINES_AROUND: usize = 12;
 
-/// Most missing numbers that are described one by one.
+/// Missing events described one by one.
 const MISSING_SHOWN: usize = 5;
 
 /// A fault that was injected.
 #[derive(Debug, Clone)]
 pub struct Injected {
-    /// When it began, in milliseconds since the beginning of the round.
+    /// When it began, in milliseconds since the start of the round.
     pub at_ms: u32,
-    /// What it was.
+    /// What was done.
     pub what: String,
 }
 
-/// Describes a counterexample.
+/// Formats a counterexample.
 pub fn describe(
     found: &Counterexample,
     channels: &[Channel],
@@ -45,7 +45,7 @@ pub fn describe(
         found.line.saturating_sub(LINES_AROUND)..(last + LINES_AROUND).min(client.lines.len());
     let mut faults_shown = faults.iter().peekable();
     if let Some(first) = client.lines.get(shown.start) {
-        // The last fault before what is shown may be the cause.
+        // A fault shortly before the first line shown may be the cause.
         while faults_shown.peek().is_some_and(|fault| fault.at_ms + 5_000 < first.at_ms) {
             faults_shown.next();
         }
@@ -67,7 +67,7 @@ fn shown_line(line: &Line, names: &dyn Fn(usize) -> String) -> String {
     line.shown(names)
 }
 
-/// The line of the next event of a channel after a line, or the last one.
+/// The line of the next event of a channel after a line, or the end of the log.
 fn next_of(client: &ClientLog, line: usize, channel: usize) -> usize {
     let is_next =
         |line: &Line| matches!(&line.entry, Entry::Event { channel: of, .. } if *of == channel);
@@ -77,57 +77,57 @@ fn next_of(client: &ClientLog, line: usize, channel: usize) -> usize {
 
 fn violation(violation: &Violation, channels: &[Channel]) -> String {
     let name = |channel: &usize| &channels[*channel].name;
-    let told = |channel: &usize, number: u64| {
+    let published = |channel: &usize, number: u64| {
         let event = channels[*channel].event(number);
         event.map_or("never published".to_owned(), ToString::to_string)
     };
     match violation {
         Violation::Missing { channel, numbers } => {
             let mut text = format!(
-                "LOST {} event(s) of {}, though none may be missing, or without a gap in their place:",
+                "LOST {} event(s) of {}, which the rules forbid or no gap event reports:",
                 numbers.len(),
                 name(channel)
             );
             for number in numbers.iter().take(MISSING_SHOWN) {
-                let _ = write!(text, "\n  expected {number}: {}", told(channel, *number));
+                let _ = write!(text, "\n  expected {number}: {}", published(channel, *number));
             }
             if let (true, Some(last)) = (numbers.len() > MISSING_SHOWN, numbers.last()) {
-                let _ = write!(text, "\n  ... up to {last}: {}", told(channel, *last));
+                let _ = write!(text, "\n  ... up to {last}: {}", published(channel, *last));
             }
             text
         }
         Violation::Twice { channel, number, first_line } => format!(
-            "{} {number} came TWICE, first at line {first_line} ({})",
+            "{} {number} arrived TWICE, first at line {first_line} ({})",
             name(channel),
-            told(channel, *number)
+            published(channel, *number)
         ),
         Violation::OutOfOrder { channel, number, before } => format!(
-            "{} {number} came after {before}\n  {number}: {}\n  {before}: {}",
+            "{} {number} arrived after {before}\n  {number}: {}\n  {before}: {}",
             name(channel),
-            told(channel, *number),
-            told(channel, *before)
+            published(channel, *number),
+            published(channel, *before)
         ),
         Violation::Position { id, disorder } => format!(
             "the id {id} {}",
             match disorder {
                 Disorder::Back => "is not after the one before it",
-                Disorder::NewEpoch => "is of a new epoch, though the log lost no data",
-                Disorder::OldEpoch => "is of an epoch that was over",
+                Disorder::NewEpoch => "has a new epoch, though the log lost no data",
+                Disorder::OldEpoch => "has an epoch that had ended",
             }
         ),
         Violation::OtherId { id, first } => {
-            format!("the id {id} is another than was told first for this event: {first}")
+            format!("the id {id} differs from the first one seen for this event: {first}")
         }
         Violation::SameId { id, first: (channel, number) } => {
-            format!("the id {id} is that of another event too: {} {number}", name(channel))
+            format!("the id {id} is also that of another event: {} {number}", name(channel))
         }
-        Violation::StrangeId(id) => format!("{id:?} is no id"),
+        Violation::InvalidId(id) => format!("`{}` is not a valid id", id.escape_debug()),
         Violation::FalseGap { channel } => {
-            format!("a gap in {} was announced, and nothing can be missing", name(channel))
+            format!("a gap event for {}, though nothing can be missing", name(channel))
         }
-        Violation::SilentEpoch => "the log began anew, and no gap was announced".to_owned(),
+        Violation::SilentEpoch => "the log was reset without a gap event".to_owned(),
         Violation::Alien(what) => what.clone(),
-        Violation::Refused(status) => format!("a stream was refused with {status}"),
-        Violation::NeverOpened => "it never had a stream".to_owned(),
+        Violation::Rejected(status) => format!("a stream was rejected with {status}"),
+        Violation::NeverOpened => "no stream ever opened".to_owned(),
     }
 }

@@ -1,15 +1,15 @@
-//! The data of the checker's events: channel, number, and padding that can be checked. Look here for
+//! The data of the checker's events: channel, number, and padding of a known length. Look here for
 //! what an event looks like on the wire.
 
 use std::ops::Range;
 
 use fastrand::Rng;
 
-/// Sizes of padding in bytes, and how many of 100 events have one of them. Small ones are what most
+/// Ranges of padding in bytes, and the percentage of events in each. Small events are what most
 /// programs send; large ones make sockets block and cut events in the middle.
 const PADDING: &[(Range<usize>, u8)] = &[(0..40, 80), (40..300, 18), (1_000..8_000, 2)];
 
-/// The data of an event.
+/// Encodes the data of an event.
 pub fn encode(channel: &str, number: u64, rng: &mut Rng) -> String {
     let mut share = rng.u8(0..100);
     let mut length = 0;
@@ -20,18 +20,18 @@ pub fn encode(channel: &str, number: u64, rng: &mut Rng) -> String {
         }
         share -= of_100;
     }
-    // Line ends within the data are `data:` lines of their own on the wire.
+    // Each line of the data is a `data:` line on the wire.
     let padding: String = (0..length).map(|at| if at % 61 == 60 { '\n' } else { 'x' }).collect();
     format!("{channel} {number} {length} {padding}")
 }
 
-/// The channel and number of an event.
+/// Decodes the channel and number of an event.
 ///
 /// # Errors
 /// What is wrong with the data.
 pub fn decode(data: &str) -> Result<(&str, u64), String> {
     let mut words = data.splitn(4, ' ');
-    let mut word = || words.next().ok_or_else(|| shown("is no event of the checker", data));
+    let mut word = || words.next().ok_or_else(|| shown("is not an event of the checker", data));
     let (channel, number, length, padding) = (word()?, word()?, word()?, word()?);
     let number = number.parse().map_err(|_| shown("has no number", data))?;
     if length.parse() != Ok(padding.len()) {
@@ -42,7 +42,7 @@ pub fn decode(data: &str) -> Result<(&str, u64), String> {
 
 fn shown(what: &str, data: &str) -> String {
     let begin: String = data.chars().take(80).collect();
-    format!("{begin:?} {what}")
+    format!("`{}` {what}", begin.escape_debug())
 }
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn decoding_reverses_encoding() {
         let mut rng = Rng::with_seed(1);
         for number in 1..500 {
             let data = encode("soak.a", number, &mut rng);

@@ -1,5 +1,5 @@
-//! What breaks, and when: a plan made from the seed, and its execution. Look here for how a fault is
-//! injected. Whatever is broken is whole again when the plan is done.
+//! The fault plan, made from the seed, and its execution. Look here for how a fault is injected.
+//! Everything is repaired when the plan is done.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::scenario::{Fault, Scenario};
 use crate::tally::Tally;
 use crate::world::{DOWN_MAX, World};
 
-/// Nothing breaks at the beginning and at the end of a round, in hundredths of it.
-const QUIET: std::ops::Range<f64> = 0.1..0.9;
+/// The part of a round in which faults are injected.
+const FAULTY: std::ops::Range<f64> = 0.1..0.9;
 
 /// One fault of the plan.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ struct Planned {
     node: usize,
 }
 
-/// Breaks things until the plan is done.
+/// Injects all faults of the plan.
 pub async fn inject(
     world: &mut World,
     scenario: &Scenario,
@@ -49,8 +49,8 @@ pub async fn inject(
         injected.push(Injected { at_ms, what });
         tally.faults.add(1);
         execute(world, planned).await;
-        let whole = format!("(whole again after {} ms)", ledger.now_ms() - at_ms);
-        injected.push(Injected { at_ms: ledger.now_ms(), what: whole });
+        let repaired = format!("(repaired after {} ms)", ledger.now_ms() - at_ms);
+        injected.push(Injected { at_ms: ledger.now_ms(), what: repaired });
     }
     injected
 }
@@ -59,11 +59,11 @@ fn plan(scenario: &Scenario, rng: &mut Rng) -> Vec<Planned> {
     let mut plan = Vec::new();
     for (fault, count) in scenario.faults {
         for _ in 0..scenario.scaled(*count) {
-            let part = QUIET.start + rng.f64() * (QUIET.end - QUIET.start);
+            let part = FAULTY.start + rng.f64() * (FAULTY.end - FAULTY.start);
             plan.push(Planned {
                 at: scenario.duration.mul_f64(part),
                 fault: *fault,
-                // Half of all outages are as short as can be.
+                // Half of all outages are as short as possible.
                 lasts: if rng.bool() { Duration::ZERO } else { DOWN_MAX.mul_f64(rng.f64()) },
                 node: rng.usize(0..scenario.nodes),
             });

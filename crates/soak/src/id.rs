@@ -1,51 +1,56 @@
-//! Ids of events as a client sees them, read independently of the product. Look here for what an id
-//! must look like and which may follow which.
+//! Event ids as a client sees them, parsed independently of the product. Look here for the form of
+//! an id and for which id may follow which.
 
 use std::collections::HashMap;
 
-/// What an id says.
+/// A parsed id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Id<'a> {
-    /// A place in the log, or after one.
+    /// A position in the log, or after one.
     Position(Position),
-    /// What the publisher gave.
-    Own(&'a str),
-    /// Neither: none, or one that breaks the rules for ids.
-    Strange,
+    /// An id set by the publisher.
+    Publisher(&'a str),
+    /// Neither: empty, or of another form.
+    Invalid,
 }
 
-/// A place in the log, or, with `plain`, in what a node numbered after it.
+/// A position in the log or, with `node`, of an ephemeral event that a node numbered after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The life of the log.
+    /// The epoch of the log.
     pub epoch: u64,
-    /// The number in the log.
+    /// The offset in the log.
     pub offset: u64,
     /// The node's own epoch and number.
-    pub plain: Option<(u64, u64)>,
+    pub node: Option<(u64, u64)>,
 }
 
-/// Ids that publishers of the checker give begin with this; no position does.
-pub const OWN: &str = "own.";
+/// The prefix of the ids that the checker's publishers set; no position begins with it.
+pub const PUBLISHER_PREFIX: &str = "own.";
 
-/// Reads an id.
+/// The id that the checker sets on an event, when it sets one.
+pub fn publisher_id(channel: &str, number: u64) -> String {
+    format!("{PUBLISHER_PREFIX}{channel}.{number}")
+}
+
+/// Parses an id.
 pub fn parse(id: &str) -> Id<'_> {
-    if id.starts_with(OWN) {
-        return Id::Own(id);
+    if id.starts_with(PUBLISHER_PREFIX) {
+        return Id::Publisher(id);
     }
     if id.is_empty() || id.len() > 64 {
-        return Id::Strange;
+        return Id::Invalid;
     }
-    parse_position(id).map_or(Id::Strange, Id::Position)
+    parse_position(id).map_or(Id::Invalid, Id::Position)
 }
 
 fn parse_position(id: &str) -> Option<Position> {
-    let (log, plain) = match id.split_once('~') {
-        Some((log, plain)) => (log, Some(parse_part(plain)?)),
+    let (log, node) = match id.split_once('~') {
+        Some((log, node)) => (log, Some(parse_part(node)?)),
         None => (id, None),
     };
     let (epoch, offset) = parse_part(log)?;
-    Some(Position { epoch, offset, plain })
+    Some(Position { epoch, offset, node })
 }
 
 fn parse_part(part: &str) -> Option<(u64, u64)> {
@@ -53,31 +58,31 @@ fn parse_part(part: &str) -> Option<(u64, u64)> {
     Some((u64::from_str_radix(epoch, 16).ok()?, number.parse().ok()?))
 }
 
-/// Follows the positions of one client, over all its channels and streams.
+/// Tracks the positions of one client, over all its channels and streams.
 #[derive(Default)]
 pub struct Order {
     last: Option<Position>,
-    /// The last number of each node.
+    /// The last number of each node, by the node's epoch.
     nodes: HashMap<u64, u64>,
     past_epochs: Vec<u64>,
 }
 
-/// What is wrong with a position where it stands.
+/// Why a position may not follow the previous one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disorder {
-    /// It is not after the one before it.
+    /// It is not greater.
     Back,
-    /// The log has another epoch than before.
+    /// The epoch is new.
     NewEpoch,
-    /// The log has an epoch that was over already.
+    /// The epoch has already ended.
     OldEpoch,
 }
 
 impl Order {
-    /// Takes the next position. What follows is compared with it, whatever was wrong with it.
+    /// Judges the next position, and compares the one after it with this one in any case.
     pub fn next(&mut self, next: Position) -> Option<Disorder> {
         let last = self.last.replace(next);
-        let number_grows = next.plain.is_none_or(|(node, number)| {
+        let number_grows = next.node.is_none_or(|(node, number)| {
             self.nodes.insert(node, number).is_none_or(|last| number > last)
         });
         let last = last?;
@@ -86,7 +91,7 @@ impl Order {
             self.past_epochs.push(last.epoch);
             return Some(if is_past { Disorder::OldEpoch } else { Disorder::NewEpoch });
         }
-        let offset_grows = match next.plain {
+        let offset_grows = match next.node {
             None => next.offset > last.offset,
             Some(_) => next.offset >= last.offset,
         };
@@ -108,13 +113,13 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_read() {
-        let plain = Position { epoch: 0xab, offset: 7, plain: Some((0xcd, 3)) };
-        assert_eq!(parse("ab-7~cd-3"), Id::Position(plain));
-        assert_eq!(parse("ab-7"), Id::Position(Position { plain: None, ..plain }));
-        assert_eq!(parse("own.a.1"), Id::Own("own.a.1"));
-        for strange in ["", "7", "ab-", "xy-1", "ab-7~", "ab-7~cd"] {
-            assert_eq!(parse(strange), Id::Strange, "{strange}");
+    fn ids_are_parsed() {
+        let ephemeral = Position { epoch: 0xab, offset: 7, node: Some((0xcd, 3)) };
+        assert_eq!(parse("ab-7~cd-3"), Id::Position(ephemeral));
+        assert_eq!(parse("ab-7"), Id::Position(Position { node: None, ..ephemeral }));
+        assert_eq!(parse("own.a.1"), Id::Publisher("own.a.1"));
+        for invalid in ["", "7", "ab-", "xy-1", "ab-7~", "ab-7~cd"] {
+            assert_eq!(parse(invalid), Id::Invalid, "{invalid}");
         }
     }
 

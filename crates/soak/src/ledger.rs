@@ -1,5 +1,5 @@
-//! What was published: every event is numbered in its channel before it is sent, and what became of
-//! the sending is noted. Look here for what counts as acknowledged.
+//! The ledger of published events: each is numbered in its channel before it is sent, and its
+//! outcome is recorded. Look here for what counts as acknowledged.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,36 +7,36 @@ use std::time::Instant;
 
 use crate::id::{self, Id};
 
-/// Where the events of a channel come from.
+/// How the events of a channel are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Through Headwater or the function in Redis: kept in the log.
+    /// Through Headwater or the Redis function: retained in the log.
     Durable,
-    /// By `PUBLISH` from a Redis client: kept by the node only.
-    Plain,
+    /// By `PUBLISH` from a Redis client: ephemeral, in the nodes' rings only.
+    Ephemeral,
 }
 
-/// The way that an event took.
+/// The way an event was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// `POST /sse/publish`.
     Post,
-    /// The same with an idempotency key, repeated until it is acknowledged, also by another way.
+    /// `POST /sse/publish` or `FCALL` with an idempotency key, repeated until acknowledged.
     Keyed,
     /// `POST /sse/publish` with NDJSON.
     Batch,
     /// `FCALL headwater_publish`.
     Function,
     /// `PUBLISH`.
-    Plain,
+    Publish,
 }
 
-/// What became of an event.
+/// The outcome of publishing an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// No answer, an error, or no answer yet: it may arrive, in its place or later, and once.
+    /// No response, an error, or no response yet: it may arrive once, in its place or later.
     Unknown,
-    /// The server has it. For a durable event with its position, if the server told it.
+    /// The server has it. With the position of a durable event, if the receipt has one.
     Acknowledged(Option<String>),
 }
 
@@ -45,42 +45,42 @@ pub enum Outcome {
 pub struct Published {
     /// How it was sent.
     pub route: Route,
-    /// When that began, in milliseconds since the beginning of the round.
+    /// When sending began, in milliseconds since the start of the round.
     pub at_ms: u32,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
 /// All events of a channel; number `n` is at `n - 1`.
 #[derive(Debug, Clone)]
 pub struct Channel {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What kind of events it has.
+    /// The kind of its events.
     pub kind: Kind,
     /// Its events.
     pub published: Vec<Published>,
 }
 
-/// What is published in a round, while it is.
+/// The events of a round, recorded while it runs.
 pub struct Ledger {
     begin: Instant,
     channels: Vec<Mutex<Channel>>,
 }
 
 impl Ledger {
-    /// A ledger for some channels, which begins now.
+    /// A ledger for some channels; its clock starts now.
     pub fn new(channels: impl IntoIterator<Item = (String, Kind)>) -> Self {
         let channel = |(name, kind)| Mutex::new(Channel { name, kind, published: Vec::new() });
         Self { begin: Instant::now(), channels: channels.into_iter().map(channel).collect() }
     }
 
-    /// Milliseconds since the beginning.
+    /// Milliseconds since the start of the round.
     pub fn now_ms(&self) -> u32 {
         u32::try_from(self.begin.elapsed().as_millis()).unwrap_or(u32::MAX)
     }
 
-    /// How many channels there are.
+    /// The number of channels.
     pub fn channels(&self) -> usize {
         self.channels.len()
     }
@@ -95,12 +95,12 @@ impl Ledger {
         self.lock(channel).kind
     }
 
-    /// Which channel has a name.
+    /// The channel with a name.
     pub fn find(&self, name: &str) -> Option<usize> {
         (0..self.channels.len()).find(|channel| self.lock(*channel).name == name)
     }
 
-    /// Gives the next event its number, before it is sent.
+    /// Assigns the next number to an event that is about to be sent.
     pub fn begin(&self, channel: usize, route: Route) -> u64 {
         let at_ms = self.now_ms();
         let mut channel = self.lock(channel);
@@ -108,12 +108,12 @@ impl Ledger {
         channel.published.len() as u64
     }
 
-    /// The highest number given so far.
+    /// The highest number assigned so far.
     pub fn begun(&self, channel: usize) -> u64 {
         self.lock(channel).published.len() as u64
     }
 
-    /// Notes that the server has an event, and what it said its id is.
+    /// Records that the server has an event, and the id of its receipt.
     pub fn acknowledge(&self, channel: usize, number: u64, id: Option<&str>) {
         let position = id.filter(|id| matches!(id::parse(id), Id::Position(_)));
         let mut channel = self.lock(channel);
@@ -130,7 +130,7 @@ impl Ledger {
         last.map_or(0, |index| index as u64 + 1)
     }
 
-    /// What is in it now.
+    /// A copy of all channels.
     pub fn snapshot(&self) -> Vec<Channel> {
         (0..self.channels.len()).map(|channel| self.lock(channel).clone()).collect()
     }
@@ -154,9 +154,21 @@ impl Channel {
     }
 }
 
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Post => "POST",
+            Self::Keyed => "keyed publish",
+            Self::Batch => "batch",
+            Self::Function => "FCALL",
+            Self::Publish => "PUBLISH",
+        })
+    }
+}
+
 impl fmt::Display for Published {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} begun at {} ms, ", self.route, self.at_ms)?;
+        write!(f, "{} at {} ms, ", self.route, self.at_ms)?;
         match &self.outcome {
             Outcome::Unknown => f.write_str("not acknowledged"),
             Outcome::Acknowledged(None) => f.write_str("acknowledged"),

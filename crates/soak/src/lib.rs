@@ -1,14 +1,15 @@
 //! The end-to-end checker. It starts a real Redis and real nodes, publishes numbered events, lets
-//! clients drop and come back, breaks things, all by one seed, and then says "lossless" or shows the
-//! counterexample.
+//! clients disconnect and reconnect, injects faults, all from one seed, and then reports "lossless"
+//! or shows a counterexample.
 //!
 //! ```text
-//! scenario  what to start, who listens, what breaks, what is allowed
+//! scenario  what to start, which clients, which faults, what is allowed
 //! round     runs one scenario with one seed:
-//!   world       Redis, nodes                     faults     what breaks them, and when
-//!   publisher   numbers and sends events         ledger     what was sent, and what was acknowledged
-//!   client      listens, drops, comes back       log        what it got
-//! storm     the one scenario with nothing random in it: everybody comes back at once
+//!   world       Redis, nodes                     faults     the fault plan and its execution
+//!   publisher   numbers and sends events         ledger     what was sent, what was acknowledged
+//!   client      subscribes, drops, reconnects    log        what it received
+//!   phase       publishing, at rest, stopped
+//! storm     a scenario without randomness: all clients reconnect at once
 //! check     ledger + logs + rules -> counterexamples; no IO, so tests drive it with made-up logs
 //! ```
 
@@ -21,6 +22,7 @@ pub mod faults;
 pub mod id;
 pub mod ledger;
 pub mod log;
+pub mod phase;
 pub mod publisher;
 pub mod redis_calls;
 pub mod requests;

@@ -1,71 +1,72 @@
-//! What one client did and got, line by line. Look here for what a log file says.
+//! The log of one client: what it did and received, line by line. Look here for the format of a log
+//! file.
 
 use std::fmt;
 
-/// What a client speaks.
+/// The protocol of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1 over a socket of its own.
+    /// HTTP/1.1 over a raw socket.
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
 }
 
-/// Something that happened to a client.
+/// An entry of a client's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// A stream opened: its first bytes are there.
+    /// A stream opened: its first bytes have arrived.
     Opened {
-        /// On which node.
+        /// The node.
         node: usize,
-        /// The last id that the client had, which it sent.
+        /// The last event id that the client sent.
         resumed_from: Option<String>,
-        /// The highest number begun in each of the client's channels at that moment.
+        /// The highest number assigned in each of the client's channels at that moment.
         begun: Vec<u64>,
     },
     /// An event of the checker.
     Event {
-        /// Which of the world's channels.
+        /// The channel, by index.
         channel: usize,
-        /// Its number there.
+        /// The event's number in the channel.
         number: u64,
-        /// The id that it came with.
+        /// The event's id.
         id: String,
     },
-    /// The announcement that events are missing.
+    /// A gap event: events are missing.
     Gap {
-        /// In which of the world's channels.
+        /// The channel, by index.
         channel: usize,
-        /// The reason that it gives.
+        /// The reason in the gap event.
         reason: String,
     },
     /// The client dropped the connection.
     Dropped,
     /// The server ended the stream, or the connection broke.
     Ended(&'static str),
-    /// A stream was refused with this status.
-    Refused(u16),
-    /// Something that has no place on the stream.
+    /// A stream was rejected with this status.
+    Rejected(u16),
+    /// Something that does not belong on the stream.
     Alien(String),
 }
 
-/// What happened, and when.
+/// An entry and its time.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// In milliseconds since the beginning of the round.
+    /// Milliseconds since the start of the round.
     pub at_ms: u32,
-    /// What.
+    /// The entry.
     pub entry: Entry,
 }
 
-/// All that happened to a client.
+/// The whole log of a client.
 #[derive(Debug, Clone)]
 pub struct ClientLog {
-    /// What it is called in reports.
+    /// The client's name in reports.
     pub name: String,
-    /// Which of the world's channels it listens to.
+    /// The channels that the client subscribes to, by index.
     pub channels: Vec<usize>,
-    /// What happened, in order.
+    /// The lines, in order.
     pub lines: Vec<Line>,
 }
 
@@ -79,11 +80,11 @@ impl fmt::Display for Protocol {
 }
 
 impl Line {
-    /// The line as a person reads it.
+    /// The line as text.
     pub fn shown(&self, names: &dyn Fn(usize) -> String) -> String {
         let what = match &self.entry {
             Entry::Opened { node, resumed_from: None, begun } => {
-                format!("open   on node {node}, from now on (begun: {begun:?})")
+                format!("open   on node {node}, live (highest numbers: {})", listed(begun))
             }
             Entry::Opened { node, resumed_from: Some(id), .. } => {
                 format!("open   on node {node}, resuming from {id}")
@@ -94,9 +95,13 @@ impl Line {
             Entry::Gap { channel, reason } => format!("GAP    {} ({reason})", names(*channel)),
             Entry::Dropped => "drop   by the client".to_owned(),
             Entry::Ended(how) => format!("end    {how}"),
-            Entry::Refused(status) => format!("REFUSED with {status}"),
+            Entry::Rejected(status) => format!("REJECTED with {status}"),
             Entry::Alien(what) => format!("ALIEN  {what}"),
         };
         format!("{:>7} ms  {what}", self.at_ms)
     }
+}
+
+fn listed(numbers: &[u64]) -> String {
+    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -1,5 +1,6 @@
-//! `headwater-soak`: runs scenarios of the end-to-end checker, one after the other, and exits with 0 if
-//! all were lossless. Look here for the command line; `cargo xtask soak` builds the server and calls it.
+//! `headwater-soak`: runs scenarios of the end-to-end checker one by one, and exits with 0 if all
+//! were lossless. Look here for the command line; `cargo xtask soak` builds the server and runs
+//! this.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,38 +10,39 @@ use clap::Parser;
 use headwater_soak::scenario::{ALL, ON_DEMAND};
 use headwater_soak::{Options, Scenario, run, storm};
 
-/// The scenario that runs only when it is asked for, and its streams: the server's own limit of
-/// connections, less a few for its health.
+/// A scenario that runs only on demand, and its streams: the server's default connection limit,
+/// less a few connections for health checks.
 const STORM: &str = "storm";
 const STREAMS: usize = 9_990;
 
-/// Exit codes: what was found, and what could not be done.
+/// Exit code: a counterexample was found.
 const FOUND: u8 = 1;
+/// Exit code: the check could not be completed.
 const BROKEN: u8 = 2;
-/// As shells tell of SIGINT.
+/// Exit code of shells after SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// Checks end to end that Headwater loses nothing: starts Redis and nodes, publishes numbered events,
-/// lets clients drop and come back, breaks things, and compares.
+/// Checks end to end that Headwater loses nothing: starts Redis and nodes, publishes numbered
+/// events, lets clients disconnect and reconnect, injects faults, and compares.
 #[derive(Parser)]
 #[command(name = "headwater-soak", disable_version_flag = true)]
 struct Arguments {
-    /// What all random choices come from; a random one if not given
+    /// Seed of all random choices [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// Go on with new seeds until this time is over; without it each scenario runs once
+    /// Continue with new seeds for this many minutes; without it each scenario runs once
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=7 * 24 * 60))]
     minutes: Option<u64>,
-    /// Only this scenario; a name that others begin with stands for all of them
+    /// Only this scenario; a prefix up to a hyphen selects all scenarios that begin with it
     #[arg(long, value_name = "NAME")]
     scenario: Option<String>,
-    /// How long events are published in each round, in seconds, instead of the scenario's own time
+    /// Publish for this many seconds in each round, instead of the scenario's own duration
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: Option<u64>,
-    /// Write what each client and node did into this folder
+    /// Write the logs of all clients and nodes to this directory
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
-    /// Go on after a counterexample
+    /// Continue after a counterexample
     #[arg(long)]
     keep_going: bool,
     /// The program `headwater`
@@ -59,10 +61,10 @@ async fn main() -> ExitCode {
     if scenarios.is_empty() {
         let names = ALL.iter().chain(ON_DEMAND).map(|scenario| scenario.name).chain([STORM]);
         let names = names.collect::<Vec<_>>().join(", ");
-        eprintln!("there is no such scenario; there are {names}");
+        eprintln!("unknown scenario; choose one of {names}");
         return ExitCode::from(BROKEN);
     }
-    // What is dropped then ends all processes.
+    // Dropping the future kills all processes.
     tokio::select! {
         code = run_all(&arguments, &scenarios) => ExitCode::from(code),
         () = interrupted() => {
@@ -108,10 +110,10 @@ async fn run_all(arguments: &Arguments, scenarios: &[Scenario]) -> u8 {
     code
 }
 
-/// Runs a round and tells what it found; gives the exit code.
+/// Runs a round, prints the verdict and returns the exit code.
 async fn run_round(options: &Options, scenario: &Scenario, seed: u64) -> u8 {
     let name = scenario.name;
-    println!("\n== {name}, seed {seed}, {:?}", scenario.duration);
+    println!("\n== {name}, seed {seed}, {} s", scenario.duration.as_secs());
     let begin = Instant::now();
     let verdict = match name {
         STORM => storm::run(options, scenario, STREAMS).await,
@@ -132,19 +134,30 @@ async fn run_round(options: &Options, scenario: &Scenario, seed: u64) -> u8 {
             FOUND
         }
         Err(why) => {
-            println!("   {name}, seed {seed}: cannot tell after {took:.1} s: {why}");
+            println!("   {name}, seed {seed}: no verdict after {took:.1} s: {why}");
             BROKEN
         }
     }
 }
 
+/// Waits for SIGINT or, on Unix, SIGTERM.
 async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+        () = terminated() => {}
     }
+}
+
+#[cfg(unix)]
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => drop(terminate.recv().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn terminated() {
+    std::future::pending().await
 }

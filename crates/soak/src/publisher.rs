@@ -1,5 +1,5 @@
-//! Publishes the events of one channel, one after the other, by changing ways, and notes in the ledger
-//! what became of each. Look here for how repeats with an idempotency key are done.
+//! Publishes the events of one channel in order, over changing routes, and records each outcome in
+//! the ledger. Look here for how a publish with an idempotency key is repeated.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,45 +9,45 @@ use fastrand::Rng;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::check::own_id;
 use crate::data;
+use crate::id::publisher_id;
 use crate::ledger::{Kind, Ledger, Route};
+use crate::phase::Phase;
 use crate::redis_calls::{Call, RedisCalls};
 use crate::requests::{Failure, Post, Requests};
-use crate::round::Phase;
 use crate::tally::Tally;
 
-/// How often a publisher looks how many events are due.
+/// How often a publisher checks how many events are due.
 const TICK: Duration = Duration::from_millis(2);
 
-/// Most events sent as one batch or pipeline.
+/// Events per batch or pipeline, at most.
 const BATCH_MAX: usize = 40;
 
-/// A publisher that fell further behind than this gives the rest up: after an outage, a flood of what
-/// should have been sent meanwhile would test the flood.
+/// A publisher that falls further behind than this skips the rest: catching up after an outage
+/// would test a flood instead.
 const BEHIND_MAX: u64 = 500;
 
 /// How long a publish with a key is repeated.
 const REPEAT_FOR: Duration = Duration::from_secs(15);
 
-/// How long a publisher waits after a failure.
+/// The wait after a failure.
 const FAILURE_PAUSE: Duration = Duration::from_millis(30);
 
-/// What publishers share.
+/// What all publishers share.
 pub struct Publishing {
-    /// Where the nodes listen.
+    /// The addresses of the nodes.
     pub nodes: Vec<SocketAddr>,
-    /// Where Redis is, if there is one.
+    /// The URL of Redis, if there is one.
     pub redis: Option<String>,
-    /// Whether a publish may be repeated by its key. Not when Redis may forget the key.
+    /// Whether a publish may be repeated with its key. Not when Redis may lose the key.
     pub repeats: bool,
-    /// Whether some events have ids of their own.
-    pub own_ids: bool,
-    /// Whether a publish may fail, because something breaks.
+    /// Whether some events have an id set by the publisher.
+    pub publisher_ids: bool,
+    /// Whether a publish may fail, because faults are injected.
     pub may_fail: bool,
     /// What was published.
     pub ledger: Arc<Ledger>,
-    /// Counts.
+    /// The counts of the round.
     pub tally: Arc<Tally>,
 }
 
@@ -64,7 +64,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Of a channel, at a rate.
+    /// A publisher for a channel, at a rate.
     pub fn new(shared: Arc<Publishing>, channel: usize, events_per_second: f64, rng: Rng) -> Self {
         Self {
             name: shared.ledger.name(channel),
@@ -78,7 +78,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes until the phase is over. Gives itself back, for the last events.
+    /// Publishes until the phase ends. Returns itself, for the last events.
     pub async fn run(mut self, phase: watch::Receiver<Phase>) -> Self {
         let mut begin = Instant::now();
         let mut sent = 0;
@@ -97,7 +97,7 @@ impl Publisher {
         self
     }
 
-    /// Publishes one event until it is acknowledged, for a while; gives its number.
+    /// Publishes until an event is acknowledged or time runs out; returns the last number.
     pub async fn publish_last(&mut self) -> u64 {
         let deadline = Instant::now() + REPEAT_FOR;
         loop {
@@ -110,12 +110,12 @@ impl Publisher {
         }
     }
 
-    /// Publishes some of the events that are due, and gives how many.
+    /// Publishes some of the events that are due, and returns how many.
     async fn publish(&mut self, due: usize) -> usize {
         let many = self.rng.usize(1..=due.min(BATCH_MAX));
         let by_redis = self.redis.is_some() && self.rng.u8(0..100) < 40;
-        if self.kind == Kind::Plain {
-            self.plain(many).await;
+        if self.kind == Kind::Ephemeral {
+            self.ephemeral(many).await;
         } else if self.shared.repeats && self.rng.u8(0..100) < 15 {
             self.keyed().await;
             return 1;
@@ -127,16 +127,16 @@ impl Publisher {
             let post = self.post(Route::Post).1;
             let number = self.shared.ledger.begun(self.channel);
             let sent = self.node().send(&post).await;
-            self.settle(number..number + 1, sent).await;
+            self.record(number..number + 1, sent).await;
         }
         many
     }
 
-    async fn plain(&mut self, many: usize) {
-        let (numbers, data) = self.numbered(many, Route::Plain);
+    async fn ephemeral(&mut self, many: usize) {
+        let (numbers, data) = self.numbered(many, Route::Publish);
         let Some(redis) = &mut self.redis else { return };
-        let sent = redis.publish_plain(&self.name, &data).await;
-        self.settle(numbers, sent.map(|()| vec![None; many])).await;
+        let sent = redis.publish_ephemeral(&self.name, &data).await;
+        self.record(numbers, sent.map(|()| vec![None; many])).await;
     }
 
     async fn function(&mut self, many: usize) {
@@ -146,15 +146,15 @@ impl Publisher {
             .zip(data)
             .map(|(number, data)| {
                 let mut options = Vec::new();
-                if self.gives_own_id() {
-                    options = vec!["id".to_owned(), own_id(&self.name, number)];
+                if self.sets_id() {
+                    options = vec!["id".to_owned(), publisher_id(&self.name, number)];
                 }
                 Call { channel: self.name.clone(), data, options }
             })
             .collect();
         let Some(redis) = &mut self.redis else { return };
         let sent = redis.publish_durable(&calls).await;
-        self.settle(numbers, sent).await;
+        self.record(numbers, sent).await;
     }
 
     async fn batch(&mut self, many: usize) {
@@ -162,32 +162,32 @@ impl Publisher {
         let mut body = String::new();
         for (number, data) in numbers.clone().zip(data) {
             let mut line = serde_json::json!({ "channel": self.name, "data": data });
-            if self.gives_own_id() {
-                line["id"] = own_id(&self.name, number).into();
+            if self.sets_id() {
+                line["id"] = publisher_id(&self.name, number).into();
             }
             body += &format!("{line}\n");
         }
         let path = "/sse/publish".to_owned();
         let post = Post { path, key: None, content_type: "application/x-ndjson", body };
         let sent = self.node().send(&post).await;
-        self.settle(numbers, sent).await;
+        self.record(numbers, sent).await;
     }
 
-    /// One event with a key, repeated by any way until it is acknowledged, and sometimes once more.
+    /// Publishes an event with a key over any route until it is acknowledged, and sometimes again.
     async fn keyed(&mut self) {
         let (number, mut post) = self.post(Route::Keyed);
         let key = format!("{}-{number}", self.name);
         post.key = Some(key.clone());
         if self.rng.u8(0..4) == 0 {
             let after = Duration::from_micros(self.rng.u64(0..3_000));
-            self.node().send_and_leave(&post, after).await;
+            self.node().send_and_disconnect(&post, after).await;
         }
         let deadline = Instant::now() + REPEAT_FOR;
         let first = loop {
             match self.keyed_once(&post, &key).await {
                 Ok(id) => break Some(id),
                 Err(Failure::Unknown(_)) if self.shared.may_fail => {}
-                Err(Failure::Unknown(why) | Failure::Refused(why)) => {
+                Err(Failure::Unknown(why) | Failure::Rejected(why)) => {
                     self.shared.tally.trouble(format!("publishing {key} failed: {why}"));
                 }
             }
@@ -207,7 +207,9 @@ impl Publisher {
             && !post.path.contains("&id=")
         {
             self.shared.tally.trouble(format!(
-                "the key {key} gave {again:?} when it was repeated, and {first:?} at first"
+                "the key {key} returned {} when repeated, and {} at first",
+                shown(again.as_ref()),
+                shown(first.as_ref()),
             ));
         }
     }
@@ -229,8 +231,8 @@ impl Publisher {
     fn post(&mut self, route: Route) -> (u64, Post) {
         let (numbers, mut data) = self.numbered(1, route);
         let mut path = format!("/sse/publish?channel={}", self.name);
-        if self.gives_own_id() {
-            path += &format!("&id={}", own_id(&self.name, numbers.start));
+        if self.sets_id() {
+            path += &format!("&id={}", publisher_id(&self.name, numbers.start));
         }
         let body = data.pop().unwrap_or_default();
         (numbers.start, Post { path, key: None, content_type: "text/plain", body })
@@ -245,8 +247,8 @@ impl Publisher {
         (first..first + many as u64, data)
     }
 
-    fn gives_own_id(&mut self) -> bool {
-        self.shared.own_ids && self.rng.u8(0..100) < 3
+    fn sets_id(&mut self) -> bool {
+        self.shared.publisher_ids && self.rng.u8(0..100) < 3
     }
 
     fn node(&mut self) -> &mut Requests {
@@ -254,7 +256,7 @@ impl Publisher {
         &mut self.nodes[node]
     }
 
-    async fn settle(
+    async fn record(
         &mut self,
         numbers: std::ops::Range<u64>,
         sent: Result<Vec<Option<String>>, Failure>,
@@ -269,11 +271,11 @@ impl Publisher {
             }
             Ok(ids) => {
                 let receipts = ids.len();
-                self.shared.tally.trouble(format!("{many} events got {receipts} receipts"));
+                self.shared.tally.trouble(format!("{receipts} receipts for {many} events"));
             }
             Err(Failure::Unknown(_)) if self.shared.may_fail => {}
-            Err(Failure::Unknown(why) | Failure::Refused(why)) => {
-                self.shared.tally.trouble(format!("a publish to {} failed: {why}", self.name));
+            Err(Failure::Unknown(why) | Failure::Rejected(why)) => {
+                self.shared.tally.trouble(format!("publishing to {} failed: {why}", self.name));
             }
         }
         self.shared.tally.unknown.add(many);
@@ -284,4 +286,8 @@ impl Publisher {
         self.shared.ledger.acknowledge(self.channel, number, id);
         self.shared.tally.acknowledged.add(1);
     }
+}
+
+fn shown(id: Option<&String>) -> &str {
+    id.map_or("no id", String::as_str)
 }

@@ -1,4 +1,5 @@
-//! Publishing directly in Redis: the function, and plain `PUBLISH`. Look here for the commands.
+//! Publishing directly in Redis, with the function and with plain `PUBLISH`. Look here for the
+//! commands.
 
 use std::time::Duration;
 
@@ -7,10 +8,10 @@ use redis::{AsyncConnectionConfig, Client, Pipeline, Value};
 
 use crate::requests::Failure;
 
-/// How long connecting and an answer may take.
+/// How long connecting and a reply may take, each.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The log's prefix, which is the function's key.
+/// The key prefix of the log, which is the function's key argument.
 const LOG: &str = "headwater:{0}";
 
 /// A publisher's connection to Redis.
@@ -19,26 +20,26 @@ pub struct RedisCalls {
     connection: Option<MultiplexedConnection>,
 }
 
-/// One event for the function.
+/// A call of the function for one event.
 pub struct Call {
-    /// The channel's name.
+    /// The name of the channel.
     pub channel: String,
     /// The data.
     pub data: String,
-    /// Further words: `id ID`, `key KEY`.
+    /// Further arguments: `id ID`, `key KEY`.
     pub options: Vec<String>,
 }
 
 impl RedisCalls {
-    /// To the Redis at a URL; connects with the first command.
+    /// Connects to the Redis at a URL with the first command.
     pub fn new(url: String) -> Self {
         Self { url, connection: None }
     }
 
-    /// Calls the function for each event, in one go, and gives their positions.
+    /// Calls the function for each event in one pipeline, and returns their ids.
     ///
     /// # Errors
-    /// Why there are none; some may have been published all the same.
+    /// When the pipeline fails; some events may have been published nevertheless.
     pub async fn publish_durable(
         &mut self,
         calls: &[Call],
@@ -57,11 +58,15 @@ impl RedisCalls {
         Ok(answers.iter().map(id).collect())
     }
 
-    /// Publishes plain data.
+    /// Publishes ephemeral events with `PUBLISH` in one pipeline.
     ///
     /// # Errors
-    /// Why it is not known to have been published.
-    pub async fn publish_plain(&mut self, channel: &str, data: &[String]) -> Result<(), Failure> {
+    /// When the pipeline fails; some events may have been published nevertheless.
+    pub async fn publish_ephemeral(
+        &mut self,
+        channel: &str,
+        data: &[String],
+    ) -> Result<(), Failure> {
         let mut pipeline = redis::pipe();
         for data in data {
             pipeline.cmd("PUBLISH").arg(channel).arg(data);

@@ -1,5 +1,6 @@
-//! Publishing over HTTP, on a connection that is kept. Look here for what counts as an answer.
+//! Publishing over HTTP on a persistent connection. Look here for how a response is interpreted.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long an answer may take. Longer than the server waits for Redis.
+/// How long a response may take. Longer than the server waits for Redis.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A publisher's connection to one node.
@@ -20,7 +21,7 @@ pub struct Requests {
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
-/// What a publisher sends.
+/// A publish request.
 #[derive(Clone)]
 pub struct Post {
     /// Path and query.
@@ -33,48 +34,58 @@ pub struct Post {
     pub body: String,
 }
 
-/// Why there is no receipt.
+/// Why a publish has no receipt.
 #[derive(Debug)]
 pub enum Failure {
-    /// It may have been published or not.
+    /// The event may have been published or not.
     Unknown(String),
-    /// The server says that the request is wrong.
-    Refused(String),
+    /// The server rejected the request.
+    Rejected(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(why) | Self::Rejected(why) => f.write_str(why),
+        }
+    }
 }
 
 impl Requests {
-    /// To the node at an address; connects with the first request.
+    /// Connects to the node at an address with the first request.
     pub fn new(address: SocketAddr) -> Self {
         Self { address, connection: None }
     }
 
-    /// Sends, and waits for the receipts: the ids, as far as there are some.
+    /// Sends a request and waits for the receipts. An event that has no id has none in its receipt.
     ///
     /// # Errors
-    /// Why there are none.
+    /// When there is no receipt.
     pub async fn send(&mut self, post: &Post) -> Result<Vec<Option<String>>, Failure> {
         let answer = timeout(ANSWER_TIMEOUT, self.exchange(post)).await;
-        let answer = answer.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        let answer = answer.unwrap_or_else(|_| Err("no response in time".to_owned()));
         let (status, body) = answer.map_err(|why| {
             self.connection = None;
             Failure::Unknown(why)
         })?;
         let text = String::from_utf8_lossy(&body);
         match status {
-            200 => receipts(&body).ok_or_else(|| Failure::Refused(format!("a receipt: {text}"))),
-            400..500 => Err(Failure::Refused(format!("{status} for {}: {text}", post.path))),
+            200 => {
+                receipts(&body).ok_or_else(|| Failure::Rejected(format!("not a receipt: {text}")))
+            }
+            400..500 => Err(Failure::Rejected(format!("{status} for {}: {text}", post.path))),
             _ => Err(Failure::Unknown(format!("{status}: {text}"))),
         }
     }
 
-    /// Sends, and goes away after a moment, whether the answer came or not.
-    pub async fn send_and_leave(&mut self, post: &Post, after: Duration) {
+    /// Sends a request, and disconnects after a moment, with or without a response.
+    pub async fn send_and_disconnect(&mut self, post: &Post, after: Duration) {
         let _ = timeout(after, self.exchange(post)).await;
         self.connection = None;
     }
 
     async fn exchange(&mut self, post: &Post) -> Result<(u16, Bytes), String> {
-        let told = |error: hyper::Error| error.to_string();
+        let text = |error: hyper::Error| error.to_string();
         let connection = self.connect().await?;
         let mut request = Request::post(&post.path)
             .header("host", "soak")
@@ -84,9 +95,9 @@ impl Requests {
         }
         let body = Full::new(Bytes::from(post.body.clone()));
         let request = request.body(body).map_err(|error| error.to_string())?;
-        let answer = connection.send_request(request).await.map_err(told)?;
+        let answer = connection.send_request(request).await.map_err(text)?;
         let status = answer.status().as_u16();
-        let body = answer.into_body().collect().await.map_err(told)?.to_bytes();
+        let body = answer.into_body().collect().await.map_err(text)?.to_bytes();
         Ok((status, body))
     }
 
@@ -108,7 +119,7 @@ impl Requests {
     }
 }
 
-/// The ids of one receipt, or of a list of them.
+/// The ids in one receipt, or in a list of receipts.
 fn receipts(body: &[u8]) -> Option<Vec<Option<String>>> {
     let id = |receipt: &serde_json::Value| {
         let id = receipt.get("id")?;

@@ -1,5 +1,5 @@
-//! One round: starts a world, publishes, listens and breaks for a while, lets everything come to rest,
-//! and compares. Look here for the order of a round and for its bounds.
+//! One round: starts a world, publishes, subscribes and injects faults for a while, waits until
+//! everything is delivered, and checks. Look here for the order of a round and for its bounds.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,72 +13,63 @@ use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::{sleep, timeout};
 
 use crate::check::check;
-use crate::client::{Client, Listening, Progress};
+use crate::client::{Client, Progress, Subscribing};
 use crate::counterexample::{Injected, describe};
 use crate::faults;
 use crate::ledger::{Channel, Kind, Ledger};
 use crate::log::ClientLog;
+use crate::phase::Phase;
 use crate::publisher::{Publisher, Publishing};
 use crate::scenario::{Broker, Channels, Group, Scenario};
 use crate::tally::Tally;
 use crate::world::World;
 
-/// How long all clients may take to connect, and to get what is owed to them at the end. Generous:
+/// How long all clients may take to connect, and to receive what is missing at the end. Generous:
 /// it only matters when something is wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Between the last events, until every client got one of each of its channels.
+/// The interval of the last events, until every client has one of each of its channels.
 const LAST_EVENTS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long clients listen on when all is there: what comes twice comes then.
+/// How long clients stay connected when everything has arrived: duplicates would arrive then.
 const SETTLE: Duration = Duration::from_millis(400);
 
-/// How often progress is told.
+/// How often progress is printed.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// On top of a scenario's duration: starting, outages, coming to rest. A round that takes longer hangs.
+/// Added to a scenario's duration: starting, outages, coming to rest. A round that takes longer
+/// hangs.
 const ROUND_EXTRA: Duration = Duration::from_secs(150);
 
-/// What a round is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Events are published, clients drop, things break.
-    Publish,
-    /// Nothing breaks any more, and clients stay.
-    Rest,
-    /// It is over.
-    Stop,
-}
-
-/// Where a round finds the server and leaves its logs.
+/// The paths of the server and of the logs.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The program `headwater`.
     pub binary: PathBuf,
-    /// Where the logs of all clients and nodes go.
+    /// The directory for the logs of all clients and nodes.
     pub logs: Option<PathBuf>,
 }
 
-/// What a round found.
+/// The result of a round.
 #[derive(Debug)]
 pub struct Verdict {
-    /// What happened, in one line.
+    /// The counts, in one line.
     pub summary: String,
-    /// What is wrong; empty is lossless.
+    /// The violations; empty means lossless.
     pub counterexamples: Vec<String>,
 }
 
 /// Runs a scenario once.
 ///
 /// # Errors
-/// When the round could not be brought to its end.
+/// When the round could not be completed.
 ///
 /// # Panics
 /// When Redis or a node does not start.
 pub async fn run(options: &Options, scenario: &Scenario, seed: u64) -> Result<Verdict, String> {
     let limit = scenario.duration + ROUND_EXTRA;
     let round = timeout(limit, run_unbounded(options, scenario, seed)).await;
-    round.unwrap_or_else(|_| Err(format!("the round did not end within {limit:?}")))
+    round.unwrap_or_else(|_| Err(format!("the round did not end within {} s", limit.as_secs())))
 }
 
 async fn run_unbounded(
@@ -94,8 +85,8 @@ async fn run_unbounded(
     world.wait_until_ready().await;
     round.come_to_rest().await;
     let logs = round.stop().await?;
-    for node in world.ended_nodes() {
-        round.tally.trouble(format!("node {node} ended by itself"));
+    for node in world.exited_nodes() {
+        round.tally.trouble(format!("node {node} exited by itself"));
     }
     let channels = round.ledger.snapshot();
     let found = check(&channels, &logs, scenario.rules);
@@ -109,13 +100,13 @@ async fn run_unbounded(
     if let Some(directory) = &options.logs {
         let directory = directory.join(format!("{}-{seed}", scenario.name));
         write_logs(&directory, &world, &channels, &logs, &injected).map_err(|error| {
-            format!("logs cannot be written to {}: {error}", directory.display())
+            format!("cannot write the logs to {}: {error}", directory.display())
         })?;
     }
     Ok(Verdict { summary: round.tally.to_string(), counterexamples })
 }
 
-/// All that runs beside the world.
+/// The clients and publishers of a round, and what they share.
 struct Round {
     ledger: Arc<Ledger>,
     tally: Arc<Tally>,
@@ -131,21 +122,22 @@ impl Round {
     async fn start(world: &World, scenario: &Scenario, rng: &mut Rng) -> Result<Self, String> {
         let durable =
             (0..scenario.durable_channels).map(|at| (format!("soak.d{at}"), Kind::Durable));
-        let plain = (0..scenario.plain_channels).map(|at| (format!("soak.p{at}"), Kind::Plain));
-        let ledger = Arc::new(Ledger::new(durable.chain(plain)));
+        let ephemeral =
+            (0..scenario.ephemeral_channels).map(|at| (format!("soak.p{at}"), Kind::Ephemeral));
+        let ledger = Arc::new(Ledger::new(durable.chain(ephemeral)));
         let tally = Arc::new(Tally::default());
         let nodes = world.addresses().to_vec();
         let publishing = Arc::new(Publishing {
             nodes: nodes.clone(),
             redis: world.redis_url(),
-            repeats: scenario.broker != Broker::RedisForgets,
-            own_ids: scenario.own_ids,
+            repeats: scenario.broker != Broker::RedisInMemory,
+            publisher_ids: scenario.publisher_ids,
             may_fail: !scenario.faults.is_empty(),
             ledger: Arc::clone(&ledger),
             tally: Arc::clone(&tally),
         });
-        let listening =
-            Arc::new(Listening { nodes, ledger: Arc::clone(&ledger), tally: Arc::clone(&tally) });
+        let subscribing =
+            Arc::new(Subscribing { nodes, ledger: Arc::clone(&ledger), tally: Arc::clone(&tally) });
         let (phase, _) = watch::channel(Phase::Publish);
         let mut round = Self {
             ledger,
@@ -159,7 +151,7 @@ impl Round {
         for group in scenario.clients {
             for _ in 0..group.count {
                 let number = round.clients.len();
-                let client = new_client(&listening, scenario, group, number, rng);
+                let client = new_client(&subscribing, scenario, group, number, rng);
                 round.progress.push(client.progress());
                 round.clients.push(tokio::spawn(client.run(round.phase.subscribe())));
             }
@@ -169,11 +161,11 @@ impl Round {
         if wait_until(PATIENCE, all_opened).await {
             Ok(round)
         } else {
-            Err("not all clients got a stream when the round began".to_owned())
+            Err("not all clients could open a stream at the start of the round".to_owned())
         }
     }
 
-    /// Publishes, while things break.
+    /// Publishes while faults are injected.
     async fn publish(
         &mut self,
         world: &mut World,
@@ -196,7 +188,7 @@ impl Round {
         let both = async { tokio::join!(faults, sleep(scenario.duration)).0 };
         let injected = tokio::select! {
             injected = both => injected,
-            () = self.tell_progress(begin) => Vec::new(),
+            () = self.print_progress(begin) => Vec::new(),
         };
         self.phase.send_replace(Phase::Rest);
         for publisher in publishers {
@@ -206,15 +198,16 @@ impl Round {
         Ok(injected)
     }
 
-    async fn tell_progress(&self, begin: Instant) {
+    async fn print_progress(&self, begin: Instant) {
         loop {
             sleep(PROGRESS_INTERVAL).await;
             println!("  {:>4} s: {}", begin.elapsed().as_secs(), self.tally);
         }
     }
 
-    /// Publishes last events until every client has one of each of its channels, and waits until every
-    /// client has the last one that was acknowledged. If one never does, the check tells what it lacks.
+    /// Publishes last events until every client has one of each of its channels, and waits until
+    /// every client has the last acknowledged one. If one never does, the check reports what is
+    /// missing.
     async fn come_to_rest(&mut self) {
         let is_connected = |client: &Arc<Progress>| client.connected.load(Ordering::Relaxed);
         wait_until(PATIENCE, || self.progress.iter().all(is_connected)).await;
@@ -246,7 +239,7 @@ impl Round {
         self.progress.iter().all(has)
     }
 
-    /// Ends all clients and takes their logs.
+    /// Stops all clients and returns their logs.
     async fn stop(&mut self) -> Result<Vec<ClientLog>, String> {
         self.phase.send_replace(Phase::Stop);
         let mut logs = Vec::new();
@@ -267,17 +260,17 @@ impl Drop for Round {
 }
 
 fn new_client(
-    listening: &Arc<Listening>,
+    subscribing: &Arc<Subscribing>,
     scenario: &Scenario,
     group: &Group,
     number: usize,
     rng: &mut Rng,
 ) -> Client {
     let (durable, all) =
-        (scenario.durable_channels, scenario.durable_channels + scenario.plain_channels);
+        (scenario.durable_channels, scenario.durable_channels + scenario.ephemeral_channels);
     let (mut channels, count): (Vec<usize>, _) = match group.channels {
         Channels::Durable(count) => ((0..durable).collect(), count),
-        Channels::Plain(count) => ((durable..all).collect(), count),
+        Channels::Ephemeral(count) => ((durable..all).collect(), count),
         Channels::Any(count) => ((0..all).collect(), count),
     };
     rng.shuffle(&mut channels);
@@ -285,10 +278,11 @@ fn new_client(
     let drops = scenario.scaled(group.drops);
     let life = (drops > 0).then(|| {
         let every = scenario.duration / drops;
-        // Half of the time it comes back at once, else after half of the longest time on average.
+        // Half of the time a client reconnects at once, else on average after half of the longest
+        // time away.
         every.saturating_sub(group.away_max / 4).max(Duration::from_millis(5))
     });
-    Client::new(Arc::clone(listening), *group, number, channels, life, rng.fork())
+    Client::new(Arc::clone(subscribing), *group, number, channels, life, rng.fork())
 }
 
 async fn wait_until(limit: Duration, holds: impl Fn() -> bool) -> bool {

@@ -1,5 +1,5 @@
-//! The scenarios: what is started, who publishes and listens, what breaks, and what is allowed. Look
-//! here to add one.
+//! The scenarios: what is started, which clients and publishers run, which faults are injected, and
+//! what is allowed. Look here to add one.
 
 use std::time::Duration;
 
@@ -9,81 +9,81 @@ use crate::log::Protocol;
 /// A scenario, at its full length.
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
-    /// What it is called on the command line.
+    /// The name on the command line.
     pub name: &'static str,
-    /// What carries the events.
+    /// The broker.
     pub broker: Broker,
-    /// How many nodes share it.
+    /// The number of nodes that share the broker.
     pub nodes: usize,
     /// Channels with durable events.
     pub durable_channels: usize,
-    /// Channels with plain events.
-    pub plain_channels: usize,
-    /// Over all channels.
+    /// Channels with ephemeral events.
+    pub ephemeral_channels: usize,
+    /// The publishing rate over all channels.
     pub events_per_second: u32,
     /// How long events are published.
     pub duration: Duration,
-    /// Who listens.
+    /// The clients.
     pub clients: &'static [Group],
-    /// What breaks, and how often; at random times.
+    /// The faults and their counts; the times are random.
     pub faults: &'static [(Fault, u32)],
-    /// Whether some events have an id of their own.
-    pub own_ids: bool,
-    /// How much history is kept.
+    /// Whether some events have an id set by the publisher.
+    pub publisher_ids: bool,
+    /// The retention of the log.
     pub history: History,
-    /// What clients may be told.
+    /// What clients may receive.
     pub rules: Rules,
 }
 
-/// What carries the events.
+/// A broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broker {
     /// A Redis whose data survives `kill -9` of its process.
-    RedisKeeps,
-    /// A Redis that begins empty every time.
-    RedisForgets,
-    /// The node itself.
+    RedisDurable,
+    /// A Redis that starts empty every time.
+    RedisInMemory,
+    /// The embedded broker.
     Memory,
-    /// The node itself, with `--data`.
+    /// The embedded broker with `--data`.
     DataDirectory,
 }
 
-/// How much history is kept.
+/// The retention of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum History {
-    /// All of a round.
+    /// All events of a round.
     Long,
-    /// So little that clients who were away miss some.
+    /// So few events that clients miss some while they are disconnected.
     Short,
 }
 
 /// Clients that behave alike.
 #[derive(Debug, Clone, Copy)]
 pub struct Group {
-    /// How many.
+    /// The number of clients.
     pub count: usize,
-    /// What each of them listens to.
+    /// The channels of each client.
     pub channels: Channels,
-    /// What they speak.
+    /// The protocol.
     pub protocol: Protocol,
     /// How they read.
     pub pace: Pace,
-    /// How often each of them drops its stream.
+    /// How often each client drops its stream.
     pub drops: u32,
-    /// The longest time that they stay away.
+    /// The longest time that they stay disconnected.
     pub away_max: Duration,
-    /// Whether they come back on any node, or on the one they were on.
+    /// Whether they reconnect to any node, or to the same one.
     pub moves: bool,
 }
 
-/// What a client listens to: a random choice of so many channels.
+/// The channels of a client: a random choice of this many.
 #[derive(Debug, Clone, Copy)]
 pub enum Channels {
-    /// Of those with durable events.
+    /// Among those with durable events.
     Durable(usize),
-    /// Of those with plain events.
-    Plain(usize),
-    /// Of all.
+    /// Among those with ephemeral events.
+    Ephemeral(usize),
+    /// Among all.
     Any(usize),
 }
 
@@ -96,23 +96,23 @@ pub enum Pace {
     Slow,
 }
 
-/// Something that breaks.
+/// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// `CLIENT KILL TYPE pubsub`.
     KillSubscribers,
-    /// `kill -9` of Redis, and a new one on the same port.
+    /// `kill -9` of Redis, and a restart on the same port.
     RestartRedis,
-    /// `SIGSTOP` of Redis, and `SIGCONT`.
+    /// `SIGSTOP` and later `SIGCONT` of Redis.
     FreezeRedis,
-    /// `kill -9` of a node, and a new one on the same port.
+    /// `kill -9` of a node, and a restart on the same port.
     RestartNode,
 }
 
-const STRICT: Rules = Rules { durable: Gaps::Never, plain: Gaps::Never, new_epochs: false };
-const PLAIN_MAY_MISS: Rules = Rules { plain: Gaps::Allowed, ..STRICT };
+const STRICT: Rules = Rules { durable: Gaps::Never, ephemeral: Gaps::Never, new_epochs: false };
+const EPHEMERAL_MAY_MISS: Rules = Rules { ephemeral: Gaps::Allowed, ..STRICT };
 
-/// A client that stays.
+/// A client that never drops its stream.
 const STEADY: Group = Group {
     count: 1,
     channels: Channels::Durable(1),
@@ -122,35 +122,35 @@ const STEADY: Group = Group {
     away_max: Duration::from_millis(300),
     moves: false,
 };
-/// A little more than the 100 drops that are promised, since a stream takes time to open.
+/// More than the 100 drops that the documentation promises, since a stream takes time to open.
 const DROPPING: Group = Group { drops: 120, ..STEADY };
 
 /// 2,000 events a second for 20 s on one node with Redis.
 const DROPS: Scenario = Scenario {
     name: "drops",
-    broker: Broker::RedisKeeps,
+    broker: Broker::RedisDurable,
     nodes: 1,
     durable_channels: 1,
-    plain_channels: 0,
+    ephemeral_channels: 0,
     events_per_second: 2_000,
     duration: Duration::from_secs(20),
     clients: &[STEADY, DROPPING],
     faults: &[],
-    own_ids: true,
+    publisher_ids: true,
     history: History::Long,
     rules: STRICT,
 };
 
-/// Clients of all kinds, for the scenarios in which something breaks.
+/// Clients of all kinds, for the scenarios with faults.
 const ALL_KINDS: &[Group] = &[
     Group { count: 2, channels: Channels::Durable(3), ..STEADY },
-    // Plain events are numbered by their node: who listens to them comes back to the same one.
+    // Ephemeral events are numbered by each node: their subscribers reconnect to the same one.
     Group { count: 2, channels: Channels::Any(5), drops: 20, ..STEADY },
     Group { count: 2, channels: Channels::Durable(3), moves: true, drops: 20, ..STEADY },
     Group { channels: Channels::Durable(2), protocol: Protocol::Http2, drops: 20, ..STEADY },
     Group { channels: Channels::Durable(2), pace: Pace::Slow, drops: 5, ..STEADY },
-    Group { channels: Channels::Plain(1), ..STEADY },
-    Group { channels: Channels::Plain(1), drops: 20, ..STEADY },
+    Group { channels: Channels::Ephemeral(1), ..STEADY },
+    Group { channels: Channels::Ephemeral(1), drops: 20, ..STEADY },
 ];
 
 /// All scenarios, in the order in which they run.
@@ -168,12 +168,12 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "drops-plain",
         durable_channels: 0,
-        plain_channels: 1,
+        ephemeral_channels: 1,
         clients: &[
-            Group { channels: Channels::Plain(1), ..STEADY },
-            // 2,000 events/s must fit the node's ring of the channel for as long as it is away.
+            Group { channels: Channels::Ephemeral(1), ..STEADY },
+            // The node's ring must hold 2,000 events/s for as long as the client is disconnected.
             Group {
-                channels: Channels::Plain(1),
+                channels: Channels::Ephemeral(1),
                 away_max: Duration::from_millis(100),
                 ..DROPPING
             },
@@ -215,32 +215,32 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "redis-kill-subscriber",
         durable_channels: 4,
-        plain_channels: 1,
+        ephemeral_channels: 1,
         clients: ALL_KINDS,
         faults: &[(Fault::KillSubscribers, 20)],
-        rules: PLAIN_MAY_MISS,
+        rules: EPHEMERAL_MAY_MISS,
         ..DROPS
     },
     Scenario {
         name: "redis-restart-with-data",
         nodes: 2,
         durable_channels: 4,
-        plain_channels: 1,
+        ephemeral_channels: 1,
         clients: ALL_KINDS,
         faults: &[(Fault::RestartRedis, 3)],
-        rules: PLAIN_MAY_MISS,
+        rules: EPHEMERAL_MAY_MISS,
         events_per_second: 1_000,
         ..DROPS
     },
     Scenario {
         name: "redis-restart-without-data",
-        broker: Broker::RedisForgets,
+        broker: Broker::RedisInMemory,
         nodes: 2,
         durable_channels: 4,
-        plain_channels: 1,
+        ephemeral_channels: 1,
         clients: ALL_KINDS,
         faults: &[(Fault::RestartRedis, 3)],
-        rules: Rules { durable: Gaps::Allowed, plain: Gaps::Allowed, new_epochs: true },
+        rules: Rules { durable: Gaps::Allowed, ephemeral: Gaps::Allowed, new_epochs: true },
         events_per_second: 1_000,
         ..DROPS
     },
@@ -248,10 +248,10 @@ pub const ALL: &[Scenario] = &[
         name: "node-restart",
         nodes: 2,
         durable_channels: 4,
-        plain_channels: 1,
+        ephemeral_channels: 1,
         clients: ALL_KINDS,
         faults: &[(Fault::RestartNode, 4)],
-        rules: PLAIN_MAY_MISS,
+        rules: EPHEMERAL_MAY_MISS,
         events_per_second: 1_000,
         ..DROPS
     },
@@ -282,14 +282,14 @@ pub const ALL: &[Scenario] = &[
         ],
         history: History::Short,
         rules: Rules { durable: Gaps::Missing, ..STRICT },
-        own_ids: false,
+        publisher_ids: false,
         ..DROPS
     },
     Scenario {
         name: "mix",
         nodes: 2,
         durable_channels: 6,
-        plain_channels: 2,
+        ephemeral_channels: 2,
         clients: &[
             Group { count: 2, channels: Channels::Any(5), ..STEADY },
             Group { count: 2, channels: Channels::Any(5), moves: false, ..MOVING },
@@ -305,22 +305,22 @@ pub const ALL: &[Scenario] = &[
             (Fault::FreezeRedis, 2),
             (Fault::RestartNode, 2),
         ],
-        rules: PLAIN_MAY_MISS,
+        rules: EPHEMERAL_MAY_MISS,
         events_per_second: 1_000,
         duration: Duration::from_secs(30),
         ..DROPS
     },
 ];
 
-/// Scenarios that run only when they are asked for: what they ask is more than is promised.
+/// Scenarios that run only on demand: they check more than the documentation promises.
 pub const ON_DEMAND: &[Scenario] = &[Scenario {
-    // Two nodes number plain events differently: none may be lost silently all the same.
+    // Two nodes number ephemeral events differently; still none may be lost silently.
     name: "plain-between-nodes",
     nodes: 2,
     durable_channels: 2,
-    plain_channels: 2,
+    ephemeral_channels: 2,
     clients: &[Group { count: 4, channels: Channels::Any(4), ..MOVING }],
-    rules: PLAIN_MAY_MISS,
+    rules: EPHEMERAL_MAY_MISS,
     events_per_second: 1_000,
     ..DROPS
 }];
@@ -332,15 +332,15 @@ const EMBEDDED: &[Group] = &[
     Group { channels: Channels::Durable(2), pace: Pace::Slow, drops: 10, ..DROPPING },
 ];
 
-/// Drops and comes back anywhere.
+/// Drops its stream and reconnects to any node.
 const MOVING: Group = Group { drops: 25, moves: true, ..STEADY };
 
-/// Long enough to miss what is trimmed in the scenario with a short history, at 1,000 events/s of each
-/// channel: more than a node's ring of 1,024 too.
+/// Long enough to miss events that are trimmed in the scenario with a short history: at 1,000
+/// events/s per channel this is also more than a node's ring of 1,024.
 const AWAY: Duration = Duration::from_secs(3);
 
 impl Scenario {
-    /// The scenario with this name, or those whose names begin with it and a hyphen too.
+    /// The scenario with this name, and those whose names begin with it and a hyphen.
     pub fn find(name: &str) -> Vec<&'static Self> {
         let begins = |scenario: &&Self| {
             let rest = scenario.name.strip_prefix(name);
@@ -349,14 +349,14 @@ impl Scenario {
         ALL.iter().chain(ON_DEMAND).filter(begins).collect()
     }
 
-    /// A shorter version, for CI: as much happens in a second, and everything at least once.
+    /// A version of another duration, for CI: the same rates, and each fault at least once.
     #[must_use]
     pub fn lasting(mut self, duration: Duration) -> Self {
         self.duration = duration;
         self
     }
 
-    /// How often something happens that happens so often in the full length.
+    /// Scales a count of the full duration to this one.
     pub fn scaled(&self, count: u32) -> u32 {
         let full = ALL.iter().chain(ON_DEMAND).find(|full| full.name == self.name);
         let full = full.map_or(self.duration, |full| full.duration);
@@ -372,16 +372,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_groups_have_their_channels() {
+    fn names_are_unique_and_groups_have_enough_channels() {
         let all: Vec<&Scenario> = ALL.iter().chain(ON_DEMAND).collect();
         for (at, scenario) in all.iter().enumerate() {
             assert!(all[..at].iter().all(|other| other.name != scenario.name), "{}", scenario.name);
             for group in scenario.clients {
                 let (wanted, there) = match group.channels {
                     Channels::Durable(count) => (count, scenario.durable_channels),
-                    Channels::Plain(count) => (count, scenario.plain_channels),
+                    Channels::Ephemeral(count) => (count, scenario.ephemeral_channels),
                     Channels::Any(count) => {
-                        (count, scenario.durable_channels + scenario.plain_channels)
+                        (count, scenario.durable_channels + scenario.ephemeral_channels)
                     }
                 };
                 assert!((1..=there).contains(&wanted), "{}: {group:?}", scenario.name);
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn scenarios_are_found_and_made_short() {
+    fn scenarios_are_found_by_name_and_scaled_by_duration() {
         assert_eq!(Scenario::find("drops").len(), 4);
         assert_eq!(Scenario::find("mix").len(), 1);
         assert!(Scenario::find("m").is_empty());

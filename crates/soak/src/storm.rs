@@ -1,6 +1,6 @@
-//! All clients come back at the same moment, to a node that just started: how often Redis is asked for
-//! history, how long it takes, and whether each got exactly what it missed. Look here for the scenario
-//! `storm`, which is driven by nothing random.
+//! A reconnect storm: all clients reconnect at once to a node that has just started. Measures how
+//! often Redis is read and how long it takes, and checks that each client receives exactly what it
+//! missed. Look here for the scenario `storm`, which has no randomness.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,30 +11,31 @@ use tokio::sync::Barrier;
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::{sleep, timeout};
 
-use crate::connection::{Ask, Connection};
+use crate::connection::{Connection, StreamRequest};
 use crate::log::Protocol;
 use crate::redis_calls::{Call, RedisCalls};
 use crate::round::{Options, Verdict};
 use crate::scenario::{Pace, Scenario};
 use crate::world::World;
 
-/// As the issue has it.
+/// Channels; the clients are spread evenly over them.
 const CHANNELS: usize = 10;
 
-/// Events that each channel has before the clients drop, and that each client misses.
+/// Events of each channel before the clients disconnect.
 const BEFORE: u64 = 5;
+/// Events of each channel that the clients miss.
 const MISSED: u64 = 200;
 
-/// Clients that connect at the same time: the first time is not what is measured.
+/// Clients that wait for each other before they connect.
 const OPENING_BATCH: usize = 500;
 
-/// How long each part may take before the round has failed.
+/// How long each part may take before the round fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs it with so many streams.
+/// Runs the storm with this many streams.
 ///
 /// # Errors
-/// When it could not be brought to its end.
+/// When the round could not be completed.
 ///
 /// # Panics
 /// When Redis or the node does not start.
@@ -67,13 +68,14 @@ pub async fn run(
         wrong.push(format!("{reads} range reads for {CHANNELS} channels"));
     }
     let summary = format!(
-        "{streams} streams on {CHANNELS} channels resumed, {MISSED} events each; {reads} range reads; the last was live after {:.2} s",
+        "{streams} streams on {CHANNELS} channels resumed, {MISSED} events each; \
+         {reads} range reads; the last was live after {:.2} s",
         slowest.unwrap_or_default().as_secs_f64()
     );
     Ok(Verdict { summary, counterexamples: wrong })
 }
 
-/// Publishes the first events, with one client for each channel, and gives the ids that they have then.
+/// Publishes the first events to one client per channel, and returns the clients' last ids.
 async fn get_last_ids(world: &World, redis: &mut RedisCalls) -> Result<Vec<String>, String> {
     let mut connections = Vec::new();
     for channel in 0..CHANNELS {
@@ -83,7 +85,7 @@ async fn get_last_ids(world: &World, redis: &mut RedisCalls) -> Result<Vec<Strin
     let mut ids = Vec::new();
     for (channel, connection) in connections.into_iter().enumerate() {
         let last = timeout(PATIENCE, read_until(connection, channel, 1, BEFORE)).await;
-        ids.push(last.map_err(|_| "the first events do not come")??.1);
+        ids.push(last.map_err(|_| "the first events do not arrive")??.1);
     }
     Ok(ids)
 }
@@ -108,16 +110,16 @@ async fn resume_all(
             let path = format!("/sse/stream?channel=soak.d{channel}");
             let resume = async {
                 let connection = loop {
-                    let ask = Ask {
+                    let request = StreamRequest {
                         address,
                         path: &path,
                         last_event_id: Some(&last_id),
                         protocol: Protocol::Http1,
                         pace: Pace::Slow,
                     };
-                    match Connection::open(&ask).await {
+                    match Connection::open(&request).await {
                         Ok(connection) => break connection,
-                        // The queue of new connections may be full for a moment.
+                        // The listen backlog may be full for a moment.
                         Err(_) => sleep(Duration::from_millis(20)).await,
                     }
                 };
@@ -134,7 +136,7 @@ async fn resume_all(
     while let Some(joined) = clients.join_next().await {
         results.push(match joined {
             Ok(Ok((connection, live_after))) => {
-                // All stay until the last is there.
+                // All stay connected until the last one is live.
                 open.push(connection);
                 Ok(live_after)
             }
@@ -147,17 +149,17 @@ async fn resume_all(
 
 async fn open(world: &World, channel: usize, last_id: &str) -> Result<Connection, String> {
     let path = format!("/sse/stream?channel=soak.d{channel}");
-    let ask = Ask {
+    let request = StreamRequest {
         address: world.addresses()[0],
         path: &path,
         last_event_id: Some(last_id).filter(|id| !id.is_empty()),
         protocol: Protocol::Http1,
         pace: Pace::Fast,
     };
-    Connection::open(&ask).await.map_err(|_| "a stream does not open".to_owned())
+    Connection::open(&request).await.map_err(|_| "a stream does not open".to_owned())
 }
 
-/// Reads the events from one number to another, and nothing else; gives the last id.
+/// Reads exactly the events from `first` to `last`, and returns the last id.
 async fn read_until(
     mut connection: Connection,
     channel: usize,
@@ -172,7 +174,8 @@ async fn read_until(
         while let Some(item) = decoder.next_item() {
             let Item::Event(message) = item else { continue };
             if message.data != format!("soak.d{channel} {next}") {
-                return Err(format!("expected {next} of {channel}, got {message:?}"));
+                let got = message.data;
+                return Err(format!("expected {next} of channel {channel}, got `{got}`"));
             }
             next += 1;
         }
@@ -192,12 +195,12 @@ async fn publish(
             options: Vec::new(),
         };
         let calls: Vec<Call> = numbers.clone().map(call).collect();
-        redis.publish_durable(&calls).await.map_err(|failure| format!("{failure:?}"))?;
+        redis.publish_durable(&calls).await.map_err(|failure| failure.to_string())?;
     }
     Ok(())
 }
 
-/// How often Redis read a range of a stream so far.
+/// How many range reads of streams Redis has served so far.
 fn reads(redis: &RedisServer) -> u64 {
     let stats: String = redis.run(&["INFO", "commandstats"]);
     let calls = |line: &str| {

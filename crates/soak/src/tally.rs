@@ -1,54 +1,54 @@
-//! Counts of a round while it runs, and what went wrong beside the clients' streams. Look here for the
-//! lines of progress.
+//! The counts of a round while it runs, and failures that no client's stream shows. Look here for
+//! the progress lines.
 
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Most complaints kept: the first tell what is wrong.
+/// Failures recorded at most: the first ones show what is wrong.
 const TROUBLES_MAX: usize = 20;
 
 /// Counts, shared by all tasks of a round.
 #[derive(Default)]
 pub struct Tally {
-    /// Events acknowledged.
+    /// Acknowledged events.
     pub acknowledged: Count,
-    /// Publishes whose end is not known.
+    /// Events whose outcome is unknown.
     pub unknown: Count,
-    /// Events that came to clients.
+    /// Events received by clients.
     pub deliveries: Count,
-    /// Gaps that clients were told of.
+    /// Gap events received by clients.
     pub gaps: Count,
-    /// Streams that opened.
+    /// Streams opened.
     pub opened: Count,
-    /// Streams that clients dropped.
+    /// Streams dropped by clients.
     pub drops: Count,
     /// Streams that ended otherwise.
     pub ended: Count,
-    /// Faults that were injected.
+    /// Injected faults.
     pub faults: Count,
     troubles: Mutex<Vec<String>>,
 }
 
-/// A number that grows.
+/// A counter.
 #[derive(Default)]
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// Adds to it.
+    /// Adds to the counter.
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// What it is now.
+    /// The current value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl Tally {
-    /// Notes something that must not happen and is on no client's stream.
+    /// Records a failure that no client's stream shows.
     pub fn trouble(&self, what: String) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         if troubles.len() < TROUBLES_MAX {
@@ -56,7 +56,7 @@ impl Tally {
         }
     }
 
-    /// What was noted.
+    /// The recorded failures.
     pub fn troubles(&self) -> Vec<String> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -66,7 +66,8 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} events acknowledged, {} unknown; {} deliveries, {} gaps; {} streams, {} dropped, {} ended; {} faults",
+            "{} events acknowledged, {} unknown; {} deliveries, {} gaps; \
+             {} streams, {} dropped, {} ended; {} faults",
             self.acknowledged.get(),
             self.unknown.get(),
             self.deliveries.get(),

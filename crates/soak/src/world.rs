@@ -1,5 +1,5 @@
-//! The real parts: Redis and nodes, started, broken and ended here. Each ends when the world is
-//! dropped, also by a panic. Look here for the arguments that a node is started with.
+//! The real processes: Redis and nodes, started, killed and restarted here. All are killed when the
+//! world is dropped, also after a panic. Look here for the arguments of a node.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,38 +10,38 @@ use tempfile::TempDir;
 
 use crate::scenario::{Broker, History, Scenario};
 
-/// Keeps what was written when the process is killed: it is in the kernel by then. Waiting for the
-/// disk, which `always` does, would guard against the machine's end only.
-const REDIS_KEEPS: &[&str] = &["--save", "", "--appendonly", "yes", "--appendfsync", "no"];
-const REDIS_FORGETS: &[&str] = &["--save", "", "--appendonly", "no"];
+/// Data survives the kill of the process, because the kernel has it by then. `always` would also
+/// wait for the disk, which only protects against a crash of the machine.
+const REDIS_DURABLE: &[&str] = &["--save", "", "--appendonly", "yes", "--appendfsync", "no"];
+const REDIS_IN_MEMORY: &[&str] = &["--save", "", "--appendonly", "no"];
 
-/// Most of a node's log that is kept for a report.
+/// Log lines of a node in a report, at most.
 const LOG_LINES: usize = 40;
 
-/// Everything that runs.
+/// All processes of a round.
 pub struct World {
     redis: Option<RedisServer>,
     nodes: Vec<Option<Node>>,
     binary: String,
     arguments: Vec<String>,
     addresses: Vec<SocketAddr>,
-    /// Logs of nodes that were killed.
+    /// The logs of killed nodes.
     past_logs: Vec<String>,
     _data: Option<TempDir>,
 }
 
 impl World {
-    /// Starts what a scenario needs.
+    /// Starts the processes of a scenario.
     ///
     /// # Errors
-    /// When the data directory cannot be made.
+    /// When the data directory cannot be created.
     ///
     /// # Panics
-    /// When something does not start.
+    /// When a process does not start.
     pub fn start(binary: &Path, scenario: &Scenario) -> Result<Self, String> {
         let redis = match scenario.broker {
-            Broker::RedisKeeps => Some(RedisServer::start_with(REDIS_KEEPS)),
-            Broker::RedisForgets => Some(RedisServer::start_with(REDIS_FORGETS)),
+            Broker::RedisDurable => Some(RedisServer::start_with(REDIS_DURABLE)),
+            Broker::RedisInMemory => Some(RedisServer::start_with(REDIS_IN_MEMORY)),
             Broker::Memory | Broker::DataDirectory => None,
         };
         let mut arguments = arguments(scenario.history);
@@ -51,7 +51,7 @@ impl World {
         }
         if scenario.broker == Broker::DataDirectory {
             let directory =
-                tempfile::tempdir().map_err(|error| format!("no directory: {error}"))?;
+                tempfile::tempdir().map_err(|error| format!("no data directory: {error}"))?;
             arguments.extend(["--data".to_owned(), directory.path().display().to_string()]);
             data = Some(directory);
         }
@@ -73,24 +73,24 @@ impl World {
         Ok(world)
     }
 
-    /// Where the nodes listen.
+    /// The addresses of the nodes.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Where Redis is.
+    /// The URL of Redis, if there is one.
     pub fn redis_url(&self) -> Option<String> {
         self.redis.as_ref().map(RedisServer::url)
     }
 
-    /// Starts a node, which must not run.
+    /// Starts a node that is not running.
     pub fn start_node(&mut self, node: usize) {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         let listen = self.addresses[node].to_string();
         self.nodes[node] = Some(Node::start_on(&self.binary, &listen, &arguments));
     }
 
-    /// Ends a node with `kill -9`.
+    /// Kills a node with SIGKILL.
     pub fn kill_node(&mut self, node: usize) {
         if let Some(killed) = self.nodes[node].take() {
             killed.signal("KILL");
@@ -107,28 +107,28 @@ impl World {
     /// Waits until all nodes are ready.
     ///
     /// # Panics
-    /// When one is not in time.
+    /// When a node is not ready in time.
     pub async fn wait_until_ready(&self) {
         for node in self.nodes.iter().flatten() {
             node.wait_until_ready().await;
         }
     }
 
-    /// Nodes that ended by themselves.
-    pub fn ended_nodes(&mut self) -> Vec<usize> {
+    /// The nodes that exited by themselves.
+    pub fn exited_nodes(&mut self) -> Vec<usize> {
         let nodes = self.nodes.iter_mut().enumerate();
-        let has_ended =
+        let has_exited =
             |node: &mut Option<Node>| node.as_mut().is_some_and(|node| !node.is_running());
-        nodes.filter_map(|(at, node)| has_ended(node).then_some(at)).collect()
+        nodes.filter_map(|(at, node)| has_exited(node).then_some(at)).collect()
     }
 
-    /// All that the nodes logged.
+    /// The complete logs of the nodes.
     pub fn node_logs(&self) -> Vec<String> {
         let now = self.nodes.iter().map(|node| node.as_ref().map(Node::log).unwrap_or_default());
         self.past_logs.iter().zip(now).map(|(past, now)| format!("{past}{now}")).collect()
     }
 
-    /// Warnings and errors of the nodes, the last of them.
+    /// The last warnings and errors of the nodes.
     pub fn node_warnings(&self) -> Vec<String> {
         let warning = |line: &&str| {
             line.starts_with("---") || line.contains("\"WARN\"") || line.contains("\"ERROR\"")
@@ -142,7 +142,7 @@ impl World {
         warnings
     }
 
-    /// What the nodes measure, for a report.
+    /// The nodes' metrics with a name prefix.
     pub async fn metrics(&self, begins: &str) -> Vec<String> {
         let mut found = Vec::new();
         for (node, address) in self.addresses.iter().enumerate() {
@@ -159,10 +159,10 @@ fn arguments(history: History) -> Vec<String> {
         History::Long => "soak.* events=1000000 age=1h bytes=1GiB",
         History::Short => "soak.* events=150 age=1h",
     };
-    // A full log of an hour would not fit into the memory.
+    // The full log of an hour would not fit in memory.
     let arguments = ["--heartbeat", "1s", "--retention", retention, "--log", "info"];
     arguments.map(str::to_owned).to_vec()
 }
 
-/// How long Redis or a node is gone, at most.
+/// The longest outage of Redis or a node.
 pub const DOWN_MAX: Duration = Duration::from_millis(1_500);

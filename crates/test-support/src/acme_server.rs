@@ -1,5 +1,5 @@
-//! A real ACME server, Let's Encrypt's own for tests (`pebble`), and the DNS that it asks: there every name is this
-//! machine's.
+//! A real ACME server: `pebble`, Let's Encrypt's server for tests, with a DNS server that resolves
+//! every name to this machine.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,9 +12,11 @@ use rustls::pki_types::pem::PemObject as _;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::{stable_port, tls, wait_for};
+use crate::ports::stable_port;
+use crate::tls;
+use crate::wait::wait_for;
 
-/// A running `pebble`; it ends when this is dropped.
+/// A running `pebble`; killed when dropped.
 pub struct AcmeServer {
     pebble: Child,
     dns: Child,
@@ -26,8 +28,8 @@ pub struct AcmeServer {
 }
 
 impl AcmeServer {
-    /// Starts one that connects to this port of the names it looks at, and whose certificates are valid for
-    /// so long, in whole seconds.
+    /// Starts a server that validates names by connecting to `tls_port`, and issues certificates
+    /// with this validity, in whole seconds.
     ///
     /// # Panics
     /// When `pebble` is not installed or does not start.
@@ -43,7 +45,7 @@ impl AcmeServer {
             "privateKey": path(files.key_path()),
             "httpPort": stable_port(),
             "tlsPort": tls_port,
-            // The first is for older versions, the second for newer ones.
+            // For older versions of pebble; newer ones read the profile.
             "certificateValidityPeriod": seconds,
             "profiles": {"default": {"description": "short", "validityPeriod": seconds}},
         }});
@@ -56,17 +58,17 @@ impl AcmeServer {
         server
     }
 
-    /// The URL of its directory.
+    /// The URL of the ACME directory.
     pub fn url(&self) -> String {
         format!("https://localhost:{}/dir", self.port)
     }
 
-    /// Who must be trusted to speak to it, a PEM file.
+    /// The PEM file of the certificate that a client of the ACME API must trust.
     pub fn trust_path(&self) -> PathBuf {
         self.files.certificate_path()
     }
 
-    /// Starts it again; it has forgotten all accounts.
+    /// Restarts the server; all accounts are lost.
     pub fn restart(&mut self) {
         let _ = self.pebble.kill();
         let _ = self.pebble.wait();
@@ -74,10 +76,10 @@ impl AcmeServer {
         self.wait_until_up();
     }
 
-    /// The root of its certificates; another one after each start.
+    /// The root of the certificates that it issues; each start creates another.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// When the server does not answer.
     pub async fn root(&self) -> CertificateDer<'static> {
         let client = Arc::new(self.files.client(&[]));
         let address = ([127, 0, 0, 1], self.management_port).into();
@@ -93,7 +95,7 @@ impl AcmeServer {
         for port in [self.port, self.management_port] {
             wait_for("pebble listens", || {
                 let exited = self.pebble.try_wait().expect("the process");
-                assert!(exited.is_none(), "pebble ended: {exited:?}");
+                assert!(exited.is_none(), "pebble exited: {exited:?}");
                 std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
             });
         }
@@ -112,7 +114,7 @@ impl Drop for AcmeServer {
 fn pebble(config: &str, dns_port: u16) -> Child {
     Command::new("pebble")
         .args(["-config", config, "-dnsserver", &format!("127.0.0.1:{dns_port}")])
-        // It neither waits before it looks at a name, nor does without a look, nor refuses good nonces.
+        // Validate at once, validate every time, and do not reject valid nonces.
         .envs([
             ("PEBBLE_VA_NOSLEEP", "1"),
             ("PEBBLE_AUTHZREUSE", "0"),

@@ -1,4 +1,4 @@
-//! Requests over a socket of their own, written and read byte by byte.
+//! HTTP/1.1 requests over raw sockets, one connection each.
 
 use std::net::SocketAddr;
 
@@ -6,9 +6,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::{PATIENCE, secrets};
+use crate::secrets;
+use crate::wait::PATIENCE;
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     /// The status code.
@@ -28,16 +29,16 @@ impl Answer {
     /// The body as JSON.
     ///
     /// # Panics
-    /// When it is none.
+    /// When the body is not JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error} in {}", self.text()))
     }
 
-    /// What a problem document (RFC 9457) says to do.
+    /// The `detail` of a problem document (RFC 9457).
     ///
     /// # Panics
-    /// When it is none, or not one for this status.
+    /// When the body is not a problem document for this status.
     #[track_caller]
     pub fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.text());
@@ -50,26 +51,26 @@ impl Answer {
         detail.to_owned()
     }
 
-    /// A header.
+    /// The value of a header, by its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// GET.
+/// Sends a GET request.
 pub async fn get(address: SocketAddr, path: &str) -> Answer {
     request(address, "GET", path, &[], b"").await
 }
 
-/// POST.
+/// Sends a POST request.
 pub async fn post(address: SocketAddr, path: &str, body: &[u8]) -> Answer {
     request(address, "POST", path, &[], body).await
 }
 
-/// Any request, on a connection that closes after it.
+/// Sends a request on a connection that closes after the response.
 ///
 /// # Panics
-/// When the server cannot be reached or its answer is no HTTP/1.1.
+/// When the server cannot be reached, or the response is not HTTP/1.1.
 pub async fn request(
     address: SocketAddr,
     method: &str,
@@ -77,9 +78,10 @@ pub async fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Answer {
-    secrets::keep_of_request(path, headers);
+    secrets::keep_from_request(path, headers);
     let mut head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+         content-length: {}\r\n",
         body.len()
     );
     for (name, value) in headers {
@@ -89,26 +91,26 @@ pub async fn request(
     exchange(address, &[head.as_bytes(), body].concat()).await
 }
 
-/// Sends bytes as they are, and reads the answer until the server closes the connection.
+/// Sends raw bytes, and reads the response until the server closes the connection.
 ///
 /// # Panics
-/// When the server cannot be reached or its answer is no HTTP/1.1.
+/// When the server cannot be reached, or the response is not HTTP/1.1.
 pub async fn exchange(address: SocketAddr, request: &[u8]) -> Answer {
     let mut socket = TcpStream::connect(address).await.expect("the server listens");
-    // A server may answer and close before it has read a body that it refuses.
+    // A server may respond and close before it has read a body that it rejects.
     let _ = socket.write_all(request).await;
     read_answer(&mut socket).await
 }
 
-/// Reads an answer until the server closes the connection.
+/// Reads a response until the server closes the connection.
 ///
 /// # Panics
-/// When it is no HTTP/1.1, or nothing comes in time.
+/// When the response is not HTTP/1.1, or does not arrive in time.
 pub async fn read_answer(socket: &mut TcpStream) -> Answer {
     let mut bytes = Vec::new();
     let read = timeout(PATIENCE, socket.read_to_end(&mut bytes)).await;
-    // What came before an error counts: a server that refuses a body resets the connection.
-    let _ = read.expect("an answer, and the end of the connection, in time");
+    // What arrived before an error counts: a server that rejects a body resets the connection.
+    let _ = read.expect("a response and the end of the connection in time");
     parse(&bytes)
 }
 
@@ -117,7 +119,7 @@ fn parse(bytes: &[u8]) -> Answer {
     let split = bytes
         .windows(4)
         .position(|four| four == b"\r\n\r\n")
-        .unwrap_or_else(|| panic!("no HTTP answer: {text:?}"));
+        .unwrap_or_else(|| panic!("not an HTTP response: {text:?}"));
     let (status, headers) = parse_head(&bytes[..split]);
     let mut answer = Answer { status, headers, body: bytes[split + 4..].to_vec() };
     if answer.header("transfer-encoding") == Some("chunked") {
@@ -136,7 +138,7 @@ fn parse(bytes: &[u8]) -> Answer {
 /// Status and headers, names in lower case.
 ///
 /// # Panics
-/// When it is no head of an HTTP/1 answer.
+/// When the text is not the head of an HTTP/1 response.
 pub fn parse_head(head: &[u8]) -> (u16, Vec<(String, String)>) {
     let head = String::from_utf8_lossy(head);
     let mut lines = head.split("\r\n");
@@ -146,21 +148,21 @@ pub fn parse_head(head: &[u8]) -> (u16, Vec<(String, String)>) {
     (status.parse().expect("a status"), headers)
 }
 
-/// Takes off the framing of a chunked body (RFC 9112, 7.1), piece by piece.
+/// Decodes a chunked body (RFC 9112, section 7.1), piece by piece.
 #[derive(Default)]
 pub struct Chunks {
     line: Vec<u8>,
-    /// Bytes left of the chunk and of its line end.
+    /// Bytes left of the chunk, its line end included.
     left: usize,
-    /// Whether the last chunk came: the body ended as it should.
+    /// Whether the last chunk arrived, so the body is complete.
     pub ended: bool,
 }
 
 impl Chunks {
-    /// Passes on what is content.
+    /// Decodes the next bytes and passes the content on.
     ///
     /// # Panics
-    /// When a chunk's size is no hexadecimal number.
+    /// When a chunk size is not a hexadecimal number.
     pub fn push(&mut self, mut bytes: &[u8], mut content: impl FnMut(&[u8])) {
         while !bytes.is_empty() && !self.ended {
             if self.left > 0 {
@@ -180,7 +182,7 @@ impl Chunks {
             let line = String::from_utf8_lossy(&self.line).trim().to_owned();
             self.line.clear();
             let size = usize::from_str_radix(&line, 16)
-                .unwrap_or_else(|error| panic!("{line:?} is no chunk size: {error}"));
+                .unwrap_or_else(|error| panic!("invalid chunk size {line:?}: {error}"));
             self.left = size + 2;
             self.ended = size == 0;
         }

@@ -1,4 +1,4 @@
-//! A real node: the binary `headwater` as a process of its own.
+//! A real node: the binary `headwater` as a separate process.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -7,51 +7,53 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::{http, secrets, send_signal, wait_for};
+use crate::process::send_signal;
+use crate::wait::{eventually, wait_for};
+use crate::{http, secrets};
 
-/// Everything that can be logged, also what libraries would say of the headers that they read.
+/// Logs everything, including what the libraries log about headers.
 const LOG_ALL: [&str; 2] = ["--log", "trace,h2=trace,hyper=trace,redis=trace,h2::hpack=trace"];
 
-/// A running `headwater serve`; it ends when this is dropped.
+/// A running `headwater serve`; killed when dropped.
 pub struct Node {
     process: Child,
     address: SocketAddr,
     log: Arc<Mutex<String>>,
-    /// Reads the log; `None` when it was waited for.
+    /// Reads the log; `None` once joined.
     reader: Option<JoinHandle<()>>,
 }
 
 impl Node {
-    /// Starts the binary at a path with `serve`, a free port and further arguments, and waits until it
-    /// listens.
+    /// Starts `BINARY serve` on a free port with further arguments, and waits until it listens.
     ///
     /// # Panics
-    /// When it does not start; the log tells why.
+    /// With the log, when it does not start.
     pub fn start(binary: &str, arguments: &[&str]) -> Self {
         Self::start_on(binary, "127.0.0.1:0", arguments)
     }
 
-    /// The same with the log that users have: for a test that measures, because a full log would be measured too.
+    /// Like [`start`](Self::start), with the default log level: for tests that measure, which a
+    /// full log would distort.
     ///
     /// # Panics
-    /// When it does not start; the log tells why.
+    /// With the log, when it does not start.
     pub fn start_quiet(binary: &str, arguments: &[&str]) -> Self {
         Self::spawn(binary, "127.0.0.1:0", &[], arguments)
     }
 
-    /// The same on an address of the test's choice. Everything is logged, unless an argument says what; the log is
-    /// searched for secrets when this is dropped.
+    /// Like [`start`](Self::start), on a given address. Everything is logged unless `--log` is
+    /// among the arguments; the log is searched for secrets on drop.
     ///
     /// # Panics
-    /// When it does not start; the log tells why.
+    /// With the log, when it does not start.
     pub fn start_on(binary: &str, listen: &str, arguments: &[&str]) -> Self {
         Self::start_in(binary, listen, &[], arguments)
     }
 
-    /// The same with some variables in its environment.
+    /// Like [`start_on`](Self::start_on), with additional environment variables.
     ///
     /// # Panics
-    /// When it does not start; the log tells why.
+    /// With the log, when it does not start.
     pub fn start_in(
         binary: &str,
         listen: &str,
@@ -65,12 +67,12 @@ impl Node {
     }
 
     fn spawn(binary: &str, listen: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
-        arguments.iter().copied().for_each(secrets::keep_of_argument);
+        arguments.iter().copied().for_each(secrets::keep_from_argument);
         let mut process = Command::new(binary)
             .args(["serve", "--listen", listen, "--log-format", "json"])
             .args(arguments)
             .envs(environment.iter().copied())
-            // It is for the tests, and no setting.
+            // For the tests only: it is not a setting of the server.
             .env_remove("HEADWATER_TEST_FULL")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -92,55 +94,57 @@ impl Node {
             let log = log.lock().expect("the log");
             address = log.lines().find_map(|line| address_in(line, "listen"));
             let exited = process.try_wait().expect("the process");
-            assert!(exited.is_none() || address.is_some(), "the node ended: {exited:?}\n{log}");
+            assert!(exited.is_none() || address.is_some(), "the node exited: {exited:?}\n{log}");
             address.is_some()
         });
         let address = address.expect("waited for");
         Self { process, address, log, reader: Some(reader) }
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it serves health and metrics, if it was given an address of its own for them.
+    /// The admin address for health and metrics, if one is set.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.log().lines().find_map(|line| address_in(line, "admin"))
     }
 
-    /// The id of the process.
+    /// The process id.
     pub fn process_id(&self) -> u32 {
         self.process.id()
     }
 
-    /// What it logged so far, one JSON object per line.
+    /// The log so far, one JSON object per line.
     ///
     /// # Panics
-    /// When the thread that reads it panicked.
+    /// When the thread that reads the log panicked.
     pub fn log(&self) -> String {
         self.log.lock().expect("the log").clone()
     }
 
-    /// Waits until the log has a text.
+    /// Waits until the log contains a text.
     pub fn wait_for_log(&self, text: &str) {
-        wait_for(&format!("the log says {text:?}:\n{}", self.log()), || self.log().contains(text));
+        wait_for(&format!("the log contains {text:?}:\n{}", self.log()), || {
+            self.log().contains(text)
+        });
     }
 
-    /// Where health and metrics can be asked for without TLS.
+    /// Where health and metrics are served without TLS.
     fn health_address(&self) -> SocketAddr {
         self.admin_address().unwrap_or(self.address)
     }
 
-    /// Waits until it is ready.
+    /// Waits until `/health/ready` returns 200.
     pub async fn wait_until_ready(&self) {
-        crate::eventually("the node is ready", || async {
+        eventually("the node is ready", || async {
             http::get(self.health_address(), "/health/ready").await.status == 200
         })
         .await;
     }
 
-    /// The value of a metric without labels, or with the labels that are part of the name.
+    /// The value of a metric. Labels, if any, are part of the name.
     ///
     /// # Panics
     /// When there is no such metric.
@@ -155,21 +159,21 @@ impl Node {
     /// Waits until a metric has a value.
     ///
     /// # Panics
-    /// When it does not in time.
+    /// When it does not have the value in time.
     pub async fn wait_for_metric(&self, name: &str, value: f64) {
-        crate::eventually(&format!("{name} is {value}"), || async {
+        eventually(&format!("{name} is {value}"), || async {
             (self.metric(name).await - value).abs() < f64::EPSILON
         })
         .await;
     }
 
-    /// The memory that the process holds, in bytes (VmRSS).
+    /// The resident memory of the process in bytes (`VmRSS`). Linux only.
     ///
     /// # Panics
-    /// When the process is gone.
+    /// When the process has ended, or `/proc` is not available.
     pub fn memory_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))
-            .expect("the process runs");
+            .expect("/proc and a running process");
         let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         1024 * kib.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
     }
@@ -179,18 +183,18 @@ impl Node {
         send_signal(self.process.id(), signal);
     }
 
-    /// Whether it has not ended.
+    /// Whether the process is still running.
     ///
     /// # Panics
-    /// When the system does not know.
+    /// When the status of the process is unknown.
     pub fn is_running(&mut self) -> bool {
         self.process.try_wait().expect("the process").is_none()
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits.
     ///
     /// # Panics
-    /// When it does not end within the time.
+    /// With the log, when it does not exit in time.
     pub fn wait_for_end(&mut self, within: Duration) -> ExitStatus {
         let deadline = std::time::Instant::now() + within;
         loop {
@@ -199,7 +203,7 @@ impl Node {
             }
             assert!(
                 std::time::Instant::now() < deadline,
-                "the node did not end within {within:?}\n{}",
+                "the node did not exit within {within:?}\n{}",
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(5));
@@ -221,7 +225,7 @@ impl Drop for Node {
     }
 }
 
-/// An address in the line that says where the node serves.
+/// An address in the log line `serving`.
 fn address_in(line: &str, field: &str) -> Option<SocketAddr> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     if line["message"] != "serving" {

@@ -1,13 +1,16 @@
-//! A real Redis on a free port, without persistence unless asked for.
+//! A real Redis on a free port, without persistence unless requested.
 
 use std::process::{Child, Command, Stdio};
 
 use redis::{Connection, FromRedisValue};
 use tempfile::TempDir;
 
-use crate::{secrets, send_signal, stable_port, wait_for};
+use crate::ports::stable_port;
+use crate::process::send_signal;
+use crate::secrets;
+use crate::wait::wait_for;
 
-/// A running `redis-server`; it ends when this is dropped.
+/// A running `redis-server`; killed when dropped.
 pub struct RedisServer {
     process: Child,
     port: u16,
@@ -16,12 +19,12 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts one without a password that keeps nothing.
+    /// Starts a server without a password and without persistence.
     pub fn start() -> Self {
         Self::start_with(&["--save", "", "--appendonly", "no"])
     }
 
-    /// Starts one with further arguments. A password among them is kept as a secret.
+    /// Starts a server with further arguments. A password among them is registered as a secret.
     ///
     /// # Panics
     /// When `redis-server` is not installed or does not start.
@@ -39,17 +42,17 @@ impl RedisServer {
         server
     }
 
-    /// Its port.
+    /// The port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its URL, without a password.
+    /// The URL, without a password.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Runs a command.
+    /// Runs a command and returns the reply.
     ///
     /// # Panics
     /// When Redis cannot be reached or answers with an error.
@@ -59,48 +62,48 @@ impl RedisServer {
         command.query(&mut self.connection()).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// A connection for commands in bulk.
+    /// A connection, for many commands.
     ///
     /// # Panics
     /// When Redis cannot be reached.
     pub fn connection(&self) -> Connection {
-        let client = redis::Client::open(self.url()).expect("our own URL");
+        let client = redis::Client::open(self.url()).expect("a valid URL");
         client.get_connection().expect("a connection to Redis")
     }
 
-    /// Publishes data.
+    /// Publishes data with `PUBLISH`.
     pub fn publish(&self, channel: &str, data: &[u8]) {
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(channel).arg(data);
         publish.query::<i64>(&mut self.connection()).expect("PUBLISH");
     }
 
-    /// Ends it with SIGKILL.
+    /// Kills the process with SIGKILL.
     pub fn kill(&mut self) {
         send_signal(self.process.id(), "KILL");
         let _ = self.process.wait();
     }
 
-    /// Starts it again on the same port, after [`kill`](Self::kill).
+    /// Restarts the server on the same port, after [`kill`](Self::kill).
     pub fn restart(&mut self) {
         self.process = spawn(self.port, &self.directory, &self.arguments);
         self.wait_until_up();
     }
 
-    /// Stops it with SIGSTOP: connections stay, nothing answers.
+    /// Suspends the process with SIGSTOP: connections stay open, nothing is answered.
     pub fn freeze(&self) {
         send_signal(self.process.id(), "STOP");
     }
 
-    /// Lets it go on, after [`freeze`](Self::freeze).
+    /// Resumes the process, after [`freeze`](Self::freeze).
     pub fn thaw(&self) {
         send_signal(self.process.id(), "CONT");
     }
 
     fn wait_until_up(&self) {
-        let client = redis::Client::open(self.url()).expect("our own URL");
+        let client = redis::Client::open(self.url()).expect("a valid URL");
         wait_for("redis-server answers", || {
-            // A server with a password refuses PING, and is up all the same.
+            // A server with a password rejects PING but is up.
             client.get_connection().map_or_else(
                 |error| error.code() == Some("NOAUTH"),
                 |mut connection| match redis::cmd("PING").query::<String>(&mut connection) {
@@ -129,6 +132,6 @@ fn spawn(port: u16, directory: &TempDir, arguments: &[String]) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap_or_else(|error| {
-            panic!("redis-server cannot be started ({error}): install it, or run `cargo xtask test`, which does")
+            panic!("redis-server does not start ({error}): try `cargo xtask test --install`")
         })
 }

@@ -1,4 +1,4 @@
-//! One client of an event stream, over a socket of its own.
+//! A client of one event stream, over a raw socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,14 +10,15 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::http::{Chunks, parse_head};
-use crate::{PATIENCE, secrets};
+use crate::secrets;
+use crate::wait::PATIENCE;
 
 /// An open event stream.
 pub struct EventStream {
     socket: TcpStream,
-    /// The head's status.
+    /// The status of the response.
     pub status: u16,
-    /// The head's headers, names in lower case.
+    /// The headers of the response, names in lower case.
     pub headers: Vec<(String, String)>,
     chunks: Chunks,
     decoder: Decoder,
@@ -27,22 +28,22 @@ pub struct EventStream {
 /// How a stream ended.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum End {
-    /// With its last chunk, on a whole event.
+    /// With the last chunk, after a complete event.
     Clean,
-    /// The connection was cut.
+    /// The connection was closed or reset without it.
     Cut,
 }
 
 impl EventStream {
-    /// Opens a stream, and waits for its head and its first comment.
+    /// Opens a stream, and waits for the response head and the first comment.
     pub async fn open(address: SocketAddr, path: &str) -> Self {
         Self::open_with(address, path, &[], None).await
     }
 
-    /// The same with headers, and with a receive buffer of some size.
+    /// Like [`open`](Self::open), with headers and a receive buffer size in bytes.
     ///
     /// # Panics
-    /// When the server cannot be reached or does not answer with HTTP/1.1.
+    /// When the server cannot be reached, or the response is not HTTP/1.1.
     pub async fn open_with(
         address: SocketAddr,
         path: &str,
@@ -50,23 +51,23 @@ impl EventStream {
         receive_buffer: Option<u32>,
     ) -> Self {
         let opened = Self::try_open(address, path, headers, receive_buffer).await;
-        opened.expect("the server listens and answers")
+        opened.expect("the server listens and responds")
     }
 
-    /// The same for a server that may be gone.
+    /// Like [`open_with`](Self::open_with), for a server that may be down.
     ///
     /// # Errors
-    /// When it cannot be reached or goes before its stream has begun.
+    /// When the server cannot be reached, or closes the connection before the stream has begun.
     ///
     /// # Panics
-    /// When it does not answer with HTTP/1.1, or not in time.
+    /// When the response is not HTTP/1.1, or does not arrive in time.
     pub async fn try_open(
         address: SocketAddr,
         path: &str,
         headers: &[(&str, &str)],
         receive_buffer: Option<u32>,
     ) -> io::Result<Self> {
-        secrets::keep_of_request(path, headers);
+        secrets::keep_from_request(path, headers);
         let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = receive_buffer {
             socket.set_recv_buffer_size(bytes)?;
@@ -85,14 +86,14 @@ impl EventStream {
                 break split;
             }
             let read = timeout(PATIENCE, socket.read_buf(&mut bytes)).await;
-            if read.expect("an answer in time")? == 0 {
+            if read.expect("a response in time")? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         };
         let (status, headers) = parse_head(&bytes[..split]);
-        // Of an error, what came of its body too.
-        let told = if status < 400 { &bytes[..split] } else { &bytes };
-        secrets::search("the head of a stream", &String::from_utf8_lossy(told));
+        // For an error, what has arrived of the body too.
+        let searched = if status < 400 { &bytes[..split] } else { &bytes };
+        secrets::search("the head of a stream", &String::from_utf8_lossy(searched));
         let mut stream = Self {
             socket,
             status,
@@ -103,7 +104,7 @@ impl EventStream {
         };
         stream.take(&bytes[split + 4..]);
         if status == 200 {
-            // What is published from now on must arrive.
+            // After the first comment the stream is subscribed.
             let Ok(opening) = stream.next_item().await else {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             };
@@ -117,15 +118,15 @@ impl EventStream {
         self.chunks.push(bytes, |content| decoder.push(content).expect("an event stream"));
     }
 
-    /// The next event; comments and `retry` are passed over.
+    /// The next event; skips comments and `retry`.
     ///
     /// # Errors
     /// How the stream ended.
     ///
     /// # Panics
-    /// When nothing comes in time.
+    /// When no event arrives in time.
     pub async fn next(&mut self) -> Result<Message, End> {
-        // Heartbeats do not count as something.
+        // One deadline for the event: heartbeats do not extend it.
         let next = async {
             loop {
                 if let Item::Event(message) = self.read_item().await? {
@@ -136,18 +137,18 @@ impl EventStream {
         timeout(PATIENCE, next).await.expect("an event on the stream in time")
     }
 
-    /// The next item, comments and `retry` too.
+    /// The next item, comments and `retry` included.
     ///
     /// # Errors
     /// How the stream ended.
     ///
     /// # Panics
-    /// When nothing comes in time.
+    /// When nothing arrives in time.
     pub async fn next_item(&mut self) -> Result<Item, End> {
         timeout(PATIENCE, self.read_item()).await.expect("something on the stream in time")
     }
 
-    /// The next event if it comes within the time.
+    /// The next event, if it arrives within the time.
     ///
     /// # Panics
     /// When the stream ends.
@@ -162,12 +163,12 @@ impl EventStream {
         timeout(within, next).await.ok()
     }
 
-    /// Reads to the end.
+    /// Reads to the end of the stream.
     ///
     /// # Panics
     /// When it does not end in time.
     pub async fn end(&mut self) -> End {
-        // Heartbeats do not keep it waiting.
+        // One deadline for the end: heartbeats do not extend it.
         let end = async {
             loop {
                 if let Err(end) = self.read_item().await {
@@ -178,12 +179,12 @@ impl EventStream {
         timeout(PATIENCE, end).await.expect("the end of the stream in time")
     }
 
-    /// The next item of those that came already.
+    /// The next item among those already received.
     pub fn take_received(&mut self) -> Option<Item> {
         self.decoder.next_item()
     }
 
-    /// What a client that has taken all it received would send as `Last-Event-ID`.
+    /// The `Last-Event-ID` that a client would send after the items returned so far.
     pub fn last_event_id(&self) -> &str {
         self.decoder.last_event_id()
     }
@@ -193,7 +194,7 @@ impl EventStream {
     /// # Errors
     /// How the stream ended.
     pub async fn read_item(&mut self) -> Result<Item, End> {
-        // read_buf is cancel safe, and bytes are taken as soon as they are read.
+        // read_buf is cancel safe, and bytes are decoded as soon as they are read.
         loop {
             if let Some(item) = self.decoder.next_item() {
                 return Ok(item);

@@ -1,9 +1,9 @@
-//! TLS for tests: a certificate in files, a node that speaks it, a client that trusts it.
+//! TLS for tests: certificate files, a node that serves them, a client that trusts them.
 
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,12 +17,14 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::{Node, PATIENCE, secrets};
+use crate::node::Node;
+use crate::secrets;
+use crate::wait::PATIENCE;
 
-/// Certificate and key in files, as a server gets them.
+/// A certificate and a private key in files.
 pub struct Files {
     directory: TempDir,
-    /// The certificate, to compare with.
+    /// The certificate, to compare with what a server presents.
     pub certificate: CertificateDer<'static>,
 }
 
@@ -33,7 +35,7 @@ impl Default for Files {
 }
 
 impl Files {
-    /// Files in a directory of their own, which goes with them.
+    /// Creates the files in a temporary directory, which is removed on drop.
     pub fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut files = Self { directory, certificate: CertificateDer::from(Vec::new()) };
@@ -41,22 +43,22 @@ impl Files {
         files
     }
 
-    /// Where the certificate is.
+    /// The path of the certificate.
     pub fn certificate_path(&self) -> PathBuf {
         self.directory.path().join("fullchain.pem")
     }
 
-    /// Where the key is.
+    /// The path of the key.
     pub fn key_path(&self) -> PathBuf {
         self.directory.path().join("privkey.pem")
     }
 
-    /// Another certificate that lasts long, with another key.
+    /// Writes a new long-lived certificate with a new key.
     pub fn renew(&mut self) {
         self.write(&parameters());
     }
 
-    /// Another certificate that expires at a time.
+    /// Writes a new certificate with a new key that expires at a given time.
     pub fn renew_until(&mut self, expires: SystemTime) {
         let mut parameters = parameters();
         let since_1970 = expires.duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
@@ -70,18 +72,18 @@ impl Files {
         let certificate = parameters.self_signed(&key_pair).expect("a certificate");
         write_private(&self.certificate_path(), &certificate.pem());
         let key = key_pair.serialize_pem();
-        // The second line of the key's own; the first one is the same in all.
+        // The second line of the base64: the first is the same in all keys.
         secrets::keep(key.lines().nth(2).expect("a key of some length"));
         write_private(&self.key_path(), &key);
         self.certificate = certificate.der().clone();
     }
 
-    /// The key.
+    /// The key as PEM.
     pub fn key_text(&self) -> String {
         fs::read_to_string(self.key_path()).expect("the key")
     }
 
-    /// Starts a node with these files, and an admin listener without TLS.
+    /// Starts a node that serves these files, with an admin listener without TLS.
     pub fn start(&self, binary: &str, arguments: &[&str]) -> Node {
         let (certificate, key) = (self.certificate_path(), self.key_path());
         let files = [certificate, key].map(|path| path.to_str().expect("UTF-8").to_owned());
@@ -89,12 +91,12 @@ impl Files {
         Node::start(binary, &[&tls, arguments].concat())
     }
 
-    /// A client that trusts the certificate.
+    /// A client configuration that trusts the certificate.
     pub fn client(&self, alpn: &[&str]) -> ClientConfig {
         self.client_of_versions(alpn, rustls::DEFAULT_VERSIONS)
     }
 
-    /// The same with some versions of TLS only.
+    /// Like [`client`](Self::client), limited to some TLS versions.
     pub fn client_of_versions(
         &self,
         alpn: &[&str],
@@ -104,7 +106,8 @@ impl Files {
     }
 }
 
-/// A client that trusts a certificate, and offers these protocols over these versions of TLS.
+/// A client configuration that trusts a certificate and offers these ALPN protocols and TLS
+/// versions.
 pub fn client_of(
     trusted: CertificateDer<'static>,
     alpn: &[&str],
@@ -127,30 +130,34 @@ fn parameters() -> CertificateParams {
     CertificateParams::new(names).expect("names")
 }
 
-/// Writes a file that only its owner can read.
+/// Writes a file that only its owner can read; on systems without Unix permissions, a plain file.
 pub fn write_private(path: &Path, text: &str) {
     fs::write(path, text).expect("the file is written");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("its permissions");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("its permissions");
+    }
 }
 
-/// A client's end.
+/// The client side of a TLS connection.
 pub type Socket = TlsStream<TcpStream>;
 
-/// Connects, and does the handshake.
+/// Connects and performs the handshake.
 pub async fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> Socket {
     let socket = TcpStream::connect(address).await.expect("the server listens");
     shake_hands(socket, config).await
 }
 
-/// Does the handshake on a socket that is open.
+/// Performs the handshake on an open socket.
 pub async fn shake_hands(socket: TcpStream, config: &Arc<ClientConfig>) -> Socket {
     try_shake_hands(socket, config, "localhost").await.expect("a handshake")
 }
 
-/// Does the handshake for a name, which may fail.
+/// Performs the handshake for a server name; it may fail.
 ///
 /// # Errors
-/// When the server, or the client, will have none of it.
+/// When the server or the client aborts the handshake.
 pub async fn try_shake_hands(
     socket: TcpStream,
     config: &Arc<ClientConfig>,

@@ -1,5 +1,5 @@
-//! axum's own `Sse` as its documentation shows it, with one `tokio::sync::broadcast` per channel. Look here
-//! when its figures look unfair: this is the whole program.
+//! axum's `Sse` as its documentation shows it, with one `tokio::sync::broadcast` per channel. Look
+//! here when its figures look unfair: this is the whole program.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,15 +17,16 @@ use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-/// The allocator of headwater too, so that allocators are not what is compared.
+/// The same allocator as headwater, so that allocators are not compared.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Most events that wait for the slowest client of a channel. Small where channels are many, because the
-/// ring of a channel is allocated at once; large enough that nothing is lost at the loads of the comparison.
+/// Events that may wait for the slowest client of a channel. Small where channels are many, because
+/// the ring of a channel is allocated at once; large enough to lose nothing at the loads of the
+/// comparison.
 const BACKLOG_DEFAULT: usize = 1024;
 
-/// An event is shared by all who get it, as a careful program would do it.
+/// An event is shared by all its receivers, as a careful program would do.
 type Channels = Arc<Mutex<HashMap<String, broadcast::Sender<Arc<str>>>>>;
 
 #[derive(Clone)]
@@ -73,7 +74,7 @@ async fn stream(
     State(app): State<App>,
     Query(parameters): Query<Parameters>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let mut channels = app.channels.lock().expect("nobody panicked");
+    let mut channels = app.channels.lock().expect("no poisoned lock");
     let sender =
         channels.entry(parameters.channel).or_insert_with(|| broadcast::Sender::new(app.backlog));
     let receiver = sender.subscribe();
@@ -81,7 +82,7 @@ async fn stream(
         loop {
             match receiver.recv().await {
                 Ok(data) => return Some((Ok(Event::default().data(&*data)), receiver)),
-                // Lost for this client: the generator counts it as missing.
+                // The client loses these events: the generator counts them as missing.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
@@ -94,9 +95,9 @@ async fn publish(
     Query(parameters): Query<Parameters>,
     data: String,
 ) -> StatusCode {
-    let channels = app.channels.lock().expect("nobody panicked");
+    let channels = app.channels.lock().expect("no poisoned lock");
     if let Some(sender) = channels.get(&parameters.channel) {
-        // Nobody listens any more.
+        // An error only means that there are no subscribers.
         let _ = sender.send(data.into());
     }
     StatusCode::NO_CONTENT

@@ -1,20 +1,21 @@
-//! `headwater-floor`: the smallest server of event streams, to compare with. Look in `floor/` for what it does.
+//! `headwater-floor`: the smallest server of event streams, to compare with; see the module
+//! `floor`.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// The smallest possible server of event streams: what others are compared with.
+/// The smallest possible server of event streams, as the base of comparisons
 ///
-/// It has the paths of headwater, GET /sse/stream?channel= and POST /sse/publish?channel=, and nothing else.
+/// It serves GET /sse/stream?channel= and POST /sse/publish?channel=, and nothing else.
 #[derive(clap::Parser)]
 #[command(name = "headwater-floor")]
 struct CommandLine {
-    /// Serve on this address
+    /// Address to listen on
     #[arg(value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
-    /// Take what this Redis publishes
+    /// Redis to subscribe to
     #[arg(long, value_name = "ADDRESS:PORT")]
     redis: Option<SocketAddr>,
 }

@@ -1,7 +1,8 @@
-//! The floor: the smallest server that does the job. One thread, one poll, one `send` per stream and event, and
-//! nothing else. Look here for what ratios "to the floor" compare with.
+//! The floor: the smallest server that delivers events. One thread, one poll, one `send` per stream
+//! and event, and nothing else. Look here for what ratios "to the floor" compare with.
 //!
-//! It is no product: it checks nothing, keeps no history, sends no heartbeat, and takes data of one line only.
+//! It is not a product: it has no checks, no history and no heartbeat, and accepts data of one line
+//! only.
 
 mod request;
 mod subscriber;
@@ -19,12 +20,14 @@ use socket2::{Domain, Socket, Type};
 use self::request::Request;
 use self::subscriber::{Push, Subscriber};
 use crate::error::{Context as _, Error};
-use crate::limits::{FLOOR_OUTBOX_BYTES_MAX, FLOOR_REQUEST_BYTES_MAX, POLL_EVENTS_MAX, READ_BYTES};
+use crate::limits::{
+    FLOOR_BACKLOG_BYTES_MAX, FLOOR_REQUEST_BYTES_MAX, POLL_EVENTS_MAX, READ_BYTES,
+};
 
 const LISTENER: Token = Token(usize::MAX);
 const REDIS: Token = Token(usize::MAX - 1);
 
-/// Connections that the kernel holds until they are accepted: as headwater has it.
+/// Connections waiting to be accepted: headwater's value.
 const LISTEN_BACKLOG: i32 = 4096;
 
 const STREAM_HEAD: &[u8] =
@@ -32,10 +35,10 @@ const STREAM_HEAD: &[u8] =
 const PUBLISHED: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 
-/// Serves until the process is ended.
+/// Serves until the process is killed.
 ///
 /// # Errors
-/// When it cannot listen, or Redis goes away.
+/// When the address cannot be bound, or the connection to Redis is lost.
 pub fn run(listen: SocketAddr, redis: Option<SocketAddr>) -> Result<(), Error> {
     let mut floor = Floor::new(listen, redis).context(format!("cannot serve on {listen}"))?;
     loop {
@@ -48,8 +51,8 @@ struct Floor {
     events: Events,
     listener: TcpListener,
     connections: Slab<Connection>,
-    /// Numbers of the channels, by name.
-    numbers: HashMap<String, usize>,
+    /// Indexes of the channels, by name.
+    indexes: HashMap<String, usize>,
     channels: Vec<Channel>,
     redis: Option<Subscriber>,
     buffer: Vec<u8>,
@@ -59,22 +62,22 @@ struct Floor {
 struct Connection {
     socket: TcpStream,
     role: Role,
-    /// What the socket did not take. Empty, and without memory, for a client that keeps up.
-    outbox: Vec<u8>,
+    /// Unsent bytes. Empty, without an allocation, for a client that keeps up.
+    backlog: Vec<u8>,
 }
 
 enum Role {
-    /// Sends requests; the beginning of one that has not come whole.
+    /// Sends requests; holds the first part of an incomplete one.
     Requests(Vec<u8>),
-    /// Listens to a channel; its place there.
-    Stream { channel: usize, place: usize },
+    /// Is subscribed to a channel, with an index among the channel's subscribers.
+    Stream { channel: usize, slot: usize },
 }
 
 #[derive(Default)]
 struct Channel {
-    /// Events come: at once without Redis, else when Redis has confirmed it.
+    /// Events arrive: at once without Redis, else when Redis has confirmed the subscription.
     is_confirmed: bool,
-    listeners: Vec<usize>,
+    subscribers: Vec<usize>,
 }
 
 impl Floor {
@@ -95,7 +98,7 @@ impl Floor {
             events: Events::with_capacity(POLL_EVENTS_MAX),
             listener,
             connections: Slab::new(),
-            numbers: HashMap::new(),
+            indexes: HashMap::new(),
             channels: Vec::new(),
             redis,
             buffer: vec![0; READ_BYTES],
@@ -112,7 +115,7 @@ impl Floor {
         for event in &events {
             match event.token() {
                 LISTENER => self.accept(),
-                REDIS => self.hear()?,
+                REDIS => self.read_redis()?,
                 Token(index) => {
                     if event.is_writable() {
                         self.flush(index);
@@ -128,7 +131,7 @@ impl Floor {
     }
 
     fn accept(&mut self) {
-        // Without descriptors the rest waits until somebody else comes.
+        // When descriptors run out, the rest waits until the next connection.
         while let Ok((mut socket, _)) = self.listener.accept() {
             let entry = self.connections.vacant_entry();
             let interest = Interest::READABLE | Interest::WRITABLE;
@@ -136,7 +139,7 @@ impl Floor {
                 self.poll.registry().register(&mut socket, Token(entry.key()), interest);
             if registered.is_ok() && socket.set_nodelay(true).is_ok() {
                 let role = Role::Requests(Vec::new());
-                entry.insert(Connection { socket, role, outbox: Vec::new() });
+                entry.insert(Connection { socket, role, backlog: Vec::new() });
             }
         }
     }
@@ -159,18 +162,18 @@ impl Floor {
         }
     }
 
-    /// Serves the requests that are complete with what came.
+    /// Serves the requests that are complete.
     fn take(&mut self, index: usize, bytes: usize) {
-        let Role::Requests(begun) = &mut self.connections[index].role else { return };
-        let mut input = std::mem::take(begun);
+        let Role::Requests(partial) = &mut self.connections[index].role else { return };
+        let mut input = std::mem::take(partial);
         input.extend_from_slice(&self.buffer[..bytes]);
         let mut rest = input.as_slice();
         while let Some((request, bytes)) = request::parse(rest) {
             match request {
-                Request::Stream { channel } => return self.listen(index, channel),
+                Request::Stream { channel } => return self.subscribe(index, channel),
                 Request::Publish { channel, data } => {
-                    if let Some(number) = self.numbers.get(channel) {
-                        self.publish(*number, data);
+                    if let Some(index) = self.indexes.get(channel) {
+                        self.publish(*index, data);
                     }
                     self.send(index, PUBLISHED);
                 }
@@ -188,42 +191,42 @@ impl Floor {
         }
     }
 
-    fn listen(&mut self, index: usize, name: &str) {
-        let channel = self.number_of(name);
-        let listeners = &mut self.channels[channel].listeners;
-        self.connections[index].role = Role::Stream { channel, place: listeners.len() };
-        listeners.push(index);
+    fn subscribe(&mut self, index: usize, name: &str) {
+        let channel = self.channel_index(name);
+        let subscribers = &mut self.channels[channel].subscribers;
+        self.connections[index].role = Role::Stream { channel, slot: subscribers.len() };
+        subscribers.push(index);
         if self.channels[channel].is_confirmed {
             self.send(index, STREAM_HEAD);
         }
     }
 
-    /// The number of a channel, which is subscribed in Redis the first time.
-    fn number_of(&mut self, name: &str) -> usize {
-        if let Some(number) = self.numbers.get(name) {
-            return *number;
+    /// The index of a channel, which is subscribed in Redis the first time.
+    fn channel_index(&mut self, name: &str) -> usize {
+        if let Some(index) = self.indexes.get(name) {
+            return *index;
         }
         let is_confirmed = self.redis.is_none();
         if let Some(redis) = &mut self.redis {
             redis.subscribe(name);
         }
-        self.channels.push(Channel { is_confirmed, listeners: Vec::new() });
-        self.numbers.insert(name.to_owned(), self.channels.len() - 1);
+        self.channels.push(Channel { is_confirmed, subscribers: Vec::new() });
+        self.indexes.insert(name.to_owned(), self.channels.len() - 1);
         self.channels.len() - 1
     }
 
-    /// What every comparison is about: one `send` for each listener.
+    /// The part that every comparison measures: one `send` per subscriber.
     fn publish(&mut self, channel: usize, data: &[u8]) {
         let mut frame = std::mem::take(&mut self.frame);
         frame.clear();
         frame.extend_from_slice(format!("{:x}\r\ndata: ", data.len() + 8).as_bytes());
         frame.extend_from_slice(data);
         frame.extend_from_slice(b"\n\n\r\n");
-        // From the last one down, because whoever is closed gives its place to the last one.
-        let mut place = self.channels[channel].listeners.len();
-        while place > 0 {
-            place -= 1;
-            if let Some(index) = self.channels[channel].listeners.get(place) {
+        // From the last one down, because the last one takes the slot of one that is closed.
+        let mut slot = self.channels[channel].subscribers.len();
+        while slot > 0 {
+            slot -= 1;
+            if let Some(index) = self.channels[channel].subscribers.get(slot) {
                 self.send(*index, &frame);
             }
         }
@@ -232,18 +235,18 @@ impl Floor {
 
     fn send(&mut self, index: usize, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(index) else { return };
-        if !connection.outbox.is_empty() {
-            connection.outbox.extend_from_slice(bytes);
-            if connection.outbox.len() > FLOOR_OUTBOX_BYTES_MAX {
+        if !connection.backlog.is_empty() {
+            connection.backlog.extend_from_slice(bytes);
+            if connection.backlog.len() > FLOOR_BACKLOG_BYTES_MAX {
                 self.close(index);
             }
             return;
         }
         match connection.socket.write(bytes) {
             Ok(written) if written == bytes.len() => {}
-            Ok(written) => connection.outbox.extend_from_slice(&bytes[written..]),
+            Ok(written) => connection.backlog.extend_from_slice(&bytes[written..]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                connection.outbox.extend_from_slice(bytes);
+                connection.backlog.extend_from_slice(bytes);
             }
             Err(_) => self.close(index),
         }
@@ -252,52 +255,52 @@ impl Floor {
     fn flush(&mut self, index: usize) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         let mut written = 0;
-        while written < connection.outbox.len() {
-            match connection.socket.write(&connection.outbox[written..]) {
+        while written < connection.backlog.len() {
+            match connection.socket.write(&connection.backlog[written..]) {
                 Ok(bytes) => written += bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => return self.close(index),
             }
         }
-        connection.outbox.drain(..written);
+        connection.backlog.drain(..written);
     }
 
     fn close(&mut self, index: usize) {
         let connection = self.connections.remove(index);
-        let Role::Stream { channel, place } = connection.role else { return };
-        let listeners = &mut self.channels[channel].listeners;
-        listeners.swap_remove(place);
-        if let Some(moved) = listeners.get(place)
-            && let Role::Stream { place: moved_to, .. } = &mut self.connections[*moved].role
+        let Role::Stream { channel, slot } = connection.role else { return };
+        let subscribers = &mut self.channels[channel].subscribers;
+        subscribers.swap_remove(slot);
+        if let Some(moved) = subscribers.get(slot)
+            && let Role::Stream { slot: moved_to, .. } = &mut self.connections[*moved].role
         {
-            *moved_to = place;
+            *moved_to = slot;
         }
     }
 
-    /// Takes what Redis said.
-    fn hear(&mut self) -> io::Result<()> {
+    /// Reads and processes messages from Redis.
+    fn read_redis(&mut self) -> io::Result<()> {
         let Some(mut redis) = self.redis.take() else { return Ok(()) };
-        let heard = redis.read(&mut self.buffer);
+        let result = redis.read(&mut self.buffer);
         while let Some(push) = redis.next_push()? {
             match push {
                 Push::Confirmed(name) => {
-                    if let Some(number) = self.numbers.get(&name) {
-                        self.channels[*number].is_confirmed = true;
-                        for index in self.channels[*number].listeners.clone() {
+                    if let Some(channel) = self.indexes.get(&name) {
+                        self.channels[*channel].is_confirmed = true;
+                        for index in self.channels[*channel].subscribers.clone() {
                             self.send(index, STREAM_HEAD);
                         }
                     }
                 }
                 Push::Message { channel, data } => {
-                    let number = std::str::from_utf8(&redis.input[channel]).ok();
-                    if let Some(number) = number.and_then(|name| self.numbers.get(name)) {
-                        self.publish(*number, &redis.input[data]);
+                    let name = std::str::from_utf8(&redis.input[channel]).ok();
+                    if let Some(index) = name.and_then(|name| self.indexes.get(name)) {
+                        self.publish(*index, &redis.input[data]);
                     }
                 }
             }
         }
-        redis.forget_taken();
+        redis.discard_read();
         self.redis = Some(redis);
-        heard
+        result
     }
 }

@@ -1,4 +1,4 @@
-//! The two requests that the floor knows. Look here for how little of HTTP it reads.
+//! The two requests that the floor understands. Look here for how little of HTTP it parses.
 
 use memchr::memmem;
 
@@ -10,7 +10,7 @@ pub(super) enum Request<'a> {
     Other,
 }
 
-/// The request at the front, and its length; none while it has not come whole.
+/// The first request, and its length; `None` while it is incomplete.
 pub(super) fn parse(input: &[u8]) -> Option<(Request<'_>, usize)> {
     let head_bytes = memmem::find(input, b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&input[..head_bytes]).unwrap_or_default();
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_taken_when_they_are_whole() {
+    fn complete_requests_are_parsed() {
         let get = b"GET /sse/stream?channel=a HTTP/1.1\r\nHost: x\r\n\r\n";
         assert_eq!(parse(get), Some((Request::Stream { channel: "a" }, get.len())));
         let post = b"POST /sse/publish?channel=b HTTP/1.1\r\ncontent-length: 5\r\n\r\nhelloGET";

@@ -1,5 +1,5 @@
-//! The floor's connection to Redis: it subscribes, and takes messages. Look here for how little of Redis' protocol
-//! it reads.
+//! The floor's connection to Redis: subscribes to channels and receives messages. Look here for how
+//! little of the Redis protocol it parses.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -16,12 +16,12 @@ use crate::socket;
 pub(super) struct Subscriber {
     socket: TcpStream,
     out: Vec<u8>,
-    /// What came; pushes are ranges of it.
+    /// Received bytes; pushes are ranges of it.
     pub(super) input: Vec<u8>,
-    taken: usize,
+    parsed: usize,
 }
 
-/// What Redis says.
+/// A message from Redis.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Push {
     /// The channel is subscribed.
@@ -37,10 +37,10 @@ impl Subscriber {
         registry: &Registry,
     ) -> io::Result<Self> {
         let socket = socket::connect(address, token, registry)?;
-        Ok(Self { socket, out: Vec::new(), input: Vec::new(), taken: 0 })
+        Ok(Self { socket, out: Vec::new(), input: Vec::new(), parsed: 0 })
     }
 
-    /// Asks for a channel; `flush` sends it.
+    /// Queues a SUBSCRIBE; `flush` sends it.
     pub(super) fn subscribe(&mut self, name: &str) {
         let command = format!("*2\r\n$9\r\nSUBSCRIBE\r\n${}\r\n{name}\r\n", name.len());
         self.out.extend_from_slice(command.as_bytes());
@@ -57,11 +57,11 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Reads all that came.
+    /// Reads until the socket is empty.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         loop {
             match self.socket.read(buffer) {
-                Ok(0) => return Err(io::Error::other("Redis has closed the connection")),
+                Ok(0) => return Err(io::Error::other("Redis closed the connection")),
                 Ok(bytes) => self.input.extend_from_slice(&buffer[..bytes]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
@@ -69,27 +69,27 @@ impl Subscriber {
         }
     }
 
-    /// Takes the next push that has come whole.
+    /// The next complete push.
     pub(super) fn next_push(&mut self) -> io::Result<Option<Push>> {
-        let mut reader = Reader { input: &self.input, at: self.taken };
+        let mut reader = Reader { input: &self.input, at: self.parsed };
         let Some(push) = reader.push()? else {
-            if self.input.len() - self.taken > FLOOR_REQUEST_BYTES_MAX {
+            if self.input.len() - self.parsed > FLOOR_REQUEST_BYTES_MAX {
                 return Err(io::Error::other("a message from Redis is too long"));
             }
             return Ok(None);
         };
-        self.taken = reader.at;
+        self.parsed = reader.at;
         Ok(Some(push))
     }
 
-    /// Drops what was taken from the input.
-    pub(super) fn forget_taken(&mut self) {
-        self.input.drain(..self.taken);
-        self.taken = 0;
+    /// Discards the parsed input.
+    pub(super) fn discard_read(&mut self) {
+        self.input.drain(..self.parsed);
+        self.parsed = 0;
     }
 }
 
-/// Reads arrays of three: a word, a name, and a number or data.
+/// Parses arrays of three: a word, a name, and a number or data.
 struct Reader<'a> {
     input: &'a [u8],
     at: usize,
@@ -112,18 +112,19 @@ impl Reader<'_> {
             }
             word => {
                 let word = String::from_utf8_lossy(word).into_owned();
-                Err(io::Error::other(format!("Redis said `{word}`")))
+                Err(io::Error::other(format!("unexpected reply from Redis: `{word}`")))
             }
         }
     }
 
-    /// A line with a mark and a number.
+    /// A line with a type byte and a number.
     fn mark(&mut self, mark: u8) -> io::Result<Option<usize>> {
         let rest = &self.input[self.at..];
         let Some(end) = memchr(b'\n', rest) else { return Ok(None) };
         let line = String::from_utf8_lossy(&rest[..end]);
         let number = line.trim().strip_prefix(char::from(mark)).and_then(|it| it.parse().ok());
-        let number = number.ok_or_else(|| io::Error::other(format!("Redis said `{line}`")))?;
+        let number = number
+            .ok_or_else(|| io::Error::other(format!("unexpected reply from Redis: `{line}`")))?;
         self.at += end + 1;
         Ok(Some(number))
     }
@@ -144,8 +145,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pushes_are_taken_when_they_are_whole() {
-        let input = b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\nhi\r\n";
+    fn complete_pushes_are_parsed() {
+        let input = b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n\
+            *3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\nhi\r\n";
         for length in 0..=input.len() {
             let mut reader = Reader { input: &input[..length], at: 0 };
             let first = reader.push().expect("the protocol");

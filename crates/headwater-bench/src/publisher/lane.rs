@@ -1,4 +1,4 @@
-//! One connection that events are published over. Look here for requests and for how their answers are read.
+//! A connection that events are published over. Look here for how responses are read.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use mio::{Registry, Token};
 use crate::framing::Framing;
 use crate::socket;
 
-/// A connection with what is not written yet, and how many answers are due.
+/// A connection with its unwritten bytes, and the number of responses that are due.
 pub(super) struct Lane {
     socket: TcpStream,
     out: Vec<u8>,
@@ -23,17 +23,17 @@ enum Answers {
     Redis(RedisReplies),
 }
 
-/// How far the answers are.
+/// Counts of the responses.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Answered {
-    pub(super) taken: u64,
-    pub(super) refused: u64,
-    /// What the first refusal said.
+    pub(super) accepted: u64,
+    pub(super) rejected: u64,
+    /// The message of the first rejection.
     pub(super) why: Option<String>,
 }
 
 impl Lane {
-    /// Connects over HTTP, or to Redis, and waits for it.
+    /// Connects, for HTTP or Redis, and waits until connected.
     pub(super) fn connect(
         address: SocketAddr,
         is_http: bool,
@@ -49,15 +49,15 @@ impl Lane {
         Ok(Self { socket, out: Vec::new(), written: 0, in_flight: 0, answers })
     }
 
-    /// Puts a request behind those that wait; `flush` sends them.
-    pub(super) fn put(&mut self, request: &[&[u8]]) {
+    /// Queues a request; `flush` sends it.
+    pub(super) fn queue(&mut self, request: &[&[u8]]) {
         for part in request {
             self.out.extend_from_slice(part);
         }
         self.in_flight += 1;
     }
 
-    /// Writes what waits, as far as the socket takes it.
+    /// Writes queued bytes until the socket is full.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         while self.written < self.out.len() {
             match self.socket.write(&self.out[self.written..]) {
@@ -72,7 +72,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Reads the answers that came.
+    /// Reads the responses that have arrived.
     pub(super) fn read(&mut self, buffer: &mut [u8], answered: &mut Answered) -> io::Result<()> {
         loop {
             match self.socket.read(buffer) {
@@ -95,12 +95,12 @@ impl Lane {
             Answers::Http(framing) => take_response(framing, bytes, answered)?,
             Answers::Redis(replies) => replies.take(bytes, answered),
         };
-        self.in_flight = self.in_flight.checked_sub(count).ok_or("an answer to no request")?;
+        self.in_flight = self.in_flight.checked_sub(count).ok_or("a response without a request")?;
         Ok(())
     }
 }
 
-/// One request is in flight at a time, so what comes belongs to one response.
+/// One request is in flight at a time, so all bytes belong to one response.
 fn take_response(
     framing: &mut Framing,
     bytes: &[u8],
@@ -112,9 +112,9 @@ fn take_response(
         return Ok(0);
     }
     match framing.status() {
-        Some(200..=299) => answered.taken += 1,
+        Some(200..=299) => answered.accepted += 1,
         status => {
-            answered.refused += 1;
+            answered.rejected += 1;
             let status = status.unwrap_or_default();
             let body = String::from_utf8_lossy(&body);
             answered.why.get_or_insert_with(|| format!("status {status}: {}", body.trim()));
@@ -124,13 +124,13 @@ fn take_response(
     Ok(1)
 }
 
-/// Counts the replies of Redis, all of which are one line.
+/// Counts the replies of Redis, each of which is one line.
 #[derive(Debug, Default)]
 struct RedisReplies {
     line: Vec<u8>,
 }
 
-/// Of a line, as much is kept as an error message needs.
+/// The part of a line that is stored, for an error message.
 const LINE_BYTES_MAX: usize = 200;
 
 impl RedisReplies {
@@ -144,11 +144,11 @@ impl RedisReplies {
             }
             count += 1;
             if self.line.first() == Some(&b'-') {
-                answered.refused += 1;
+                answered.rejected += 1;
                 let why = String::from_utf8_lossy(&self.line[1..]).trim().to_owned();
                 answered.why.get_or_insert(why);
             } else {
-                answered.taken += 1;
+                answered.accepted += 1;
             }
             self.line.clear();
         }
@@ -161,14 +161,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replies_of_redis_are_counted_however_they_are_cut() {
+    fn redis_replies_are_counted_however_they_are_cut() {
         let replies = b":1\r\n-ERR no\r\n:20\r\n+OK\r\n-NOAUTH later\r\n";
         for piece in 1..replies.len() {
             let mut state = RedisReplies::default();
             let mut answered = Answered::default();
             let count: usize =
                 replies.chunks(piece).map(|part| state.take(part, &mut answered)).sum();
-            let expected = Answered { taken: 3, refused: 2, why: Some("ERR no".to_owned()) };
+            let expected = Answered { accepted: 3, rejected: 2, why: Some("ERR no".to_owned()) };
             assert_eq!((count, answered), (5, expected), "by {piece}");
         }
     }

@@ -1,5 +1,5 @@
-//! Publishes numbered events, over HTTP or with Redis' `PUBLISH`, at a rate or as fast as they are answered.
-//! Look here for when an event is sent, and which time its stamp has.
+//! Publishes numbered events, over HTTP or with Redis `PUBLISH`, at a rate or as fast as the server
+//! responds. Look here for when an event is sent, and which time its stamp has.
 
 mod lane;
 
@@ -15,17 +15,17 @@ use crate::limits::{ANSWER_TIMEOUT, PROGRESS_INTERVAL, READ_BYTES};
 use crate::stamp::{Stamp, now_ns};
 use crate::target::{CHANNEL_PREFIX, HttpTarget, RedisTarget, path_of};
 
-/// Where events are published. No `Debug`: it may hold a password.
+/// The server that events are published to. No `Debug`: it may hold a password.
 #[derive(Clone)]
-pub enum Road {
-    /// With `POST`, each event in flight on a connection of its own.
+pub enum PublishTarget {
+    /// With `POST`, each event in flight on its own connection.
     Http(HttpTarget),
     /// With `PUBLISH`, pipelined on one connection.
     Redis(RedisTarget),
 }
 
-impl Road {
-    /// Where it goes, and whether that is HTTP.
+impl PublishTarget {
+    /// The address, and whether it is HTTP.
     fn address(&self) -> (SocketAddr, bool) {
         match self {
             Self::Http(target) => (target.addresses[0], true),
@@ -34,47 +34,47 @@ impl Road {
     }
 }
 
-/// What is published.
+/// A load to publish.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Load {
-    /// How fast.
+    /// The rate.
     pub pace: Pace,
-    /// For how long.
+    /// The duration or number of events.
     pub amount: Amount,
-    /// Bytes of the data of each event.
+    /// Bytes of data per event.
     pub event_bytes: usize,
-    /// Most events without an answer.
+    /// Events in flight, at most.
     pub in_flight: usize,
 }
 
-/// How fast events are published.
+/// The rate of publishing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pace {
-    /// So many in a second, on all channels together.
+    /// This many events per second, over all channels.
     PerSecond(f64),
-    /// As fast as they are answered.
+    /// As fast as the server responds.
     AsAnswered,
 }
 
-/// How much is published.
+/// The duration or number of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Amount {
     /// For this long.
     Time(Duration),
-    /// So many events, on all channels together.
+    /// This many events, over all channels.
     Events(u64),
 }
 
-/// What was published.
+/// The outcome of a load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Events that were sent, refused ones included.
+    /// Events that were sent, rejected ones included.
     pub events: u64,
-    /// Events that the other side did not take.
-    pub refused: u64,
-    /// Why it did not take the first of them.
+    /// Events that the server rejected.
+    pub rejected: u64,
+    /// Why the first of them was rejected.
     pub why: Option<String>,
-    /// From the first event to the last answer.
+    /// The time from the first event to the last response.
     pub took: Duration,
     /// When the first event was sent.
     pub(crate) began_at_ns: u64,
@@ -82,27 +82,27 @@ pub struct Published {
 
 /// Publishes to the channels in turn.
 pub struct Publisher {
-    road: Road,
+    target: PublishTarget,
     channels: usize,
-    /// Events of all loads up to here; the next one's channel and number come from it.
+    /// Events of all loads so far, from which the next one's channel and number are derived.
     published: u64,
 }
 
 impl Publisher {
-    /// A publisher to so many channels.
-    pub fn new(road: Road, channels: usize) -> Self {
-        Self { road, channels, published: 0 }
+    /// A publisher to this many channels.
+    pub fn new(target: PublishTarget, channels: usize) -> Self {
+        Self { target, channels, published: 0 }
     }
 
-    /// Events that were published up to here, on all channels together.
+    /// Events published so far, over all channels.
     pub fn published(&self) -> u64 {
         self.published
     }
 
-    /// Publishes, and tells now and then how many events it has sent.
+    /// Publishes a load, and periodically reports the number of events sent.
     ///
     /// # Errors
-    /// When the other side cannot be reached, goes away or does not answer.
+    /// When the server cannot be reached, closes the connection or does not respond.
     pub fn publish(
         &mut self,
         load: &Load,
@@ -110,22 +110,22 @@ impl Publisher {
     ) -> Result<Published, Error> {
         let unreachable = self.unreachable();
         let mut run = Run::start(self, load).context(unreachable)?;
-        let mut told_at = Instant::now();
+        let mut reported_at = Instant::now();
         while !run.is_over() {
-            run.turn().context("publishing has failed, the other side may be gone")?;
-            if told_at.elapsed() >= PROGRESS_INTERVAL {
-                told_at = Instant::now();
+            run.turn().context("publishing failed, the server may be gone")?;
+            if reported_at.elapsed() >= PROGRESS_INTERVAL {
+                reported_at = Instant::now();
                 progress(run.sent)?;
             }
             if run.answered_at.elapsed() > ANSWER_TIMEOUT {
-                let why = format!("publishing was not answered for {} s", ANSWER_TIMEOUT.as_secs());
+                let why = format!("no response to a publish for {} s", ANSWER_TIMEOUT.as_secs());
                 return Err(Error::Failed(why));
             }
         }
         let answered = run.answered;
         Ok(Published {
             events: run.sent,
-            refused: answered.refused,
+            rejected: answered.rejected,
             why: answered.why,
             took: run.started.elapsed(),
             began_at_ns: run.began_at_ns,
@@ -133,21 +133,25 @@ impl Publisher {
     }
 
     fn unreachable(&self) -> String {
-        match &self.road {
-            Road::Http(target) => format!("cannot connect to {} to publish", target.addresses[0]),
-            Road::Redis(target) => format!("cannot connect to Redis at {}", target.address),
+        match &self.target {
+            PublishTarget::Http(target) => {
+                format!("cannot connect to {} to publish", target.addresses[0])
+            }
+            PublishTarget::Redis(target) => {
+                format!("cannot connect to Redis at {}", target.address)
+            }
         }
     }
 }
 
-/// One load under way.
+/// A load in progress.
 struct Run<'a> {
     publisher: &'a mut Publisher,
     load: &'a Load,
     poll: Poll,
     events: Events,
     lanes: Vec<Lane>,
-    /// Lanes with room for one event more, where HTTP is concerned.
+    /// Lanes without an event in flight, for HTTP.
     idle: Vec<usize>,
     data: Vec<u8>,
     buffer: Vec<u8>,
@@ -156,14 +160,14 @@ struct Run<'a> {
     sent: u64,
     answered: Answered,
     answered_at: Instant,
-    /// There was no room when an event was due, so its time began before it was sent.
+    /// No lane was free when an event was due, so its stamp has the time when it was due.
     was_full: bool,
 }
 
 impl<'a> Run<'a> {
     fn start(publisher: &'a mut Publisher, load: &'a Load) -> Result<Self, Error> {
-        let poll = Poll::new().context("a poll")?;
-        let (address, is_http) = publisher.road.address();
+        let poll = Poll::new().context("cannot create a poll")?;
+        let (address, is_http) = publisher.target.address();
         let count = if is_http { load.in_flight } else { 1 };
         let connect = |index| Lane::connect(address, is_http, Token(index), poll.registry());
         let lanes = (0..count).map(connect).collect::<io::Result<Vec<_>>>();
@@ -189,9 +193,10 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Redis may want a password. Its answer is awaited before the first event.
+    /// Authenticates to Redis, if required, and waits for the reply before the first event.
     fn log_in(&mut self) -> Result<(), Error> {
-        let Road::Redis(RedisTarget { login: Some((user, password)), .. }) = &self.publisher.road
+        let PublishTarget::Redis(RedisTarget { login: Some((user, password)), .. }) =
+            &self.publisher.target
         else {
             return Ok(());
         };
@@ -203,15 +208,15 @@ impl<'a> Run<'a> {
         for word in words {
             command += &format!("${}\r\n{word}\r\n", word.len());
         }
-        self.lanes[0].put(&[command.as_bytes()]);
+        self.lanes[0].queue(&[command.as_bytes()]);
         while self.lanes[0].in_flight > 0 {
-            self.turn_of_answers(Some(ANSWER_TIMEOUT)).context("logging in")?;
+            self.read_answers(Some(ANSWER_TIMEOUT)).context("AUTH")?;
             if self.answered_at.elapsed() > ANSWER_TIMEOUT {
-                return Err(Error::failed("no answer to AUTH"));
+                return Err(Error::failed("no reply to AUTH"));
             }
         }
         match std::mem::take(&mut self.answered) {
-            Answered { refused: 0, .. } => Ok(()),
+            Answered { rejected: 0, .. } => Ok(()),
             answered => Err(Error::Failed(answered.why.unwrap_or_default())),
         }
     }
@@ -225,13 +230,13 @@ impl<'a> Run<'a> {
             Amount::Events(events) => self.sent >= events,
             Amount::Time(time) => match self.load.pace {
                 Pace::AsAnswered => self.started.elapsed() >= time,
-                // What was due is sent, also when there was no room for it in time.
+                // What was due is sent even if no lane was free in time.
                 Pace::PerSecond(rate) => self.sent >= events_due(rate, time),
             },
         }
     }
 
-    /// Sends what is due, and waits for answers or for the next that is due.
+    /// Sends what is due, and waits for responses or until the next event is due.
     fn turn(&mut self) -> io::Result<()> {
         let now = self.started.elapsed();
         let due = match self.load.pace {
@@ -239,7 +244,7 @@ impl<'a> Run<'a> {
             Pace::PerSecond(rate) => events_due(rate, now),
         };
         while self.sent < due && !self.is_all_sent() {
-            let Some(lane) = self.lane_with_room() else {
+            let Some(lane) = self.free_lane() else {
                 self.was_full = true;
                 break;
             };
@@ -259,13 +264,13 @@ impl<'a> Run<'a> {
             }
             _ => PROGRESS_INTERVAL,
         };
-        self.turn_of_answers(Some(timeout.min(PROGRESS_INTERVAL)))
+        self.read_answers(Some(timeout.min(PROGRESS_INTERVAL)))
     }
 
-    fn lane_with_room(&mut self) -> Option<usize> {
-        match self.publisher.road {
-            Road::Http(_) => self.idle.pop(),
-            Road::Redis(_) => (self.lanes[0].in_flight < self.load.in_flight).then_some(0),
+    fn free_lane(&mut self) -> Option<usize> {
+        match self.publisher.target {
+            PublishTarget::Http(_) => self.idle.pop(),
+            PublishTarget::Redis(_) => (self.lanes[0].in_flight < self.load.in_flight).then_some(0),
         }
     }
 
@@ -281,21 +286,23 @@ impl<'a> Run<'a> {
         }
         let sequence = self.publisher.published / channels;
         Stamp { sequence, sent_at_ns }.write(&mut self.data);
-        let head = match &self.publisher.road {
-            Road::Http(target) => format!(
-                "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+        let head = match &self.publisher.target {
+            PublishTarget::Http(target) => format!(
+                "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: text/plain\r\n\
+                 Content-Length: {}\r\n\r\n",
                 path_of(&target.publish_path, channel),
                 target.host,
                 self.data.len(),
             ),
-            Road::Redis(_) => {
+            PublishTarget::Redis(_) => {
                 let name = format!("{CHANNEL_PREFIX}{channel}");
                 let (name_bytes, data_bytes) = (name.len(), self.data.len());
                 format!("*3\r\n$7\r\nPUBLISH\r\n${name_bytes}\r\n{name}\r\n${data_bytes}\r\n")
             }
         };
-        let end: &[u8] = if matches!(self.publisher.road, Road::Redis(_)) { b"\r\n" } else { b"" };
-        self.lanes[lane].put(&[head.as_bytes(), &self.data, end]);
+        let end: &[u8] =
+            if matches!(self.publisher.target, PublishTarget::Redis(_)) { b"\r\n" } else { b"" };
+        self.lanes[lane].queue(&[head.as_bytes(), &self.data, end]);
         if self.all_in_flight() == 1 {
             self.answered_at = Instant::now();
         }
@@ -304,13 +311,13 @@ impl<'a> Run<'a> {
     }
 
     fn all_in_flight(&self) -> usize {
-        match self.publisher.road {
-            Road::Http(_) => self.lanes.len() - self.idle.len(),
-            Road::Redis(_) => self.lanes[0].in_flight,
+        match self.publisher.target {
+            PublishTarget::Http(_) => self.lanes.len() - self.idle.len(),
+            PublishTarget::Redis(_) => self.lanes[0].in_flight,
         }
     }
 
-    fn turn_of_answers(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn read_answers(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         for lane in &mut self.lanes {
             lane.flush()?;
         }
@@ -318,7 +325,7 @@ impl<'a> Run<'a> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result?,
         }
-        let (address, is_http) = self.publisher.road.address();
+        let (address, is_http) = self.publisher.target.address();
         for event in &self.events {
             let index = event.token().0;
             let lane = &mut self.lanes[index];
@@ -328,7 +335,7 @@ impl<'a> Run<'a> {
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 let before = lane.in_flight;
                 match lane.read(&mut self.buffer, &mut self.answered) {
-                    // Servers close connections that had nothing to do for a while.
+                    // Servers close idle connections.
                     Err(_) if before == 0 && is_http => {
                         *lane = Lane::connect(address, true, Token(index), self.poll.registry())?;
                     }
@@ -347,9 +354,9 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Events that are due after a time: the first one after one interval.
+/// The number of events that are due after a time: the first one after one interval.
 fn events_due(rate: f64, after: Duration) -> u64 {
-    // A little more than nothing, so that 0.3 s at 10 in a second are three in spite of rounding.
+    // The tolerance makes 0.3 s at 10 per second three events in spite of rounding.
     (rate * after.as_secs_f64() + 1e-6) as u64
 }
 

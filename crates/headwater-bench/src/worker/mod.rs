@@ -1,48 +1,42 @@
-//! A generator process: holds the streams that it is told to, counts what comes, and tells. Look here for how it
-//! is told, and how it ends.
+//! A generator process: holds the streams that it is asked to open, counts what arrives, and
+//! reports. Look here for how requests are received, and how the process ends.
 
 mod streams;
 
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::io::{self, Write as _};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use mio::net::UnixStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token, Waker};
 
 use self::streams::Streams;
-use crate::control::{Answer, Order};
+use crate::control::{Reply, Request};
 use crate::error::{Context as _, Error};
 use crate::limits::{OPEN_TIMEOUT, POLL_EVENTS_MAX, PROGRESS_INTERVAL, SETTLE};
 
-/// The socket to the benchmark; streams have the numbers below.
+/// Requests have arrived; streams have the smaller tokens.
 const CONTROL: Token = Token(usize::MAX);
 
-/// Does what the benchmark says, until it closes its end of the socket that is our standard input.
+/// Executes the requests on standard input until it is closed, and replies on standard output.
 ///
 /// # Errors
-/// When standard input is no socket, or the poll fails. The benchmark sees that the process has ended.
+/// When a request cannot be understood, or the poll fails. The benchmark sees that the process has
+/// exited.
 pub fn run() -> Result<(), Error> {
-    let input = io::stdin().as_fd().try_clone_to_owned().context("standard input")?;
-    let socket = std::os::unix::net::UnixStream::from(input);
-    socket
-        .set_nonblocking(true)
-        .context("a generator process is started by `headwater bench` only")?;
-    Worker::new(UnixStream::from_std(socket)).and_then(Worker::run).context("the generator process")
+    Worker::new().and_then(Worker::run).context("the generator process")
 }
 
 struct Worker {
     poll: Poll,
-    control: UnixStream,
-    /// The beginning of an order that has not come whole.
-    line: Vec<u8>,
+    requests: Receiver<io::Result<Request>>,
     streams: Streams,
     task: Task,
-    told_at: Instant,
-    told: u64,
+    reported_at: Instant,
+    /// The sum of the counts in the last report of progress.
+    reported: u64,
 }
 
-/// What it was told to do, and has not answered yet.
+/// The request that is not answered yet.
 enum Task {
     None,
     Open { until: Instant },
@@ -50,17 +44,23 @@ enum Task {
 }
 
 impl Worker {
-    fn new(mut control: UnixStream) -> io::Result<Self> {
+    fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
-        poll.registry().register(&mut control, CONTROL, Interest::READABLE)?;
+        let waker = Waker::new(poll.registry(), CONTROL)?;
+        let (sender, requests) = mpsc::channel();
+        std::thread::spawn(move || {
+            read_requests(&sender, &waker);
+            // The worker sees that there will be no more.
+            drop(sender);
+            let _ = waker.wake();
+        });
         Ok(Self {
             poll,
-            control,
-            line: Vec::new(),
+            requests,
             streams: Streams::new(),
             task: Task::None,
-            told_at: Instant::now(),
-            told: 0,
+            reported_at: Instant::now(),
+            reported: 0,
         })
     }
 
@@ -77,63 +77,54 @@ impl Worker {
             }
             for event in &events {
                 if event.token() == CONTROL {
-                    if !self.hear()? {
+                    if !self.receive()? {
                         return Ok(());
                     }
                 } else {
                     self.streams.ready(event);
                 }
             }
-            self.go_on()?;
+            self.advance()?;
         }
     }
 
-    /// Takes the orders that came. `false` when there will be no more.
-    fn hear(&mut self) -> io::Result<bool> {
-        let mut bytes = [0; 4096];
+    /// Executes the requests that have arrived. `false` when there will be no more.
+    fn receive(&mut self) -> io::Result<bool> {
         loop {
-            match self.control.read(&mut bytes) {
-                Ok(0) => return Ok(false),
-                Ok(count) => self.line.extend_from_slice(&bytes[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            match self.requests.try_recv() {
+                Ok(request) => self.execute(request?)?,
+                Err(TryRecvError::Empty) => return Ok(true),
+                Err(TryRecvError::Disconnected) => return Ok(false),
             }
         }
-        while let Some(at) = self.line.iter().position(|byte| *byte == b'\n') {
-            let order = serde_json::from_slice(&self.line[..at])?;
-            self.line.drain(..=at);
-            self.obey(order)?;
-        }
-        Ok(true)
     }
 
-    fn obey(&mut self, order: Order) -> io::Result<()> {
-        match order {
-            Order::Open(opening) => {
+    fn execute(&mut self, request: Request) -> io::Result<()> {
+        match request {
+            Request::Open(opening) => {
                 self.streams.open(opening);
                 self.task = Task::Open { until: Instant::now() + OPEN_TIMEOUT };
             }
-            Order::Record => self.streams.forget_latencies(),
-            Order::Drain { published, timeout_ms } => {
+            Request::Record => self.streams.reset_latencies(),
+            Request::Drain { published, timeout_ms } => {
                 let until = Instant::now() + Duration::from_millis(timeout_ms);
                 let expected = self.streams.expected(published);
                 self.task = Task::Drain { published, expected, until, settled: None };
             }
-            Order::Close => {
+            Request::Close => {
                 self.streams.close();
-                self.tell(&Answer::Closed)?;
+                reply(&Reply::Closed)?;
             }
         }
         Ok(())
     }
 
-    /// Does what is next, answers what is done, and tells how far it is.
-    fn go_on(&mut self) -> io::Result<()> {
+    /// Continues the task, replies when it is done, and reports progress.
+    fn advance(&mut self) -> io::Result<()> {
         let now = Instant::now();
         match self.task {
             Task::Open { until } => {
-                let all = self.streams.go_on(self.poll.registry());
+                let all = self.streams.connect_more(self.poll.registry());
                 if !all && now >= until {
                     self.streams.give_up();
                 }
@@ -141,47 +132,53 @@ impl Worker {
                     self.task = Task::None;
                     let Streams { open, failed, .. } = self.streams;
                     let why = self.streams.why.take();
-                    self.tell(&Answer::Opened { open, failed, why })?;
+                    reply(&Reply::Opened { open, failed, why })?;
                 }
             }
             Task::Drain { published, expected, until, settled } => {
                 let all = self.streams.received() >= expected;
                 let settled = settled.or_else(|| all.then_some(now + SETTLE));
                 self.task = Task::Drain { published, expected, until, settled };
-                // Nothing more can come when all are cut.
+                // Nothing more can arrive when all streams are cut.
                 let is_over = now >= until || self.streams.open == 0;
                 if is_over || settled.is_some_and(|settled| now >= settled) {
                     self.task = Task::None;
                     let counted = self.streams.counted(published);
-                    self.tell(&Answer::Counted(counted))?;
+                    reply(&Reply::Counted(counted))?;
                 }
             }
             Task::None => {}
         }
         let sum = self.streams.received() + self.streams.open as u64 + self.streams.cut() as u64;
-        if sum != self.told && now >= self.told_at + PROGRESS_INTERVAL {
-            (self.told, self.told_at) = (sum, now);
+        if sum != self.reported && now >= self.reported_at + PROGRESS_INTERVAL {
+            (self.reported, self.reported_at) = (sum, now);
             let (open, received) = (self.streams.open, self.streams.received());
-            self.tell(&Answer::Progress { open, received, cut: self.streams.cut() })?;
+            reply(&Reply::Progress { open, received, cut: self.streams.cut() })?;
         }
         Ok(())
     }
+}
 
-    /// Says something. The other side reads all the time, but may be late, so the socket blocks meanwhile.
-    fn tell(&mut self, answer: &Answer) -> io::Result<()> {
-        let mut line = serde_json::to_vec(answer)?;
-        line.push(b'\n');
-        let mut rest = line.as_slice();
-        while !rest.is_empty() {
-            match self.control.write(rest) {
-                Ok(count) => rest = &rest[count..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+/// The benchmark reads all the time, so writing hardly ever blocks.
+fn reply(reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    let mut output = io::stdout().lock();
+    output.write_all(&line)?;
+    output.flush()
+}
+
+fn read_requests(sender: &mpsc::Sender<io::Result<Request>>, waker: &Waker) {
+    for line in io::stdin().lines() {
+        let request = line
+            .and_then(|line| serde_json::from_str(&line).map_err(|error| not_a_request(&error)));
+        if sender.send(request).is_err() || waker.wake().is_err() {
+            return;
         }
-        Ok(())
     }
+}
+
+fn not_a_request(error: &serde_json::Error) -> io::Error {
+    let why = format!("{error}: only `headwater bench` starts a generator process");
+    io::Error::other(why)
 }

@@ -1,5 +1,5 @@
-//! The streams of one generator process, and the one loop over their sockets. Look here for what an event costs
-//! the generator: one read, one scan, nothing allocated.
+//! The streams of a generator process, and the loop over their sockets. Look here for what an event
+//! costs the generator: one read, one scan, no allocation.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,16 +18,18 @@ use crate::stamp::{Stamp, now_ns};
 use crate::target::path_of;
 use crate::window::Window;
 
-/// The port of the first stream. Those of all streams lie above what services listen on, and below 65,536.
+/// The source port of the first stream. The ports of all streams are above those of services, and
+/// below 65,536.
 const PORT_FIRST: usize = 20_000;
 
-/// The streams, and what came on them.
+/// The streams, and the counts of what arrived.
 pub(super) struct Streams {
     opening: Option<Opening>,
     list: Vec<Stream>,
-    /// How many of them were begun, and how many of these are neither open nor failed yet.
-    begun: usize,
-    under_way: usize,
+    /// Streams whose opening has started.
+    started: usize,
+    /// Started streams that are neither open nor failed yet.
+    opening_now: usize,
     pub(super) open: usize,
     pub(super) failed: usize,
     pub(super) why: Option<String>,
@@ -35,7 +37,7 @@ pub(super) struct Streams {
     buffer: Vec<u8>,
 }
 
-/// What came since the streams were opened; latencies since they were last forgotten.
+/// Counts since the streams were opened; latencies since they were last reset.
 struct Counts {
     received: u64,
     duplicates: u64,
@@ -56,8 +58,8 @@ struct Stream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Connecting,
-    /// The request is sent, the head of the response is not complete.
-    Asked,
+    /// The request is sent, and the head of the response is incomplete.
+    Requested,
     Open,
     Ended,
 }
@@ -67,8 +69,8 @@ impl Streams {
         Self {
             opening: None,
             list: Vec::new(),
-            begun: 0,
-            under_way: 0,
+            started: 0,
+            opening_now: 0,
             open: 0,
             failed: 0,
             why: None,
@@ -77,7 +79,7 @@ impl Streams {
         }
     }
 
-    /// Begins to open streams; `go_on` does the rest.
+    /// Closes all streams, and starts to open others; `connect_more` continues.
     pub(super) fn open(&mut self, opening: Opening) {
         self.close();
         self.list.reserve_exact(opening.count);
@@ -85,26 +87,26 @@ impl Streams {
         self.counts = Counts::new();
     }
 
-    /// Begins as many more as may be under way. Returns whether all are open or failed.
-    pub(super) fn go_on(&mut self, registry: &Registry) -> bool {
+    /// Connects as many streams as may be opening. Returns whether all are open or failed.
+    pub(super) fn connect_more(&mut self, registry: &Registry) -> bool {
         while let Some(opening) = &self.opening
-            && self.begun < opening.count
-            && self.under_way < OPENING_AT_A_TIME_MAX
+            && self.started < opening.count
+            && self.opening_now < OPENING_AT_A_TIME_MAX
         {
-            let channel = (opening.first + self.begun) % opening.channels;
+            let channel = (opening.first + self.started) % opening.channels;
             let before = events_on(channel, opening.channels, opening.published);
             let connected =
-                connect(opening.address, opening.source, self.begun).and_then(|mut socket| {
+                connect(opening.address, opening.source, self.started).and_then(|mut socket| {
                     let interest = Interest::READABLE | Interest::WRITABLE;
-                    registry.register(&mut socket, Token(self.begun), interest)?;
+                    registry.register(&mut socket, Token(self.started), interest)?;
                     Ok(socket)
                 });
             let mut stream = Stream::new(Window::starting_at(before));
-            self.begun += 1;
+            self.started += 1;
             match connected {
                 Ok(socket) => {
                     stream.socket = Some(socket);
-                    self.under_way += 1;
+                    self.opening_now += 1;
                 }
                 Err(error) => {
                     stream.state = State::Ended;
@@ -114,31 +116,31 @@ impl Streams {
             }
             self.list.push(stream);
         }
-        self.under_way == 0 && self.opening.as_ref().is_none_or(|it| self.begun == it.count)
+        self.opening_now == 0 && self.opening.as_ref().is_none_or(|it| self.started == it.count)
     }
 
-    /// Gives up those that are not open yet.
+    /// Fails the streams that are not open yet.
     pub(super) fn give_up(&mut self) {
         let opening = self.opening.as_ref().map_or(0, |opening| opening.count);
         for index in 0..self.list.len() {
-            if matches!(self.list[index].state, State::Connecting | State::Asked) {
-                self.fail(index, "no answer in time".to_owned());
+            if matches!(self.list[index].state, State::Connecting | State::Requested) {
+                self.fail(index, "no response in time".to_owned());
             }
         }
-        self.failed += opening - self.begun;
-        self.begun = opening;
+        self.failed += opening - self.started;
+        self.started = opening;
     }
 
-    /// Closes all.
+    /// Closes all streams.
     pub(super) fn close(&mut self) {
-        // A closed socket leaves the poll by itself.
+        // Closing a socket also deregisters it.
         self.list.clear();
         self.opening = None;
-        (self.begun, self.under_way, self.open, self.failed) = (0, 0, 0, 0);
+        (self.started, self.opening_now, self.open, self.failed) = (0, 0, 0, 0);
         self.why = None;
     }
 
-    pub(super) fn forget_latencies(&mut self) {
+    pub(super) fn reset_latencies(&mut self) {
         self.counts.latencies.reset();
     }
 
@@ -150,7 +152,7 @@ impl Streams {
         self.counts.cut
     }
 
-    /// Deliveries that there should be once so much was published.
+    /// The deliveries expected after this many published events.
     pub(super) fn expected(&self, published: u64) -> u64 {
         let Some(opening) = &self.opening else { return 0 };
         let deliveries = |index: usize| {
@@ -158,7 +160,7 @@ impl Streams {
             events_on(channel, opening.channels, published)
                 - events_on(channel, opening.channels, opening.published)
         };
-        // The streams that failed expect nothing: they are counted as failed.
+        // Failed streams expect nothing: they are counted as failed.
         let is_opened = |index: &usize| self.list[*index].framing.status().is_some();
         (0..self.list.len()).filter(is_opened).map(deliveries).sum()
     }
@@ -177,15 +179,15 @@ impl Streams {
         }
     }
 
-    /// A socket is ready for something.
+    /// Handles an event of a stream's socket.
     pub(super) fn ready(&mut self, event: &Event) {
         let index = event.token().0;
-        // Of a stream that was closed in the same turn.
+        // The stream may have been closed in the same turn.
         let Some(stream) = self.list.get_mut(index) else { return };
         if stream.state == State::Connecting && (event.is_writable() || event.is_error()) {
             let opening = self.opening.as_ref().expect("there are streams");
             let channel = (opening.first + index) % opening.channels;
-            if let Err(error) = stream.ask(opening, channel) {
+            if let Err(error) = stream.request(opening, channel) {
                 return self.fail(index, error.to_string());
             }
         }
@@ -195,7 +197,7 @@ impl Streams {
         }
     }
 
-    /// Reads what is there; to the end of the stream if it is over, since that is told once.
+    /// Reads until the socket is empty; to its end if the stream is over, which is signalled once.
     fn read(&mut self, index: usize, is_over: bool) {
         loop {
             let Some(stream) = self.list.get_mut(index) else { return };
@@ -210,29 +212,29 @@ impl Streams {
             if let Err(why) = stream.take(&self.buffer[..bytes], &mut self.counts) {
                 return self.fail(index, why);
             }
-            if stream.state == State::Asked && stream.framing.status().is_some() {
+            if stream.state == State::Requested && stream.framing.status().is_some() {
                 stream.state = State::Open;
                 self.open += 1;
-                self.under_way -= 1;
+                self.opening_now -= 1;
             }
             if stream.framing.is_done() {
                 return self.fail(index, "the server ended the stream".to_owned());
             }
-            // A read that filled the buffer may have left something; one that did not has emptied the socket.
+            // A read that did not fill the buffer has emptied the socket.
             if bytes < self.buffer.len() && !is_over {
                 return;
             }
         }
     }
 
-    /// A stream ends, though it should not.
+    /// Records the unexpected end of a stream.
     fn fail(&mut self, index: usize, why: String) {
         let stream = &mut self.list[index];
         stream.socket = None;
         match std::mem::replace(&mut stream.state, State::Ended) {
-            State::Connecting | State::Asked => {
+            State::Connecting | State::Requested => {
                 self.failed += 1;
-                self.under_way -= 1;
+                self.opening_now -= 1;
             }
             State::Open => {
                 self.open -= 1;
@@ -256,7 +258,7 @@ impl Stream {
     }
 
     /// Sends the request. It is small, and the socket's buffer is empty.
-    fn ask(&mut self, opening: &Opening, channel: usize) -> io::Result<()> {
+    fn request(&mut self, opening: &Opening, channel: usize) -> io::Result<()> {
         let Some(socket) = &mut self.socket else { return Ok(()) };
         if let Some(error) = socket.take_error()? {
             return Err(error);
@@ -267,7 +269,7 @@ impl Stream {
             format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n")
                 .as_bytes(),
         )?;
-        self.state = State::Asked;
+        self.state = State::Requested;
         Ok(())
     }
 
@@ -313,16 +315,17 @@ impl Counts {
     }
 }
 
-/// Connects from an address of our own, whose ports are given to the streams in order.
+/// Connects, from a given source address if there is one, whose ports are used in order.
 fn connect(address: SocketAddr, source: Option<Ipv4Addr>, index: usize) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     if let Some(source) = source {
-        // Asked for any port, the kernel searches, and with thousands in use that takes milliseconds for each.
+        // Without a port the kernel searches for one, which takes milliseconds when thousands are
+        // in use.
         socket.set_reuse_address(true)?;
         let port = u16::try_from(PORT_FIRST + index).unwrap_or(0);
         match socket.bind(&SocketAddr::from((source, port)).into()) {
-            // Somebody listens on this port on all addresses.
+            // A service listens on this port on all addresses.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 socket.bind(&SocketAddr::from((source, 0)).into())?;
             }
@@ -331,14 +334,14 @@ fn connect(address: SocketAddr, source: Option<Ipv4Addr>, index: usize) -> io::R
     }
     match socket.connect(&address.into()) {
         Ok(()) => {}
-        Err(error) if is_under_way(&error) => {}
+        Err(error) if is_in_progress(&error) => {}
         Err(error) => return Err(error),
     }
     Ok(TcpStream::from_std(socket.into()))
 }
 
-/// EINPROGRESS has no kind of its own in all versions of the standard library.
-fn is_under_way(error: &io::Error) -> bool {
+/// Not all versions of the standard library have a kind for EINPROGRESS.
+fn is_in_progress(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(EINPROGRESS)
 }
 

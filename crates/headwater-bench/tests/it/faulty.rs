@@ -1,24 +1,24 @@
-//! A small server that drops, repeats, refuses or cuts what it is told to. Look here for its faults.
+//! A small server that drops, repeats, rejects or cuts on request. Look here for its faults.
 
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// What it does wrong with the event of a number, counted from 0.
+/// A fault of the server; numbers are those of events, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// The first stream does not get it.
+    /// The event is not delivered to the first stream.
     Drop(usize),
-    /// The first stream gets it twice.
+    /// The event is delivered to the first stream twice.
     Repeat(usize),
-    /// It is answered with 503, and goes to nobody.
-    Refuse(usize),
-    /// The first stream is cut before it.
+    /// The publish gets 503, and the event is not delivered.
+    Reject(usize),
+    /// The first stream is cut before the event.
     Cut(usize),
-    /// The first stream gets it, and its end with it.
-    CutBehind(usize),
-    /// Streams are refused with 404.
+    /// The first stream is cut immediately after the event.
+    CutAfter(usize),
+    /// Streams are rejected with 404.
     NoStreams,
 }
 
@@ -28,7 +28,7 @@ struct State {
     streams: Vec<TcpStream>,
 }
 
-/// Starts it. Its threads end with the test's process.
+/// Starts the server. Its threads end with the test process.
 pub(crate) fn start(fault: Fault) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -43,7 +43,7 @@ pub(crate) fn start(fault: Fault) -> SocketAddr {
     address
 }
 
-/// Serves one connection until it listens, or ends.
+/// Serves requests of one connection until it becomes a stream, or ends.
 fn serve(socket: TcpStream, state: &Mutex<State>) -> Option<()> {
     let mut input = BufReader::new(socket.try_clone().ok()?);
     loop {
@@ -86,11 +86,11 @@ fn read_head(input: &mut impl std::io::BufRead) -> Option<(String, usize)> {
 }
 
 impl State {
-    /// Gives an event to the streams, and returns the status of the answer.
+    /// Delivers an event to the streams, and returns the status of the response.
     fn publish(&mut self, data: &[u8]) -> u16 {
         let number = self.published;
         self.published += 1;
-        if self.fault == Fault::Refuse(number) {
+        if self.fault == Fault::Reject(number) {
             return 503;
         }
         if self.fault == Fault::Cut(number) && !self.streams.is_empty() {
@@ -106,7 +106,7 @@ impl State {
                 let _ = stream.write_all(&[b"id: 1\r\ndata: ", data, b"\r\n\r\n"].concat());
             }
         }
-        if self.fault == Fault::CutBehind(number) && !self.streams.is_empty() {
+        if self.fault == Fault::CutAfter(number) && !self.streams.is_empty() {
             let _ = self.streams.remove(0).shutdown(std::net::Shutdown::Both);
         }
         200

@@ -1,4 +1,4 @@
-//! The generator against servers that misbehave. Look here for what it must notice.
+//! The generator against a misbehaving server. Look here for what it must detect.
 
 mod faulty;
 mod session;

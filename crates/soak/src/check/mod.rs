@@ -1,128 +1,130 @@
-//! The verdict: compares what was published with what each client got. No IO. Look here for what
-//! "lossless" means.
+//! The verdict: compares what was published with what each client received. No IO. Look here for
+//! what "lossless" means.
 //!
-//! For each client and channel, from its first position to the end: every acknowledged event once, in
-//! order; of events that were not acknowledged, those that anybody saw, once, and never before an event
-//! that was acknowledged before they were sent. Positions grow over all channels of a stream. What is
-//! missing is announced in its place, and nothing is announced where the rules allow no gap.
+//! For each client and channel, from the client's first position to the end: every acknowledged
+//! event arrives once, in order. An event that was not acknowledged arrives at every client if it
+//! arrives at any, once, and never before an event that was acknowledged before it was sent.
+//! Positions increase over all channels of a stream. A gap event reports missing events in their
+//! place, and none is sent where the rules allow no gap.
 
 mod reference;
 
 use std::collections::HashMap;
 
-use crate::id::{self, Disorder, Id, Order};
+use crate::id::{self, Disorder, Id, Order, publisher_id};
 use crate::ledger::{Channel, Kind, Outcome, Published};
 use crate::log::{ClientLog, Entry};
 
 use reference::Reference;
 
-/// Most counterexamples of one kind and client, and of all: the first tell what is wrong.
+/// Counterexamples per kind and client, at most: the first ones show what is wrong.
 const ALIKE_MAX: usize = 2;
-/// See [`ALIKE_MAX`].
+/// Counterexamples in total, at most.
 const COUNTEREXAMPLES_MAX: usize = 12;
 
-/// When a gap may be announced.
+/// When a gap event may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gaps {
     /// Never: nothing can be missing.
     Never,
-    /// Where something is missing, and nowhere else.
+    /// Only where an event is missing.
     Missing,
-    /// Where something may be missing as far as the node can know.
+    /// Wherever an event may be missing as far as the node knows.
     Allowed,
 }
 
 /// What a scenario allows.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// Gaps of channels with durable events. On a stream that has plain events too, `plain` tells what
-    /// may be announced: a node that does not know a plain event's id cannot know either which of the
-    /// channels have plain events. What may be missing, this tells all the same.
+    /// For channels with durable events. On a stream that also has ephemeral events, `ephemeral`
+    /// decides which gap events may be sent: a node that does not know the id of an ephemeral event
+    /// cannot know which channels have such events. Which events may be missing is decided by this
+    /// field even then.
     pub durable: Gaps,
-    /// Gaps of channels with plain events.
-    pub plain: Gaps,
-    /// Whether the log may lose its data, and so get a new epoch.
+    /// For channels with ephemeral events.
+    pub ephemeral: Gaps,
+    /// Whether the log may lose its data, and so be reset to a new epoch.
     pub new_epochs: bool,
 }
 
-/// What is wrong.
+/// A violation of the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Violation {
-    /// Events did not come, and no gap was announced in their place, or none may be.
+    /// Events are missing, and no gap event reports them in their place, or none may be missing.
     Missing {
-        /// Of this channel.
+        /// The channel.
         channel: usize,
-        /// These numbers.
+        /// The numbers of the missing events.
         numbers: Vec<u64>,
     },
-    /// An event came again; it had come at a line before.
+    /// An event arrived again.
     Twice {
-        /// Of this channel.
+        /// The channel.
         channel: usize,
-        /// This number.
+        /// The number of the event.
         number: u64,
-        /// Where it came first.
+        /// The line where it arrived first.
         first_line: usize,
     },
-    /// An event came after one that was published later.
+    /// An event arrived after one that was published later.
     OutOfOrder {
-        /// Of this channel.
+        /// The channel.
         channel: usize,
-        /// This number.
+        /// The number of the event.
         number: u64,
-        /// It should have come before this one.
+        /// The number of the event that it should precede.
         before: u64,
     },
-    /// A position does not follow the one before it.
+    /// A position does not follow the previous one.
     Position {
-        /// This one.
+        /// The id with the position.
         id: String,
-        /// Why.
+        /// The reason.
         disorder: Disorder,
     },
-    /// An event has another id than the publisher or another client was told.
+    /// An event has another id than in its receipt or at another client.
     OtherId {
-        /// This one.
+        /// The differing id.
         id: String,
-        /// The one told first.
+        /// The first id seen for the event.
         first: String,
     },
     /// Two events have the same id.
     SameId {
-        /// This one.
+        /// The id.
         id: String,
-        /// The event that had it first: channel and number.
+        /// The first event with the id: channel and number.
         first: (usize, u64),
     },
-    /// An event has an id that is no id.
-    StrangeId(String),
-    /// A gap was announced that the scenario does not allow, or where nothing is missing.
+    /// The id of an event is not valid.
+    InvalidId(String),
+    /// A gap event that the scenario does not allow, or where nothing is missing.
     FalseGap {
-        /// In this channel.
+        /// The channel.
         channel: usize,
     },
-    /// The log has a new epoch, and the client was told of no gap before.
+    /// The log has a new epoch, and the client received no gap event before.
     SilentEpoch,
-    /// Something that nobody published, or not for this client.
+    /// Something that was never published, or not for this client.
     Alien(String),
-    /// A stream was refused.
-    Refused(u16),
-    /// The client never had a stream.
+    /// A stream was rejected with this status.
+    Rejected(u16),
+    /// No stream of the client ever opened.
     NeverOpened,
 }
 
-/// What is wrong with what a client got, and where.
+/// A violation, and where it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counterexample {
-    /// Which client.
+    /// The client, by index.
     pub client: usize,
-    /// Around which line of its log.
+    /// The line of its log, approximately.
     pub line: usize,
-    /// What.
+    /// The violation.
     pub violation: Violation,
 }
 
-/// Compares everything with everything. Empty is lossless.
+/// Compares what was published with what all clients received. Empty means lossless.
 pub fn check(channels: &[Channel], clients: &[ClientLog], rules: Rules) -> Vec<Counterexample> {
     let mut found = Vec::new();
     let references = reference::build(channels, clients);
@@ -160,10 +162,10 @@ impl Checker<'_> {
         }
     }
 
-    /// What can be seen line by line.
+    /// Finds the violations that show line by line.
     fn lines(&mut self, ids: &mut Ids) {
         let mut order = Order::default();
-        let mut told_of_gap = false;
+        let mut gap_reported = false;
         for (at, line) in self.log.lines.iter().enumerate() {
             match &line.entry {
                 Entry::Event { channel, number, id } => {
@@ -171,20 +173,20 @@ impl Checker<'_> {
                     self.id(at, (*channel, *number), id, ids);
                     if let Id::Position(position) = id::parse(id) {
                         let disorder = order.next(position);
-                        self.disorder(at, id, disorder, &mut told_of_gap);
+                        self.disorder(at, id, disorder, &mut gap_reported);
                     }
                 }
                 Entry::Gap { channel, .. } => {
-                    told_of_gap = true;
-                    let has_plain = self.has_plain() && self.rules.plain != Gaps::Never;
+                    gap_reported = true;
+                    let has_ephemeral = self.has_ephemeral() && self.rules.ephemeral != Gaps::Never;
                     if !self.log.channels.contains(channel) {
                         self.report(at, Violation::Alien("a gap of another channel".to_owned()));
-                    } else if self.gaps_of(*channel) == Gaps::Never && !has_plain {
+                    } else if self.gaps_of(*channel) == Gaps::Never && !has_ephemeral {
                         self.report(at, Violation::FalseGap { channel: *channel });
                     }
                 }
                 Entry::Alien(what) => self.report(at, Violation::Alien(what.clone())),
-                Entry::Refused(status) => self.report(at, Violation::Refused(*status)),
+                Entry::Rejected(status) => self.report(at, Violation::Rejected(*status)),
                 Entry::Opened { .. } | Entry::Dropped | Entry::Ended(_) => {}
             }
         }
@@ -193,13 +195,13 @@ impl Checker<'_> {
     fn gaps_of(&self, channel: usize) -> Gaps {
         match self.channels[channel].kind {
             Kind::Durable => self.rules.durable,
-            Kind::Plain => self.rules.plain,
+            Kind::Ephemeral => self.rules.ephemeral,
         }
     }
 
-    fn has_plain(&self) -> bool {
-        let is_plain = |channel: &usize| self.channels[*channel].kind == Kind::Plain;
-        self.log.channels.iter().any(is_plain)
+    fn has_ephemeral(&self) -> bool {
+        let is_ephemeral = |channel: &usize| self.channels[*channel].kind == Kind::Ephemeral;
+        self.log.channels.iter().any(is_ephemeral)
     }
 
     fn event(&mut self, at: usize, channel: usize, number: u64) {
@@ -211,10 +213,10 @@ impl Checker<'_> {
         }
     }
 
-    fn disorder(&mut self, at: usize, id: &str, disorder: Option<Disorder>, told: &mut bool) {
+    fn disorder(&mut self, at: usize, id: &str, disorder: Option<Disorder>, reported: &mut bool) {
         let Some(disorder) = disorder else { return };
         if disorder == Disorder::NewEpoch && self.rules.new_epochs {
-            if !std::mem::take(told) {
+            if !std::mem::take(reported) {
                 self.report(at, Violation::SilentEpoch);
             }
         } else {
@@ -225,13 +227,13 @@ impl Checker<'_> {
     fn id(&mut self, at: usize, event: (usize, u64), id: &str, ids: &mut Ids) {
         let (channel, number) = event;
         match id::parse(id) {
-            Id::Strange => return self.report(at, Violation::StrangeId(id.to_owned())),
-            Id::Own(own) if own != own_id(&self.channels[channel].name, number) => {
-                self.report(at, Violation::StrangeId(id.to_owned()));
+            Id::Invalid => return self.report(at, Violation::InvalidId(id.to_owned())),
+            Id::Publisher(own) if own != publisher_id(&self.channels[channel].name, number) => {
+                self.report(at, Violation::InvalidId(id.to_owned()));
             }
             Id::Position(position) => {
-                // Every node numbers plain events by itself.
-                let node = position.plain.map(|(node, _)| node);
+                // Each node numbers ephemeral events by itself.
+                let node = position.node.map(|(node, _)| node);
                 let first = ids.by_event.entry((event, node)).or_insert_with(|| id.to_owned());
                 if first != id {
                     let violation =
@@ -239,7 +241,7 @@ impl Checker<'_> {
                     self.report(at, violation);
                 }
             }
-            Id::Own(_) => {}
+            Id::Publisher(_) => {}
         }
         let first = *ids.by_id.entry(id.to_owned()).or_insert(event);
         if first != event {
@@ -247,7 +249,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What is missing, came twice or in disorder in one channel.
+    /// Finds missing, repeated and misplaced events of one channel.
     fn channel(&mut self, channel: usize, slot: usize, reference: &Reference) {
         let received = self.received(channel);
         let Some((mark, opened)) = self.opened(slot, received.first().map(|(_, line)| *line))
@@ -273,7 +275,7 @@ impl Checker<'_> {
         self.holes(channel, reference, &lines, mark, opened);
     }
 
-    /// The events of a channel, each with its line.
+    /// The received events of a channel, each with its line.
     fn received(&self, channel: usize) -> Vec<(u64, usize)> {
         let lines = self.log.lines.iter().enumerate();
         lines
@@ -284,8 +286,8 @@ impl Checker<'_> {
             .collect()
     }
 
-    /// From when on the client must get everything: the highest number begun when its last stream
-    /// opened that resumed from nowhere, and that stream's line.
+    /// Where the client's obligation begins: the highest number assigned when it last opened a
+    /// stream without a `Last-Event-ID`, and the line of that stream.
     fn opened(&self, slot: usize, before: Option<usize>) -> Option<(u64, usize)> {
         let lines = self.log.lines.iter().enumerate().take(before.unwrap_or(usize::MAX));
         lines
@@ -323,14 +325,14 @@ impl Checker<'_> {
             };
             if !missing.is_empty() {
                 let numbers = std::mem::take(&mut missing);
-                let mut is_told = false;
+                let mut is_reported = false;
                 for (gap, explained) in gaps.iter().zip(&mut explained) {
                     if (before..line).contains(gap) {
-                        is_told = true;
+                        is_reported = true;
                         *explained = true;
                     }
                 }
-                if !is_told || self.gaps_of(channel) == Gaps::Never {
+                if !is_reported || self.gaps_of(channel) == Gaps::Never {
                     self.report(before, Violation::Missing { channel, numbers });
                 }
             }
@@ -355,14 +357,9 @@ impl Checker<'_> {
     }
 }
 
-/// The id that the checker gives to an event when it gives one.
-pub fn own_id(channel: &str, number: u64) -> String {
-    format!("{}{channel}.{number}", id::OWN)
-}
-
-/// Which event has which id, over all clients.
+/// The ids of all events, over all clients.
 struct Ids {
-    /// By channel and number, and the node if that made it.
+    /// By channel and number, and the node if the node assigned the id.
     by_event: HashMap<((usize, u64), Option<u64>), String>,
     by_id: HashMap<String, (usize, u64)>,
 }

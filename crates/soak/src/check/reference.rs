@@ -1,5 +1,5 @@
-//! The order that every client must see in a channel: what was acknowledged, by number, and what was
-//! not and was seen all the same, in its place. Look here for where unacknowledged events belong.
+//! The order that every client must see in a channel: acknowledged events by number, and those not
+//! acknowledged but received, in their place. Look here for where unacknowledged events belong.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use crate::id::{self, Id, Position};
 use crate::ledger::{Channel, Kind, Outcome};
 use crate::log::{ClientLog, Entry};
 
-/// A channel's events in their order.
+/// The events of a channel, in order.
 pub(super) struct Reference {
     pub(super) numbers: Vec<u64>,
 }
@@ -31,7 +31,7 @@ fn of_channel(channel: &Channel, seen: &HashMap<u64, Position>) -> Reference {
     for (published, number) in channel.published.iter().zip(1..) {
         match (&published.outcome, seen.get(&number)) {
             (Outcome::Acknowledged(_), _) => numbers.push(number),
-            // A plain event that was not acknowledged has no place that two nodes agree on.
+            // An unacknowledged ephemeral event has no position that two nodes agree on.
             (Outcome::Unknown, Some(position)) if channel.kind == Kind::Durable => {
                 late.push((number, *position));
             }
@@ -40,16 +40,16 @@ fn of_channel(channel: &Channel, seen: &HashMap<u64, Position>) -> Reference {
     }
     let position_of = |number: u64| {
         let published = channel.event(number)?;
-        let told = match &published.outcome {
+        let acknowledged = match &published.outcome {
             Outcome::Acknowledged(Some(id)) => match id::parse(id) {
                 Id::Position(position) => Some(position),
                 _ => None,
             },
             _ => None,
         };
-        told.or_else(|| seen.get(&number).copied())
+        acknowledged.or_else(|| seen.get(&number).copied())
     };
-    // In the order of their positions, so that each finds those before it in place.
+    // By position, so that each finds its predecessors already in place.
     late.sort_by_key(|(number, position)| (position.epoch, position.offset, *number));
     for (number, position) in late {
         let after = numbers.iter().rposition(|other| {
@@ -61,7 +61,7 @@ fn of_channel(channel: &Channel, seen: &HashMap<u64, Position>) -> Reference {
             Some(after) => after + 1,
             None => numbers.iter().position(|other| *other > number).unwrap_or(numbers.len()),
         };
-        // After the last acknowledged event nobody waits for it.
+        // After the last acknowledged event it is not required.
         if place < numbers.len() {
             numbers.insert(place, number);
         }

@@ -1,4 +1,4 @@
-//! The checker checked: made-up logs that are right pass, and one event lost, repeated or moved is
+//! Tests of the checker itself: correct made-up logs pass, and one event lost, repeated or moved is
 //! found.
 
 use fastrand::Rng;
@@ -7,10 +7,11 @@ use super::*;
 use crate::ledger::{Published, Route};
 use crate::log::Line;
 
-const STRICT: Rules = Rules { durable: Gaps::Never, plain: Gaps::Never, new_epochs: false };
-const TELLING: Rules = Rules { durable: Gaps::Missing, plain: Gaps::Allowed, new_epochs: true };
+const STRICT: Rules = Rules { durable: Gaps::Never, ephemeral: Gaps::Never, new_epochs: false };
+const REPORTED_GAPS: Rules =
+    Rules { durable: Gaps::Missing, ephemeral: Gaps::Allowed, new_epochs: true };
 
-/// A world that never was: `events` over three channels, in one order.
+/// A made-up world: events over three channels, in one order.
 struct World {
     channels: Vec<Channel>,
     /// Channel, number and id of each event, in order.
@@ -19,30 +20,30 @@ struct World {
 
 impl World {
     fn new(rng: &mut Rng, events: usize) -> Self {
-        let kinds = [Kind::Durable, Kind::Durable, Kind::Plain];
+        let kinds = [Kind::Durable, Kind::Durable, Kind::Ephemeral];
         let mut channels: Vec<Channel> = kinds
             .iter()
             .enumerate()
             .map(|(at, kind)| Channel { name: format!("c{at}"), kind: *kind, published: vec![] })
             .collect();
-        let (mut offset, mut plain) = (7, 0);
+        let (mut offset, mut ephemeral) = (7, 0);
         let mut log = Vec::new();
         for at in 0..events {
             let channel = rng.usize(0..channels.len());
             let number = channels[channel].published.len() as u64 + 1;
-            let mut told = None;
-            let id = if channels[channel].kind == Kind::Plain {
-                plain += 1;
-                format!("e-{offset}~f-{plain}")
+            let mut acknowledged = None;
+            let id = if channels[channel].kind == Kind::Ephemeral {
+                ephemeral += 1;
+                format!("e-{offset}~f-{ephemeral}")
             } else if rng.u8(0..10) == 0 {
                 offset += 1;
-                own_id(&channels[channel].name, number)
+                publisher_id(&channels[channel].name, number)
             } else {
                 offset += 1;
-                told = Some(format!("e-{offset}"));
+                acknowledged = Some(format!("e-{offset}"));
                 format!("e-{offset}")
             };
-            let outcome = Outcome::Acknowledged(told);
+            let outcome = Outcome::Acknowledged(acknowledged);
             let at_ms = u32::try_from(at).unwrap();
             channels[channel].published.push(Published { route: Route::Post, at_ms, outcome });
             log.push((channel, number, id));
@@ -50,7 +51,7 @@ impl World {
         Self { channels, log }
     }
 
-    /// A client of two or three channels that began somewhere and dropped now and then.
+    /// A client of two or three channels that starts somewhere and drops its stream at times.
     fn client(&self, rng: &mut Rng) -> ClientLog {
         let mut channels = vec![0, 1, 2];
         if rng.bool() {
@@ -97,7 +98,7 @@ fn events_of(log: &ClientLog) -> Vec<usize> {
     (0..log.lines.len()).filter(is_event).collect()
 }
 
-/// Runs a test with many worlds; the seed of one that fails is printed.
+/// Runs a test with many worlds; prints the seed of each.
 fn for_many_worlds(test: impl Fn(&mut Rng, &World, &ClientLog)) {
     for seed in 0..200 {
         println!("seed {seed}");
@@ -110,10 +111,10 @@ fn for_many_worlds(test: impl Fn(&mut Rng, &World, &ClientLog)) {
 }
 
 #[test]
-fn what_is_right_is_lossless() {
+fn correct_logs_are_lossless() {
     for_many_worlds(|rng, world, client| {
         let other = world.client(rng);
-        for rules in [STRICT, TELLING] {
+        for rules in [STRICT, REPORTED_GAPS] {
             assert_eq!(world.check(&[client.clone(), other.clone()], rules), []);
         }
     });
@@ -127,26 +128,26 @@ fn a_lost_event_is_found() {
         let Entry::Event { channel, number, .. } = client.lines.remove(lost).entry else {
             panic!("no event")
         };
-        // One that nobody knows to have been published after the client came is not owed.
+
         let missing = Violation::Missing { channel, numbers: vec![number] };
         assert_eq!(
             world.check(std::slice::from_ref(&client), STRICT),
             std::slice::from_ref(&missing)
         );
         assert_eq!(
-            world.check(std::slice::from_ref(&client), TELLING),
+            world.check(std::slice::from_ref(&client), REPORTED_GAPS),
             std::slice::from_ref(&missing)
         );
-        // Told in its place it is fine where gaps are, and nowhere else.
+        // A gap event in its place is accepted where gaps are allowed, and nowhere else.
         let gap = line(Entry::Gap { channel, reason: "trimmed".to_owned() });
         client.lines.insert(lost, gap);
-        assert_eq!(world.check(std::slice::from_ref(&client), TELLING), []);
+        assert_eq!(world.check(std::slice::from_ref(&client), REPORTED_GAPS), []);
         let found = world.check(std::slice::from_ref(&client), STRICT);
         assert!(found.contains(&Violation::FalseGap { channel }), "{found:?}");
         assert!(found.contains(&missing), "{found:?}");
-        // A node that does not know a plain id cannot know which channels have plain events: it may
-        // tell too much, and durable events must be there all the same.
-        let rules = Rules { plain: Gaps::Allowed, ..STRICT };
+        // A node that does not know the id of an ephemeral event cannot know which channels have
+        // such events: it may send too many gap events, but durable events must not be missing.
+        let rules = Rules { ephemeral: Gaps::Allowed, ..STRICT };
         let found = world.check(std::slice::from_ref(&client), rules);
         let mut expected = Vec::new();
         if channel != 2 {
@@ -160,7 +161,7 @@ fn a_lost_event_is_found() {
 }
 
 #[test]
-fn a_gap_told_in_another_place_does_not_count() {
+fn a_gap_event_in_another_place_does_not_count() {
     for_many_worlds(|rng, world, client| {
         let of_first: Vec<usize> = events_of(client)
             .into_iter()
@@ -175,7 +176,7 @@ fn a_gap_told_in_another_place_does_not_count() {
             panic!("no event")
         };
         client.lines.push(line(Entry::Gap { channel, reason: "trimmed".to_owned() }));
-        let found = world.check(&[client], TELLING);
+        let found = world.check(&[client], REPORTED_GAPS);
         let is_last = world.channels[channel].published.len() as u64 == number;
         let after = |at: &usize| *at > lost && of_first.contains(at);
         if !is_last && of_first.iter().any(after) {
@@ -188,7 +189,7 @@ fn a_gap_told_in_another_place_does_not_count() {
 }
 
 #[test]
-fn an_event_that_comes_twice_is_found() {
+fn a_duplicate_is_found() {
     for_many_worlds(|rng, world, client| {
         let mut client = client.clone();
         let first_line = *rng.choice(&events_of(&client)).unwrap();
@@ -202,16 +203,16 @@ fn an_event_that_comes_twice_is_found() {
 }
 
 #[test]
-fn events_in_disorder_are_found() {
+fn events_out_of_order_are_found() {
     for_many_worlds(|rng, world, client| {
         let mut client = client.clone();
         let events = events_of(&client);
         let first = rng.usize(0..events.len() - 1);
         client.lines.swap(events[first], events[first + 1]);
-        let (own, found) = (
+        let (has_publisher_id, found) = (
             |at: usize| {
                 let entry = &client.lines[events[at]].entry;
-                matches!(entry, Entry::Event { id, .. } if id.starts_with(id::OWN))
+                matches!(entry, Entry::Event { id, .. } if id.starts_with(id::PUBLISHER_PREFIX))
             },
             world.check(std::slice::from_ref(&client), STRICT),
         );
@@ -219,8 +220,8 @@ fn events_in_disorder_are_found() {
             (&client.lines[events[first]].entry, &client.lines[events[first + 1]].entry),
             (Entry::Event { channel: one, .. }, Entry::Event { channel: other, .. }) if one == other
         );
-        // Over channels only positions tell the order, and an own id is none.
-        if same_channel || !(own(first) || own(first + 1)) {
+        // Across channels only positions define an order, and a publisher's id is not a position.
+        if same_channel || !(has_publisher_id(first) || has_publisher_id(first + 1)) {
             assert!(!found.is_empty());
         }
     });
@@ -238,16 +239,16 @@ fn ids_are_compared_between_clients_and_with_the_publisher() {
         let wrong = format!("{id}9");
         other.lines[at] = line(event(channel, number, &wrong));
         assert!(!world.check(&[client.clone(), other.clone()], STRICT).is_empty(), "{wrong}");
-        for strange in ["", "nonsense"] {
-            other.lines[at] = line(event(channel, number, strange));
+        for invalid in ["", "nonsense"] {
+            other.lines[at] = line(event(channel, number, invalid));
             let found = world.check(std::slice::from_ref(&other), STRICT);
-            assert_eq!(found, [Violation::StrangeId(strange.to_owned())]);
+            assert_eq!(found, [Violation::InvalidId(invalid.to_owned())]);
         }
     });
 }
 
 #[test]
-fn what_is_not_acknowledged_may_come_late_and_once() {
+fn an_unacknowledged_event_may_arrive_late_but_once() {
     let ids = |id: &str| Outcome::Acknowledged(Some(id.to_owned()));
     let outcomes = [ids("e-1"), Outcome::Unknown, ids("e-2"), ids("e-4"), ids("e-5")];
     let published = outcomes
@@ -270,7 +271,7 @@ fn what_is_not_acknowledged_may_come_late_and_once() {
     let late = client(&[(1, 1), (3, 2), (2, 3), (4, 4), (5, 5)]);
     assert_eq!(found(std::slice::from_ref(&without)), []);
     assert_eq!(found(&[late.clone(), late.clone()]), []);
-    // What one client saw, all must see.
+    // What one client received, all must receive.
     let missing = Violation::Missing { channel: 0, numbers: vec![2] };
     assert_eq!(found(&[late, without]), [(1, missing)]);
     let twice = client(&[(1, 1), (3, 2), (2, 3), (4, 4), (2, 3), (5, 5)]);
@@ -280,7 +281,7 @@ fn what_is_not_acknowledged_may_come_late_and_once() {
 }
 
 #[test]
-fn a_new_epoch_must_be_allowed_and_told() {
+fn a_new_epoch_must_be_allowed_and_reported() {
     let published = (0..4)
         .map(|_| Published { route: Route::Post, at_ms: 0, outcome: Outcome::Acknowledged(None) })
         .collect();
@@ -296,7 +297,7 @@ fn a_new_epoch_must_be_allowed_and_told() {
         }
         ClientLog { name: "client".to_owned(), channels: vec![0], lines }
     };
-    let lossy = Rules { durable: Gaps::Allowed, plain: Gaps::Allowed, new_epochs: true };
+    let lossy = Rules { durable: Gaps::Allowed, ephemeral: Gaps::Allowed, new_epochs: true };
     let found = |log: ClientLog, rules| {
         check(&channels, &[log], rules).into_iter().map(|found| found.violation).collect::<Vec<_>>()
     };
@@ -309,10 +310,10 @@ fn a_new_epoch_must_be_allowed_and_told() {
 }
 
 #[test]
-fn what_has_no_place_on_a_stream_is_found() {
+fn what_does_not_belong_on_a_stream_is_found() {
     for_many_worlds(|rng, world, client| {
         for entry in
-            [event(0, 100_000, "e-99"), Entry::Alien("noise".to_owned()), Entry::Refused(500)]
+            [event(0, 100_000, "e-99"), Entry::Alien("noise".to_owned()), Entry::Rejected(500)]
         {
             let mut client = client.clone();
             let at = rng.usize(1..=client.lines.len());

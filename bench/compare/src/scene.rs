@@ -1,99 +1,53 @@
-//! What is measured. A group is one server with its streams, on which several measures are taken. Look here for
-//! what exactly is done for a row of the table.
+//! What is measured: a group is one server with its streams, on which several measures are taken.
+//! Look here for what exactly is done for a row of the table.
 
 use std::time::{Duration, Instant};
 
 use headwater_bench::Error;
-use headwater_bench::publisher::{Amount, Load, Pace, Road};
+use headwater_bench::publisher::{Amount, Load, Pace, PublishTarget};
 use headwater_bench::report::{DeliveryReport, MemoryReport, OpeningReport};
 use headwater_bench::session::Session;
 use headwater_bench::target::RedisTarget;
 
 use crate::contender::{self, Contender, Running, Setting};
+use crate::group::Group;
+use crate::measure::Measure;
+use crate::median::median;
 use crate::programs::Programs;
 use crate::redis::Redis;
-use crate::results::{Measure, Run};
+use crate::run::Run;
 use crate::sizes::Sizes;
-use crate::table::median;
 
-/// How long memory may take to settle.
+/// How long the memory may take to settle.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// Measures that are taken on one server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Group {
-    /// Many streams on one channel, published to over HTTP: opening, delivering, flooding
-    Fanout,
-    /// The same, published to by Redis' PUBLISH
-    Redis,
-    /// Many channels with one stream each, through Redis
-    Channels,
-    /// Memory of streams on one channel, and on a channel each
-    Memory,
-    /// Several processes on one Redis
-    Nodes,
-    /// Closing and opening all streams again and again
-    Reopen,
+/// Measures one contender in one group and round. A failure is recorded in the run.
+pub(crate) fn measure(
+    round: u16,
+    group: Group,
+    contender: Contender,
+    programs: &Programs,
+    sizes: &Sizes,
+) -> Run {
+    let started = Instant::now();
+    let mut run = Run::new(round, group, contender);
+    let scene = Scene { contender, programs, sizes };
+    let result = match group {
+        Group::Fanout => scene.fan_out(&mut run),
+        Group::Redis => scene.redis(&mut run),
+        Group::Channels => scene.channels(&mut run),
+        Group::Memory => scene.memory(&mut run),
+        Group::Nodes => scene.nodes(&mut run),
+        Group::Reopen => scene.reopen(&mut run),
+    };
+    if let Err(error) = result {
+        run.fault(error.to_string());
+    }
+    run.seconds = started.elapsed().as_secs_f64();
+    run
 }
 
-impl Group {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Fanout => "fanout",
-            Self::Redis => "redis",
-            Self::Channels => "channels",
-            Self::Memory => "memory",
-            Self::Nodes => "nodes",
-            Self::Reopen => "reopen",
-        }
-    }
-
-    /// The last two take long, and are about whether it works more than about how much it costs.
-    pub(crate) fn rounds_max(self) -> u16 {
-        match self {
-            Self::Fanout | Self::Redis | Self::Channels | Self::Memory => u16::MAX,
-            Self::Nodes => 1,
-            Self::Reopen => 2,
-        }
-    }
-
-    /// Whether a contender can do it.
-    pub(crate) fn has(self, contender: Contender) -> bool {
-        use Contender::{Axum, Fastapi, Floor, Headwater, Nchan};
-        match self {
-            Self::Fanout => true,
-            // nchan and axum know no plain PUBLISH.
-            Self::Redis => matches!(contender, Floor | Headwater | Fastapi),
-            Self::Channels => matches!(contender, Floor | Headwater),
-            // The FastAPI pattern cannot hold so many: each stream takes two descriptors.
-            Self::Memory => matches!(contender, Floor | Headwater | Nchan | Axum),
-            Self::Nodes => matches!(contender, Headwater),
-            Self::Reopen => matches!(contender, Floor | Headwater),
-        }
-    }
-
-    /// Takes its measures with one contender.
-    pub(crate) fn run(
-        self,
-        contender: Contender,
-        programs: &Programs,
-        sizes: &Sizes,
-        run: &mut Run,
-    ) -> Result<(), Error> {
-        let scene = Scene { contender, programs, sizes };
-        match self {
-            Self::Fanout => scene.fan_out(run),
-            Self::Redis => scene.redis(run),
-            Self::Channels => scene.channels(run),
-            Self::Memory => scene.memory(run),
-            Self::Nodes => scene.nodes(run),
-            Self::Reopen => scene.reopen(run),
-        }
-    }
-}
-
-/// A contender, and what to do with it.
+/// A contender and the load it gets.
 struct Scene<'a> {
     contender: Contender,
     programs: &'a Programs,
@@ -103,17 +57,17 @@ struct Scene<'a> {
 impl Scene<'_> {
     fn fan_out(&self, run: &mut Run) -> Result<(), Error> {
         let (streams, is_slow) = self.fan_out_streams();
-        // The FastAPI pattern has no road of its own.
+        // The FastAPI pattern distributes events through Redis even over HTTP.
         let redis = is_slow.then(Redis::start).transpose()?;
         let running = self.start(streams, 1, redis.as_ref())?;
-        let road = Road::Http(running.target.clone());
-        let mut session = self.session(&running, road, streams, 1)?;
+        let to = PublishTarget::Http(running.target.clone());
+        let mut session = self.session(&running, to, streams, 1)?;
         self.openings(&mut session, run)?;
         session.warm_up(3)?;
         let report = session.load(&self.steady(self.sizes.rate, 20), |_| {})?;
         deliver(run, Measure::DeliveryCpu, &report);
         run.check_steady(&report, self.interval());
-        run.note(Measure::DeliveryP99, Some(report.latency.p99_ns as f64));
+        run.record(Measure::DeliveryP99, Some(report.latency.p99_ns as f64));
         if is_slow {
             return Ok(());
         }
@@ -125,23 +79,23 @@ impl Scene<'_> {
         };
         let report = session.load(&flood, |_| {})?;
         deliver(run, Measure::FloodCpu, &report);
-        run.note(Measure::FloodRate, Some(report.rate()));
+        run.record(Measure::FloodRate, Some(report.rate()));
         Ok(())
     }
 
-    /// Opens the streams several times: it takes a fraction of a second, in which a machine may do other things
-    /// too. The last ones stay open.
+    /// Opens the streams several times, since one opening takes a fraction of a second, in which
+    /// the machine may be busy with something else. The last streams stay open.
     fn openings(&self, session: &mut Session, run: &mut Run) -> Result<(), Error> {
         let mut costs = Vec::new();
         for opening in 0..self.sizes.openings {
             if opening > 0 {
                 session.close()?;
-                // Until the server has seen it, since that costs something too.
+                // Until the server has closed them too, which costs processor time.
                 session.settled_memory(SETTLE)?;
             }
             costs.extend(open(session, run)?.cpu_ns_per_stream);
         }
-        run.note(Measure::OpenCpu, median(costs));
+        run.record(Measure::OpenCpu, median(costs));
         Ok(())
     }
 
@@ -149,7 +103,7 @@ impl Scene<'_> {
         let (streams, _) = self.fan_out_streams();
         let redis = Redis::start()?;
         let running = self.start(streams, 1, Some(&redis))?;
-        let mut session = self.session(&running, road_of(&redis), streams, 1)?;
+        let mut session = self.session(&running, publish_to(&redis), streams, 1)?;
         open(&mut session, run)?;
         session.warm_up(3)?;
         let report = session.load(&self.steady(self.sizes.rate, 1_000), |_| {})?;
@@ -162,15 +116,15 @@ impl Scene<'_> {
         let channels = self.sizes.channels;
         let redis = Redis::start()?;
         let running = self.start(channels, channels, Some(&redis))?;
-        let mut session = self.session(&running, road_of(&redis), channels, channels)?;
+        let mut session = self.session(&running, publish_to(&redis), channels, channels)?;
         open(&mut session, run)?;
         session.warm_up(3)?;
         let report = session.load(&self.steady(self.sizes.channels_rate, 10_000), |_| {})?;
         deliver(run, Measure::ChannelsCpu, &report);
-        // There is time enough from one event of a channel to the next, so the time of the fan-out is taken here too.
+        // Events of one channel are far apart, so the fan-out's interval is strict enough here.
         run.check_steady(&report, self.interval());
-        run.note(Measure::ChannelsP99, Some(report.latency.p99_ns as f64));
-        run.note(Measure::ChannelsMissing, Some(report.missing as f64));
+        run.record(Measure::ChannelsP99, Some(report.latency.p99_ns as f64));
+        run.record(Measure::ChannelsMissing, Some(report.missing as f64));
         Ok(())
     }
 
@@ -178,7 +132,7 @@ impl Scene<'_> {
         let streams = self.sizes.memory_streams;
         let one = [Measure::MemoryOneIdle, Measure::MemoryOneAfter];
         self.memory_of(run, 1, self.sizes.memory_events, one)?;
-        // One event for each channel, since it is the first one that touches memory.
+        // One event per channel: the first one touches the memory.
         let many = [Measure::MemoryManyIdle, Measure::MemoryManyAfter];
         self.memory_of(run, streams, streams as u64, many)
     }
@@ -192,8 +146,8 @@ impl Scene<'_> {
     ) -> Result<(), Error> {
         let streams = self.sizes.memory_streams;
         let running = self.start(streams, channels, None)?;
-        let road = Road::Http(running.target.clone());
-        let mut session = self.session(&running, road, streams, channels)?;
+        let to = PublishTarget::Http(running.target.clone());
+        let mut session = self.session(&running, to, streams, channels)?;
         let before = session.settled_memory(SETTLE)?;
         open(&mut session, run)?;
         let idle = session.settled_memory(SETTLE)?;
@@ -201,7 +155,7 @@ impl Scene<'_> {
             pace: Pace::AsAnswered,
             amount: Amount::Events(events),
             event_bytes: self.sizes.event_bytes,
-            // Few, so that no client falls behind: it is not about what waits for slow ones.
+            // Few, so that no client falls behind: backlogs are not measured here.
             in_flight: 2,
         };
         let report = session.load(&load, |_| {})?;
@@ -209,10 +163,10 @@ impl Scene<'_> {
         let after = session.settled_memory(SETTLE)?;
         if let (Some(before), Some(idle), Some(after)) = (before, idle, after) {
             let (idle, after) = MemoryReport { before, idle, after }.per_stream(streams);
-            run.note(measures[0], Some(idle));
-            run.note(measures[1], Some(after));
+            run.record(measures[0], Some(idle));
+            run.record(measures[1], Some(after));
         }
-        run.keep(&report);
+        run.add_report(&report);
         Ok(())
     }
 
@@ -221,24 +175,24 @@ impl Scene<'_> {
         let redis = Redis::start()?;
         let setting = Setting { streams: each, channels: 1, redis: Some(&redis) };
         let running = contender::headwater(self.programs, &setting, nodes)?;
-        let mut session = self.session(&running, road_of(&redis), nodes * each, 1)?;
+        let mut session = self.session(&running, publish_to(&redis), nodes * each, 1)?;
         open(&mut session, run)?;
         let memory = session.settled_memory(SETTLE)?;
-        // A broadcast is one event; its latest delivery is when all have it.
+        // A broadcast is one event; its latest delivery is when all streams have it.
         let report = session.warm_up(1)?;
         run.check(&report);
-        run.note(Measure::NodesReached, Some(report.received as f64));
-        run.note(Measure::NodesTime, Some(report.latency.max_ns as f64));
-        run.note(Measure::NodesMemory, memory.map(|memory| memory.pss_bytes as f64));
-        run.keep(&report);
+        run.record(Measure::NodesReached, Some(report.received as f64));
+        run.record(Measure::NodesTime, Some(report.latency.max_ns as f64));
+        run.record(Measure::NodesMemory, memory.map(|memory| memory.pss_bytes as f64));
+        run.add_report(&report);
         Ok(())
     }
 
     fn reopen(&self, run: &mut Run) -> Result<(), Error> {
         let streams = self.sizes.reopen_streams;
         let running = self.start(streams, 1, None)?;
-        let road = Road::Http(running.target.clone());
-        let mut session = self.session(&running, road, streams, 1)?;
+        let to = PublishTarget::Http(running.target.clone());
+        let mut session = self.session(&running, to, streams, 1)?;
         open(&mut session, run)?;
         let before = session.settled_memory(SETTLE)?;
         let started = Instant::now();
@@ -247,20 +201,20 @@ impl Scene<'_> {
             session.close()?;
             failed += open(&mut session, run)?.failed;
         }
-        run.note(Measure::ReopenTime, Some(started.elapsed().as_nanos() as f64));
-        run.note(Measure::ReopenFailed, Some(failed as f64));
+        run.record(Measure::ReopenTime, Some(started.elapsed().as_nanos() as f64));
+        run.record(Measure::ReopenFailed, Some(failed as f64));
         let after = session.settled_memory(SETTLE)?;
         if let (Some(before), Some(after)) = (before, after) {
             let ratio = after.pss_bytes as f64 / before.pss_bytes as f64;
-            run.note(Measure::ReopenMemory, Some(ratio));
+            run.record(Measure::ReopenMemory, Some(ratio));
         }
-        // All of them must work.
+        // All streams must work.
         let report = session.warm_up(3)?;
         run.check(&report);
         Ok(())
     }
 
-    /// How many, and whether they are fewer because the contender is slow.
+    /// The number of streams, and whether it is reduced because the contender is slow.
     fn fan_out_streams(&self) -> (usize, bool) {
         match self.contender {
             Contender::Fastapi => (self.sizes.fastapi_streams, true),
@@ -268,7 +222,7 @@ impl Scene<'_> {
         }
     }
 
-    /// From one event on the one channel to the next.
+    /// The interval between two events on the one channel.
     fn interval(&self) -> Duration {
         Duration::from_secs_f64(1.0 / self.sizes.rate)
     }
@@ -285,12 +239,12 @@ impl Scene<'_> {
     fn session(
         &self,
         running: &Running,
-        road: Road,
+        to: PublishTarget,
         streams: usize,
         channels: usize,
     ) -> Result<Session, Error> {
         let command = &self.programs.worker;
-        Session::start(command, &running.target, road, streams, channels, &running.pids)
+        Session::start(command, &running.target, to, streams, channels, &running.pids)
     }
 
     fn steady(&self, rate: f64, in_flight: usize) -> Load {
@@ -303,22 +257,22 @@ impl Scene<'_> {
     }
 }
 
-fn road_of(redis: &Redis) -> Road {
-    Road::Redis(RedisTarget { address: redis.address, login: None })
+fn publish_to(redis: &Redis) -> PublishTarget {
+    PublishTarget::Redis(RedisTarget { address: redis.address, login: None })
 }
 
 fn open(session: &mut Session, run: &mut Run) -> Result<OpeningReport, Error> {
     let opening = session.open()?;
     if opening.failed > 0 {
-        let why = opening.why.as_deref().unwrap_or("the reason is not known");
-        run.fault(format!("{} streams could not be opened: {why}", opening.failed));
+        let why = opening.why.as_deref().unwrap_or("unknown reason");
+        run.fault(format!("{} streams failed to open: {why}", opening.failed));
     }
-    run.keep(&opening);
+    run.add_report(&opening);
     Ok(opening)
 }
 
 fn deliver(run: &mut Run, measure: Measure, report: &DeliveryReport) {
     run.check(report);
-    run.note(measure, report.cpu_ns_per_delivery);
-    run.keep(report);
+    run.record(measure, report.cpu_ns_per_delivery);
+    run.add_report(report);
 }

@@ -1,5 +1,5 @@
-//! The machine, in as few words as make figures comparable, and the day. Look here for what a result says about
-//! where it was taken.
+//! The machine and the date of a comparison, for the results. Look here for what a result says
+//! about where it was taken.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,15 +8,15 @@ use serde::Serialize;
 
 use crate::programs::{Programs, version};
 
-/// What a result says about its machine.
+/// The machine of a result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Machine {
     pub(crate) cores: usize,
     pub(crate) memory_gib: f64,
     pub(crate) kernel: String,
-    /// Whether the server had core 0, and everything else core 1.
+    /// Whether the server ran on core 0, and everything else on core 1.
     pub(crate) is_pinned: bool,
-    /// Versions of the programs that are not ours.
+    /// Versions of Redis and nginx.
     pub(crate) versions: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn describe(programs: &Programs) -> Machine {
     }
 }
 
-/// The version without what a distributor or a host added to it.
+/// The kernel version without the suffix of a distribution or host.
 fn plain_kernel(release: &str) -> String {
     let end = release.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(release.len());
     release[..end].to_owned()
@@ -48,13 +48,14 @@ fn total_gib(meminfo: &str) -> f64 {
     kib.unwrap_or(0.0) / f64::from(1 << 20)
 }
 
-/// The day as year, month and day.
+/// Today's date as `YYYY-MM-DD`, in UTC.
 pub(crate) fn today() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     date(seconds / 86_400)
 }
 
-/// The date of a day since 1970. Years are counted from March, so that the day that comes and goes is their last.
+/// The date of a day since 1970. Years start in March, so that a leap day is the last day of its
+/// year.
 fn date(days: u64) -> String {
     let days = days + 719_468;
     let era = days / 146_097;
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_have_dates() {
+    fn dates_are_computed() {
         let check = |days: u64, expected: &str| assert_eq!(date(days), expected);
         check(0, "1970-01-01");
         check(59, "1970-03-01");
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_is_described_without_its_name() {
+    fn kernel_and_memory_are_parsed() {
         assert_eq!(plain_kernel("6.1.0-18-cloud-amd64"), "6.1.0");
         assert_eq!(plain_kernel("6.18.44"), "6.18.44");
         let gib = total_gib("MemTotal:       16777216 kB\nMemFree: 1 kB\n");

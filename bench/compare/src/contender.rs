@@ -1,5 +1,5 @@
-//! Who is compared: how each is started, where its streams are, and which processes are measured. Look here for
-//! their settings; `bench/contenders/README.md` has the reasons.
+//! The contenders: how each is started, where its streams are, and which processes are measured.
+//! Look here for their settings; `bench/contenders/README.md` has the reasons.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -11,9 +11,10 @@ use headwater_bench::server::Server;
 use headwater_bench::target::HttpTarget;
 
 use crate::programs::Programs;
-use crate::redis::{Redis, free_address, wait_for};
+use crate::redis::Redis;
+use crate::startup::{free_address, wait_for};
 
-/// Who is compared.
+/// A server that is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Contender {
@@ -24,7 +25,7 @@ pub(crate) enum Contender {
     Fastapi,
 }
 
-/// What a contender has to be ready for.
+/// The load that a contender is set up for.
 #[derive(Clone, Copy)]
 pub(crate) struct Setting<'a> {
     pub(crate) streams: usize,
@@ -32,14 +33,14 @@ pub(crate) struct Setting<'a> {
     pub(crate) redis: Option<&'a Redis>,
 }
 
-/// A contender that runs; it ends when this is dropped.
+/// A running contender; stopped when dropped.
 pub(crate) struct Running {
     pub(crate) target: HttpTarget,
-    /// All of its processes.
+    /// All processes of the contender.
     pub(crate) pids: Vec<u32>,
-    /// Held, because they end when they are dropped.
+    /// Kept alive: dropping them kills the processes.
     _servers: Vec<Server>,
-    /// What has to be ended by us.
+    /// The process of another contender, to be stopped here.
     process: Option<Child>,
     directory: Option<PathBuf>,
 }
@@ -55,7 +56,7 @@ impl Contender {
         }
     }
 
-    /// Starts it, and waits until it accepts connections.
+    /// Starts the contender, and waits until it accepts connections.
     pub(crate) fn start(self, programs: &Programs, setting: &Setting) -> Result<Running, Error> {
         match self {
             Self::Floor => floor(programs, setting),
@@ -67,7 +68,7 @@ impl Contender {
     }
 }
 
-/// Several processes of Headwater, each with its own address. The streams are those of each.
+/// Starts several processes of headwater, each with its own address and the setting's streams.
 pub(crate) fn headwater(
     programs: &Programs,
     setting: &Setting,
@@ -101,17 +102,19 @@ fn floor(programs: &Programs, setting: &Setting) -> Result<Running, Error> {
 
 fn axum(programs: &Programs, setting: &Setting) -> Result<Running, Error> {
     let address = free_address()?;
-    // The ring of a channel is allocated at once: many channels get small ones.
+    // The ring of a channel is allocated at once, so it is small where channels are many.
     let backlog = if setting.channels == 1 { "16384" } else { "16" };
     let mut command = programs.contender(&programs.own("headwater-contender-axum")?);
     command.args([&address.to_string(), backlog]);
     Running::start(&mut command, address, None)
 }
 
-/// Connections of nginx beside the streams: those of the publisher, its listener and its channels between processes.
+/// Connections of nginx besides the streams: publisher, listening socket, channels between
+/// processes.
 const NGINX_CONNECTIONS_EXTRA: usize = 128;
 
-/// When fewer than a sixteenth are free, nginx closes connections that have not sent their request yet.
+/// The `worker_connections` for some streams. When fewer than a sixteenth are free, nginx closes
+/// connections that have not sent a request yet.
 fn nginx_connections(streams: usize) -> usize {
     (streams + NGINX_CONNECTIONS_EXTRA) * 16 / 15 + 1
 }
@@ -134,12 +137,12 @@ fn nchan(programs: &Programs, setting: &Setting) -> Result<Running, Error> {
     command.arg("-c").arg(file).arg("-p").arg(&directory).args(["-e", "stderr"]);
     let mut running = Running::start(&mut command, address, Some(directory))?;
     let master = running.pids[0];
-    wait_for("the worker of nginx", || !children(master).is_empty())?;
+    wait_for("nginx starts its worker", || !children(master).is_empty())?;
     running.pids.extend(children(master));
     Ok(running)
 }
 
-/// A normal user of Debian does not have its folder on the PATH.
+/// Debian's path first: a normal user does not have /usr/sbin in the PATH.
 fn nginx() -> PathBuf {
     let system = PathBuf::from("/usr/sbin/nginx");
     if system.exists() { system } else { PathBuf::from("nginx") }
@@ -148,7 +151,7 @@ fn nginx() -> PathBuf {
 fn fastapi(programs: &Programs, setting: &Setting) -> Result<Running, Error> {
     let python = programs.python.as_ref().ok_or_else(|| {
         Error::failed(
-            "no interpreter with FastAPI was given: run `cargo xtask compare`, which installs it",
+            "no Python interpreter with FastAPI: use `cargo xtask compare`, which installs it",
         )
     })?;
     let redis = setting.redis.ok_or_else(|| Error::failed("the FastAPI pattern needs Redis"))?;
@@ -173,9 +176,9 @@ impl Running {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
-            .map_err(|error| Error::failed(format!("a contender does not start: {error}")))?;
+            .map_err(|error| Error::failed(format!("cannot start a contender: {error}")))?;
         let mut ended = false;
-        let ready = wait_for("a contender", || {
+        let ready = wait_for("a contender accepts connections", || {
             ended = !matches!(process.try_wait(), Ok(None));
             ended || TcpStream::connect(address).is_ok()
         });
@@ -188,7 +191,7 @@ impl Running {
         };
         ready?;
         if ended {
-            return Err(Error::failed("a contender ended at once, its own words are above"));
+            return Err(Error::failed("a contender exited at once, see its output above"));
         }
         Ok(running)
     }
@@ -197,7 +200,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(process) = &mut self.process {
-            end(process);
+            stop(process);
         }
         if let Some(directory) = &self.directory {
             let _ = fs::remove_dir_all(directory);
@@ -205,17 +208,18 @@ impl Drop for Running {
     }
 }
 
-/// Asks a process to end, and kills it if it does not: the worker of nginx would outlive a master that is killed.
-fn end(child: &mut Child) {
+/// Terminates a process, and kills it if it does not exit: the worker of nginx would outlive a
+/// killed master.
+fn stop(child: &mut Child) {
     let _ = Command::new("kill").arg(child.id().to_string()).status();
-    let ended = wait_for("its end", || !matches!(child.try_wait(), Ok(None)));
+    let ended = wait_for("a contender exits", || !matches!(child.try_wait(), Ok(None)));
     if ended.is_err() {
         let _ = child.kill();
         let _ = child.wait();
     }
 }
 
-/// The processes that a process has started.
+/// The child processes of a process, from Linux's `/proc`; none on other systems.
 fn children(parent: u32) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let is_child = |pid: &u32| {

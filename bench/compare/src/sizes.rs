@@ -1,4 +1,4 @@
-//! How much of everything a comparison does. Look here for the numbers behind the table.
+//! The sizes of a comparison. Look here for the numbers behind the table.
 
 use std::time::Duration;
 
@@ -7,37 +7,42 @@ use std::time::Duration;
 pub(crate) struct Sizes {
     /// Streams on one channel.
     pub(crate) fan_out_streams: usize,
-    /// The same for the FastAPI pattern, which takes ten times as long for each delivery and has a connection to
-    /// Redis for each stream.
+    /// The same for the FastAPI pattern, which takes ten times as long per delivery and needs a
+    /// Redis connection per stream.
     pub(crate) fastapi_streams: usize,
-    /// How often they are opened to see what that costs.
+    /// How often they are opened to measure the cost.
     pub(crate) openings: usize,
-    /// Events in a second on that channel.
+    /// Events per second on that channel.
     pub(crate) rate: f64,
-    /// How long they are published.
+    /// How long events are published.
     pub(crate) load: Duration,
-    /// Events in flight when publishing as fast as answered, and for how long that is done.
+    /// Events in flight when publishing as fast as answered.
     pub(crate) flood_in_flight: usize,
+    /// How long events are published so.
     pub(crate) flood: Duration,
-    /// Channels with one stream each, and events in a second on all of them.
+    /// Channels with one stream each.
     pub(crate) channels: usize,
+    /// Events per second on all of them.
     pub(crate) channels_rate: f64,
-    /// Streams whose memory is measured, and events after which it is measured again.
+    /// Streams whose memory is measured.
     pub(crate) memory_streams: usize,
+    /// Events after which it is measured again.
     pub(crate) memory_events: u64,
-    /// Processes on one Redis, and streams of each.
+    /// Processes on one Redis.
     pub(crate) nodes: usize,
+    /// Streams of each process.
     pub(crate) node_streams: usize,
-    /// Streams that are closed and opened again, and how often.
+    /// Streams that are closed and reopened.
     pub(crate) reopen_streams: usize,
+    /// How often they are reopened.
     pub(crate) reopenings: usize,
     /// Bytes of the data of each event.
     pub(crate) event_bytes: usize,
 }
 
 impl Sizes {
-    /// Those of the published tables. The times are short, so that five rounds take about 20 minutes; the
-    /// streams are what one process with 20,000 descriptors can hold.
+    /// The sizes of the published tables. Times are short, so that five rounds take about 20
+    /// minutes; streams are limited by the 20,000 descriptors of a process.
     pub(crate) const FULL: Self = Self {
         fan_out_streams: 5_000,
         fastapi_streams: 500,
@@ -57,7 +62,7 @@ impl Sizes {
         event_bytes: 100,
     };
 
-    /// Enough to see that everything works.
+    /// Enough to check that everything works.
     pub(crate) const QUICK: Self = Self {
         fan_out_streams: 100,
         fastapi_streams: 20,

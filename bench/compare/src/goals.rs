@@ -1,19 +1,21 @@
-//! What Headwater is meant to reach, as ratios and bounds, and whether it did. Look here to change a goal.
+//! The goals for headwater, as ratios and bounds, and whether they are reached. Look here to change
+//! a goal.
 
 use std::fmt::Write as _;
 
 use crate::contender::Contender;
-use crate::results::{Measure, Results};
+use crate::measure::Measure;
+use crate::results::Results;
 
-/// What a figure of Headwater is compared with.
+/// What a figure of headwater is compared with.
 enum Goal {
-    /// At most so many times the figure of another in the same round.
+    /// At most this many times the figure of another contender in the same round.
     Ratio(Contender, f64),
     AtMost(f64),
     AtLeast(f64),
 }
 
-/// 10 % more than when idle is what events may cost in memory.
+/// Events may cost 10 % more memory than idle streams.
 const AFTER_EVENTS: f64 = 1.1;
 
 const GOALS: [(Measure, Goal); 16] = [
@@ -75,11 +77,10 @@ impl Goal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::tests::results;
 
     #[test]
     fn goals_are_reached_or_not() {
-        let results = results(Measure::DeliveryCpu, &[[1000.0, 1050.0, 1300.0]]);
+        let results = Results::of(Measure::DeliveryCpu, &[[1000.0, 1050.0, 1300.0]]);
         let expected = "
 | goal of headwater | to reach | found | reached |
 |---|---|---|---|
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_no_goal() {
-        assert_eq!(markdown(&results(Measure::NodesTime, &[[1.0, 1.0, 1.0]])), "");
+    fn a_measure_without_a_goal_is_not_listed() {
+        assert_eq!(markdown(&Results::of(Measure::NodesTime, &[[1.0, 1.0, 1.0]])), "");
     }
 }
