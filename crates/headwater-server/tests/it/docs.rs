@@ -294,6 +294,22 @@ fn flags_in_prose_exist() {
 }
 
 #[test]
+fn files_of_the_repository_that_are_named_exist() {
+    let is_name = |it: char| it.is_alphanumeric() || "-_./".contains(it);
+    let mut faults = Vec::new();
+    for (path, page) in pages() {
+        let code = page.commands.iter().chain(&page.inline_code);
+        let names = code.flat_map(|it| it.split(|it| !is_name(it)));
+        for name in names.filter(|it| it.starts_with("crates/") || it.starts_with("xtask/")) {
+            if !root().join(name).exists() {
+                faults.push(format!("{}: no file {name}", path.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
 fn the_tests_that_security_names_exist() {
     let text = fs::read_to_string(root().join("SECURITY.md")).expect("SECURITY.md");
     let sources = files("rs");
