@@ -310,6 +310,44 @@ fn files_of_the_repository_that_are_named_exist() {
 }
 
 #[test]
+fn metrics_that_are_named_exist() {
+    let sources = files("rs");
+    let is_name = |it: char| it.is_ascii_alphanumeric() || it == '_';
+    let mut faults = Vec::new();
+    for (path, page) in pages().iter().filter(|(path, _)| path.starts_with("docs")) {
+        for code in &page.inline_code {
+            let name = code.split(|it| !is_name(it)).next().expect("a first part");
+            let Some(name) = name.strip_prefix("headwater_") else { continue };
+            let is_other = ["publish", "version", "begin", "server"].contains(&name);
+            let plain = name.trim_end_matches("_total").trim_end_matches("_seconds");
+            let literal = format!("\"{plain}\"");
+            if !is_other && !sources.values().any(|it| it.contains(&literal)) {
+                faults.push(format!("{}: no metric {code}", path.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The first section of operations.md names what to look for in the log.
+#[test]
+fn log_messages_that_are_named_exist() {
+    let text = &files("md")[Path::new("docs/operations.md")];
+    let section = text.split("\n## ").nth(1).expect("a first section");
+    let commands = ["curl ", "headwater ", "redis-cli "];
+    let is_message =
+        |it: &&String| it.contains(' ') && !commands.iter().any(|command| it.starts_with(command));
+    let sources = files("rs");
+    let page = Page::parse(section);
+    let messages: Vec<&String> = page.inline_code.iter().filter(is_message).collect();
+    assert!(messages.len() >= 4, "{messages:?}");
+    for message in messages {
+        let exists = sources.values().any(|it| it.contains(message.as_str()));
+        assert!(exists, "docs/operations.md names a message that no source has: {message}");
+    }
+}
+
+#[test]
 fn the_tests_that_security_names_exist() {
     let text = fs::read_to_string(root().join("SECURITY.md")).expect("SECURITY.md");
     let sources = files("rs");
