@@ -7,6 +7,7 @@ mod bench;
 mod command_line;
 mod connections;
 mod descriptors;
+mod docs;
 mod durable;
 mod finished;
 mod follower;
