@@ -119,11 +119,21 @@ impl<'a> Parts<'a> {
 
 /// The allowlist. `none` is not on it.
 fn algorithm(name: &str) -> Option<Algorithm> {
-    [HMAC, RSA, EC, ED]
-        .into_iter()
-        .flatten()
-        .copied()
-        .find(|algorithm| format!("{algorithm:?}") == name)
+    Some(match name {
+        "HS256" => Algorithm::HS256,
+        "HS384" => Algorithm::HS384,
+        "HS512" => Algorithm::HS512,
+        "RS256" => Algorithm::RS256,
+        "RS384" => Algorithm::RS384,
+        "RS512" => Algorithm::RS512,
+        "PS256" => Algorithm::PS256,
+        "PS384" => Algorithm::PS384,
+        "PS512" => Algorithm::PS512,
+        "ES256" => Algorithm::ES256,
+        "ES384" => Algorithm::ES384,
+        "EdDSA" => Algorithm::EdDSA,
+        _ => return None,
+    })
 }
 
 impl Key {
@@ -189,7 +199,7 @@ impl Key {
         let only = jwk.common.key_algorithm.map(|it| it.to_string());
         let algorithms = algorithms.iter().copied();
         let algorithms: Vec<_> = algorithms
-            .filter(|it| only.as_ref().is_none_or(|only| *only == format!("{it:?}")))
+            .filter(|it| only.as_ref().is_none_or(|only| algorithm(only) == Some(*it)))
             .collect();
         let key = DecodingKey::from_jwk(jwk).ok().filter(|_| !algorithms.is_empty())?;
         Some(Self { id: jwk.common.key_id.clone(), decoding: key, algorithms })
