@@ -39,8 +39,8 @@ struct HubCollector {
     has_redis: bool,
 }
 
-/// What comes before a handler, and what is refused.
-struct DoorCollector {
+/// Connections, TLS, and requests that exceed a limit.
+struct ServerCollector {
     limits: Arc<ClientLimits>,
     counts: ServeCounts,
     certificates: Option<Arc<Certificates>>,
@@ -51,7 +51,7 @@ impl Metrics {
         let MetricSources { hub, has_redis, limits, counts, certificates } = sources;
         let mut registry = Registry::with_prefix("headwater");
         registry.register_collector(Box::new(HubCollector { hub, has_redis }));
-        registry.register_collector(Box::new(DoorCollector { limits, counts, certificates }));
+        registry.register_collector(Box::new(ServerCollector { limits, counts, certificates }));
         Self { registry }
     }
 
@@ -197,13 +197,13 @@ impl HubCollector {
     }
 }
 
-impl fmt::Debug for DoorCollector {
+impl fmt::Debug for ServerCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DoorCollector").finish_non_exhaustive()
+        f.debug_struct("ServerCollector").finish_non_exhaustive()
     }
 }
 
-impl Collector for DoorCollector {
+impl Collector for ServerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let encoder = &mut encoder;
         let help = "Requests refused because a client, or the server, is at a limit";
@@ -227,7 +227,7 @@ impl Collector for DoorCollector {
     }
 }
 
-impl DoorCollector {
+impl ServerCollector {
     fn encode_tls(
         &self,
         encoder: &mut DescriptorEncoder,

@@ -2,34 +2,17 @@
 //! another way to write channels into claims. No IO in here.
 
 use std::fmt;
-use std::time::SystemTime;
 
-use headwater::{Action, Channel, ChannelPattern, Decision};
+use headwater::ChannelPattern;
 use serde_json::{Map, Value};
 
-use super::time_of;
+use super::identity::Identity;
+use super::time::time_of;
 use crate::limits::NOT_BEFORE_LEEWAY_S;
 use crate::settings::{Template, as_text};
 
 /// The claims of a token.
 pub type Claims = Map<String, Value>;
-
-/// Who asks, and what is granted.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Identity {
-    /// What may be listened to.
-    pub subscribe: Vec<ChannelPattern>,
-    /// What may be published to.
-    pub publish: Vec<ChannelPattern>,
-    /// Whether streams of others may be ended.
-    pub admin: bool,
-    /// Until when.
-    pub until: Option<SystemTime>,
-    /// Who: the claim `sub`.
-    pub user: Option<String>,
-    /// The claim `jti`.
-    pub token_id: Option<String>,
-}
 
 /// What every token must say, and what everybody with a token may do.
 #[derive(Debug, Default)]
@@ -100,42 +83,6 @@ impl Identity {
         }
         Ok(identity)
     }
-
-    /// Whether all of it is granted.
-    pub fn allows(
-        &self,
-        action: Action,
-        channels: &[Channel],
-        is_public: impl Fn(&Channel) -> bool,
-    ) -> bool {
-        let fits = |patterns: &[ChannelPattern], channel: &Channel| {
-            patterns.iter().any(|pattern| pattern.fits(channel))
-        };
-        match action {
-            Action::Subscribe => {
-                channels.iter().all(|it| fits(&self.subscribe, it) || is_public(it))
-            }
-            Action::Publish => channels.iter().all(|it| fits(&self.publish, it)),
-            Action::Admin => self.admin,
-            // What is new is not granted by what is old.
-            _ => false,
-        }
-    }
-
-    /// The answer for what is granted.
-    pub(super) fn decision(self) -> Decision {
-        let mut decision = match self.until {
-            Some(until) => Decision::allow_until(until),
-            None => Decision::allow(),
-        };
-        if let Some(user) = self.user {
-            decision = decision.user(user);
-        }
-        if let Some(id) = self.token_id {
-            decision = decision.token_id(id);
-        }
-        decision
-    }
 }
 
 /// `{"headwater": {"subscribe": [...], "publish": [...], "admin": true}}`. What is no pattern grants nothing.
@@ -196,6 +143,7 @@ impl fmt::Display for Refusal {
 
 #[cfg(test)]
 mod tests {
+    use headwater::{Action, Channel};
     use serde_json::json;
 
     use super::*;

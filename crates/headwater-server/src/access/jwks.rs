@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::claims::Claims;
 use super::keys::{BadToken, Key, Parts};
-use crate::fetch;
 use crate::limits::{JWKS_AGE_MAX, JWKS_BYTES_MAX, JWKS_INTERVAL_MIN, JWKS_TIMEOUT};
+use crate::outbound;
 use crate::settings::JwksPlace;
 
 /// The keys, and where they come from.
@@ -95,8 +95,8 @@ async fn read(place: &JwksPlace) -> anyhow::Result<Vec<Key>> {
             Key::from_jwks(&text).with_context(|| format!("{shown}"))
         }
         JwksPlace::Url(url) => {
-            let request = fetch::get(url, "", [])?;
-            let answer = fetch::send(url, request, JWKS_TIMEOUT, JWKS_BYTES_MAX).await?;
+            let request = outbound::get(url, "", [])?;
+            let answer = outbound::send(url, request, JWKS_TIMEOUT, JWKS_BYTES_MAX).await?;
             anyhow::ensure!(answer.status.is_success(), "{url} answered {}", answer.status);
             Key::from_jwks(&answer.body).with_context(|| format!("{url}"))
         }

@@ -7,31 +7,11 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 
-use super::address::{ClientAddress, TrustedProxies};
+use super::address::ClientAddress;
 use crate::limits::FORWARDED_HOPS_MAX;
-
-/// The header in which proxies tell a client's address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AddressHeader {
-    /// `X-Forwarded-For`: each proxy appends the address it was asked from.
-    XForwardedFor,
-    /// `Forwarded` (RFC 7239): the same, with more to say.
-    Forwarded,
-    /// `X-Real-IP`: the one address that the proxy says it is.
-    XRealIp,
-}
-
-impl AddressHeader {
-    fn name(self) -> HeaderName {
-        HeaderName::from_static(match self {
-            Self::XForwardedFor => "x-forwarded-for",
-            Self::Forwarded => "forwarded",
-            Self::XRealIp => "x-real-ip",
-        })
-    }
-}
+use crate::settings::{AddressHeader, TrustedProxies};
 
 /// The address of the client that sent these headers over a connection from `peer`.
 pub fn client_address(

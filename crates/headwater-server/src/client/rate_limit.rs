@@ -10,15 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::{RATE_LIMIT_SETS, RATE_LIMIT_WAYS};
-
-/// So many per time; as many can come at once, after a time without any.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// How many; at least one.
-    pub count: u32,
-    /// In which time.
-    pub per: Duration,
-}
+use crate::settings::Rate;
 
 /// A rate for every key.
 pub(super) struct RateLimit {

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -15,17 +15,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::validity::Validity;
-use crate::cli::with_causes;
+use crate::exit::error_chain;
 use crate::limits::CERTIFICATE_FILE_BYTES_MAX;
-
-/// Where certificate and key are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// The chain, the server's own certificate first, in PEM.
-    pub certificate: PathBuf,
-    /// The key, in PEM.
-    pub key: PathBuf,
-}
+use crate::settings::CertificateFiles;
 
 /// What is in the files at one time.
 pub(super) struct Content {
@@ -178,7 +170,7 @@ impl Certificates {
             self.count_failure();
             tracing::error!(
                 "the new TLS certificate is not used, the old one stays: {}",
-                with_causes(&error)
+                error_chain(&error)
             );
         }
     }

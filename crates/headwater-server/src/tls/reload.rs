@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::signal::unix::Signal;
-
 use super::certificates::{Certificates, Content};
 use crate::limits::CERTIFICATE_LOOK_INTERVAL;
+use crate::signals::Reloads;
 
 /// Why the files are looked at.
 enum Look {
@@ -16,7 +15,7 @@ enum Look {
 }
 
 /// Looks after the files for ever.
-pub(crate) async fn keep_current(certificates: Arc<Certificates>, mut hangups: Signal) {
+pub(crate) async fn keep_current(certificates: Arc<Certificates>, mut reloads: Reloads) {
     let mut interval = tokio::time::interval(CERTIFICATE_LOOK_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seen = hash(&read(&certificates).await);
@@ -24,8 +23,7 @@ pub(crate) async fn keep_current(certificates: Arc<Certificates>, mut hangups: S
     loop {
         let look = tokio::select! {
             _ = interval.tick() => Look::Routine,
-            // No more signals can come when there is no handler, and there is one.
-            _ = hangups.recv() => Look::Asked,
+            () = reloads.next() => Look::Asked,
         };
         let content = read(&certificates).await;
         let now = hash(&content);

@@ -1,5 +1,5 @@
 //! Settings: three ways to say each, who wins, and what is refused in which words. Look here for
-//! exact error texts; spellings of single values are tested beside `settings/value.rs`.
+//! exact error texts; spellings of single values are tested in `settings/value/`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,12 +7,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args as _, Command, FromArgMatches as _};
-use headwater::{Channel, RetentionRules, limits};
-use headwater_server::client::{Rate, TrustedProxies};
-use headwater_server::logging::LogFormat;
-use headwater_server::settings::definition::{DEFINITIONS, Definition, Kind, find};
+use headwater::{Channel, ChannelPatterns, RetentionRules, limits};
 use headwater_server::settings::docs;
-use headwater_server::settings::{Flags, Settings};
+use headwater_server::settings::schema::{Kind, SETTINGS, Setting, find};
+use headwater_server::settings::{
+    Flags, LimitSettings, ListenSettings, LogFormat, Rate, Settings, StreamSettings, TrustedProxies,
+};
 
 /// What somebody typed, everywhere it can be typed.
 #[derive(Default)]
@@ -57,11 +57,11 @@ fn by_file(file: &str) -> Result<Settings, String> {
 }
 
 /// The setting as a line of the file, bare where TOML has a type for it.
-fn line_of(definition: &Definition) -> String {
-    let Definition { name, example, .. } = definition;
-    match definition.kind {
+fn line_of(setting: &Setting) -> String {
+    let Setting { name, example, .. } = setting;
+    match setting.kind {
         Kind::Count { .. } | Kind::Switch => format!("{name} = {example}"),
-        _ if definition.is_list() => format!("{name} = [\"{example}\"]"),
+        _ if setting.is_list() => format!("{name} = [\"{example}\"]"),
         _ => format!("{name} = \"{example}\""),
     }
 }
@@ -83,8 +83,8 @@ fn companions(name: &str) -> &'static [&'static str] {
 
 #[test]
 fn every_setting_has_three_ways_to_the_same_value() {
-    for definition in DEFINITIONS {
-        let Definition { name, example, .. } = definition;
+    for setting in SETTINGS {
+        let Setting { name, example, .. } = setting;
         // What makes no sense alone. What is about tokens makes none without keys; `open` makes none
         // beside rules.
         let key = if *name == "open" { &[][..] } else { &[("HEADWATER_JWKS", "keys.json")][..] };
@@ -92,14 +92,14 @@ fn every_setting_has_three_ways_to_the_same_value() {
         let flag = format!("--{name}={example}");
         let flag =
             load(&Said { flags: &[flags, &[&*flag]].concat(), environment: key, file: None });
-        let variable = definition.variable();
+        let variable = setting.variable();
         let mut both = key.to_vec();
         both.retain(|(other, _)| *other != variable);
         both.push((&variable, example));
         let environment = load(&Said { flags, environment: &both, file: None });
         // The environment wins over the file.
         let key = if *name == "jwks" { &[][..] } else { key };
-        let file = load(&Said { flags, environment: key, file: Some(&line_of(definition)) });
+        let file = load(&Said { flags, environment: key, file: Some(&line_of(setting)) });
         assert_eq!(flag, environment, "{name}");
         assert_eq!(flag, file, "{name}");
         let without = by_environment(if *name == "jwks" { &[] } else { key });
@@ -111,36 +111,45 @@ fn every_setting_has_three_ways_to_the_same_value() {
 #[test]
 fn defaults_are_those_of_the_library_and_of_the_design() {
     let settings = by_flag(&[]).expect("the defaults are right");
-    assert_eq!(settings.listen.to_string(), "127.0.0.1:8000");
-    assert_eq!((settings.admin, settings.redis.is_none(), settings.open), (None, true, false));
-    assert_eq!((settings.data, settings.retention), (None, RetentionRules::default()));
-    assert_eq!(settings.heartbeat, Some(limits::HEARTBEAT_DEFAULT));
-    assert_eq!(settings.retry, limits::RETRY_DEFAULT);
-    assert_eq!(settings.linger, limits::LINGER_DEFAULT);
-    assert_eq!(settings.max_lifetime, None);
-    assert_eq!(settings.send_timeout, limits::SEND_TIMEOUT_DEFAULT);
-    assert_eq!(settings.queue_frames, limits::QUEUE_FRAMES_MAX);
-    assert_eq!(settings.queue_bytes, limits::QUEUE_BYTES_MAX);
-    assert_eq!(settings.max_connections, 10_000);
-    assert_eq!((settings.tls, settings.client_address_header), (None, None));
-    assert!(settings.trusted_proxies.is_empty() && !settings.proxy_protocol);
-    assert_eq!((settings.max_streams, settings.max_streams_per_address), (None, None));
-    assert_eq!(settings.max_streams_per_user, None);
-    assert_eq!((settings.max_publishes_per_address, settings.max_publishes_per_user), (None, None));
+    assert_eq!(settings.listen.address.to_string(), "127.0.0.1:8000");
+    assert_eq!(
+        (settings.listen.admin, settings.redis.url.is_none(), settings.listen.open),
+        (None, true, false)
+    );
+    assert_eq!((settings.redis.data, settings.redis.retention), (None, RetentionRules::default()));
+    assert_eq!(settings.streams.heartbeat, Some(limits::HEARTBEAT_DEFAULT));
+    assert_eq!(settings.streams.retry, limits::RETRY_DEFAULT);
+    assert_eq!(settings.streams.linger, limits::LINGER_DEFAULT);
+    assert_eq!(settings.streams.max_lifetime, None);
+    assert_eq!(settings.streams.send_timeout, limits::SEND_TIMEOUT_DEFAULT);
+    assert_eq!(settings.streams.queue_frames, limits::QUEUE_FRAMES_MAX);
+    assert_eq!(settings.streams.queue_bytes, limits::QUEUE_BYTES_MAX);
+    assert_eq!(settings.listen.max_connections, 10_000);
+    assert_eq!((settings.tls, settings.listen.client_address_header), (None, None));
+    assert!(settings.listen.trusted_proxies.is_empty() && !settings.listen.proxy_protocol);
+    assert_eq!(
+        (settings.limits.max_streams, settings.limits.max_streams_per_address),
+        (10_000, None)
+    );
+    assert_eq!(settings.limits.max_streams_per_user, None);
+    assert_eq!(
+        (settings.limits.max_publishes_per_address, settings.limits.max_publishes_per_user),
+        (None, None)
+    );
     let rate = Rate { count: 100, per: Duration::from_secs(60) };
-    assert_eq!(settings.max_failed_logins, Some(rate));
-    assert_eq!(settings.max_channels_per_stream, limits::CHANNELS_PER_STREAM_MAX);
-    assert_eq!(settings.max_body_bytes, limits::EVENT_DATA_BYTES_MAX);
-    assert_eq!(settings.header_timeout, Duration::from_secs(10));
-    assert_eq!(settings.drain_timeout, Duration::from_secs(10));
-    assert_eq!(settings.log.to_string(), "info");
-    assert_eq!(settings.log_format, LogFormat::Text);
+    assert_eq!(settings.limits.max_failed_logins, Some(rate));
+    assert_eq!(settings.streams.max_channels_per_stream, limits::CHANNELS_PER_STREAM_MAX);
+    assert_eq!(settings.limits.max_body_bytes, limits::EVENT_DATA_BYTES_MAX);
+    assert_eq!(settings.listen.header_timeout, Duration::from_secs(10));
+    assert_eq!(settings.listen.drain_timeout, Duration::from_secs(10));
+    assert_eq!(settings.log.filter.to_string(), "info");
+    assert_eq!(settings.log.format, LogFormat::Text);
 }
 
 #[test]
 fn bounds_are_inclusive_and_hold_for_every_way() {
-    for definition in DEFINITIONS {
-        let (inside, outside): (Vec<String>, Vec<String>) = match definition.kind {
+    for setting in SETTINGS {
+        let (inside, outside): (Vec<String>, Vec<String>) = match setting.kind {
             Kind::Duration { min, max, .. } => (
                 vec![format!("{}ms", min.as_millis()), format!("{}ms", max.as_millis())],
                 vec![format!("{}ms", max.as_millis() + 1)],
@@ -173,7 +182,7 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
             | Kind::ChannelPatterns
             | Kind::LogFilter => continue,
         };
-        let (name, variable) = (definition.name, definition.variable());
+        let (name, variable) = (setting.name, setting.variable());
         for text in inside {
             let environment = &[(&*variable, &*text)];
             let flags = companions(name);
@@ -197,12 +206,12 @@ fn off_turns_off_what_can_be_off() {
     for text in ["off", "0", "0s"] {
         let settings = by_flag(&["--heartbeat", text, "--max-lifetime", text]);
         let settings = settings.expect("both can be off");
-        assert_eq!((settings.heartbeat, settings.max_lifetime), (None, None));
+        assert_eq!((settings.streams.heartbeat, settings.streams.max_lifetime), (None, None));
     }
-    assert_eq!(by_file("heartbeat = 0").expect("it can be off").heartbeat, None);
+    assert_eq!(by_file("heartbeat = 0").expect("it can be off").streams.heartbeat, None);
     let refused = by_flag(&["--retry", "off"]).expect_err("it cannot be off");
     assert_eq!(refused, "--retry=off: it is not a duration like 500ms, 2s, 5m or 1h");
-    let linger = by_flag(&["--linger", "0"]).expect("zero is a linger").linger;
+    let linger = by_flag(&["--linger", "0"]).expect("zero is a linger").streams.linger;
     assert_eq!(linger, Duration::ZERO);
 }
 
@@ -210,7 +219,7 @@ fn off_turns_off_what_can_be_off() {
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     #[track_caller]
     fn check(said: &Said<'_>, linger_s: u64) {
-        assert_eq!(load(said).expect("it is right").linger, Duration::from_secs(linger_s));
+        assert_eq!(load(said).expect("it is right").streams.linger, Duration::from_secs(linger_s));
     }
     let flags = &["--linger", "1s"][..];
     let environment = &[("HEADWATER_LINGER", "2s")][..];
@@ -233,7 +242,7 @@ fn the_environment_can_name_the_file() {
     fs::write(&second, "retry = \"4s\"").expect("the file is written");
     let environment = || [(OsString::from("HEADWATER_CONFIG"), OsString::from(&first))];
     let retry = |arguments: &[String]| {
-        Settings::load(&parse_flags(arguments), environment()).expect("it is right").retry
+        Settings::load(&parse_flags(arguments), environment()).expect("it is right").streams.retry
     };
     assert_eq!(retry(&[]), Duration::from_secs(3));
     assert_eq!(retry(&[format!("--config={}", second.display())]), Duration::from_secs(4));
@@ -371,13 +380,13 @@ fn retention_is_a_list_in_each_of_its_three_ways() {
         .and_then(|rules| rules.with_rule("logs:* off"))
         .expect("both are rules");
     let found = by_flag(&["--retention", "chat:* events=100 age=1h", "--retention=logs:* off"]);
-    assert_eq!(found.expect("both are rules").retention, wanted);
+    assert_eq!(found.expect("both are rules").redis.retention, wanted);
     let environment =
-        |text| by_environment(&[("HEADWATER_RETENTION", text)]).map(|it| it.retention);
+        |text| by_environment(&[("HEADWATER_RETENTION", text)]).map(|it| it.redis.retention);
     assert_eq!(environment("chat:* events=100 age=1h; logs:* off"), Ok(wanted.clone()));
     assert_eq!(environment(";chat:* events=100 age=1h;;logs:* off;"), Ok(wanted.clone()));
     assert_eq!(environment(" ; "), Ok(RetentionRules::default()));
-    let file = |text| by_file(text).map(|it| it.retention);
+    let file = |text| by_file(text).map(|it| it.redis.retention);
     assert_eq!(
         file("retention = [\"chat:* events=100 age=1h\", \"logs:* off\"]"),
         Ok(wanted.clone())
@@ -393,7 +402,7 @@ fn retention_is_a_list_in_each_of_its_three_ways() {
         environment: &[("HEADWATER_RETENTION", "b off")],
         file: Some("retention = [\"c off\"]"),
     };
-    let rules = load(&said).expect("all are rules").retention;
+    let rules = load(&said).expect("all are rules").redis.retention;
     let is_off = |name| rules.for_channel(&Channel::new(name).expect("a name")).is_none();
     assert_eq!((is_off("a"), is_off("b"), is_off("c")), (true, false, false));
 }
@@ -438,7 +447,7 @@ fn a_rule_that_is_refused_is_shown_with_its_place() {
 #[test]
 fn data_is_a_path_and_not_for_redis() {
     let settings = by_flag(&["--data", "a/b c"]).expect("a path");
-    assert_eq!(settings.data.as_deref(), Some(Path::new("a/b c")));
+    assert_eq!(settings.redis.data.as_deref(), Some(Path::new("a/b c")));
     assert_eq!(
         by_flag(&["--data="]).expect_err("no path"),
         "--data=: it is empty: write the path of a directory, or leave it out"
@@ -507,7 +516,7 @@ fn what_needs_another_setting_says_which() {
 fn the_password_of_redis_is_never_shown() {
     let right = "redis://me:s3cret@redis.example:6379/0";
     let settings = by_flag(&["--redis", right]).expect("it is right");
-    let redis = settings.redis.clone().expect("it was given");
+    let redis = settings.redis.url.clone().expect("it was given");
     assert_eq!(redis.expose(), right);
     assert_eq!(redis.to_string(), "redis://redis.example:6379");
     assert!(!format!("{settings:?}").contains("s3cret"));
@@ -541,35 +550,40 @@ fn the_example_file_is_right_with_and_without_its_comments() {
     let mut settings = 0;
     for line in example.lines() {
         let name = line.strip_prefix('#').and_then(|line| line.split(' ').next());
-        if let Some(definition) = name.and_then(find) {
+        if let Some(setting) = name.and_then(find) {
             settings += 1;
             // Not together with `redis`, and with a certificate in files.
-            if definition.name != "data"
-                && !["acme-domain", "acme-dir", "acme-contact"].contains(&definition.name)
+            if setting.name != "data"
+                && !["acme-domain", "acme-dir", "acme-contact"].contains(&setting.name)
             {
                 uncommented.push_str(&line[1..]);
                 uncommented.push('\n');
             }
-            assert!(definition.default.is_none_or(|text| line.contains(text)), "{line}");
+            assert!(setting.default.is_none_or(|text| line.contains(text)), "{line}");
         }
     }
-    assert_eq!(settings, DEFINITIONS.len());
+    assert_eq!(settings, SETTINGS.len());
     let said = by_file(&uncommented).expect("every line is right");
     // Only what has no default differs from it.
     let without_default = Settings {
-        admin: None,
-        redis: None,
-        access: default.access.clone(),
+        listen: ListenSettings {
+            admin: None,
+            trusted_proxies: TrustedProxies::default(),
+            client_address_header: None,
+            shards: None,
+            ..said.listen
+        },
         tls: None,
-        trusted_proxies: TrustedProxies::default(),
-        client_address_header: None,
-        retention: RetentionRules::default(),
-        latest_only: headwater::ChannelPatterns::default(),
-        shards: None,
-        max_streams: None,
-        max_streams_per_address: None,
-        max_streams_per_user: None,
-        ..said
+        access: default.access.clone(),
+        redis: default.redis.clone(),
+        streams: StreamSettings { latest_only: ChannelPatterns::default(), ..said.streams },
+        limits: LimitSettings {
+            max_streams: default.limits.max_streams,
+            max_streams_per_address: None,
+            max_streams_per_user: None,
+            ..said.limits
+        },
+        log: said.log,
     };
     assert_eq!(without_default, default);
 }

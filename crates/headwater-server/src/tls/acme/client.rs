@@ -9,8 +9,8 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 
-use crate::fetch;
 use crate::limits::{ACME_ANSWER_BYTES_MAX, ACME_ANSWER_TIMEOUT};
+use crate::outbound;
 use crate::settings::HttpUrl;
 
 /// Trusts whom the system trusts, or the environment variable `SSL_CERT_FILE` names.
@@ -35,7 +35,7 @@ async fn exchange(request: Request<BodyWrapper<Bytes>>) -> anyhow::Result<BytesR
     parts.headers.insert(HOST, HeaderValue::from_str(url.authority())?);
     let body = Full::new(body.collect().await?.to_bytes());
     let request = Request::from_parts(parts, body);
-    let answer = fetch::send(&url, request, ACME_ANSWER_TIMEOUT, ACME_ANSWER_BYTES_MAX).await?;
+    let answer = outbound::send(&url, request, ACME_ANSWER_TIMEOUT, ACME_ANSWER_BYTES_MAX).await?;
     if !answer.status.is_success() && !answer.is_json() {
         bail!("{url} answers {}, and says no more", answer.status);
     }

@@ -5,43 +5,27 @@
 
 mod challenges;
 mod client;
-mod domain;
 mod order;
 mod state;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::signal::unix::Signal;
 use tokio::time::timeout;
 
 pub(super) use challenges::{ALPN_PROTOCOL, Challenges, is_challenge};
-pub use domain::DomainName;
 
 use self::state::{Due, State};
 use super::certificates::{Certificates, Content};
-use crate::cli::with_causes;
-use crate::fetch;
+use crate::exit::error_chain;
 use crate::limits::{
     ACME_ANSWER_BYTES_MAX, ACME_ANSWER_TIMEOUT, ACME_LOOK_INTERVAL, ACME_ORDER_TIMEOUT,
     ACME_RETRY_MAX, ACME_RETRY_MIN,
 };
-use crate::settings::HttpUrl;
-
-/// Which certificate is asked for, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AcmeSettings {
-    /// The names that are in the certificate; at least one.
-    pub domains: Vec<DomainName>,
-    /// Where account, certificate and key are kept.
-    pub directory: PathBuf,
-    /// The address for mail of the ACME server's operator.
-    pub contact: Option<String>,
-    /// The URL of the ACME server's directory.
-    pub server: HttpUrl,
-}
+use crate::outbound;
+use crate::settings::AcmeSettings;
+use crate::signals::Reloads;
 
 /// Asks for a certificate when one is due.
 pub(super) struct Acme {
@@ -63,7 +47,7 @@ impl Acme {
         if let Some(pem) = &present
             && let Err(error) = certificates.begin_with(&Content::of_both(pem.as_bytes()))
         {
-            let why = with_causes(&error);
+            let why = error_chain(&error);
             tracing::warn!("the certificate of the last run is not used: {why}");
             present = None;
         }
@@ -72,7 +56,7 @@ impl Acme {
             // It may be good for weeks.
             Err(error) if present.is_some() => {
                 certificates.count_failure();
-                tracing::error!("no certificate can be renewed: {}", with_causes(&error));
+                tracing::error!("no certificate can be renewed: {}", error_chain(&error));
             }
             Err(error) => return Err(error),
         }
@@ -86,7 +70,7 @@ impl Acme {
 
     /// Asks for a certificate whenever one is due, for ever; again after a while if there is none to be
     /// had, or at SIGHUP.
-    pub(super) async fn keep_current(mut self, certificates: &Certificates, mut hangups: Signal) {
+    pub(super) async fn keep_current(mut self, certificates: &Certificates, mut reloads: Reloads) {
         let mut failures = 0;
         loop {
             let wait = match self.look(certificates).await {
@@ -99,14 +83,14 @@ impl Acme {
                     failures += 1;
                     certificates.count_failure();
                     let wait = retry_after(failures);
-                    let why = with_causes(&error);
+                    let why = error_chain(&error);
                     tracing::error!("the next try is in {wait:.0?}, or at SIGHUP: {why}");
                     wait
                 }
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                _ = hangups.recv() => {}
+                () = reloads.next() => {}
             }
         }
     }
@@ -165,8 +149,8 @@ fn retry_after(failures: u32) -> Duration {
 /// For `headwater check`: whether the server can be asked. Nothing is made or changed.
 pub(crate) async fn check_server(settings: &AcmeSettings) -> anyhow::Result<String> {
     let url = &settings.server;
-    let request = fetch::get(url, "", [])?;
-    let answer = fetch::send(url, request, ACME_ANSWER_TIMEOUT, ACME_ANSWER_BYTES_MAX).await?;
+    let request = outbound::get(url, "", [])?;
+    let answer = outbound::send(url, request, ACME_ANSWER_TIMEOUT, ACME_ANSWER_BYTES_MAX).await?;
     let directory = serde_json::from_slice::<serde_json::Value>(&answer.body).ok();
     if !directory.is_some_and(|directory| directory["newOrder"].is_string()) {
         bail!("{url} answers {}, and is no ACME server's directory", answer.status);

@@ -7,11 +7,11 @@ use instant_acme::{
     OrderStatus, RetryPolicy,
 };
 
-use super::AcmeSettings;
 use super::challenges::Challenges;
 use super::client::Client;
 use super::state::State;
 use crate::limits::{ACME_POLL_INTERVAL, ACME_POLL_TIMEOUT};
+use crate::settings::AcmeSettings;
 
 /// The factor is small, since the time is over at the end of a wait, without another look.
 const POLL: RetryPolicy =

@@ -15,8 +15,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
 use serde::{Deserialize, Serialize};
 
-use super::AcmeSettings;
-use crate::tls::certificates::{CertificateFiles, unix_now};
+use crate::settings::{AcmeSettings, CertificateFiles};
+use crate::tls::certificates::unix_now;
 use crate::tls::validity::Validity;
 
 /// More than a certificate with its chain and key has: so much must be free for it.
