@@ -96,6 +96,17 @@ pub(crate) const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// one look to the next, since two files are never replaced at once.
 pub(crate) const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long connecting to another server may take. Longer than three lost SYN packets (1 + 2 + 4 s).
+pub(crate) const OUTBOUND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// When nothing came from another server for this long, the kernel asks whether it is still there.
+/// Without it a stream from a machine that lost its power would wait indefinitely.
+pub(crate) const OUTBOUND_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How long a connection to another server stays open without a request. Servers close theirs after 2
+/// to 75 s, and a request that meets the close is lost.
+pub(crate) const OUTBOUND_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long an ACME server may take for one answer.
 pub(crate) const ACME_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -20,13 +20,14 @@ use crate::limits::{
     APPLICATION_ANSWER_BYTES_MAX, APPLICATION_CACHE_MAX, APPLICATION_CACHE_TIME,
     APPLICATION_QUESTIONS_MAX,
 };
-use crate::outbound;
-use crate::settings::{HttpUrl, as_text};
+use crate::outbound::{self, Client};
+use crate::settings::{HttpUrl, as_text, show_duration};
 
 /// The application, and what it answered a moment ago.
 pub(super) struct AuthorizeUrl {
     url: HttpUrl,
     timeout: Duration,
+    client: Client,
     /// Questions that are asked at a time.
     asking: Semaphore,
     answers: Mutex<HashMap<Question, Remembered>>,
@@ -74,7 +75,7 @@ impl AuthorizeUrl {
         // A URL that makes no request must be noticed at start.
         outbound::get(&url, "", [])?;
         let asking = Semaphore::new(APPLICATION_QUESTIONS_MAX);
-        Ok(Self { url, timeout, asking, answers: Mutex::default() })
+        Ok(Self { url, timeout, client: Client::new(), asking, answers: Mutex::default() })
     }
 
     /// What the application says. The same question within a moment is asked once.
@@ -85,7 +86,8 @@ impl AuthorizeUrl {
         let answer = remembered.answer.get_or_init(|| async {
             let answer = tokio::time::timeout(self.timeout, self.request(&query, headers)).await;
             answer.unwrap_or_else(|_| {
-                tracing::warn!(url = %self.url, "the application did not answer within {:?}: the answer is no", self.timeout);
+                let timeout = show_duration(self.timeout);
+                tracing::warn!(url = %self.url, timeout, "authorize-url: no answer, request denied");
                 Err(Denied::unavailable())
             })
         });
@@ -117,8 +119,9 @@ impl AuthorizeUrl {
         let unavailable = |_| Denied::unavailable();
         let _asking = self.asking.acquire().await.map_err(|_| Denied::unavailable())?;
         let request = outbound::get(&self.url, query, headers).map_err(unavailable)?;
+        let url = self.url.to_string();
         let sent =
-            outbound::send(&self.url, request, self.timeout, APPLICATION_ANSWER_BYTES_MAX).await;
+            self.client.exchange(request, &url, self.timeout, APPLICATION_ANSWER_BYTES_MAX).await;
         let answer = sent.map_err(|error| {
             tracing::warn!("the application cannot be asked, so the answer is no: {error:#}");
             Denied::unavailable()
@@ -206,7 +209,9 @@ fn read(answer: &outbound::Answer, now: SystemTime) -> Option<Answer> {
 /// Whether the application answers at all, for `headwater check`: it is asked without credentials.
 pub(crate) async fn try_out(url: &HttpUrl, timeout: Duration) -> anyhow::Result<StatusCode> {
     let request = outbound::get(url, "action=subscribe&channel=headwater-check", [])?;
-    let answer = outbound::send(url, request, timeout, APPLICATION_ANSWER_BYTES_MAX).await?;
+    let shown = url.to_string();
+    let client = Client::new();
+    let answer = client.exchange(request, &shown, timeout, APPLICATION_ANSWER_BYTES_MAX).await?;
     Ok(answer.status)
 }
 

@@ -14,8 +14,8 @@ use hyper::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::http::{self, BaseUrl};
 use super::output::Line;
+use super::target::{Server, refusal_of};
 
 /// The longest wait between two attempts, unless the server asks for more.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ pub(super) enum FollowEvent {
 
 /// One channel of a server, followed until it is finished.
 pub(super) struct Follower {
-    url: BaseUrl,
+    server: Server,
     channel: Channel,
     events: mpsc::Sender<FollowEvent>,
     last_event_id: String,
@@ -64,13 +64,13 @@ enum Attempt {
 
 impl Follower {
     pub(super) fn new(
-        url: BaseUrl,
+        server: Server,
         channel: Channel,
         (last_event_id, rewind): (&str, Option<&str>),
         events: mpsc::Sender<FollowEvent>,
     ) -> Self {
         Self {
-            url,
+            server,
             channel,
             events,
             last_event_id: last_event_id.to_owned(),
@@ -82,7 +82,7 @@ impl Follower {
 
     /// Follows until the channel is finished or cannot be followed.
     pub(super) async fn run(mut self) {
-        self.notice(format!("connecting to {}", self.url)).await;
+        self.notice(format!("connecting to {}", self.server)).await;
         loop {
             let last = match self.attempt().await {
                 Attempt::Ended(why) => {
@@ -117,19 +117,19 @@ impl Follower {
         };
         match response.status() {
             StatusCode::OK if is_event_stream(&response) => {
-                self.notice(format!("connected to {}", self.url)).await;
+                self.notice(format!("connected to {}", self.server)).await;
                 self.read(response.into_body()).await
             }
             StatusCode::OK => Attempt::Refused(anyhow!(
                 "{} answers, but not with an event stream: is it Headwater, and is the path right?",
-                self.url
+                self.server
             )),
             StatusCode::NO_CONTENT => Attempt::Finished,
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                Attempt::Failed(http::refusal(response).await)
+                Attempt::Failed(refusal_of(response).await)
             }
-            status if status.is_server_error() => Attempt::Failed(http::refusal(response).await),
-            _ => Attempt::Refused(http::refusal(response).await),
+            status if status.is_server_error() => Attempt::Failed(refusal_of(response).await),
+            _ => Attempt::Refused(refusal_of(response).await),
         }
     }
 
@@ -140,7 +140,7 @@ impl Follower {
         let query: Vec<_> =
             channel.into_iter().chain(rewind.map(|rewind| ("rewind", rewind))).collect();
         let mut request = self
-            .url
+            .server
             .request(Method::GET, "/sse/stream", &query)
             .header(ACCEPT, "text/event-stream")
             .header(CACHE_CONTROL, "no-store");
@@ -153,7 +153,7 @@ impl Follower {
             }
         }
         let request = request.body(Full::<Bytes>::default()).context("cannot ask for a stream")?;
-        self.url.send(request).await
+        self.server.open(request).await
     }
 
     async fn read(&mut self, mut body: Incoming) -> Attempt {

@@ -4,7 +4,6 @@
 mod bench;
 mod check;
 mod follow;
-mod http;
 mod output;
 mod publish;
 mod subscribe;

@@ -16,9 +16,8 @@ use hyper::header::CONTENT_TYPE;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::http::{self, BaseUrl};
 use super::output::print;
-use super::target::{Destination, Target};
+use super::target::{Destination, Server, Target, refusal};
 use crate::exit::Failure;
 use crate::settings::{RedisUrl, duration};
 
@@ -91,7 +90,7 @@ impl Publish {
             publishing = publishing.key(key);
         }
         let id = match destination {
-            Destination::Server(url) => through_server(&url, &publishing).await?,
+            Destination::Server(server) => through_server(&server, &publishing).await?,
             Destination::Redis(url) => through_redis(&url, publishing).await?,
         };
         let mut said = format!("published to {}", self.channel);
@@ -144,7 +143,10 @@ struct Answer {
     id: Option<String>,
 }
 
-async fn through_server(url: &BaseUrl, publishing: &Publishing) -> anyhow::Result<Option<String>> {
+async fn through_server(
+    server: &Server,
+    publishing: &Publishing,
+) -> anyhow::Result<Option<String>> {
     let event = publishing.event();
     let retry_ms = event.retry().map(|retry| retry.as_millis().to_string());
     let parameters = [
@@ -156,7 +158,7 @@ async fn through_server(url: &BaseUrl, publishing: &Publishing) -> anyhow::Resul
     ];
     let query: Vec<_> =
         parameters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let mut request = url
+    let mut request = server
         .request(Method::POST, "/sse/publish", &query)
         .header(CONTENT_TYPE, "text/plain; charset=utf-8");
     if let Some(key) = publishing.idempotency_key() {
@@ -165,13 +167,13 @@ async fn through_server(url: &BaseUrl, publishing: &Publishing) -> anyhow::Resul
     let request = request
         .body(Full::new(Bytes::copy_from_slice(event.data().as_bytes())))
         .context("cannot make a request of this")?;
-    let response = url.send(request).await?;
-    if !response.status().is_success() {
-        return Err(http::refusal(response).await);
+    let answer = server.exchange(request).await?;
+    if !answer.status.is_success() {
+        return Err(refusal(&answer));
     }
-    let body = http::text(response).await?;
-    let answer: Answer = serde_json::from_str(&body)
-        .with_context(|| format!("{url} took the event, but did not answer as Headwater does"))?;
+    let answer: Answer = serde_json::from_slice(&answer.body).with_context(|| {
+        format!("{server} took the event, but did not answer as Headwater does")
+    })?;
     Ok(answer.id)
 }
 

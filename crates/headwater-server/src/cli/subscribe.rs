@@ -95,11 +95,11 @@ impl Subscribe {
         let destination = self.target.destination()?;
         let last_event_id = self.last_event_id.map(|id| id.to_string());
         match destination {
-            Destination::Server(url) => {
+            Destination::Server(server) => {
                 let rewind = self.rewind.as_ref().map(|rewind| rewind.text.as_str());
                 let start = (last_event_id.as_deref().unwrap_or_default(), rewind);
                 for channel in self.channels {
-                    let follower = Follower::new(url.clone(), channel, start, events.clone());
+                    let follower = Follower::new(server.clone(), channel, start, events.clone());
                     tokio::spawn(follower.run());
                 }
             }

@@ -259,7 +259,7 @@ fn acme(sources: &Sources) -> Result<Option<AcmeSettings>, SettingsError> {
         (false, Some(_)) if !server.is_tls() => {
             "acme-server: it must begin with https://, since certificates are not fetched in the clear"
         }
-        (false, Some(_)) if server.target("").contains('?') => {
+        (false, Some(_)) if server.has_query() => {
             "acme-server: the URL of an ACME server's directory has no query: leave out what begins with `?`"
         }
         (false, Some(_)) if contact.as_deref().is_some_and(|it| !is_mail_address(it)) => {

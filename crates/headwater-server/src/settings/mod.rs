@@ -24,4 +24,4 @@ pub use value::{
     AddressHeader, DomainName, HttpUrl, JwksPlace, LogFilter, LogFormat, Origin, Rate, RedisUrl,
     Secret, Template, TrustedProxies,
 };
-pub(crate) use value::{as_text, duration};
+pub(crate) use value::{as_text, duration, show_duration};

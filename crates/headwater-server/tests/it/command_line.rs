@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headwater_test_support::RedisServer;
+use headwater_test_support::tls::Files;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 
 /// How long anything may take before the test gives up.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -118,7 +121,7 @@ fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
 
 /// The binary, with nobody's settings.
 fn headwater(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+    let mut command = Command::new(BINARY);
     command.args(arguments).env_clear().stdin(Stdio::null()).kill_on_drop(true);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -446,6 +449,38 @@ async fn subscribe_ends_with_130_on_ctrl_c() {
 }
 
 #[tokio::test]
+async fn publish_and_subscribe_speak_https() {
+    let files = Files::new();
+    let node = files.start(BINARY, &[]);
+    let url = format!("https://localhost:{}", node.address().port());
+    let trusting = |arguments: &[&str]| {
+        let mut command = headwater(&[arguments, &["--url", &url]].concat());
+        command.env("SSL_CERT_FILE", files.certificate_path());
+        command
+    };
+    let mut subscriber = trusting(&["subscribe", "news", "--count", "1"]).spawn().expect("it runs");
+    wait_for_notice(&mut subscriber, "connected to https://").await;
+    let publish = timeout(DEADLINE, trusting(&["publish", "news", "hello"]).output()).await;
+    let (code, output, error) = outcome(publish.expect("it ends").expect("it runs"));
+    assert_eq!((code, &*error), (0, ""));
+    assert!(output.starts_with("published to news as "), "{output}");
+    let received = timeout(DEADLINE, subscriber.wait_with_output()).await.expect("it ends");
+    let (code, output, _) = outcome(received.expect("it is read"));
+    assert_eq!(code, 0);
+    assert!(output.starts_with("news #") && output.ends_with(": hello\n"), "{output}");
+
+    // Another certificate than the one that the server has.
+    let stranger = Files::new();
+    let mut distrusting = headwater(&["publish", "news", "x", "--url", &url]);
+    distrusting.env("SSL_CERT_FILE", stranger.certificate_path());
+    let publish = timeout(DEADLINE, distrusting.output()).await.expect("it ends");
+    let (code, output, error) = outcome(publish.expect("it runs"));
+    assert_eq!((code, &*output), (1, ""));
+    let expected = format!("error: cannot reach {url}: TLS failed: invalid peer certificate");
+    assert!(error.starts_with(&expected), "{error}");
+}
+
+#[tokio::test]
 async fn publish_and_subscribe_go_straight_to_redis() {
     let redis = RedisServer::start();
     let url = redis.url();
@@ -513,8 +548,7 @@ async fn what_makes_no_sense_is_refused_with_2() {
     check(&["publish", "news", "x", "--event", "a\nb"], "--event").await;
     check(&["publish", "news", "x", "--id", "a\nb"], "--id").await;
     check(&["publish", "news", "x", "--retry", "5"], "write 5s or 5ms").await;
-    check(&["publish", "news", "x", "--url", "https://h"], "not supported by this command yet")
-        .await;
+    check(&["publish", "news", "x", "--url", "https://h/?a"], "leave out what begins there").await;
     check(&["publish", "news", "x", "--url", "http://me:s3cret@h"], "leave them out").await;
     check(&["publish", "news", "x", "--redis", ":s3cret@host"], "error: --redis: it is not a URL")
         .await;
@@ -551,7 +585,8 @@ async fn what_the_environment_gets_wrong_is_refused_with_2() {
         &["publish", "news", "x"],
         "HEADWATER_URL",
         "localhost:8000",
-        "HEADWATER_URL: it does not begin with http://: write http://HOST:PORT",
+        "HEADWATER_URL: it does not begin with http:// or https://: write http://HOST:PORT/PATH or \
+         https://HOST/PATH",
     )
     .await;
     check(

@@ -9,10 +9,7 @@ use hyper::Uri;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpUrl {
     is_tls: bool,
-    /// Without the brackets of IPv6.
-    host: String,
-    port: u16,
-    /// As it stands in the `host` header.
+    /// Host and port, as they were typed.
     authority: String,
     path: String,
     query: Option<String>,
@@ -26,29 +23,19 @@ impl HttpUrl {
         self.is_tls
     }
 
-    /// The host, to connect to.
-    pub fn host(&self) -> &str {
-        &self.host
+    /// Whether it has a query of its own.
+    pub fn has_query(&self) -> bool {
+        self.query.is_some()
     }
 
-    /// The port, to connect to.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Host and port as the `host` header has them.
-    pub fn authority(&self) -> &str {
-        &self.authority
-    }
-
-    /// Path and query for a request, with more of a query if there is some.
-    pub fn target(&self, more: &str) -> String {
+    /// The whole URL, with more of a query if there is some.
+    pub fn with_query(&self, more: &str) -> String {
         let parts = [self.query.as_deref().unwrap_or_default(), more];
         let query: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         if query.is_empty() {
-            return self.path.clone();
+            return self.to_string();
         }
-        format!("{}?{}", self.path, query.join("&"))
+        format!("{self}?{}", query.join("&"))
     }
 }
 
@@ -69,11 +56,8 @@ impl FromStr for HttpUrl {
         if text.contains('#') {
             return Err("it has a `#`: leave out what begins there".to_owned());
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         Ok(Self {
             is_tls,
-            host: host.to_owned(),
-            port: authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 }),
             authority: authority.to_string(),
             path: uri.path().to_owned(),
             query: uri.query().map(ToOwned::to_owned),
@@ -96,12 +80,14 @@ mod tests {
     #[test]
     fn urls_are_checked() {
         let url: HttpUrl = "https://id.example/keys?p=1".parse().unwrap();
-        assert_eq!((url.host(), url.port(), url.is_tls()), ("id.example", 443, true));
-        assert_eq!(url.target(""), "/keys?p=1");
-        assert_eq!(url.target("a=b"), "/keys?p=1&a=b");
+        assert!(url.is_tls() && url.has_query());
+        assert_eq!(url.with_query(""), "https://id.example/keys?p=1");
+        assert_eq!(url.with_query("a=b"), "https://id.example/keys?p=1&a=b");
         assert_eq!(url.to_string(), "https://id.example/keys");
         let url: HttpUrl = "http://[::1]:81".parse().unwrap();
-        assert_eq!((url.host(), url.port(), &*url.target("a=b")), ("::1", 81, "/?a=b"));
+        assert!(!url.is_tls() && !url.has_query());
+        assert_eq!(url.with_query(""), "http://[::1]:81/");
+        assert_eq!(url.with_query("a=b"), "http://[::1]:81/?a=b");
         for (text, part) in [
             ("", "not a URL"),
             ("127.0.0.1:9000/auth", "not a URL"),

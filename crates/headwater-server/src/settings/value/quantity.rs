@@ -37,7 +37,7 @@ pub(in crate::settings) fn bytes(
 }
 
 /// A duration as a user would type it.
-pub(in crate::settings) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     DURATION.show_duration(duration)
 }
 

@@ -4,7 +4,6 @@
 //! to listen on. Account and certificate are kept in a directory, so that a restart asks for nothing.
 
 mod challenges;
-mod client;
 mod order;
 mod state;
 
@@ -23,7 +22,7 @@ use crate::limits::{
     ACME_ANSWER_BYTES_MAX, ACME_ANSWER_TIMEOUT, ACME_LOOK_INTERVAL, ACME_ORDER_TIMEOUT,
     ACME_RETRY_MAX, ACME_RETRY_MIN,
 };
-use crate::outbound;
+use crate::outbound::{self, Client};
 use crate::settings::AcmeSettings;
 use crate::signals::Reloads;
 
@@ -76,7 +75,10 @@ impl Acme {
             let wait = match self.look(certificates).await {
                 Ok(time) => {
                     failures = 0;
-                    tracing::debug!("the next certificate is due in {time:?}");
+                    tracing::debug!(
+                        seconds = time.as_secs(),
+                        "the next certificate is not due yet"
+                    );
                     time.clamp(Duration::from_secs(1), ACME_LOOK_INTERVAL)
                 }
                 Err(error) => {
@@ -84,7 +86,8 @@ impl Acme {
                     certificates.count_failure();
                     let wait = retry_after(failures);
                     let why = error_chain(&error);
-                    tracing::error!("the next try is in {wait:.0?}, or at SIGHUP: {why}");
+                    let seconds = wait.as_secs();
+                    tracing::error!("the next try is in {seconds} s, or at SIGHUP: {why}");
                     wait
                 }
             };
@@ -119,7 +122,7 @@ impl Acme {
         let order = order::obtain(&self.settings, &self.state, &self.challenges);
         let pem = timeout(ACME_ORDER_TIMEOUT, order)
             .await
-            .with_context(|| format!("it took longer than {ACME_ORDER_TIMEOUT:?}"))??;
+            .with_context(|| format!("it took longer than {} s", ACME_ORDER_TIMEOUT.as_secs()))??;
         let pem = state::origin(&self.settings) + &pem;
         // Without this look it would be asked for again at once, and again.
         match Due::of(&pem, &self.settings) {
@@ -150,7 +153,9 @@ fn retry_after(failures: u32) -> Duration {
 pub(crate) async fn check_server(settings: &AcmeSettings) -> anyhow::Result<String> {
     let url = &settings.server;
     let request = outbound::get(url, "", [])?;
-    let answer = outbound::send(url, request, ACME_ANSWER_TIMEOUT, ACME_ANSWER_BYTES_MAX).await?;
+    let answer = Client::new()
+        .exchange(request, &url.to_string(), ACME_ANSWER_TIMEOUT, ACME_ANSWER_BYTES_MAX)
+        .await?;
     let directory = serde_json::from_slice::<serde_json::Value>(&answer.body).ok();
     if !directory.is_some_and(|directory| directory["newOrder"].is_string()) {
         bail!("{url} answers {}, and is no ACME server's directory", answer.status);

@@ -8,9 +8,9 @@ use instant_acme::{
 };
 
 use super::challenges::Challenges;
-use super::client::Client;
 use super::state::State;
 use crate::limits::{ACME_POLL_INTERVAL, ACME_POLL_TIMEOUT};
+use crate::outbound::Client;
 use crate::settings::AcmeSettings;
 
 /// The factor is small, since the time is over at the end of a wait, without another look.
@@ -34,7 +34,7 @@ pub(super) async fn obtain(
     match order.poll_ready(&POLL).await {
         Ok(OrderStatus::Ready) => {}
         Ok(status) => {
-            let end = anyhow::anyhow!("the order is {status:?}");
+            let end = anyhow::anyhow!("the order is {}", order_status(status));
             return Err(why_refused(&mut order, end).await);
         }
         Err(error) => return Err(why_refused(&mut order, error.into()).await),
@@ -42,6 +42,29 @@ pub(super) async fn obtain(
     let key = order.finalize().await.context("the order was not accepted")?;
     let chain = order.poll_certificate(&POLL).await.context("the certificate did not come")?;
     Ok(chain + &key)
+}
+
+/// The status as RFC 8555 writes it.
+fn order_status(status: OrderStatus) -> &'static str {
+    match status {
+        OrderStatus::Pending => "pending",
+        OrderStatus::Ready => "ready",
+        OrderStatus::Processing => "processing",
+        OrderStatus::Valid => "valid",
+        OrderStatus::Invalid => "invalid",
+    }
+}
+
+/// The status as RFC 8555 writes it.
+fn authorization_status(status: AuthorizationStatus) -> &'static str {
+    match status {
+        AuthorizationStatus::Pending => "pending",
+        AuthorizationStatus::Valid => "valid",
+        AuthorizationStatus::Invalid => "invalid",
+        AuthorizationStatus::Revoked => "revoked",
+        AuthorizationStatus::Expired => "expired",
+        AuthorizationStatus::Deactivated => "deactivated",
+    }
 }
 
 /// Orders with the account that there is, or with a new one.
@@ -52,7 +75,8 @@ async fn new_order(
 ) -> anyhow::Result<Order> {
     let server = settings.server.to_string();
     if let Some(credentials) = state.account(&server)? {
-        let account = Account::builder_with_http(Box::new(Client)).from_credentials(credentials);
+        let account =
+            Account::builder_with_http(Box::new(Client::new())).from_credentials(credentials);
         let account = account.await.with_context(|| format!("{server} cannot be asked"))?;
         match account.new_order(names).await {
             Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(NO_ACCOUNT) => {
@@ -68,8 +92,9 @@ async fn new_order(
         terms_of_service_agreed: true,
         only_return_existing: false,
     };
-    let account =
-        Account::builder_with_http(Box::new(Client)).create(&new, server.clone(), None).await;
+    let account = Account::builder_with_http(Box::new(Client::new()))
+        .create(&new, server.clone(), None)
+        .await;
     let (account, credentials) = account.context("no account could be made")?;
     state.keep_account(&server, credentials)?;
     account.new_order(names).await.context("the order was refused")
@@ -84,7 +109,10 @@ async fn answer(order: &mut Order, challenges: &Challenges) -> anyhow::Result<()
         match authorization.status {
             AuthorizationStatus::Valid => continue,
             AuthorizationStatus::Pending => {}
-            status => bail!("{name} cannot be shown to be ours: it is {status:?} already"),
+            status => bail!(
+                "{name} cannot be shown to be ours: it is {} already",
+                authorization_status(status)
+            ),
         }
         let mut challenge = authorization
             .challenge(ChallengeType::TlsAlpn01)
