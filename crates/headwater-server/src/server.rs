@@ -17,7 +17,7 @@ use crate::app::{App, with_client_address};
 use crate::limits::LISTEN_BACKLOG;
 use crate::metrics::{MetricSources, Metrics};
 use crate::router;
-use crate::settings::{LogFormat, Settings, TlsSettings};
+use crate::settings::{LogFormat, Settings, TlsSettings, show_duration};
 use crate::signals::{Reloads, Stops};
 use crate::tls::Tls;
 
@@ -110,7 +110,8 @@ fn cut_off(hub: &Hub, drain_timeout: Duration) -> anyhow::Result<()> {
     let streams = hub.streams();
     tracing::warn!(
         streams,
-        "stopped: connections that did not end within {drain_timeout:?} are cut"
+        "stopped: connections that did not end within {} are cut",
+        show_duration(drain_timeout)
     );
     Ok(())
 }

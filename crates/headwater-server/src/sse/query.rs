@@ -60,7 +60,12 @@ impl StreamQuery {
                 (name, value) if name == "channel" => add_channel(&mut channels, &value)?,
                 (name, value) if name == "as" => match value.as_str() {
                     "channel" => name_by_channel = true,
-                    _ => return Err(format!("as={value:?} is not known: only as=channel is")),
+                    _ => {
+                        return Err(format!(
+                            "as={} is not known: only as=channel is",
+                            quoted(&value)
+                        ));
+                    }
                 },
                 (name, value) if name == "rewind" => {
                     set_once(&mut rewind, "rewind", parse_rewind(&value)?)?;
@@ -201,7 +206,7 @@ impl RevokeQuery {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = decode(value)?;
             if value.is_empty() {
-                return Err(format!("{name:?} in the query is empty: {ONE}"));
+                return Err(format!("{} in the query is empty: {ONE}", quoted(name)));
             }
             let one = match name {
                 "user" => Self::User(value),
@@ -215,7 +220,7 @@ impl RevokeQuery {
                     set_once(&mut expires, "expires", seconds)?;
                     continue;
                 }
-                _ => return Err(format!("{name:?} in the query is not known: {ONE}")),
+                _ => return Err(format!("{} in the query is not known: {ONE}", quoted(name))),
             };
             if found.replace(one).is_some() {
                 return Err(format!("there are several in the query: {ONE}"));
@@ -263,7 +268,7 @@ fn parse_retry(value: &str) -> Result<Duration, String> {
         .filter(|_| digits)
         .map(|ms: u32| Duration::from_millis(ms.into()))
         .ok_or_else(|| {
-            format!("retry={value:?} is no number of milliseconds from 0 to {}", u32::MAX)
+            format!("retry={} is no number of milliseconds from 0 to {}", quoted(value), u32::MAX)
         })
 }
 
@@ -271,7 +276,7 @@ fn parse_end(value: &str) -> Result<bool, String> {
     match value {
         "1" | "true" => Ok(true),
         "0" | "false" => Ok(false),
-        _ => Err(format!("end={value:?} is neither 1 nor 0: end=1 ends the channel")),
+        _ => Err(format!("end={} is neither 1 nor 0: end=1 ends the channel", quoted(value))),
     }
 }
 
@@ -279,7 +284,9 @@ fn parse_end(value: &str) -> Result<bool, String> {
 pub(crate) fn parse_rewind(value: &str) -> Result<Rewind, String> {
     let wrong = || {
         format!(
-            "rewind={value:?} is no number of events, no time and not \"all\": write rewind=10, rewind=2m (ms, s, m, h, d) or rewind=all"
+            "rewind={} is no number of events, no time and not \"all\": write rewind=10, \
+             rewind=2m (ms, s, m, h, d) or rewind=all",
+            quoted(value)
         )
     };
     if value == "all" {
@@ -324,7 +331,11 @@ fn set_once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), String>
 /// the pen, which would go to the default channel in silence.
 fn check_unknown(name: &str, known: &[&str]) -> Result<(), String> {
     match known.iter().find(|known| strsim::jaro_winkler(name, known) >= ALIKE) {
-        Some(meant) => Err(format!("{name:?} in the query is not known: did you mean {meant:?}?")),
+        Some(meant) => Err(format!(
+            "{} in the query is not known: did you mean {}?",
+            quoted(name),
+            quoted(meant)
+        )),
         None => Ok(()),
     }
 }
@@ -340,10 +351,18 @@ fn pairs(query: &str) -> impl Iterator<Item = Result<(String, String), String>> 
     })
 }
 
+/// A text of the client's in quotes; control characters are escaped.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.escape_debug().to_string().replace("\\'", "'"))
+}
+
 fn decode(text: &str) -> Result<String, String> {
     let spaced = text.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().map(Into::into).map_err(|_| {
-        format!("{text:?} in the query is not UTF-8: percent-encode names and values as UTF-8")
+        format!(
+            "{} in the query is not UTF-8: percent-encode names and values as UTF-8",
+            quoted(text)
+        )
     })
 }
 
@@ -360,6 +379,13 @@ mod tests {
             }
             (Err(error), Err(part)) => assert!(error.contains(part), "{query:?}: {error}"),
             (got, expected) => panic!("{query:?}: got {got:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn texts_of_clients_are_quoted() {
+        for text in ["chanel", "it's", "a\"b\\'", "a\u{1b}[2J\n", "grüße", ""] {
+            assert_eq!(quoted(text), format!("{text:?}"));
         }
     }
 

@@ -55,7 +55,7 @@ async fn connect(url: &RedisUrl) -> anyhow::Result<MultiplexedConnection> {
     }
     Ok(timeout(ANSWER_TIMEOUT, client.get_multiplexed_async_connection())
         .await
-        .map_err(|_| anyhow::anyhow!("no answer within {ANSWER_TIMEOUT:?}"))??)
+        .map_err(|_| anyhow::anyhow!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))??)
 }
 
 async fn ask<T: FromRedisValue>(
@@ -147,7 +147,7 @@ async fn check_latency(
     }
     let rounds = u32::try_from(ROUNDS).unwrap_or(1);
     let average = began.elapsed() / rounds;
-    let text = format!("there and back takes {average:.1?}, {longest:.1?} at most");
+    let text = format!("round trip {} µs (max {} µs)", average.as_micros(), longest.as_micros());
     if average > LATENCY_WARNING { findings.warn(&text) } else { findings.good(&text) }
 }
 

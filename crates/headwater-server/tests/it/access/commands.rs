@@ -140,7 +140,7 @@ async fn check_looks_into_redis() {
         "version ",
         "may publish events, prove that events arrive",
         "headwater_publish is not there yet",
-        "there and back takes",
+        "round trip ",
         "output limits for Pub/Sub are large enough",
         "every plain Redis channel can be heard",
     ] {
