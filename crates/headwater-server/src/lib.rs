@@ -8,6 +8,7 @@ pub mod sse;
 
 mod admin;
 mod app;
+mod banner;
 mod demo;
 mod exit;
 mod limits;

@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use headwater::{Hub, MemoryBroker, RedisBroker, ServeCounts};
+use headwater::{Channel, Hub, MemoryBroker, RedisBroker, ServeCounts};
 use redis::aio::ConnectionManager;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::access::{Access, Tickets};
 use crate::app::{App, with_client_address};
-use crate::limits::LISTEN_BACKLOG;
+use crate::banner::{AccessFacts, Banner, CHANNEL, RedisFacts, token_command};
+use crate::limits::{BANNER_LOOK_INTERVAL, BANNER_REDIS_TIMEOUT, LISTEN_BACKLOG};
 use crate::metrics::{MetricSources, Metrics};
 use crate::router;
-use crate::settings::{LogFormat, Settings, TlsSettings, show_duration};
+use crate::settings::{AccessSettings, LogFormat, Settings, TlsSettings, show_duration};
 use crate::signals::{Reloads, Stops};
 use crate::tls::Tls;
 
@@ -33,7 +35,13 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let access = Access::load(&settings.access, hub.clone(), Tickets::new(redis)).await?;
     let broker_name = if settings.redis.url.is_some() { "redis" } else { "memory" };
     let app = App::new(hub.clone(), access, &settings.streams, &settings.limits, broker_name);
-    announce(&settings, &app, listener.local_addr()?, admin_listener.as_ref())?;
+    let admin_address = admin_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    log_start(&settings, &app, listener.local_addr()?, admin_address);
+    if settings.log.format == LogFormat::Text {
+        let banner = banner(&settings, listener.local_addr()?, admin_address);
+        // Ends with the runtime, as does what follows signals below.
+        tokio::spawn(print_banner(banner, hub.clone()));
+    }
 
     let (stop, stopping) = watch::channel(false);
     let mut servers = tokio::task::JoinSet::new();
@@ -79,16 +87,20 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
         let proxies = listen.trusted_proxies.clone();
         server = server.proxy_protocol(move |peer| proxies.contains(peer));
     }
-    if let Some(tls) = tls {
-        server = server.tls(tls.config()?);
-        // Ends with the runtime.
-        tokio::spawn(tls.keep_current(reloads));
+    match tls {
+        Some(tls) => {
+            server = server.tls(tls.config()?);
+            tokio::spawn(tls.keep_current(reloads));
+        }
+        None => {
+            tokio::spawn(report_reloads(reloads));
+        }
     }
     servers.spawn(server.into_future());
 
     stops.next().await;
     let streams = hub.streams();
-    tracing::info!(streams, "stopping: streams are ended, no new ones are taken");
+    tracing::info!(streams, "shutting down: draining streams");
     hub.drain();
     stop.send_replace(true);
     let drain_timeout = listen.drain_timeout;
@@ -151,18 +163,15 @@ fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
         socket.listen(LISTEN_BACKLOG.unsigned_abs())
     };
     listen().with_context(|| {
-        format!("cannot listen on {address}: stop the program that does, or choose another address with --{setting}")
+        format!(
+            "cannot listen on {address}: stop the program that does, or choose another address \
+             with --{setting}"
+        )
     })
 }
 
-/// Says where everything is: to people in a few lines, to programs as a log line.
-fn announce(
-    settings: &Settings,
-    app: &App,
-    listen: SocketAddr,
-    admin_listener: Option<&TcpListener>,
-) -> anyhow::Result<()> {
-    let admin = admin_listener.map(TcpListener::local_addr).transpose()?;
+/// Logs where everything is, and what of it works otherwise than one may expect.
+fn log_start(settings: &Settings, app: &App, listen: SocketAddr, admin: Option<SocketAddr>) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         %listen,
@@ -171,36 +180,80 @@ fn announce(
         access = if app.access.is_open() { "open" } else { "rules" },
         "serving"
     );
-    if settings.log.format == LogFormat::Json {
-        return Ok(());
+    if settings.redis.url.is_some() && settings.access.silences_plain_publish() {
+        tracing::warn!(
+            "plain PUBLISH messages are not delivered: access rules are set and redis-channels is \
+             not"
+        );
     }
+}
+
+/// Prints the banner, once it is known whether Redis answers.
+async fn print_banner(mut banner: Banner, hub: Hub) {
+    if let Some(redis) = &mut banner.redis {
+        redis.is_reachable = timeout(BANNER_REDIS_TIMEOUT, ready(&hub)).await.is_ok();
+    }
+    // stdout may be closed.
+    let _ = writeln!(io::stdout(), "{}", banner.text());
+}
+
+async fn ready(hub: &Hub) {
+    let mut looks = tokio::time::interval(BANNER_LOOK_INTERVAL);
+    while !hub.health().ready {
+        looks.tick().await;
+    }
+}
+
+fn banner(settings: &Settings, listen: SocketAddr, admin: Option<SocketAddr>) -> Banner {
     let base = match &settings.tls {
         // The certificate is for this name, whose port 443 leads here.
         Some(TlsSettings::Acme(acme)) => format!("https://{}", acme.domains[0]),
         Some(TlsSettings::Files(_)) => format!("https://{}", reachable(listen)),
         None => format!("http://{}", reachable(listen)),
     };
-    let mut text = format!(
-        "\nHeadwater {} is running.\n\n  Demo page  {base}/sse/demo\n  Listen     curl -N '{base}/sse/stream?channel=news'\n  Publish    curl --data-binary 'hello' '{base}/sse/publish?channel=news'\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    if settings.redis.url.is_some() {
-        text += "             redis-cli PUBLISH news hello\n";
-    }
-    if let Some(admin) = admin {
-        text += &format!("  Health     http://{admin}/health/ready\n");
-    }
-    text += if !app.access.is_open() {
-        "\nAccess rules: nobody may listen or publish but whom they let.\n"
-    } else if settings.is_local() {
-        "\nOpen: there are no access rules. Only this machine can reach it, and every program on it may listen and publish.\n"
+    let access = &settings.access;
+    let channel = Channel::new(CHANNEL);
+    let is_for_channel = |test: &dyn Fn(&Channel) -> bool| channel.as_ref().is_ok_and(test);
+    let redis = settings.redis.url.as_ref().map(|url| RedisFacts {
+        shown: url.to_string(),
+        command: url.cli_command().to_owned(),
+        is_reachable: false,
+        delivers_plain: is_for_channel(&|channel| access.delivers_plain(channel)),
+    });
+    let access = if access.has_rules() {
+        AccessFacts::Rules {
+            is_public: is_for_channel(&|channel| access.is_public(channel)),
+            token_command: token_command_for(access),
+        }
     } else {
-        "\nOpen: everybody who can reach this address may listen and publish.\n"
+        AccessFacts::Open { is_local: settings.is_local() }
     };
-    text += "Ctrl-C stops it.\n";
-    // Nobody may be reading.
-    let _ = writeln!(io::stdout(), "{text}");
-    Ok(())
+    Banner { base, admin, redis, access, is_behind_proxy: settings.listen.proxy_protocol }
+}
+
+/// Only where `headwater token` finds the secret: in its file, or in this environment.
+fn token_command_for(access: &AccessSettings) -> Option<String> {
+    let file = access.jwt_secret_file.as_deref().map(std::path::absolute);
+    let file = file.transpose().ok()?;
+    let in_environment = || {
+        let secret = access.jwt_secret.as_ref()?;
+        std::env::var("HEADWATER_JWT_SECRET").ok().filter(|it| it == secret.expose())
+    };
+    if file.is_none() {
+        in_environment()?;
+    }
+    let (audience, issuer) = (access.jwt_audience.as_deref(), access.jwt_issuer.as_deref());
+    Some(token_command(file.as_deref(), audience, issuer))
+}
+
+/// SIGHUP without certificates: the server goes on.
+async fn report_reloads(mut reloads: Reloads) {
+    loop {
+        reloads.next().await;
+        tracing::info!(
+            "nothing to reload: there is no certificate, and other settings are read at start"
+        );
+    }
 }
 
 /// The address as one would type it into a browser on this machine.

@@ -149,8 +149,7 @@ impl Rules {
     }
 
     fn is_public(&self, channel: &Channel) -> bool {
-        let patterns: &[ChannelPattern] = self.settings.public.as_deref().unwrap_or_default();
-        patterns.iter().any(|pattern| pattern.fits(channel))
+        self.settings.is_public(channel)
     }
 
     /// Issues a ticket for these channels, or for all that the token allows.
@@ -158,7 +157,7 @@ impl Rules {
         let judgement = match credentials::find(request, &self.settings) {
             // A ticket must not make tickets.
             Some(Credential::Ticket(_)) => return Err(Denied::no_credentials()),
-            // The ticket is for whoever the token names, also where channels are public.
+            // The ticket is for the user that the token names, also where channels are public.
             Some(Credential::Token(..)) if self.tokens.is_some() => {
                 self.decide_by_credentials(request).await?
             }

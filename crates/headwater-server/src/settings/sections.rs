@@ -1,11 +1,12 @@
-//! The settings of each part of the server, checked: one type per part, so that a part takes its own
-//! and no more. What can be left out and has no default is an `Option`; for durations `None` means off.
+//! The settings of each part of the server, checked: one type per part, so that a part takes its
+//! own and no more. What can be left out and has no default is an `Option`; for durations `None`
+//! means off.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use headwater::{ChannelPattern, ChannelPatterns, RetentionRules};
+use headwater::{Channel, ChannelPattern, ChannelPatterns, RetentionRules};
 
 use super::value::{
     AddressHeader, DomainName, HttpUrl, JwksPlace, LogFilter, LogFormat, Origin, Rate, RedisUrl,
@@ -22,9 +23,9 @@ pub struct ListenSettings {
     /// Whether anybody who can reach `listen` may listen and publish. Always true to the user's
     /// word: on loopback it may be false, and access is open all the same if there are no rules.
     pub open: bool,
-    /// Who is believed what he says about a client's address.
+    /// Networks of trusted reverse proxies.
     pub trusted_proxies: TrustedProxies,
-    /// The header in which they say it.
+    /// The header in which they report a client's address.
     pub client_address_header: Option<AddressHeader>,
     /// Whether every connection begins with the PROXY protocol.
     pub proxy_protocol: bool,
@@ -178,6 +179,23 @@ impl AccessSettings {
     /// Whether nothing is open but what rules open.
     pub fn has_rules(&self) -> bool {
         self.has_keys() || self.authorize_url.is_some() || self.public.is_some()
+    }
+
+    /// Whether plain PUBLISH messages reach nobody because of the rules, and nothing says that they
+    /// should not.
+    pub fn silences_plain_publish(&self) -> bool {
+        self.has_rules() && self.redis_channels.is_none()
+    }
+
+    /// Whether a plain PUBLISH to this channel is delivered.
+    pub fn delivers_plain(&self, channel: &Channel) -> bool {
+        let fits = |patterns: Vec<ChannelPattern>| patterns.iter().any(|it| it.fits(channel));
+        self.plain_channels().is_none_or(fits)
+    }
+
+    /// Whether anybody may subscribe to this channel without credentials.
+    pub fn is_public(&self, channel: &Channel) -> bool {
+        self.public.iter().flatten().any(|pattern| pattern.fits(channel))
     }
 
     /// The plain Redis channels that can be heard; `None` is all.

@@ -3,6 +3,7 @@
 mod access;
 mod acme;
 mod admin;
+mod banner;
 mod bench;
 mod command_line;
 mod connections;

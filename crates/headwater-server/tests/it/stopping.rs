@@ -1,5 +1,5 @@
-//! How the server ends: streams on a whole event, requests in flight with their answer, and within the
-//! drain time whatever clients do. Look here for SIGTERM, SIGINT and the maximum lifetime.
+//! How the server ends: streams on a whole event, requests in flight with their answer, and within
+//! the drain time whatever clients do. Look here for SIGTERM, SIGINT and the maximum lifetime.
 
 use std::time::{Duration, Instant};
 
@@ -186,4 +186,18 @@ async fn streams_that_reach_the_maximum_lifetime_end_well() {
     assert!(begin.elapsed() >= Duration::from_millis(900), "{:?}", begin.elapsed());
     node.wait_for_metric("headwater_streams_ended_total{reason=\"lifetime\"}", 3.0).await;
     node.wait_for_metric("headwater_streams", 0.0).await;
+}
+
+#[tokio::test]
+async fn sighup_without_certificates_changes_nothing() {
+    let mut node = Node::start(BINARY, &[]);
+    let mut stream = EventStream::open(node.address(), "/sse/stream?channel=news").await;
+    for _ in 0..2 {
+        node.signal("HUP");
+    }
+    node.wait_for_log("nothing to reload");
+    assert!(node.is_running());
+    let published = http::post(node.address(), "/sse/publish?channel=news", b"x").await;
+    assert_eq!(published.status, 200);
+    assert_eq!(stream.next().await.expect("the stream is open").data, "x");
 }

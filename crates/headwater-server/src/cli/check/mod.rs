@@ -1,5 +1,5 @@
-//! `headwater check`: tells whether a server with these settings would work, before it is started. Look
-//! here for what is looked at and what is warned of.
+//! `headwater check`: verifies that a server with these settings would work, before it is started.
+//! Look here for what is checked, and for the warnings.
 
 mod findings;
 mod redis;
@@ -24,7 +24,7 @@ const CERTIFICATE_DAYS_MIN: i64 = 7;
 pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
     let mut findings = Findings::default();
     print("settings\n")?;
-    findings.good("they are right, and fit together")?;
+    findings.good("settings are valid and consistent")?;
     if let Some(source) = &settings.tls {
         print("tls\n")?;
         check_tls(source, &mut findings).await?;
@@ -33,7 +33,7 @@ pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
     check_access(&settings, &mut findings).await?;
     if let Some(url) = &settings.redis.url {
         print(&format!("redis {url}\n"))?;
-        redis::check(url, settings.access.plain_channels().is_some(), &mut findings).await?;
+        redis::check(url, &settings.access, &mut findings).await?;
     }
     let Findings { good, failures, warnings } = findings;
     print(&format!("{good} ok, {failures} failed, {warnings} warnings\n"))?;
@@ -67,7 +67,7 @@ fn check_certificate(files: &CertificateFiles, findings: &mut Findings) -> Resul
     let seconds = certificates.seconds_left();
     let days = seconds / (24 * 60 * 60);
     if seconds <= 0 {
-        return findings.fail(&format!("{shown} has expired: clients refuse it"));
+        return findings.fail(&format!("{shown} has expired: clients reject it"));
     }
     if days < CERTIFICATE_DAYS_MIN {
         return findings.warn(&format!("{shown} expires in {days} days: renew it"));
@@ -82,26 +82,30 @@ async fn check_access(settings: &Settings, findings: &mut Findings) -> Result<()
             return findings.good("open: there are no rules, and only this machine can reach it");
         }
         return findings
-            .warn("open: anybody who can reach it may listen to and publish everything");
+            .warn("open: anybody who can reach it may subscribe and publish to everything");
     }
     check_keys(access, findings).await?;
     if let Some(url) = &access.authorize_url {
         let answered = try_authorize_url(url, access.authorize_timeout).await;
         match answered {
             Ok(status) if status.is_success() => findings.warn(&format!(
-                "{url} lets somebody without a cookie listen to `headwater-check` ({status}): does it look at who asks?"
+                "{url} allows a client without a cookie to subscribe to `headwater-check` \
+                 ({status}): does it check who asks?"
             ))?,
             Ok(status) if [401, 403].contains(&status.as_u16()) => {
-                findings.good(&format!("{url} answers, and lets no stranger in ({status})"))?;
+                findings.good(&format!(
+                    "{url} answers, and denies clients without credentials ({status})"
+                ))?;
             }
             Ok(status) => findings.fail(&format!(
-                "{url} answers {status}, which counts as no: it should answer 2xx, 401 or 403"
+                "{url} answers {status}, which denies: it should answer 2xx, 401 or 403"
             ))?,
-            Err(error) => findings.fail(&format!("the application cannot be asked: {}", error_chain(&error)))?,
+            Err(error) => findings
+                .fail(&format!("the application cannot be asked: {}", error_chain(&error)))?,
         }
     }
     if access.public.iter().flatten().any(|pattern| pattern.to_string() == "*") {
-        findings.warn("public has `*`: anybody may listen to every channel")?;
+        findings.warn("public has `*`: anybody may subscribe to every channel")?;
     }
     if access.jwt_in_query {
         findings
@@ -135,8 +139,8 @@ async fn check_keys(access: &AccessSettings, findings: &mut Findings) -> Result<
     }
     if access.has_keys() && access.jwt_audience.is_none() {
         findings.warn(
-            "jwt-audience is not set: tokens with an audience are refused, and those without one count \
-             whatever they were made for",
+            "jwt-audience is not set: tokens with an audience are rejected, and those without one \
+             count whatever they were made for",
         )?;
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! What `headwater check` looks at in Redis: version, permissions, function, latency, output limits.
+//! What `headwater check` looks at in Redis: version, permissions, function, latency, output
+//! limits.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use tokio::time::timeout;
 
 use super::findings::Findings;
 use crate::exit::{Failure, error_chain};
-use crate::settings::RedisUrl;
+use crate::settings::{AccessSettings, RedisUrl};
 
 /// How long one command may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -28,7 +29,7 @@ const TRIED: &str = "headwater:{0}:check";
 
 pub(super) async fn check(
     url: &RedisUrl,
-    has_rules: bool,
+    access: &AccessSettings,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
     let mut redis = match connect(url).await {
@@ -39,9 +40,15 @@ pub(super) async fn check(
     check_permissions(&mut redis, findings).await?;
     check_latency(&mut redis, findings).await?;
     check_output_limits(&mut redis, findings).await?;
-    if !has_rules {
+    if access.silences_plain_publish() {
         findings.warn(
-            "every plain Redis channel can be heard that a stream asks for: see redis-channels",
+            "plain PUBLISH messages are not delivered: access rules are set and redis-channels is \
+             not",
+        )?;
+    }
+    if access.plain_channels().is_none() {
+        findings.warn(
+            "plain PUBLISH messages of every Redis channel are delivered: see redis-channels",
         )?;
     }
     Ok(())
@@ -101,11 +108,11 @@ async fn check_permissions(
     let tried: [(&str, &[&str]); 8] = [
         ("publish events", &["PUBLISH", TRIED, ""]),
         ("prove that events arrive", &["PUBLISH", "headwater:probe:check", ""]),
-        ("tell other nodes what is revoked", &["PUBLISH", "headwater:revoked:{0}", "{}"]),
-        ("keep what is revoked", &["ZRANGEBYSCORE", "headwater:{0}:revoked", "0", "0"]),
-        ("keep history", &["XRANGE", "headwater:{0}:log:check", "-", "+", "COUNT", "1"]),
-        ("keep tickets", &["SET", TRIED, "1", "EX", "1"]),
-        ("use up tickets", &["GETDEL", TRIED]),
+        ("notify other nodes of revocations", &["PUBLISH", "headwater:revoked:{0}", "{}"]),
+        ("store revocations", &["ZRANGEBYSCORE", "headwater:{0}:revoked", "0", "0"]),
+        ("retain history", &["XRANGE", "headwater:{0}:log:check", "-", "+", "COUNT", "1"]),
+        ("store tickets", &["SET", TRIED, "1", "EX", "1"]),
+        ("redeem tickets", &["GETDEL", TRIED]),
         ("load the function", &["FUNCTION", "LIST", "LIBRARYNAME", "headwater"]),
     ];
     let mut allowed = Vec::new();
@@ -169,8 +176,9 @@ async fn check_output_limits(
     let is_small = |limit: u64| limit > 0 && limit < OUTPUT_LIMIT_MIN;
     if is_small(hard) || is_small(soft) {
         return findings.warn(&format!(
-            "its output limit for Pub/Sub is small ({hard} bytes at once, {soft} for a while): a burst \
-             cuts nodes off; CONFIG SET client-output-buffer-limit 'pubsub 33554432 8388608 60'"
+            "its output limit for Pub/Sub is small ({hard} bytes at once, {soft} for a while): a \
+             burst disconnects nodes; CONFIG SET client-output-buffer-limit \
+             'pubsub 33554432 8388608 60'"
         ));
     }
     findings.good("its output limits for Pub/Sub are large enough")

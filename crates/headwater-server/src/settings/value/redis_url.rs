@@ -10,6 +10,7 @@ use std::str::FromStr;
 pub struct RedisUrl {
     url: String,
     shown: String,
+    cli_command: String,
 }
 
 const SCHEMES: [&str; 4] = ["redis", "rediss", "unix", "redis+unix"];
@@ -22,6 +23,12 @@ impl RedisUrl {
     /// The whole URL, with the password. For connecting only, never for a message.
     pub fn expose(&self) -> &str {
         &self.url
+    }
+
+    /// The beginning of a command line of `redis-cli` for this server. It asks for the password, if
+    /// there is one.
+    pub fn cli_command(&self) -> &str {
+        &self.cli_command
     }
 }
 
@@ -53,8 +60,37 @@ impl FromStr for RedisUrl {
             return Err(FRAGMENT.to_owned());
         }
         let shown = format!("{scheme}://{address}");
-        Ok(Self { url: text.to_owned(), shown })
+        let cli_command = cli_command(client.get_connection_info());
+        Ok(Self { url: text.to_owned(), shown, cli_command })
     }
+}
+
+fn cli_command(info: &redis::ConnectionInfo) -> String {
+    let (scheme, host, port) = match info.addr() {
+        redis::ConnectionAddr::Tcp(host, port) => ("redis", host, *port),
+        redis::ConnectionAddr::TcpTls { host, port, .. } => ("rediss", host, *port),
+        redis::ConnectionAddr::Unix(path) => {
+            let path = path.display().to_string().replace('\'', "'\\''");
+            return with_credentials(format!("redis-cli -s '{path}'"), info);
+        }
+        _ => return "redis-cli".to_owned(),
+    };
+    if (scheme, port) == ("redis", 6379) && ["127.0.0.1", "localhost"].contains(&host.as_str()) {
+        return with_credentials("redis-cli".to_owned(), info);
+    }
+    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    with_credentials(format!("redis-cli -u {scheme}://{host}:{port}"), info)
+}
+
+fn with_credentials(mut command: String, info: &redis::ConnectionInfo) -> String {
+    let settings = info.redis_settings();
+    if settings.password().is_some() {
+        if let Some(user) = settings.username().filter(|user| *user != "default") {
+            command += &format!(" --user '{}'", user.replace('\'', "'\\''"));
+        }
+        command += " --askpass";
+    }
+    command
 }
 
 /// Whether an `@` stands where no URL has one: behind the authority, or twice in it. The parts of a
@@ -64,7 +100,7 @@ fn cut_by_its_password(rest: &str) -> bool {
     rest[end..].contains('@') || rest[..end].matches('@').count() > 1
 }
 
-/// The client's errors are fixed texts today; only the one that helps is told apart, so that no
+/// The client's errors are fixed texts today; only those that help are distinguished, so that no
 /// later version of it can print a part of the URL through us.
 fn describe(error: &redis::RedisError) -> String {
     let text = error.to_string();
@@ -72,8 +108,8 @@ fn describe(error: &redis::RedisError) -> String {
         return format!("its database is not a number: write {FORM}");
     }
     if text.contains("wildcard") {
-        return "0.0.0.0 and [::] are addresses to listen on: write the address of the Redis server, \
-                127.0.0.1 if it runs on this machine"
+        return "0.0.0.0 and [::] are addresses to listen on: write the address of the Redis \
+                server, 127.0.0.1 if it runs on this machine"
             .to_owned();
     }
     if text.contains("fragment") || text.contains("insecure") {
@@ -136,6 +172,22 @@ mod tests {
         check("rediss://host/#fast", Err("behind its `#`"));
         check("rediss://:s3cret@host/#insecure", Err("behind its `#`"));
         check("unix://", Err("not complete"));
+    }
+
+    #[test]
+    fn commands_reach_the_same_server() {
+        #[track_caller]
+        fn check(text: &str, expected: &str) {
+            assert_eq!(text.parse::<RedisUrl>().expect("a URL").cli_command(), expected);
+        }
+        check("redis://127.0.0.1", "redis-cli");
+        check("redis://localhost:6379/3", "redis-cli");
+        check("redis://h:7000", "redis-cli -u redis://h:7000");
+        check("redis://[::1]:7000", "redis-cli -u redis://[::1]:7000");
+        check("rediss://h", "redis-cli -u rediss://h:6379");
+        check("redis://:s3cret@127.0.0.1", "redis-cli --askpass");
+        check("redis://me:s3cret@h", "redis-cli -u redis://h:6379 --user 'me' --askpass");
+        check("unix:///run/redis.sock", "redis-cli -s '/run/redis.sock'");
     }
 
     #[test]
