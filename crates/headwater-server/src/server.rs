@@ -157,7 +157,9 @@ fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let listen = || {
         let socket = socket?;
-        // A restart must not wait for connections of the last run to time out.
+        // A restart must not wait for connections of the last run to time out. On Windows it would
+        // let two servers share the port.
+        #[cfg(not(windows))]
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(LISTEN_BACKLOG.unsigned_abs())
