@@ -13,7 +13,7 @@ pub(crate) enum Failure {
     Failed(anyhow::Error),
     /// The user pressed Ctrl-C.
     Interrupted,
-    /// Whoever read our output stopped reading, as `head` does.
+    /// The reader of standard output stopped reading, as `head` does.
     OutputClosed,
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn error_chain(error: &anyhow::Error) -> String {
 }
 
 fn complain(message: &str) {
-    // Without a standard error there is nobody to tell.
+    // stderr may be closed.
     let _ = writeln!(io::stderr(), "error: {message}");
 }
 

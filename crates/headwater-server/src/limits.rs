@@ -7,8 +7,8 @@ use std::time::Duration;
 /// memory at once; ten thousand is a second of a busy publisher.
 pub(crate) const BATCH_EVENTS_MAX: usize = 10_000;
 
-/// Most channels that one event is published to with one request. The same as one stream may listen
-/// to.
+/// Most channels that one event is published to with one request. The same as on one
+/// stream.
 pub(crate) const PUBLISH_CHANNELS_MAX: usize = headwater::limits::CHANNELS_PER_STREAM_MAX;
 
 /// How long the body of a request may take. 8 MiB in 30 s is a slow phone's uplink.

@@ -1,5 +1,5 @@
-//! What `/metrics` shows, in the OpenMetrics text format. Look here for the name and meaning of a metric. Labels never hold
-//! the name of a channel: there can be millions.
+//! What `/metrics` shows, in the OpenMetrics text format. Look here for the name and meaning of a
+//! metric. Labels never hold the name of a channel: there can be millions.
 
 use std::fmt;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Collector for HubCollector {
         let stats = self.hub.stats();
         let encoder = &mut encoder;
         gauge(encoder, "streams", "Open streams", to_f64(self.hub.streams()))?;
-        gauge(encoder, "channels", "Channels with listeners", to_f64(self.hub.channels()))?;
+        gauge(encoder, "channels", "Channels with subscribers", to_f64(self.hub.channels()))?;
         counter(encoder, "streams_opened", "Streams opened", stats.streams_opened)?;
         let mut ended = encoder.encode_descriptor(
             "streams_ended",
@@ -99,7 +99,7 @@ impl Collector for HubCollector {
         )?;
         let mut gaps = encoder.encode_descriptor(
             "gaps",
-            "Gaps that streams were told of, by reason",
+            "Gaps that streams reported, by reason",
             None,
             MetricType::Counter,
         )?;
@@ -110,7 +110,7 @@ impl Collector for HubCollector {
         counter(
             encoder,
             "backfills",
-            "Histories of channels read from the broker, for streams that came back",
+            "Histories of channels read from the broker, for clients that reconnected",
             stats.backfills,
         )?;
         let ring_bytes = to_f64(self.hub.ring_bytes());
@@ -135,7 +135,7 @@ type OfShard = fn(&ShardStats) -> f64;
 type CountOfShard = fn(&ShardStats) -> u64;
 
 impl HubCollector {
-    /// What the threads that own the sockets of streams tell; nothing before the first stream.
+    /// The numbers of the threads that own the sockets of streams; none before the first stream.
     fn encode_shards(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let held = self.hub.stats().publishes_held;
         counter(encoder, "publishes_held", "Publishes that waited for a shard far behind", held)?;
@@ -157,7 +157,7 @@ impl HubCollector {
         let counters: [(&str, &str, CountOfShard); 3] = [
             ("shard_writes", "Writes to sockets by a shard", |it| it.writes),
             ("shard_turns", "Turns of a shard that had something to do", |it| it.turns),
-            ("shard_panics", "How often a shard failed and began anew", |it| it.panics),
+            ("shard_panics", "How often a shard failed and was restarted", |it| it.panics),
         ];
         for (name, help, value) in counters {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -172,7 +172,12 @@ impl HubCollector {
     fn encode_redis(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let health = self.hub.health();
         let ready = if health.ready { 1.0 } else { 0.0 };
-        gauge(encoder, "redis_ready", "1 if the last probe came back through Redis", ready)?;
+        gauge(
+            encoder,
+            "redis_ready",
+            "1 if the last probe made the round trip through Redis",
+            ready,
+        )?;
         if let Some(lag) = health.lag {
             let help = "How long the last probe took through Redis and back";
             let mut lag_encoder = encoder.encode_descriptor(
@@ -240,7 +245,7 @@ impl ServerCollector {
         counter(encoder, "tls_plain", help, counts.tls_plain())?;
         let help = "New certificates that were taken";
         counter(encoder, "tls_reloads", help, certificates.reloads())?;
-        let help = "New certificates that were no good, or not to be had";
+        let help = "New certificates that were invalid or could not be obtained";
         counter(encoder, "tls_reload_errors", help, certificates.failures())?;
         let mut expiry = encoder.encode_descriptor(
             "tls_certificate_expiry_timestamp",

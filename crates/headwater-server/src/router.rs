@@ -51,7 +51,8 @@ pub(crate) fn with_fallback(router: Router) -> Router {
     });
     router.fallback(|uri: Uri| async move {
         Problem::not_found(format!(
-            "there is nothing at {}: streams are at /sse/stream, publishing at /sse/publish, the demo page at /sse/demo",
+            "there is nothing at {}: streams are at /sse/stream, publishing at /sse/publish, the \
+             demo page at /sse/demo",
             uri.path()
         ))
     })

@@ -1,5 +1,5 @@
-//! Asking the application whether somebody may listen or publish. Look here for what is sent, what an
-//! answer may say, and how a storm of clients that come back is kept from it.
+//! Asking the application whether a client may subscribe or publish. Look here for what is sent,
+//! what an answer may say, and how a storm of reconnecting clients is kept from it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,7 @@ use crate::limits::{
 use crate::outbound::{self, Client};
 use crate::settings::{HttpUrl, as_text, show_duration};
 
-/// The application, and what it answered a moment ago.
+/// The application, and its recent answers.
 pub(super) struct AuthorizeUrl {
     url: HttpUrl,
     timeout: Duration,
@@ -39,7 +39,7 @@ type Question = [u8; 32];
 #[derive(Clone)]
 struct Remembered {
     asked_at: Instant,
-    /// Empty while the question is being asked: whoever asks the same waits for it.
+    /// Empty while the question is being asked: others that ask the same wait for it.
     answer: Arc<OnceCell<Result<Answer, Denied>>>,
 }
 
@@ -86,8 +86,8 @@ impl AuthorizeUrl {
         let answer = remembered.answer.get_or_init(|| async {
             let answer = tokio::time::timeout(self.timeout, self.request(&query, headers)).await;
             answer.unwrap_or_else(|_| {
-                let timeout = show_duration(self.timeout);
-                tracing::warn!(url = %self.url, timeout, "authorize-url: no answer, request denied");
+                let (url, timeout) = (&self.url, show_duration(self.timeout));
+                tracing::warn!(%url, timeout, "authorize-url: no answer, request denied");
                 Err(Denied::unavailable())
             })
         });
@@ -123,18 +123,22 @@ impl AuthorizeUrl {
         let sent =
             self.client.exchange(request, &url, self.timeout, APPLICATION_ANSWER_BYTES_MAX).await;
         let answer = sent.map_err(|error| {
-            tracing::warn!("the application cannot be asked, so the answer is no: {error:#}");
+            tracing::warn!("authorize-url: no answer, request denied: {error:#}");
             Denied::unavailable()
         })?;
         match answer.status {
             StatusCode::UNAUTHORIZED => Err(Denied::no_credentials()),
             StatusCode::FORBIDDEN => Err(Denied::forbidden()),
             status if status.is_success() => read(&answer, SystemTime::now()).ok_or_else(|| {
-                tracing::warn!(url = %self.url, "the application's answer is not understood, so it is no: see docs/access/authorize-url.md");
+                tracing::warn!(
+                    url,
+                    "authorize-url: answer not understood, request denied: see \
+                     docs/access/authorize-url.md"
+                );
                 Denied::unavailable()
             }),
             status => {
-                tracing::warn!(url = %self.url, %status, "the application answered neither 2xx nor 401 nor 403: the answer is no");
+                tracing::warn!(url, %status, "authorize-url: unexpected status, request denied");
                 Err(Denied::unavailable())
             }
         }
@@ -178,7 +182,8 @@ fn digest_of(query: &str, headers: &[(HeaderName, HeaderValue)]) -> Question {
     question
 }
 
-/// What a yes says; `None` if it is not understood. A body that is not JSON by its type says nothing more.
+/// What a yes says; `None` if it is not understood. A body that is not JSON by its type says
+/// nothing more.
 fn read(answer: &outbound::Answer, now: SystemTime) -> Option<Answer> {
     if !answer.is_json() || answer.body.is_empty() {
         return Some(Answer::default());

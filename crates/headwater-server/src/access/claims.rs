@@ -1,5 +1,5 @@
-//! What a token says, once its signature is proved: who, until when, which channels. Look here to add
-//! another way to write channels into claims. No IO in here.
+//! What a token says, once its signature is proved: who, until when, which channels. Look here to
+//! add another way to write channels into claims. No IO in here.
 
 use std::fmt;
 
@@ -21,9 +21,9 @@ pub struct Expected {
     pub audience: Option<String>,
     /// Who must have made it.
     pub issuer: Option<String>,
-    /// What everybody may listen to.
+    /// Channels to which every client may subscribe.
     pub subscribe: Vec<Template>,
-    /// What everybody may publish to.
+    /// Channels to which every client may publish.
     pub publish: Vec<Template>,
 }
 
@@ -42,7 +42,8 @@ pub enum Refusal {
     Type(&'static str),
 }
 
-/// One way to write channels into claims. Each adds what it finds; one that finds nothing adds nothing.
+/// One way to write channels into claims. Each adds what it finds; one that finds nothing adds
+/// nothing.
 type Dialect = fn(&Claims, &mut Identity);
 
 /// All ways that are understood.
@@ -85,7 +86,8 @@ impl Identity {
     }
 }
 
-/// `{"headwater": {"subscribe": [...], "publish": [...], "admin": true}}`. What is no pattern grants nothing.
+/// `{"headwater": {"subscribe": [...], "publish": [...], "admin": true}}`. What is no pattern
+/// grants nothing.
 fn headwater_claim(claims: &Claims, identity: &mut Identity) {
     let Some(Value::Object(ours)) = claims.get("headwater") else { return };
     let patterns = |name: &str| {
@@ -200,7 +202,9 @@ mod tests {
     #[test]
     fn what_is_no_pattern_grants_nothing() {
         let claims = json!({ "headwater": {
-            "subscribe": ["news", "user:42:*", "*a", "", 7, "headwater:*"], "publish": "news", "admin": 1,
+            "subscribe": ["news", "user:42:*", "*a", "", 7, "headwater:*"],
+            "publish": "news",
+            "admin": 1,
         } });
         let identity = read(&claims, &Expected::default()).unwrap();
         let shown: Vec<String> = identity.subscribe.iter().map(ToString::to_string).collect();

@@ -30,15 +30,15 @@ struct Loaded {
 }
 
 impl Jwks {
-    /// Reads the set. A file must be there; a server that cannot be reached is asked again when a token
-    /// comes, and until then no token counts.
+    /// Reads the set. A file must be there; a server that cannot be reached is asked again when a
+    /// token comes, and until then no token counts.
     pub(super) async fn load(place: JwksPlace) -> anyhow::Result<Self> {
         let client = Client::new();
         let keys = match (read(&client, &place).await, &place) {
             (Ok(keys), _) => keys,
             (Err(error), JwksPlace::File(_)) => return Err(error),
             (Err(error), JwksPlace::Url(url)) => {
-                tracing::warn!(%url, "no key for tokens yet, trying again when a token comes: {error:#}");
+                tracing::warn!(%url, "jwks: no keys yet, retrying when a token arrives: {error:#}");
                 Vec::new()
             }
         };
@@ -46,8 +46,8 @@ impl Jwks {
         Ok(Self { place, client, loaded, reading: AsyncMutex::default() })
     }
 
-    /// The claims of a token, if a key of the set signed it. A token that names a key that is not in
-    /// the set, or whose signature none proves, makes the set be read again, at most so often.
+    /// The claims of a token, if a key of the set signed it. A token that names a key that is not
+    /// in the set, or whose signature none proves, makes the set be read again, at most so often.
     pub(super) async fn prove(&self, parts: &Parts<'_>) -> Result<Claims, BadToken> {
         let mut loaded = self.loaded();
         if loaded.tried_at.elapsed() >= JWKS_AGE_MAX {
@@ -76,9 +76,7 @@ impl Jwks {
         let keys = match read(&self.client, &self.place).await {
             Ok(keys) => keys.into(),
             Err(error) => {
-                tracing::warn!(
-                    "the set of keys cannot be read, the known keys go on to count: {error:#}"
-                );
+                tracing::warn!("jwks: cannot be read, known keys stay valid: {error:#}");
                 known.keys
             }
         };

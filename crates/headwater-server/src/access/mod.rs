@@ -1,4 +1,4 @@
-//! Who may listen, publish and administer. `rules` has the order in which a request is judged.
+//! Who may subscribe, publish and administer. `rules` has the order in which a request is judged.
 
 pub mod claims;
 pub mod credentials;

@@ -26,7 +26,7 @@ pub(crate) enum Tickets {
     Redis(ConnectionManager),
 }
 
-/// Whom a ticket is for. The ticket itself is kept nowhere: whoever reads this cannot use it.
+/// Whom a ticket is for. The ticket itself is stored nowhere, so this record cannot be used as one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct TicketRecord {
     /// Names, and beginnings with a `*` after them; the second part says which.
@@ -60,7 +60,7 @@ impl Tickets {
                     table.retain(|_, (until, _)| *until > now);
                 }
                 if table.len() >= TICKETS_MAX {
-                    tracing::warn!("{TICKETS_MAX} tickets wait to be used: no more are made");
+                    tracing::warn!("{TICKETS_MAX} unused tickets: no more are issued");
                     return Err(Denied::unavailable());
                 }
                 table.insert(key, (now + TICKET_TIME, kept));
@@ -103,7 +103,7 @@ impl Tickets {
 }
 
 fn unavailable(error: &redis::RedisError) -> Denied {
-    tracing::warn!("Redis does not keep or give tickets, so the answer is no: {error}");
+    tracing::warn!("tickets unavailable, request denied: {error}");
     Denied::unavailable()
 }
 

@@ -21,7 +21,8 @@ pub(crate) async fn live() -> Json<serde_json::Value> {
     Json(serde_json::json!({ "status": "live" }))
 }
 
-/// Events are known to arrive: the embedded broker is there, or the last probe came back through Redis.
+/// Events are known to arrive: the embedded broker is there, or the last probe made the round trip
+/// through Redis.
 pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Ready>, Problem> {
     if app.hub.is_draining() {
         return Err(Problem::unavailable("the server is stopping"));

@@ -18,7 +18,8 @@ pub(crate) fn route() -> MethodRouter<App> {
     delete(revoke).fallback(|| async {
         app::method_not_allowed(
             "DELETE",
-            "end streams with DELETE /admin/streams?user=USER, ?channel=NAME, ?stream=ID or ?token=JTI&expires=SECONDS",
+            "end streams with DELETE /admin/streams?user=USER, ?channel=NAME, ?stream=ID or \
+             ?token=JTI&expires=SECONDS",
         )
     })
 }
@@ -51,6 +52,6 @@ async fn revoke(
         _ => "token",
     };
     app.hub.revoke(&revocation).await?;
-    tracing::info!(by = what, "streams were revoked");
+    tracing::info!(by = what, "streams revoked");
     Ok(StatusCode::NO_CONTENT)
 }

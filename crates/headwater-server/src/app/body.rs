@@ -26,7 +26,8 @@ pub(crate) async fn read(
     })??;
     let text = String::from_utf8(bytes).map_err(|error| {
         Problem::bad_request(format!(
-            "the body is not UTF-8 at byte {}: event streams carry text, so encode binary data, for example as base64",
+            "the body is not UTF-8 at byte {}: event streams carry text, so encode binary data, \
+             for example as base64",
             error.utf8_error().valid_up_to()
         ))
     })?;
@@ -39,8 +40,8 @@ async fn collect(
     room: &Arc<Semaphore>,
 ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Problem> {
     let mut body = Limited::new(body, bytes_max);
-    // Made one at the end, when the size is known. Crumbs are swept together before, or a body that comes
-    // byte by byte would cost many times its size.
+    // Made one at the end, when the size is known. Crumbs are swept together before, or a body that
+    // comes byte by byte would cost many times its size.
     let (mut pieces, mut crumbs) = (Vec::new(), Vec::new());
     let mut taken: Option<OwnedSemaphorePermit> = None;
     while let Some(frame) = body.frame().await {
@@ -60,7 +61,7 @@ async fn collect(
         let more = u32::try_from(data.len()).ok();
         let more = more.and_then(|more| Arc::clone(room).try_acquire_many_owned(more).ok());
         let more = more.ok_or_else(|| {
-            Problem::unavailable("too many large bodies are on their way: send this one again")
+            Problem::unavailable("too many large bodies are in flight: send this one again")
         })?;
         match &mut taken {
             Some(taken) => taken.merge(more),

@@ -20,8 +20,8 @@ pub(crate) async fn check(
     counted(app, client, &request, request.check(&*app.access)).await
 }
 
-/// Asks, unless too many credentials from there were wrong. A request without credentials has failed
-/// at nothing.
+/// Asks, unless too many credentials from there were wrong. A request without credentials has
+/// failed at nothing.
 pub(crate) async fn counted<T>(
     app: &App,
     client: ClientAddress,

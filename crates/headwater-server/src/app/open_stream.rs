@@ -1,5 +1,5 @@
-//! Opens a stream: authorises it, counts it, subscribes, and answers with its events. Every dialect's
-//! streams come through here.
+//! Opens a stream: authorises it, counts it, subscribes, and answers with its events. Every
+//! dialect's streams come through here.
 
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -16,7 +16,7 @@ use crate::client::{ClientAddress, Limit, LimitExceeded};
 use crate::limits::FULL_RETRY_MIN;
 use crate::settings::StreamSettings;
 
-/// The id of a stream that has an owner, for whoever may end it.
+/// The id of a stream that has an owner, by which it can be ended.
 const STREAM_ID: HeaderName = HeaderName::from_static("headwater-stream");
 
 /// A stream that a client asks for.

@@ -1,4 +1,5 @@
-//! Publishes what was authorised, within the client's rate. Every dialect's events come through here.
+//! Publishes what was authorised, within the client's rate. Every dialect's events come through
+//! here.
 
 use headwater::{Action, Channel, Problem, Publish, Receipt};
 use http::request::Parts;

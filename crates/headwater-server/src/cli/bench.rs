@@ -1,4 +1,5 @@
-//! `headwater bench`: measures a server. Look here for how it ends; what it does is in the crate `headwater-bench`.
+//! `headwater bench`: measures a server. Look here for how it ends; what it does is in the crate
+//! `headwater-bench`.
 
 use anyhow::anyhow;
 use headwater_bench::{Error, worker};

@@ -54,9 +54,9 @@ enum Attempt {
     Ended(anyhow::Error),
     /// There was no stream, but there may be one later.
     Failed(anyhow::Error),
-    /// There is nothing to come back for.
+    /// The channel has ended.
     Finished,
-    /// Coming back would give the same answer.
+    /// Reconnecting would get the same answer.
     Refused(anyhow::Error),
     /// Nobody wants to hear of it any more.
     Unwanted,
@@ -145,7 +145,8 @@ impl Follower {
             .header(ACCEPT, "text/event-stream")
             .header(CACHE_CONTROL, "no-store");
         if !self.last_event_id.is_empty() {
-            // An id with a control character cannot be a header; the query takes no other ids either.
+            // An id with a control character cannot be a header; the query takes no other ids
+            // either.
             if let Ok(value) = HeaderValue::from_str(&self.last_event_id)
                 .or_else(|_| HeaderValue::from_bytes(self.last_event_id.as_bytes()))
             {
@@ -188,7 +189,7 @@ impl Follower {
 
     async fn notice(&self, text: String) {
         let text = format!("{}: {text}", self.channel);
-        // Whoever listened has gone: the next event tells.
+        // The receiver may be gone; the next event finds that out.
         let _ = self.events.send(FollowEvent::Notice(text)).await;
     }
 }
@@ -200,7 +201,7 @@ fn is_event_stream(response: &Response<Incoming>) -> bool {
 }
 
 /// What the server asked for, doubled with every failure in a row, a quarter more or less so that
-/// the clients of a server that comes back do not come all at once.
+/// the clients of a restarted server do not reconnect all at once.
 fn wait(retry: Duration, failures: u32) -> Duration {
     let longest = WAIT_MAX.max(retry);
     let doubled = retry.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);

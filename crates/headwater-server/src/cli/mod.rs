@@ -26,7 +26,7 @@ use self::publish::Publish;
 use self::subscribe::Subscribe;
 use self::token::Token;
 
-/// Push events to browsers: publish to a channel, and everybody who listens gets it.
+/// Push events to browsers: publish to a channel, and every connected subscriber receives it.
 ///
 /// Without a command, `headwater` serves with the settings of the environment and the defaults.
 #[derive(Parser)]
@@ -38,14 +38,14 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve streams to browsers, take events to publish, and show the demo page
+    /// Serve streams, publishing and the demo page
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<Flags>),
     Publish(Publish),
     Subscribe(Subscribe),
     Bench(Box<bench::BenchOptions>),
     Token(Token),
-    /// Tell whether a server with these settings would work: settings, keys, application, Redis
+    /// Check that a server with these settings would work: settings, keys, application, Redis
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Box<Flags>),
 }
@@ -53,29 +53,29 @@ enum Command {
 const EXAMPLES: &str = "\
 Examples:
   headwater                                            serve on 127.0.0.1:8000
-  headwater serve --redis redis://127.0.0.1:6379       and let `redis-cli PUBLISH` reach browsers
+  headwater serve --redis redis://127.0.0.1:6379       and deliver `redis-cli PUBLISH` to browsers
   headwater subscribe news                             print what is published to the channel news
   headwater publish news 'hello, browsers'             publish to it
-  headwater bench                                      measure what a server takes";
+  headwater bench                                      measure the capacity of a server";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
   headwater check --config headwater.toml
   headwater check --redis redis://127.0.0.1:6379 --jwt-secret-file jwt-secret.txt
 
-It takes the settings of `headwater serve`, and starts nothing. The exit code is 1 if something would
-not work.";
+It takes the settings of `headwater serve`, and starts nothing.
+The exit code is 1 if something would not work.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
   headwater serve                                      on 127.0.0.1:8000, with the embedded broker
   headwater serve --redis redis://127.0.0.1:6379       events travel through Redis
-  headwater serve --jwt-secret-file jwt-secret.txt     for those whose tokens allow it
-  headwater serve --listen 0.0.0.0:8000 --open         for everybody who can reach this machine
+  headwater serve --jwt-secret-file jwt-secret.txt     for clients whose tokens allow it
+  headwater serve --listen 0.0.0.0:8000 --open         for anybody who can reach this machine
   HEADWATER_LINGER=2s headwater serve                  every setting is an environment variable too
   headwater serve --config headwater.toml              and a key in a TOML file
 
-A flag wins over the environment, the environment over the file. docs/configuration.md has it all.";
+A flag wins over the environment, the environment over the file. See docs/configuration.md.";
 
 /// Runs what the command line says.
 pub fn main() -> ExitCode {

@@ -32,7 +32,7 @@ pub(super) struct Line {
     /// The position for a reconnect, if there is one.
     pub(super) id: Option<String>,
     pub(super) data: String,
-    /// Why events are missing here, if this is no event but tells of a gap.
+    /// Why events are missing here, if this reports a gap and is no event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) gap: Option<String>,
 }
@@ -52,7 +52,8 @@ impl Line {
         Self { channel: channel.to_string(), name, id, data, gap }
     }
 
-    /// What came over Redis; `None` for a frame without a channel, which only streams of one's own have.
+    /// What came over Redis; `None` for a frame without a channel, which only streams of one's own
+    /// have.
     pub(super) fn from_frame(frame: &Frame) -> Option<Self> {
         let channel = frame.channel().or(frame.gap().map(|gap| &gap.channel))?;
         let event = frame.event();
@@ -67,7 +68,7 @@ impl Line {
     }
 
     /// `channel (name) #id: data`; the name `message` is left out, and data of several lines stands
-    /// indented below. Whoever publishes must not be able to drive the reader's terminal, so control
+    /// indented below. A publisher must not be able to drive the reader's terminal, so control
     /// characters are escaped; `--json` has the exact data.
     pub(super) fn text(&self) -> String {
         let mut text = visible(&self.channel);
@@ -162,14 +163,20 @@ mod tests {
             Some("7"),
             r#"{"channel":"news","reason":"trimmed"}"#,
             "news: GAP: events are missing: they are older than the history that is kept",
-            r#"{"channel":"news","event":"headwater-gap","id":"7","data":"{\"channel\":\"news\",\"reason\":\"trimmed\"}","gap":"trimmed"}"#,
+            concat!(
+                r#"{"channel":"news","event":"headwater-gap","id":"7","#,
+                r#""data":"{\"channel\":\"news\",\"reason\":\"trimmed\"}","gap":"trimmed"}"#
+            ),
         );
         check(
             "headwater-gap",
             None,
             r#"{"reason":"new\u001b"}"#,
             r"news: GAP: events are missing: new\u{1b}",
-            r#"{"channel":"news","event":"headwater-gap","id":null,"data":"{\"reason\":\"new\\u001b\"}","gap":"new\u001b"}"#,
+            concat!(
+                r#"{"channel":"news","event":"headwater-gap","id":null,"#,
+                r#""data":"{\"reason\":\"new\\u001b\"}","gap":"new\u001b"}"#
+            ),
         );
         for reason in GapReason::ALL {
             assert_ne!(why_missing(reason.as_str()), reason.as_str());
@@ -183,7 +190,8 @@ mod tests {
             None,
             "\u{1b}[2J\u{7f}\u{9b}0m",
             r"news: \u{1b}[2J\u{7f}\u{9b}0m",
-            "{\"channel\":\"news\",\"event\":\"message\",\"id\":null,\"data\":\"\\u001b[2J\u{7f}\u{9b}0m\"}",
+            "{\"channel\":\"news\",\"event\":\"message\",\"id\":null,\
+             \"data\":\"\\u001b[2J\u{7f}\u{9b}0m\"}",
         );
     }
 }

@@ -21,7 +21,8 @@ use super::target::{Destination, Server, Target, refusal};
 use crate::exit::Failure;
 use crate::settings::{RedisUrl, duration};
 
-/// How long Redis may take to be reached and to take the event. The broker itself would go on trying.
+/// How long Redis may take to be reached and to take the event. The broker itself would go on
+/// trying.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(10);
 
 const EXAMPLES: &str = "\
@@ -42,21 +43,21 @@ pub(super) struct Publish {
     channel: Channel,
     /// The data; `-`, or nothing, reads standard input to its end
     ///
-    /// What standard input gives is published as it is, with the line end that `echo` adds.
+    /// Standard input is published as it is, with the line end that `echo` adds.
     data: Option<String>,
-    /// The event's name: browsers give the event to the listeners of this name
+    /// The event's name: browsers dispatch the event to handlers of this name
     #[arg(long, value_name = "NAME")]
     event: Option<EventName>,
-    /// The event's id, which clients send back when they reconnect
+    /// The event's id, which clients send when they reconnect
     #[arg(long)]
     id: Option<EventId>,
-    /// Ask clients to wait this long before they reconnect, for example 2s
+    /// Reconnection delay for clients, for example 2s
     #[arg(long, value_name = "DURATION", value_parser = parse_retry)]
     retry: Option<Duration>,
-    /// Make it the channel's last event: streams end after it, and nothing can be published behind it
+    /// End the channel with this event: its streams close, and it takes no more events
     #[arg(long)]
     end: bool,
-    /// Name this publishing, so that repeating it within ten minutes publishes nothing
+    /// Idempotency key: repeating it within ten minutes publishes nothing
     #[arg(long, value_name = "KEY", value_parser = parse_key)]
     key: Option<IdempotencyKey>,
     #[command(flatten)]
@@ -124,8 +125,8 @@ fn read_standard_input() -> anyhow::Result<String> {
     io::stdin().take(limit).read_to_end(&mut bytes).context("cannot read standard input")?;
     if bytes.len() > EVENT_DATA_BYTES_MAX {
         bail!(
-            "standard input has more than {EVENT_DATA_BYTES_MAX} bytes, the most that one event can \
-             have: publish where the data is instead"
+            "standard input has more than {EVENT_DATA_BYTES_MAX} bytes, the most that one event \
+             can have: publish where the data is instead"
         );
     }
     String::from_utf8(bytes).map_err(|error| {

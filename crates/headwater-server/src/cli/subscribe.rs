@@ -28,29 +28,29 @@ Examples:
   headwater subscribe news --redis redis://127.0.0.1:6379
 
 Events go to standard output: as `channel (name) #id: data`, or as JSON, one object
-{\"channel\",\"event\",\"id\",\"data\"} a line. Where events are missing that cannot be had any
-more, a line says so and why: `channel: GAP: ...`, or an object with \"gap\". What happens to the connection goes to
-standard error. Every channel has a connection of its own, so each event is known
-to belong to one. The command goes on until Ctrl-C, until --count events came, or
-until every channel was ended by its publisher (the server answers 204).";
+{\"channel\",\"event\",\"id\",\"data\"} per line. A line reports missed events that are no
+longer retained: `channel: GAP: ...`, or an object with \"gap\". Changes of the connection
+go to standard error. Every channel has its own connection, so that each event is known
+to belong to one. The command ends at Ctrl-C, after --count events, or when
+every channel was ended by its publisher (the server answers 204).";
 
-/// Follow channels and print their events
+/// Subscribe to channels and print their events
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Subscribe {
     /// The channels, at most 100
     #[arg(required = true, value_name = "CHANNEL")]
     channels: Vec<Channel>,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
-    /// Begin behind the event with this id, as far as what follows is still kept
+    /// Resume after this event id, as far as what follows is still retained
     #[arg(long, value_name = "ID", conflicts_with = "rewind")]
     last_event_id: Option<EventId>,
-    /// Begin with the last events: 10 of each channel, those of the last 2m, or all that are kept
+    /// Replay the last events: 10 of each channel, those of the last 2m, or all that are retained
     #[arg(long, value_name = "COUNT|TIME|all", value_parser = RewindText::parse)]
     rewind: Option<RewindText>,
-    /// End after this many events; gaps do not count
+    /// Exit after this many events; gaps do not count
     #[arg(long, value_name = "COUNT")]
     count: Option<NonZeroU64>,
     #[command(flatten)]
@@ -70,7 +70,8 @@ impl RewindText {
     }
 }
 
-/// How often it is asked whether Redis has confirmed the channels, which the library does not announce.
+/// How often it is asked whether Redis has confirmed the channels, which the library does not
+/// announce.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How many events wait to be printed. Behind that followers stop reading, and the server ends

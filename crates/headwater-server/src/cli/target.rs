@@ -1,4 +1,4 @@
-//! Where a client command goes: to a server, or straight to Redis.
+//! The target of a client command: a server, or Redis itself.
 
 use std::env;
 use std::fmt;
@@ -42,13 +42,13 @@ pub(super) struct Target {
     /// environment variable SSL_CERT_FILE names.
     #[arg(long, value_name = "URL", conflicts_with = "redis")]
     url: Option<ServerUrl>,
-    /// Go straight to this Redis, past any server
+    /// Connect to this Redis directly
     ///
     /// The forms of the URL are those of `headwater serve --redis`.
     // A text, because clap would repeat a URL that it refuses, with its password.
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
-    /// The file with the token that allows it [env: HEADWATER_TOKEN, the token itself]
+    /// File with the token [env: HEADWATER_TOKEN, the token itself]
     #[arg(long, value_name = "FILE", conflicts_with = "redis")]
     token_file: Option<PathBuf>,
 }

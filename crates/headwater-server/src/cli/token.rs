@@ -1,4 +1,4 @@
-//! `headwater token`: makes a token for development. Look here for what stands in it.
+//! `headwater token`: makes a token for development. Look here for its claims.
 
 use std::env;
 use std::path::PathBuf;
@@ -20,28 +20,29 @@ Examples:
   headwater token --subscribe news --subscribe 'user:42:*' --user 42
   headwater token --publish '*' --ttl 24h --secret-file jwt-secret.txt
   HEADWATER_TOKEN=$(headwater token --publish news) headwater publish news hello
-  curl -N -H \"Authorization: Bearer $(headwater token --subscribe news)\" 'http://127.0.0.1:8000/sse/stream?channel=news'
+  TOKEN=$(headwater token --subscribe news)
+  curl -N -H \"Authorization: Bearer $TOKEN\" 'http://127.0.0.1:8000/sse/stream?channel=news'
 
-The token is signed by HS256 with the secret that the server takes tokens with. It is for
-development and for programs of your own; a page should get its tokens from your application.";
+The token is signed by HS256 with the secret of the server. It is for development and for
+backends; a page should get its tokens from your application.";
 
 /// The longest time for which a token is made.
 const TTL_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// Make a token that lets somebody listen or publish, for development
+/// Make a token that allows to subscribe or publish, for development
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Token {
-    /// Let it listen to these channels; can be repeated
+    /// Channels it may subscribe to; can be repeated
     #[arg(long, value_name = "PATTERN")]
     subscribe: Vec<ChannelPattern>,
-    /// Let it publish to these channels; can be repeated
+    /// Channels it may publish to; can be repeated
     #[arg(long, value_name = "PATTERN")]
     publish: Vec<ChannelPattern>,
-    /// Let it end streams of others
+    /// Allow it to end streams of other clients
     #[arg(long)]
     admin: bool,
-    /// Whom it is for (`sub`)
+    /// The user (`sub`)
     #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// Its id (`jti`), by which it can be revoked
@@ -53,7 +54,7 @@ pub(super) struct Token {
     /// The issuer (`iss`), as in the setting `jwt-issuer`
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
-    /// How long it is good
+    /// Its lifetime
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_ttl)]
     ttl: Duration,
     /// The file with the secret [default: the secret in HEADWATER_JWT_SECRET]

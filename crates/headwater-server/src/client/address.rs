@@ -1,14 +1,15 @@
-//! The address of a client, and whose word about it counts. Look here for what a limit per address counts as one
-//! address.
+//! The address of a client, and which proxies report it. Look here for what a limit per address
+//! counts as one address.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The address of whoever sent a request. Behind trusted proxies it is the one that they tell.
+/// The address of the client that sent a request. Behind trusted proxies it is the one that they
+/// report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientAddress(IpAddr);
 
-/// What limits count as one address. Whoever has an IPv6 address has a whole /64 of them.
+/// What limits count as one address. A client with IPv6 has a whole /64 of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressKey(IpAddr);
 

@@ -1,5 +1,5 @@
-//! Who sends a request, by address, and how much one may. Look here for the limits per address and per user, and for
-//! whose address counts behind a proxy.
+//! Who sends a request, by address, and how much one may. Look here for the limits per address and
+//! per user, and for whose address counts behind a proxy.
 
 mod address;
 mod forwarded;
@@ -67,7 +67,7 @@ impl ClientLimits {
         let mut logged_at = self.full_logged_at.lock().unwrap_or_else(PoisonError::into_inner);
         if logged_at.is_none_or(|at| at.elapsed() >= FULL_LOG_INTERVAL) {
             *logged_at = Some(Instant::now());
-            tracing::warn!("max-streams is reached: new clients are asked to come back later");
+            tracing::warn!("max-streams reached: asking new clients to reconnect later");
         }
     }
 
@@ -80,8 +80,8 @@ impl ClientLimits {
         self.counted(self.has_publishes_left(address, user))
     }
 
-    /// Counts events that a client is about to publish. A client below its rate may publish a batch that
-    /// goes beyond it, and then waits the longer: that way the size of batches needs no rule.
+    /// Counts events that a client is about to publish. A client below its rate may publish a batch
+    /// that goes beyond it, and then waits the longer: that way the size of batches needs no rule.
     pub(crate) fn take_publishes(
         &self,
         address: ClientAddress,
@@ -141,7 +141,8 @@ impl ClientLimits {
     }
 }
 
-/// Takes so much of what a rate gives to a key. Nothing is taken to ask whether there is anything left.
+/// Takes so much of what a rate gives to a key. Nothing is taken to ask whether there is anything
+/// left.
 fn spend(
     rate_limit: Option<&RateLimit>,
     limit: Limit,

@@ -42,9 +42,10 @@ impl Limit {
     /// What the client reads.
     pub(crate) fn advice(self) -> &'static str {
         match self {
-            Self::Streams => "the server has as many streams as it takes: come back later",
+            Self::Streams => "the server is full: reconnect later",
             Self::StreamsPerAddress => {
-                "too many streams from this address: close one, or take several channels on one stream"
+                "too many streams from this address: close one, or take several channels on one \
+                 stream"
             }
             Self::StreamsPerUser => {
                 "too many streams of this user: close one, or take several channels on one stream"

@@ -1,5 +1,5 @@
-//! How many streams there may be: in all, per address, per user. Look here for which limit is asked first. No IO in
-//! here.
+//! How many streams there may be: in all, per address, per user. Look here for which limit is asked
+//! first. No IO in here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +17,8 @@ pub(super) struct StreamLimits {
     pub(super) open: Mutex<Open>,
 }
 
-/// Only what has a limit is counted, and only as long as it has streams: the table is as large as there
-/// are streams, at most twice.
+/// Only what has a limit is counted, and only as long as it has streams: the table is as large as
+/// there are streams, at most twice.
 #[derive(Debug, Default)]
 pub(super) struct Open {
     total: usize,
@@ -31,7 +31,7 @@ enum Owner {
     User(Box<str>),
 }
 
-/// The place of one open stream. Whoever drops it makes it free.
+/// The place of one open stream, free again when this is dropped.
 #[derive(Debug)]
 pub(crate) struct StreamPlace {
     limits: Arc<StreamLimits>,
@@ -39,8 +39,8 @@ pub(crate) struct StreamPlace {
 }
 
 impl StreamLimits {
-    /// Takes a place for a stream. The limits of one client are asked first: who has too many is told so,
-    /// also when the server is full.
+    /// Takes a place for a stream. The limits of one client are asked first: a client that has too
+    /// many learns that also when the server is full.
     pub(super) fn acquire(
         self: &Arc<Self>,
         address: AddressKey,

@@ -95,8 +95,8 @@ impl Client {
         answer.map_err(|error| error.shown(shown))
     }
 
-    /// Sends a request and returns when the head of the answer is there, within a time. Its body may
-    /// go on without an end.
+    /// Sends a request and returns when the head of the answer is there, within a time. Its body
+    /// may go on without an end.
     pub(crate) async fn open(
         &self,
         request: Request<Full<Bytes>>,

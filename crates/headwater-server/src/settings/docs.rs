@@ -1,5 +1,5 @@
-//! docs/configuration.md, written from the table of settings. Look here to change what stands around the
-//! settings in that file; `tests/it/settings.rs` holds it current.
+//! docs/configuration.md, written from the table of settings. Look here to change what stands
+//! around the settings in that file; `tests/it/settings_docs.rs` holds it current.
 
 use std::fmt::Write as _;
 
@@ -17,11 +17,11 @@ Every setting can be given as a flag, as an environment variable, and in a TOML 
 `--config FILE` or `HEADWATER_CONFIG` names. A flag wins over the environment, the environment over
 the file, the file over the default.
 
-What is wrong is refused at start, with its place and a suggestion, and so is what is unknown: a key
-in the file, a flag, or an environment variable that begins with `HEADWATER_` and belongs to no
-setting. Exceptions are `HEADWATER_URL`, which `headwater publish` and `headwater subscribe` read, and
-the variables that Kubernetes makes for a service called `headwater`. An empty environment variable
-counts as one that is not set.
+Invalid settings are rejected at start, with their place and a suggestion, and so are unknown ones:
+a key in the file, a flag, or an environment variable that begins with `HEADWATER_` and belongs to
+no setting. Exceptions are `HEADWATER_URL`, which `headwater publish` and `headwater subscribe`
+read, and the variables that Kubernetes makes for a service called `headwater`. An empty environment
+variable counts as one that is not set.
 
 Durations are a whole number and a unit, `ms`, `s`, `m` or `h`; sizes are a number of bytes, or of
 `KiB` or `MiB`; rates are a whole number and `/s`, `/m` or `/h`. Bounds are inclusive.
@@ -40,8 +40,8 @@ pub fn markdown() -> String {
     }
     let _ = write!(
         page,
-        "\n## A file with every setting\n\nLines with a `#` in front show the default, or an example \
-         where there is none.\n\n```toml\n{}```\n",
+        "\n## A file with every setting\n\nLines with a `#` in front show the default, or an \
+         example where there is none.\n\n```toml\n{}```\n",
         example_file()
     );
     page
@@ -59,7 +59,8 @@ fn section(setting: &Setting) -> String {
     };
     let default = setting.default.map_or("none".to_owned(), |text| format!("`{text}`"));
     format!(
-        "\n### {name}\n\n{}\n\n| flag | environment | file | default | values |\n|---|---|---|---|---|\n\
+        "\n### {name}\n\n{}\n\n| flag | environment | file | default | values |\n\
+         |---|---|---|---|---|\n\
          | `{flag}` | `{}` | `{}` | {default} | {} |\n",
         wrapped(&text, 100),
         setting.variable(),

@@ -1,5 +1,5 @@
-//! Settings from a TOML file, with the place of each, so that a refusal can show the line. Look here
-//! for what a refusal from a file looks like, and for what it must not show.
+//! Settings from a TOML file, with the place of each, so that a refusal can show the line. Look
+//! here for what a refusal from a file looks like, and for what it must not show.
 
 use std::fs;
 use std::ops::Range;
@@ -128,7 +128,8 @@ impl Place {
         let indent = " ".repeat((column - 1).min(length));
         let marks = "^".repeat((*width).min(length.saturating_sub(indent.len())).max(1));
         format!(
-            "{path}:{line}:{column}: {why}\n{margin} |\n{number} | {shown}\n{margin} | {indent}{marks}"
+            "{path}:{line}:{column}: {why}\n{margin} |\n{number} | {shown}\n\
+             {margin} | {indent}{marks}"
         )
     }
 }
@@ -201,7 +202,8 @@ mod tests {
         check(
             "colour = 1",
             Err(
-                "a.toml:1:1: there is no setting `colour`: `headwater serve --help` lists them\n  |\n\
+                "a.toml:1:1: there is no setting `colour`: `headwater serve --help` lists them\n  \
+                 |\n\
                  1 | colour = 1\n  | ^^^^^^",
             ),
         );

@@ -19,7 +19,7 @@ pub struct Settings {
     pub listen: ListenSettings,
     /// Where the certificate comes from; without it there is no TLS.
     pub tls: Option<TlsSettings>,
-    /// Who may listen and publish.
+    /// Who may subscribe and publish.
     pub access: AccessSettings,
     /// What carries events, and how many are retained.
     pub redis: RedisSettings,
@@ -56,8 +56,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Whether only this machine can reach `listen`. A name with a certificate is there for others, whoever passes
-    /// them on.
+    /// Whether only this machine can reach `listen`. A name with a certificate is there for others,
+    /// whatever proxy is between.
     pub fn is_local(&self) -> bool {
         self.listen.address.ip().to_canonical().is_loopback() && !self.has_name()
     }
@@ -75,11 +75,11 @@ impl Settings {
                 ("", format!(" Or listen on 127.0.0.1:{}.", self.listen.address.port()))
             };
             return Err(SettingsError(format!(
-                "listen = {}: other machines can reach this address{by_name}, and nothing says who may \
-                 listen and publish. There are three ways on: take tokens (--jwt-secret-file, \
-                 --jwt-public-key or --jwks), ask your application (--authorize-url), or say --open \
-                 (HEADWATER_OPEN=true, or open = true in the file) to let anybody who can reach it \
-                 listen and publish.{or_else} docs/access.md has it all",
+                "listen = {}: other machines can reach this address{by_name}, and there are no \
+                 access rules. Accept tokens (--jwt-secret-file, --jwt-public-key or --jwks), \
+                 ask your application (--authorize-url), or say --open (HEADWATER_OPEN=true, or \
+                 open = true in the file) to allow anybody who can reach it to subscribe and \
+                 publish.{or_else} See docs/access.md",
                 self.listen.address
             )));
         }
@@ -181,8 +181,8 @@ fn access(sources: &Sources) -> Result<AccessSettings, SettingsError> {
 fn check_access(access: &AccessSettings, open: bool) -> Result<(), SettingsError> {
     if open && access.has_rules() {
         return Err(SettingsError(
-            "open = true: there are access rules too, and under rules nothing is open but what they \
-             open: leave out open, or the rules (public, jwt-..., jwks, authorize-url)"
+            "open = true: there are access rules too, and under rules nothing is open but what \
+             they open: leave out open, or the rules (public, jwt-..., jwks, authorize-url)"
                 .to_owned(),
         ));
     }
@@ -211,8 +211,9 @@ fn check_proxies(listen: &ListenSettings) -> Result<(), SettingsError> {
              these are with --trusted-proxy"
         }
         (false, true) => {
-            "trusted-proxy: how do they tell the client's address? Say --client-address-header \
-             X-Forwarded-For (or Forwarded, or X-Real-IP), --proxy-protocol, or both"
+            "trusted-proxy: it is not set how they report the client's address: set \
+             --client-address-header X-Forwarded-For (or Forwarded, or X-Real-IP), \
+             --proxy-protocol, or both"
         }
         _ => return Ok(()),
     };
@@ -224,8 +225,8 @@ fn tls(sources: &Sources) -> Result<Option<TlsSettings>, SettingsError> {
     let acme = acme(sources)?;
     if files.is_some() && acme.is_some() {
         return Err(SettingsError(
-            "tls-cert and acme-domain are both given: the certificate comes from its files, or from \
-             the ACME server. Leave out one of the two"
+            "tls-cert and acme-domain are both set: the certificate comes from its files, or \
+             from the ACME server. Leave out one of the two"
                 .to_owned(),
         ));
     }
@@ -257,10 +258,12 @@ fn acme(sources: &Sources) -> Result<Option<AcmeSettings>, SettingsError> {
     let server: HttpUrl = sources.required("acme-server", Sources::parsed)?;
     let why = match (domains.is_empty(), directory) {
         (false, Some(_)) if !server.is_tls() => {
-            "acme-server: it must begin with https://, since certificates are not fetched in the clear"
+            "acme-server: it must begin with https://, since certificates are not fetched in the \
+             clear"
         }
         (false, Some(_)) if server.has_query() => {
-            "acme-server: the URL of an ACME server's directory has no query: leave out what begins with `?`"
+            "acme-server: the URL of an ACME server's directory has no query: leave out what \
+             begins with `?`"
         }
         (false, Some(_)) if contact.as_deref().is_some_and(|it| !is_mail_address(it)) => {
             "acme-contact: it is no e-mail address: write one like ops@example.org"
@@ -270,18 +273,18 @@ fn acme(sources: &Sources) -> Result<Option<AcmeSettings>, SettingsError> {
         }
         (true, None) if contact.is_none() => return Ok(None),
         (false, None) => {
-            "acme-domain is given and acme-dir is not: say in which directory the certificate is kept, \
-             so that a restart need not ask for another"
+            "acme-domain is set and acme-dir is not: set the directory of the certificate, so that \
+             a restart need not ask for another"
         }
         (true, _) => {
-            "acme-dir and acme-contact do nothing without acme-domain, the name that the certificate \
-             is for"
+            "acme-dir and acme-contact do nothing without acme-domain, the name that the \
+             certificate is for"
         }
     };
     Err(SettingsError(why.to_owned()))
 }
 
-/// Not more than what tells an address from a slip.
+/// No more than what distinguishes an address from a typing error.
 fn is_mail_address(text: &str) -> bool {
     let is_part = |part: &str| !part.is_empty() && !part.contains(['@', ' ', ',', ':', '?']);
     text.split_once('@').is_some_and(|(user, host)| is_part(user) && is_part(host))

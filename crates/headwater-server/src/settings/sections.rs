@@ -20,8 +20,8 @@ pub struct ListenSettings {
     pub address: SocketAddr,
     /// The address of health and metrics, if they have their own.
     pub admin: Option<SocketAddr>,
-    /// Whether anybody who can reach `listen` may listen and publish. Always true to the user's
-    /// word: on loopback it may be false, and access is open all the same if there are no rules.
+    /// The setting `open`. On loopback it may be false, and access is open all the same if there
+    /// are no rules.
     pub open: bool,
     /// Networks of trusted reverse proxies.
     pub trusted_proxies: TrustedProxies,
@@ -29,7 +29,7 @@ pub struct ListenSettings {
     pub client_address_header: Option<AddressHeader>,
     /// Whether every connection begins with the PROXY protocol.
     pub proxy_protocol: bool,
-    /// How many threads own the sockets of streams; as many as there are cores if it is not said.
+    /// How many threads own the sockets of streams; as many as cores if it is not set.
     pub shards: Option<usize>,
     /// Most connections at a time.
     pub max_connections: usize,
@@ -57,11 +57,11 @@ pub struct StreamSettings {
     pub heartbeat: Option<Duration>,
     /// What clients are asked to wait before they reconnect, before jitter.
     pub retry: Duration,
-    /// How long a channel stays subscribed after its last listener left.
+    /// How long a channel stays subscribed after its last subscriber leaves.
     pub linger: Duration,
     /// How long a stream may last.
     pub max_lifetime: Option<Duration>,
-    /// How long a client may take nothing while something is waiting.
+    /// How long a client may accept no data while some is waiting.
     pub send_timeout: Duration,
     /// Most events that wait for one stream.
     pub queue_frames: usize,
@@ -132,10 +132,10 @@ pub struct AcmeSettings {
     pub server: HttpUrl,
 }
 
-/// Who may listen and publish, as it was said.
+/// Who may subscribe and publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessSettings {
-    /// Channels that anybody may listen to; `None` if nothing was said.
+    /// Channels to which anybody may subscribe; `None` if it is not set.
     pub public: Option<Vec<ChannelPattern>>,
     /// A secret of tokens.
     pub jwt_secret: Option<Secret>,
@@ -153,9 +153,9 @@ pub struct AccessSettings {
     pub jwt_cookie: String,
     /// Whether `?token=` may hold one.
     pub jwt_in_query: bool,
-    /// What everybody with a token may listen to.
+    /// Channels to which every client with a token may subscribe.
     pub allow_subscribe: Vec<Template>,
-    /// What everybody with a token may publish to.
+    /// Channels to which every client with a token may publish.
     pub allow_publish: Vec<Template>,
     /// Where the application is asked.
     pub authorize_url: Option<HttpUrl>,

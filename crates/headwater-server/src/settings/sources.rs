@@ -27,8 +27,8 @@ pub struct Flags {
 
 const CONFIG_VARIABLE: &str = "HEADWATER_CONFIG";
 
-/// Variables that begin like ours and belong to something else: the address and the token for the client
-/// commands, and the binary that tests run.
+/// Variables that begin like ours and belong to something else: the address and the token for the
+/// client commands, and the binary that tests run.
 const OTHER_VARIABLES: [&str; 4] =
     [CONFIG_VARIABLE, "HEADWATER_URL", "HEADWATER_TOKEN", "HEADWATER_BIN"];
 
@@ -99,8 +99,8 @@ enum Origin {
     File(Place),
 }
 
-/// Every value that was typed and counts: of several sources for one setting, the one that wins. Only
-/// a list has more than one value.
+/// Every value that was typed and counts: of several sources for one setting, the one that wins.
+/// Only a list has more than one value.
 pub(super) struct Sources(BTreeMap<&'static str, Vec<Typed>>);
 
 impl Sources {

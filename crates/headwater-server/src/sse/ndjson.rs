@@ -29,8 +29,8 @@ struct Line<'a> {
 
 /// Parses a batch: every line is checked before anything is returned. Empty lines are passed over.
 ///
-/// Lines without a `channel` go to `fallback`. `data` is a string, or any other JSON, which is sent as
-/// the JSON text that stands there.
+/// Lines without a `channel` go to `fallback`. `data` is a string, or any other JSON, which is sent
+/// as the JSON text that stands there.
 ///
 /// # Errors
 /// A sentence for the client that names the first bad line.
@@ -42,7 +42,8 @@ pub fn parse(body: &str, fallback: &Channel) -> Result<Vec<Publish>, String> {
         }
         if batch.len() == BATCH_EVENTS_MAX {
             return Err(format!(
-                "the batch has more than {BATCH_EVENTS_MAX} events, and nothing was published: send it in parts"
+                "the batch has more than {BATCH_EVENTS_MAX} events, and nothing was published: \
+                 send it in parts"
             ));
         }
         let event = parse_line(line, fallback).map_err(|why| {
@@ -57,14 +58,14 @@ pub fn parse(body: &str, fallback: &Channel) -> Result<Vec<Publish>, String> {
 }
 
 fn parse_line(line: &str, fallback: &Channel) -> Result<Publish, String> {
-    let line: Line = serde_json::from_str(line).map_err(|error| told(&error))?;
+    let line: Line = serde_json::from_str(line).map_err(|error| without_line(&error))?;
     let channel = match line.channel {
         Some(name) => Channel::new(name).map_err(|error| error.to_string())?,
         None => fallback.clone(),
     };
     let text = line.data.get();
     let data = if text.starts_with('"') {
-        serde_json::from_str(text).map_err(|error| told(&error))?
+        serde_json::from_str(text).map_err(|error| without_line(&error))?
     } else {
         text.to_owned()
     };
@@ -78,7 +79,7 @@ fn parse_line(line: &str, fallback: &Channel) -> Result<Publish, String> {
 }
 
 /// The error without the line that `serde_json` counts, which would always be 1.
-fn told(error: &serde_json::Error) -> String {
+fn without_line(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at column ")
 }
 

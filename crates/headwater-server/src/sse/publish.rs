@@ -20,12 +20,13 @@ pub(crate) fn route() -> MethodRouter<App> {
     post(publish).fallback(|| async {
         app::method_not_allowed(
             "POST",
-            "publish with POST, the body is the data: curl --data-binary 'hello' 'http://HOST/sse/publish?channel=NAME' (a GET must have no effects)",
+            "publish with POST, the body is the data: curl --data-binary 'hello' \
+             'http://HOST/sse/publish?channel=NAME' (a GET must have no effects)",
         )
     })
 }
 
-/// What the publisher is told about one event.
+/// What the publisher reads about one event.
 #[derive(Serialize)]
 struct Published {
     id: Option<String>,
@@ -41,7 +42,8 @@ async fn publish(
     let query = parts.uri.query().unwrap_or_default();
     let query = PublishQuery::parse(query).map_err(Problem::bad_request)?;
     let is_batch = is_ndjson(&parts);
-    // Before the body is read. Where a batch goes stands in the body; then only who sends it is judged.
+    // Before the body is read. Where a batch goes stands in the body; then only who sends it is
+    // judged.
     let named = if is_batch {
         Vec::new()
     } else {

@@ -1,5 +1,6 @@
-//! The query string of a request, parsed and checked. No IO in here. Source: the WHATWG URL standard,
-//! "application/x-www-form-urlencoded parsing", except that bytes that are not UTF-8 are refused.
+//! The query string of a request, parsed and checked. No IO in here. Source: the WHATWG URL
+//! standard, "application/x-www-form-urlencoded parsing", except that bytes that are not UTF-8 are
+//! refused.
 
 use std::time::Duration;
 
@@ -77,7 +78,8 @@ impl StreamQuery {
         }
         if channels.len() > channels_max {
             return Err(format!(
-                "{} channels on one stream: at most {channels_max} are allowed, so open more streams",
+                "{} channels on one stream: at most {channels_max} are allowed, so open more \
+                 streams",
                 channels.len()
             ));
         }
@@ -109,7 +111,8 @@ impl PublishQuery {
         }
         if parsed.channels.len() > PUBLISH_CHANNELS_MAX {
             return Err(format!(
-                "{} channels in one request: at most {PUBLISH_CHANNELS_MAX} are allowed, so send more requests",
+                "{} channels in one request: at most {PUBLISH_CHANNELS_MAX} are allowed, so send \
+                 more requests",
                 parsed.channels.len()
             ));
         }
@@ -180,7 +183,7 @@ impl TicketQuery {
 pub enum RevokeQuery {
     /// A user's.
     User(String),
-    /// Those that listen to a channel.
+    /// Those that are subscribed to a channel.
     Channel(Channel),
     /// One.
     Stream(String),
@@ -327,8 +330,8 @@ fn set_once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), String>
     }
 }
 
-/// Names that nobody knows are passed over, since proxies and pages add their own; but not a slip of
-/// the pen, which would go to the default channel in silence.
+/// Names that nobody knows are passed over, since proxies and pages add their own; but not a slip
+/// of the pen, which would go to the default channel in silence.
 fn check_unknown(name: &str, known: &[&str]) -> Result<(), String> {
     match known.iter().find(|known| strsim::jaro_winkler(name, known) >= ALIKE) {
         Some(meant) => Err(format!(

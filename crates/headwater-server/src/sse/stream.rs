@@ -15,7 +15,8 @@ pub(crate) fn route() -> MethodRouter<App> {
     get(subscribe).head(head).fallback(|| async {
         app::method_not_allowed(
             "GET, HEAD",
-            "listen with GET /sse/stream?channel=NAME, publish with POST /sse/publish?channel=NAME",
+            "subscribe with GET /sse/stream?channel=NAME, publish with POST \
+             /sse/publish?channel=NAME",
         )
     })
 }

@@ -17,7 +17,7 @@ pub(crate) fn route() -> MethodRouter<App> {
     post(issue).fallback(|| async {
         app::method_not_allowed(
             "POST",
-            "get a ticket with POST /sse/ticket and your credentials, then listen with \
+            "get a ticket with POST /sse/ticket and your credentials, then subscribe with \
              GET /sse/stream?channel=NAME&ticket=TICKET",
         )
     })

@@ -1,5 +1,5 @@
-//! TLS of the server: which configuration, which certificate. Look here for versions, ciphers and ALPN; the handshake
-//! itself is the library's.
+//! TLS of the server: which configuration, which certificate. Look here for versions, ciphers and
+//! ALPN; the handshake itself is the library's.
 
 mod acme;
 mod certificates;
@@ -61,13 +61,14 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = protocols;
-        // Clients that come back all at once resume their sessions, which costs no signature; and the
-        // state is with the client, not in a table here.
+        // Clients that reconnect all at once resume their sessions, which costs no signature; and
+        // the state is with the client, not in a table here.
         config.ticketer = aws_lc_rs::Ticketer::new().context("TLS cannot be set up")?;
         Ok(Arc::new(config))
     }
 
-    /// Looks after the certificate for ever: as its files are, or as its ACME server gives it.
+    /// Keeps the certificate current: as its files are, or as its ACME server issues it. Never
+    /// returns.
     pub(crate) async fn keep_current(self, reloads: Reloads) {
         match self.acme {
             Some(acme) => acme.keep_current(&self.certificates, reloads).await,

@@ -1,4 +1,5 @@
-//! Keeps the certificate as its files are: looks every few seconds, and at SIGHUP. Look here for when a change is taken.
+//! Keeps the certificate as its files are: looks every few seconds, and at SIGHUP. Look here for
+//! when a change is taken.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ enum Look {
     Asked,
 }
 
-/// Looks after the files for ever.
+/// Keeps the certificate as the files are. Never returns.
 pub(crate) async fn keep_current(certificates: Arc<Certificates>, mut reloads: Reloads) {
     let mut interval = tokio::time::interval(CERTIFICATE_LOOK_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -46,7 +47,7 @@ async fn read(certificates: &Arc<Certificates>) -> anyhow::Result<Content> {
         .unwrap_or_else(|error| Err(error.into()))
 }
 
-/// Files that cannot be read are a content too: it is told once.
+/// Files that cannot be read are a content too: it is logged once.
 fn hash(content: &anyhow::Result<Content>) -> u64 {
     content.as_ref().map_or(0, Content::hash)
 }

@@ -1,5 +1,5 @@
-//! Health, metrics and logs: what operators see. Look here for the form of /metrics, and for where the
-//! three are served.
+//! Health, metrics and logs: what operators see. Look here for the form of /metrics, and for where
+//! the three are served.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -178,7 +178,7 @@ async fn streams_write_nothing_to_the_log_at_the_default_level() {
     node.wait_for_metric("headwater_streams", 100.0).await;
     // What was logged before this line is in the log when this line is.
     node.signal("TERM");
-    node.wait_for_log("stopping");
+    node.wait_for_log("shutting down");
     wait_for("the rest of the log", || node.log().contains("\"stopped\""));
     let log = node.log();
     let new: Vec<&str> = log.lines().skip(before.lines().count()).collect();

@@ -1,13 +1,12 @@
-//! The binary `headwater`, run as a user runs it: arguments, standard streams, exit codes. Look here
-//! for what publish and subscribe do with what a server answers; the server here is a script, so
-//! that it can also answer what ours never would.
+//! The binary `headwater`, run as a user runs it: arguments, standard streams, exit codes. Look
+//! here for what publish and subscribe do with what a server answers; the server here is a script,
+//! so that it can also answer what ours never would.
 
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headwater_test_support::RedisServer;
-use headwater_test_support::tls::Files;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -120,7 +119,7 @@ fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The binary, with nobody's settings.
-fn headwater(arguments: &[&str]) -> Command {
+pub(crate) fn headwater(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.args(arguments).env_clear().stdin(Stdio::null()).kill_on_drop(true);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -143,7 +142,7 @@ async fn run_with_input(arguments: &[&str], input: &[u8]) -> (i32, String, Strin
     outcome(output.expect("it is read"))
 }
 
-fn outcome(output: Output) -> (i32, String, String) {
+pub(crate) fn outcome(output: Output) -> (i32, String, String) {
     let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
     let code = output.status.code().expect("it was not killed");
     (code, text(output.stdout), text(output.stderr))
@@ -152,7 +151,8 @@ fn outcome(output: Output) -> (i32, String, String) {
 fn json_answer(status: &str, content_type: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
+        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: \
+         {length}\r\n\r\n{body}"
     )
 }
 
@@ -207,7 +207,8 @@ async fn publish_refuses_input_that_is_no_event() {
     assert_eq!((code, &*output), (1, ""));
     assert_eq!(
         error,
-        "error: standard input is not UTF-8 at byte 5: events are text, so encode it, for example with \
+        "error: standard input is not UTF-8 at byte 5: events are text, so encode it, for example \
+         with \
          base64\n"
     );
     let (code, _, error) = run_with_input(&arguments, &vec![b'x'; (8 << 20) + 1]).await;
@@ -420,7 +421,7 @@ async fn subscribe_ends_quietly_when_nobody_reads_its_output() {
 }
 
 /// Reads notices until one contains the text.
-async fn wait_for_notice(child: &mut Child, text: &str) {
+pub(crate) async fn wait_for_notice(child: &mut Child, text: &str) {
     let stderr = child.stderr.take().expect("a pipe");
     let mut lines = BufReader::new(stderr).lines();
     let found = timeout(DEADLINE, async {
@@ -446,38 +447,6 @@ async fn subscribe_ends_with_130_on_ctrl_c() {
     assert!(killed.expect("there is a shell").success());
     let status = timeout(DEADLINE, child.wait()).await.expect("it ends").expect("it ran");
     assert_eq!(status.code(), Some(130));
-}
-
-#[tokio::test]
-async fn publish_and_subscribe_speak_https() {
-    let files = Files::new();
-    let node = files.start(BINARY, &[]);
-    let url = format!("https://localhost:{}", node.address().port());
-    let trusting = |arguments: &[&str]| {
-        let mut command = headwater(&[arguments, &["--url", &url]].concat());
-        command.env("SSL_CERT_FILE", files.certificate_path());
-        command
-    };
-    let mut subscriber = trusting(&["subscribe", "news", "--count", "1"]).spawn().expect("it runs");
-    wait_for_notice(&mut subscriber, "connected to https://").await;
-    let publish = timeout(DEADLINE, trusting(&["publish", "news", "hello"]).output()).await;
-    let (code, output, error) = outcome(publish.expect("it ends").expect("it runs"));
-    assert_eq!((code, &*error), (0, ""));
-    assert!(output.starts_with("published to news as "), "{output}");
-    let received = timeout(DEADLINE, subscriber.wait_with_output()).await.expect("it ends");
-    let (code, output, _) = outcome(received.expect("it is read"));
-    assert_eq!(code, 0);
-    assert!(output.starts_with("news #") && output.ends_with(": hello\n"), "{output}");
-
-    // Another certificate than the one that the server has.
-    let stranger = Files::new();
-    let mut distrusting = headwater(&["publish", "news", "x", "--url", &url]);
-    distrusting.env("SSL_CERT_FILE", stranger.certificate_path());
-    let publish = timeout(DEADLINE, distrusting.output()).await.expect("it ends");
-    let (code, output, error) = outcome(publish.expect("it runs"));
-    assert_eq!((code, &*output), (1, ""));
-    let expected = format!("error: cannot reach {url}: TLS failed: invalid peer certificate");
-    assert!(error.starts_with(&expected), "{error}");
 }
 
 #[tokio::test]
@@ -605,7 +574,7 @@ async fn help_and_version_go_to_standard_output() {
         (&["--help"], "headwater subscribe news"),
         (&["serve", "--help"], "[env: HEADWATER_LINGER] [default: 60s]"),
         (&["publish", "--help"], "date | headwater publish clock"),
-        (&["subscribe", "-h"], "until every channel was ended by its publisher"),
+        (&["subscribe", "-h"], "every channel was ended by its publisher"),
     ] {
         let (code, output, error) = run(arguments).await;
         assert_eq!((code, &*error), (0, ""));

@@ -196,7 +196,8 @@ async fn a_stream_that_nobody_reads_ends_and_the_others_do_not() {
     drop(stalled);
 }
 
-// On more than one thread, because the client must answer the server's last ping while the test waits.
+// On more than one thread, because the client must answer the server's last ping while the test
+// waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_end_well_when_the_server_stops() {
     let mut node = Node::start(BINARY, &["--drain-timeout", "60s"]);

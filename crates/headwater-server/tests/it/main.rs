@@ -25,6 +25,7 @@ mod resume_ids;
 mod resume_redis;
 mod resume_scale;
 mod settings;
+mod settings_docs;
 mod slow_client;
 mod starting;
 mod stopping;

@@ -1,4 +1,5 @@
-//! What is published arrives as it was, over both brokers and on every road. Look here for the payloads.
+//! What is published arrives as it was, over both brokers and on every road. Look here for the
+//! payloads.
 
 use headwater::{Item, Position};
 use headwater_test_support::{EventStream, Node, RedisServer, http};
@@ -217,7 +218,8 @@ async fn names_ids_and_retries_survive_redis_in_the_order_of_the_publisher() {
     check_order(&node, stream).await;
 }
 
-/// Without retention every other event is data only and goes as a plain PUBLISH, the others in an envelope.
+/// Without retention every other event is data only and goes as a plain PUBLISH, the others in an
+/// envelope.
 #[tokio::test]
 async fn names_ids_and_retries_survive_redis_in_order_without_retention() {
     let redis = RedisServer::start();

@@ -7,12 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args as _, Command, FromArgMatches as _};
-use headwater::{Channel, ChannelPatterns, RetentionRules, limits};
-use headwater_server::settings::docs;
-use headwater_server::settings::schema::{Kind, SETTINGS, Setting, find};
-use headwater_server::settings::{
-    Flags, LimitSettings, ListenSettings, LogFormat, Rate, Settings, StreamSettings, TrustedProxies,
-};
+use headwater::{Channel, RetentionRules, limits};
+use headwater_server::settings::schema::{Kind, SETTINGS, Setting};
+use headwater_server::settings::{Flags, LogFormat, Rate, Settings};
 
 /// What somebody typed, everywhere it can be typed.
 #[derive(Default)]
@@ -44,7 +41,7 @@ fn parse_flags<T: AsRef<str>>(arguments: &[T]) -> Flags {
     Flags::from_arg_matches(&matches).expect("the flags of a command with flags")
 }
 
-fn by_flag(flags: &[&str]) -> Result<Settings, String> {
+pub(crate) fn by_flag(flags: &[&str]) -> Result<Settings, String> {
     load(&Said { flags, ..Said::default() })
 }
 
@@ -52,7 +49,7 @@ fn by_environment(environment: &[(&str, &str)]) -> Result<Settings, String> {
     load(&Said { environment, ..Said::default() })
 }
 
-fn by_file(file: &str) -> Result<Settings, String> {
+pub(crate) fn by_file(file: &str) -> Result<Settings, String> {
     load(&Said { file: Some(file), ..Said::default() })
 }
 
@@ -85,8 +82,8 @@ fn companions(name: &str) -> &'static [&'static str] {
 fn every_setting_has_three_ways_to_the_same_value() {
     for setting in SETTINGS {
         let Setting { name, example, .. } = setting;
-        // What makes no sense alone. What is about tokens makes none without keys; `open` makes none
-        // beside rules.
+        // What makes no sense alone. What is about tokens makes none without keys; `open` makes
+        // none beside rules.
         let key = if *name == "open" { &[][..] } else { &[("HEADWATER_JWKS", "keys.json")][..] };
         let flags = companions(name);
         let flag = format!("--{name}={example}");
@@ -270,7 +267,8 @@ fn refusals_show_the_place_and_what_to_do() {
     }
     check(
         "# ours\nopen = true\nlingr = \"2s\"\n",
-        "FILE:3:1: there is no setting `lingr`: did you mean `linger`?\n  |\n3 | lingr = \"2s\"\n  | ^^^^^",
+        "FILE:3:1: there is no setting `lingr`: did you mean `linger`?\n  |\n\
+         3 | lingr = \"2s\"\n  | ^^^^^",
     );
     check(
         "linger = \"2 minutes\"",
@@ -306,9 +304,8 @@ fn unknown_variables_are_refused_with_a_suggestion() {
     check(
         "HEADWATER_LINGR",
         "2s",
-        Err(
-            "HEADWATER_LINGR: no setting has this environment variable: did you mean HEADWATER_LINGER?",
-        ),
+        Err("HEADWATER_LINGR: no setting has this environment variable: did you mean \
+             HEADWATER_LINGER?"),
     );
     check(
         "HEADWATER_PORT",
@@ -355,10 +352,10 @@ fn an_address_others_can_reach_needs_a_word() {
     check(
         &["--listen", "0.0.0.0:8000"],
         Err(
-            "listen = 0.0.0.0:8000: other machines can reach this address, and nothing says who may \
-             listen and publish. There are three ways on: take tokens (--jwt-secret-file, \
-             --jwt-public-key or --jwks), ask your application (--authorize-url), or say --open \
-             (HEADWATER_OPEN=true, or open = true in the file)",
+            "listen = 0.0.0.0:8000: other machines can reach this address, and there are no access \
+             rules. Accept tokens (--jwt-secret-file, --jwt-public-key or --jwks), ask your \
+             application (--authorize-url), or say --open (HEADWATER_OPEN=true, or open = true in \
+             the file)",
         ),
     );
     check(&["--listen", "0.0.0.0:8000"], Err("Or listen on 127.0.0.1:8000"));
@@ -409,7 +406,8 @@ fn retention_is_a_list_in_each_of_its_three_ways() {
 
 #[test]
 fn a_rule_that_is_refused_is_shown_with_its_place() {
-    let why = "the retention rule `chat:* evnts=1`: `evnts=1` is none of events=COUNT, age=DURATION, \
+    let why = "the retention rule `chat:* evnts=1`: `evnts=1` is none of events=COUNT, \
+        age=DURATION, \
                bytes=SIZE and off";
     assert_eq!(
         by_flag(&["--retention=a off", "--retention=chat:* evnts=1"]).expect_err("a typo"),
@@ -439,8 +437,8 @@ fn a_rule_that_is_refused_is_shown_with_its_place() {
     );
     assert_eq!(
         by_file("linger = [\"2s\"]").expect_err("a list"),
-        "FILE:1:10: linger: a list is no value for a setting\n  |\n1 | linger = [\"2s\"]\n  |          \
-         ^^^^^^"
+        "FILE:1:10: linger: a list is no value for a setting\n  |\n\
+         1 | linger = [\"2s\"]\n  |          ^^^^^^"
     );
 }
 
@@ -477,7 +475,7 @@ fn what_needs_another_setting_says_which() {
         &["--tls-cert=", "--tls-key=a.pem"],
         "--tls-cert=: it is empty: write the path of a file",
     );
-    check(&["--acme-domain=a.example"], "acme-domain is given and acme-dir is not");
+    check(&["--acme-domain=a.example"], "acme-domain is set and acme-dir is not");
     check(&["--acme-dir=acme"], "do nothing without acme-domain");
     check(&["--acme-contact=a@b.example"], "do nothing without acme-domain");
     check(
@@ -507,7 +505,7 @@ fn what_needs_another_setting_says_which() {
     );
     check(&["--proxy-protocol"], "with --trusted-proxy");
     check(&["--client-address-header=Forwarded"], "with --trusted-proxy");
-    check(&["--trusted-proxy=192.0.2.1"], "Say --client-address-header X-Forwarded-For");
+    check(&["--trusted-proxy=192.0.2.1"], "set --client-address-header X-Forwarded-For");
     check(&["--trusted-proxy=0.0.0.0/0"], "`0.0.0.0/0` is everybody");
     check(&["--trusted-proxy=proxy"], "neither an address nor a network");
 }
@@ -538,68 +536,5 @@ fn the_password_of_redis_is_never_shown() {
         by_file("redis = \":s3cret@host\"").expect_err("it is no URL"),
         "FILE:1:9: redis: it is not a URL: write redis://USER:PASSWORD@HOST:PORT/DB, or \
          unix:///path/to/redis.sock\n  |\n1 | redis = …\n  |         ^"
-    );
-}
-
-#[test]
-fn the_example_file_is_right_with_and_without_its_comments() {
-    let example = docs::example_file();
-    let default = by_flag(&[]).expect("the defaults are right");
-    assert_eq!(by_file(&example), Ok(default.clone()));
-    let mut uncommented = String::new();
-    let mut settings = 0;
-    for line in example.lines() {
-        let name = line.strip_prefix('#').and_then(|line| line.split(' ').next());
-        if let Some(setting) = name.and_then(find) {
-            settings += 1;
-            // Not together with `redis`, and with a certificate in files.
-            if setting.name != "data"
-                && !["acme-domain", "acme-dir", "acme-contact"].contains(&setting.name)
-            {
-                uncommented.push_str(&line[1..]);
-                uncommented.push('\n');
-            }
-            assert!(setting.default.is_none_or(|text| line.contains(text)), "{line}");
-        }
-    }
-    assert_eq!(settings, SETTINGS.len());
-    let said = by_file(&uncommented).expect("every line is right");
-    // Only what has no default differs from it.
-    let without_default = Settings {
-        listen: ListenSettings {
-            admin: None,
-            trusted_proxies: TrustedProxies::default(),
-            client_address_header: None,
-            shards: None,
-            ..said.listen
-        },
-        tls: None,
-        access: default.access.clone(),
-        redis: default.redis.clone(),
-        streams: StreamSettings { latest_only: ChannelPatterns::default(), ..said.streams },
-        limits: LimitSettings {
-            max_streams: default.limits.max_streams,
-            max_streams_per_address: None,
-            max_streams_per_user: None,
-            ..said.limits
-        },
-        log: said.log,
-    };
-    assert_eq!(without_default, default);
-}
-
-#[test]
-fn the_documentation_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
-    let wanted = docs::markdown();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
-        fs::write(&path, &wanted).expect("the page is written");
-    }
-    let found = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        found == wanted,
-        "docs/configuration.md is not what the settings say: run `UPDATE_DOCS=1 cargo test -p \
-         headwater-server --test it settings` and commit the file"
     );
 }

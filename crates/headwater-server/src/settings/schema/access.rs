@@ -1,4 +1,4 @@
-//! The settings of access: who may listen and publish. Look here to add or change one of them.
+//! The settings of access: who may subscribe and publish. Look here to add or change one of them.
 
 use std::time::Duration;
 
@@ -15,11 +15,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "news:*",
         heading: ACCESS,
-        summary: "Let anybody listen to these channels",
-        details: "A pattern is the name of a channel, or the beginning of names and `*`. As soon as this \
-                  setting, a key for tokens or `authorize-url` is given, nothing is open that the rules \
-                  do not open; publishing is never public. The flag can be repeated, `;` stands between \
-                  patterns in the environment variable, and the file has a list of them.",
+        summary: "Channels to which anybody may subscribe",
+        details: "A pattern is the name of a channel, or the beginning of names and `*`. As soon \
+                  as this setting, a key for tokens or `authorize-url` is set, nothing is open \
+                  that the rules do not open; publishing is never public. The flag can be \
+                  repeated, `;` stands between patterns in the environment variable, and the file \
+                  has a list of them.",
     },
     Setting {
         name: "jwt-secret",
@@ -28,10 +29,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "a-secret-of-32-bytes-or-longer-please",
         heading: ACCESS,
-        summary: "Take tokens (JWT) that are signed with this secret: HS256, HS384 or HS512",
-        details: "It should have 32 random bytes or more: `openssl rand -hex 32` makes one. A command line \
-                  can be read by every user of the machine: give it in the environment, in the file, or \
-                  with `jwt-secret-file`. docs/access/tokens.md says what stands in a token.",
+        summary: "HMAC secret that verifies JWTs (HS256, HS384, HS512)",
+        details: "It should have 32 random bytes or more: `openssl rand -hex 32` makes one. Every \
+                  user of the machine can read a command line: set it in the environment, in the \
+                  file, or with `jwt-secret-file`. docs/access/tokens.md describes the claims of a \
+                  token.",
     },
     Setting {
         name: "jwt-secret-file",
@@ -40,9 +42,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "jwt-secret.txt",
         heading: ACCESS,
-        summary: "Take tokens that are signed with the secret in this file",
-        details: "A line end behind it does not count. Nobody but the server's user should be able to read \
-                  the file.",
+        summary: "File with the HMAC secret that verifies JWTs",
+        details: "A line end behind it does not count. Only the server's user should be able to \
+                  read the file.",
     },
     Setting {
         name: "jwt-public-key",
@@ -51,9 +53,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "jwt-public.pem",
         heading: ACCESS,
-        summary: "Take tokens whose signature this public key proves: RSA, EC or Ed25519, as PEM",
-        details: "The type of the key decides which algorithms count: RS256 to RS512 and PS256 to PS512; \
-                  ES256 and ES384; EdDSA.",
+        summary: "Public key that verifies JWTs: RSA, EC or Ed25519, a PEM file",
+        details: "The type of the key decides which algorithms count: RS256 to RS512 and PS256 to \
+                  PS512; ES256 and ES384; EdDSA.",
     },
     Setting {
         name: "jwks",
@@ -62,10 +64,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "https://id.example/.well-known/jwks.json",
         heading: ACCESS,
-        summary: "Take tokens that a key of this JSON Web Key Set signed",
-        details: "It is read again when it is 10 minutes old, or when a token names a key that is not in \
-                  it, so keys can change without a restart. While it cannot be read, the keys that are \
-                  known go on to count.",
+        summary: "JSON Web Key Set whose keys verify JWTs, a URL or a file",
+        details: "It is read again when it is 10 minutes old, or when a token names a key that is \
+                  not in it, so keys can change without a restart. While it cannot be read, the \
+                  known keys stay valid.",
     },
     Setting {
         name: "jwt-audience",
@@ -74,8 +76,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "headwater",
         heading: ACCESS,
-        summary: "Take only tokens that are for this audience (`aud`)",
-        details: "Without it, a token that names an audience is for somebody else, and is refused.",
+        summary: "Audience (`aud`) that tokens must have",
+        details: "Without it, a token that names an audience is meant for another server, and is \
+                  rejected.",
     },
     Setting {
         name: "jwt-issuer",
@@ -84,7 +87,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "https://id.example/",
         heading: ACCESS,
-        summary: "Take only tokens of this issuer (`iss`)",
+        summary: "Issuer (`iss`) that tokens must have",
         details: "",
     },
     Setting {
@@ -94,7 +97,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("headwater"),
         example: "__Host-headwater",
         heading: ACCESS,
-        summary: "Look for a token in the cookie of this name too",
+        summary: "Cookie that may hold a token",
         details: "A header `Authorization: Bearer` wins over it.",
     },
     Setting {
@@ -104,9 +107,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("false"),
         example: "true",
         heading: ACCESS,
-        summary: "Look for a token in `?token=` too",
-        details: "URLs end up in logs of proxies and in histories of browsers. A ticket, from \
-                  POST /sse/ticket, is good for one stream only: prefer it.",
+        summary: "Accept a token in `?token=` too",
+        details: "URLs end up in logs of proxies and in histories of browsers. A ticket, from POST \
+                  /sse/ticket, is valid for one stream only: prefer it.",
     },
     Setting {
         name: "allow-subscribe",
@@ -115,9 +118,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "user:{sub}:*",
         heading: ACCESS,
-        summary: "Let everybody with a token listen to these channels, beside those that the token names",
+        summary: "Channels to which every client with a token may subscribe, beside those that the \
+                  token names",
         details: "A pattern in which `{claim}` stands for the token's claim of this name, so that \
-                  everybody has channels of their own. The flag can be repeated, `;` stands between \
+                  each user has separate channels. The flag can be repeated, `;` stands between \
                   templates in the environment variable, and the file has a list of them.",
     },
     Setting {
@@ -127,7 +131,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "from:{sub}",
         heading: ACCESS,
-        summary: "Let everybody with a token publish to these channels, beside those that the token names",
+        summary: "Channels to which every client with a token may publish, beside those that the \
+                  token names",
         details: "Its form is that of `allow-subscribe`.",
     },
     Setting {
@@ -137,9 +142,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "http://127.0.0.1:9000/sse-auth",
         heading: ACCESS,
-        summary: "Ask the application here whether somebody without a token may listen or publish",
-        details: "It gets the cookies and the `Authorization` of the request, and answers 2xx, 401 or 403. \
-                  Whatever else it answers, and when it does not, the answer is no. \
+        summary: "URL of the application that authorises clients without a token",
+        details: "It gets the cookies and the `Authorization` of the request, and answers 2xx, 401 \
+                  or 403. Any other answer, and none in time, denies the request. \
                   docs/access/authorize-url.md has the whole contract.",
     },
     Setting {
@@ -153,7 +158,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("3s"),
         example: "1s",
         heading: ACCESS,
-        summary: "Take no answer of the application for a no after this long",
+        summary: "Timeout of authorize-url; a timeout denies the request",
         details: "",
     },
     Setting {
@@ -163,10 +168,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "news:*",
         heading: ACCESS,
-        summary: "Let streams hear what other programs PUBLISH on these Redis channels",
-        details: "Without it, all of them if access is open, and none if there are access rules. What is \
-                  published through Headwater or its Redis function reaches every channel in any case. \
-                  Names that begin with `headwater:` are never reachable.",
+        summary: "Redis channels whose plain PUBLISH messages are delivered",
+        details: "Without it, all of them if access is open, and none if there are access rules. \
+                  Events published through Headwater or its Redis function reach every channel in \
+                  any case. Names that begin with `headwater:` are never reachable.",
     },
     Setting {
         name: "cors-origin",
@@ -175,9 +180,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "https://app.example",
         heading: ACCESS,
-        summary: "Let pages of this origin listen and publish, with their cookies",
-        details: "`*` lets all pages, without their cookies. The flag can be repeated, `;` stands between \
-                  origins in the environment variable, and the file has a list of them. It opens no \
-                  channel: whether a page's user may listen is for the rules to say.",
+        summary: "Origins whose pages may subscribe and publish, with their cookies",
+        details: "`*` allows all pages, without their cookies. The flag can be repeated, `;` \
+                  stands between origins in the environment variable, and the file has a list of \
+                  them. It opens no channel: access rules decide what a page's user may do.",
     },
 ];

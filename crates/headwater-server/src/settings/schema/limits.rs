@@ -14,12 +14,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "prices:*",
         heading: LIMITS,
-        summary: "Give slow clients only the newest event of these channels",
-        details: "For values of which only the last counts. On every other channel a client that is too \
-                  slow loses its stream, and gets what it missed when it comes back. A pattern is the \
-                  name of a channel or the beginning of names and `*`, and there can be 100. The flag \
-                  can be repeated, `;` stands between patterns in the environment variable, and the \
-                  file has a list of them.",
+        summary: "Channels of which slow clients get only the newest event",
+        details: "For values of which only the last counts. On every other channel a client that \
+                  is too slow is disconnected, and receives what it missed when it reconnects. A \
+                  pattern is the name of a channel or the beginning of names and `*`, and there \
+                  can be 100. The flag can be repeated, `;` stands between patterns in the \
+                  environment variable, and the file has a list of them.",
     },
     Setting {
         name: "shards",
@@ -28,9 +28,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "4",
         heading: LIMITS,
-        summary: "Let this many threads own the sockets of streams",
-        details: "Without it, one per core. With 0, or over HTTP/2, each stream has a task and buffers of \
-                  its own, which cost some 20 times the memory; docs/engine.md says more.",
+        summary: "Number of I/O threads for streams",
+        details: "Without it, one per core. With 0, or over HTTP/2, each stream has its own task \
+                  and buffers, which cost some 20 times the memory; docs/engine.md says more.",
     },
     Setting {
         name: "max-connections",
@@ -39,7 +39,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("10000"),
         example: "50000",
         heading: LIMITS,
-        summary: "Take at most this many connections at a time",
+        summary: "Maximum number of connections",
         details: "Each needs a file descriptor: `ulimit -n` (in systemd `LimitNOFILE=`) must be \
                   higher than this by about 100.",
     },
@@ -50,10 +50,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "8000",
         heading: LIMITS,
-        summary: "Keep at most this many streams open at a time",
-        details: "Without it, as many as `max-connections`. A further one is answered with a stream \
-                  that ends at once, so that an EventSource comes back later. Lower than \
-                  `max-connections`, it leaves connections to give that answer.",
+        summary: "Maximum number of open streams",
+        details: "Without it, as many as `max-connections`. A further one is answered with a \
+                  stream that ends at once, so that an EventSource reconnects later. Lower than \
+                  `max-connections`, it leaves connections for that answer.",
     },
     Setting {
         name: "max-streams-per-address",
@@ -62,10 +62,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "100",
         heading: LIMITS,
-        summary: "Keep at most this many streams of one client address open at a time",
-        details: "A further one is refused with 429. An IPv6 /64 counts as one address. Offices and \
-                  mobile networks put many people behind one address. Behind a proxy this needs \
-                  `trusted-proxy`, or all clients have the proxy's address.",
+        summary: "Maximum number of open streams per client address",
+        details: "A further one is rejected with 429. An IPv6 /64 counts as one address. Offices \
+                  and mobile networks put many people behind one address. Behind a proxy this \
+                  needs `trusted-proxy`, or all clients have the proxy's address.",
     },
     Setting {
         name: "max-streams-per-user",
@@ -74,8 +74,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "20",
         heading: LIMITS,
-        summary: "Keep at most this many streams of one user open at a time",
-        details: "A further one is refused with 429. Who is a user, access rules say.",
+        summary: "Maximum number of open streams per user",
+        details: "A further one is rejected with 429. Access rules define who is a user.",
     },
     Setting {
         name: "max-publishes-per-address",
@@ -84,10 +84,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("off"),
         example: "100/s",
         heading: LIMITS,
-        summary: "Take at most this many events from one client address in this time",
+        summary: "Maximum rate of events that one client address publishes",
         details: "`100/s`, `6000/m` and so on: so many can also come at once, after a pause. Every \
-                  event of a batch and every channel counts; more is refused with 429 and \
-                  `Retry-After`. A batch may go beyond the rate, and the client then waits longer.",
+                  event of a batch and every channel counts; more is rejected with 429 and \
+                  `Retry-After`. A batch may exceed the rate, and the client then waits longer.",
     },
     Setting {
         name: "max-publishes-per-user",
@@ -96,7 +96,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("off"),
         example: "100/s",
         heading: LIMITS,
-        summary: "Take at most this many events from one user in this time",
+        summary: "Maximum rate of events that one user publishes",
         details: "",
     },
     Setting {
@@ -106,8 +106,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("100/m"),
         example: "10/m",
         heading: LIMITS,
-        summary: "Look at credentials from one client address until this many were wrong in this time",
-        details: "After that all credentials from there are refused with 429 for a while.",
+        summary: "Maximum rate of invalid credentials from one client address",
+        details: "Beyond it all credentials from there are rejected with 429 for a while.",
     },
     Setting {
         name: "max-channels-per-stream",
@@ -116,7 +116,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("100"),
         example: "10",
         heading: LIMITS,
-        summary: "Let one stream listen to at most this many channels",
+        summary: "Maximum number of channels on one stream",
         details: "",
     },
     Setting {
@@ -126,7 +126,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("8MiB"),
         example: "64KiB",
         heading: LIMITS,
-        summary: "Refuse to publish a request body larger than this",
+        summary: "Maximum size of a request body",
         details: "The data of one event is at most 8 MiB in any case; a larger body can only be a \
                   batch.",
     },
@@ -137,7 +137,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("10s"),
         example: "5s",
         heading: LIMITS,
-        summary: "Close a connection that does not finish the head of a request in this time",
-        details: "",
+        summary: "Time in which the head of a request must arrive",
+        details: "The connection is closed after it.",
     },
 ];

@@ -12,7 +12,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("info"),
         example: "info,headwater=debug",
         heading: LOGS,
-        summary: "Log from this level on: error, warn, info, debug, trace or off",
+        summary: "Lowest level that is logged: error, warn, info, debug, trace or off",
         details: "`TARGET=LEVEL`, after a comma, sets another level for one part of the program. \
                   Logs go to standard error.",
     },
@@ -23,7 +23,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("text"),
         example: "json",
         heading: LOGS,
-        summary: "Write logs for people or for programs: text or json",
+        summary: "Format of logs: text for people, json for programs",
         details: "",
     },
 ];

@@ -18,9 +18,9 @@ pub(super) const ADDRESSES: &[Setting] = &[
         default: Some("127.0.0.1:8000"),
         example: "127.0.0.1:8080",
         heading: WHERE,
-        summary: "Serve streams, publishing and the demo page on this address",
-        details: "`localhost` stands for 127.0.0.1, and port 0 takes any free port. An address that \
-                  other machines can reach needs access rules, or `open`.",
+        summary: "Address of streams, publishing and the demo page",
+        details: "`localhost` stands for 127.0.0.1, and port 0 takes any free port. An address \
+                  that other machines can reach needs access rules, or `open`.",
     },
     Setting {
         name: "admin",
@@ -29,9 +29,9 @@ pub(super) const ADDRESSES: &[Setting] = &[
         default: None,
         example: "127.0.0.1:9000",
         heading: WHERE,
-        summary: "Serve /health/live, /health/ready and /metrics on this address",
+        summary: "Address of /health/live, /health/ready and /metrics",
         details: "Without it `listen` serves them itself if it is a loopback address; on any other \
-                  address they are then not served at all.",
+                  address they are not served at all.",
     },
 ];
 
@@ -42,9 +42,9 @@ pub(super) const OPEN: &[Setting] = &[Setting {
     default: Some("false"),
     example: "true",
     heading: WHERE,
-    summary: "Let anybody who can reach `listen` listen to every channel and publish to it",
-    details: "An address that is not loopback needs this or access rules. It cannot be given together \
-                  with access rules, under which nothing is open but what they open.",
+    summary: "Allow anybody who can reach `listen` to subscribe and publish to every channel",
+    details: "An address that is not loopback needs this or access rules. It cannot be \
+                  combined with access rules, under which nothing is open but what they open.",
 }];
 
 pub(super) const PROXIES: &[Setting] = &[
@@ -55,10 +55,11 @@ pub(super) const PROXIES: &[Setting] = &[
         default: None,
         example: "10.0.0.0/8",
         heading: PROXY,
-        summary: "Believe the proxies in this network what they say about a client's address",
+        summary: "Networks of trusted reverse proxies",
         details: "A network, or a single address. The flag can be repeated, `;` stands between \
-                  networks in the environment variable, and the file has a list of them. How they \
-                  say it is `client-address-header`, `proxy-protocol`, or both.",
+                  networks in the environment variable, and the file has a list of them. How \
+                  proxies report a client's address is set by `client-address-header`, \
+                  `proxy-protocol`, or both.",
     },
     Setting {
         name: "client-address-header",
@@ -67,7 +68,7 @@ pub(super) const PROXIES: &[Setting] = &[
         default: None,
         example: "X-Forwarded-For",
         heading: PROXY,
-        summary: "Take the client's address from this header, if a trusted proxy sends it",
+        summary: "Header in which trusted proxies send the client's address",
         details: "Of several addresses the last one counts that is not a trusted proxy's.",
     },
     Setting {
@@ -78,7 +79,7 @@ pub(super) const PROXIES: &[Setting] = &[
         example: "true",
         heading: PROXY,
         summary: "Expect the PROXY protocol, version 1 or 2, on every connection to `listen`",
-        details: "Only trusted proxies can connect then. The header comes before TLS.",
+        details: "Then only trusted proxies can connect. The header comes before TLS.",
     },
 ];
 
@@ -89,6 +90,7 @@ pub(super) const STOPPING: &[Setting] = &[Setting {
     default: Some("10s"),
     example: "30s",
     heading: STOPPING_HEADING,
-    summary: "Give streams and requests this long to end when the server is told to stop",
-    details: "SIGTERM and SIGINT tell it; a second signal stops it at once.",
+    summary: "Shutdown grace period",
+    details: "For streams and requests to end after SIGTERM or SIGINT; a second signal stops \
+                  the server at once.",
 }];

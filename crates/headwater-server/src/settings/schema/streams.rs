@@ -14,9 +14,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("15s"),
         example: "30s",
         heading: STREAMS,
-        summary: "Send a comment on a stream that was idle for this long",
-        details: "It keeps proxies from cutting the stream, which they do after 29 to 100 seconds, \
-                  and it is how a client that went away without a word is found.",
+        summary: "Interval of heartbeat comments on an idle stream",
+        details: "They keep proxies from closing the stream, which they do after 29 to 100 \
+                  seconds, and detect clients that vanished.",
     },
     Setting {
         name: "retry",
@@ -29,9 +29,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("2s"),
         example: "5s",
         heading: STREAMS,
-        summary: "Ask clients to wait this long before they reconnect",
-        details: "Every stream gets a slightly different time, so that clients do not come back all \
-                  at once.",
+        summary: "Reconnection delay that clients are asked for",
+        details: "Each stream gets a slightly different delay, so that clients do not reconnect \
+                  all at once.",
     },
     Setting {
         name: "linger",
@@ -40,7 +40,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("60s"),
         example: "2s",
         heading: STREAMS,
-        summary: "Stay subscribed to a channel for this long after its last listener left",
+        summary: "Time for which a channel stays subscribed in the broker after its last \
+                  subscriber leaves",
         details: "A client that reconnects within this time costs Redis nothing.",
     },
     Setting {
@@ -50,8 +51,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("off"),
         example: "1h",
         heading: STREAMS,
-        summary: "End a stream after this long",
-        details: "Its client reconnects by itself. Useful where load should move to new nodes in time.",
+        summary: "Maximum lifetime of a stream",
+        details: "Its client then reconnects automatically. Useful where load should move to new \
+                  nodes in time.",
     },
     Setting {
         name: "send-timeout",
@@ -60,8 +62,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("30s"),
         example: "10s",
         heading: STREAMS,
-        summary: "End a stream whose client took nothing for this long while something was waiting",
-        details: "",
+        summary: "Disconnect a client that accepts no data for this long",
+        details: "It counts only while data is waiting to be sent.",
     },
     Setting {
         name: "queue-frames",
@@ -70,7 +72,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("16384"),
         example: "1024",
         heading: STREAMS,
-        summary: "End a stream when more events than this are waiting for its client",
+        summary: "Maximum number of events queued for one stream; a slower client is disconnected",
         details: "",
     },
     Setting {
@@ -80,7 +82,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("1MiB"),
         example: "256KiB",
         heading: STREAMS,
-        summary: "End a stream when more bytes than this are waiting for its client",
+        summary: "Maximum number of bytes queued for one stream; a slower client is disconnected",
         details: "One event alone may be larger.",
     },
 ];

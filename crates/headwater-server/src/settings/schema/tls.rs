@@ -12,8 +12,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "fullchain.pem",
         heading: TLS,
-        summary: "Speak TLS on `listen`, with the certificate in this PEM file",
-        details: "The server's own certificate first, then those that lead to the root. It is read \
+        summary: "Certificate chain for TLS on `listen`, a PEM file",
+        details: "The server's certificate first, then those that lead to the root. It is read \
                   again when it changes and at SIGHUP; open streams stay. `admin` speaks no TLS.",
     },
     Setting {
@@ -23,8 +23,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "privkey.pem",
         heading: TLS,
-        summary: "The private key of the certificate, a PEM file",
-        details: "Nobody but the server should be able to read it.",
+        summary: "Private key of the certificate, a PEM file",
+        details: "Only the server should be able to read it.",
     },
     Setting {
         name: "acme-domain",
@@ -33,13 +33,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "events.example.org",
         heading: TLS,
-        summary: "Speak TLS on `listen`, with a certificate for this name from Let's Encrypt",
-        details: "Port 443 of the name must lead to `listen`: there the ACME server sees that the name is \
-                  yours (TLS-ALPN-01, RFC 8737). Since others reach it by this name, it needs access rules \
-                  or `open`, whatever `listen` is. The certificate is renewed when a third of its time \
-                  is left; open streams stay. Whoever gives it agrees to the terms of the ACME \
-                  server. The flag can be repeated, `;` stands between names in the environment \
-                  variable, and the file has a list of them.",
+        summary: "Name for which a certificate is requested from Let's Encrypt, for TLS on \
+                  `listen`",
+        details: "Port 443 of the name must lead to `listen`: there the ACME server verifies that \
+                  the name is yours (TLS-ALPN-01, RFC 8737). Since others reach the server by this \
+                  name, it needs access rules or `open`, whatever `listen` is. The certificate is \
+                  renewed when a third of its time is left; open streams stay. Setting it means \
+                  agreeing to the terms of the ACME server. The flag can be repeated, `;` stands \
+                  between names in the environment variable, and the file has a list of them.",
     },
     Setting {
         name: "acme-dir",
@@ -48,9 +49,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "headwater-acme",
         heading: TLS,
-        summary: "Keep the certificate, its key and the ACME account in this directory",
-        details: "It is made if it is not there, and nobody but the server should be able to read it. Each \
-                  server needs its own.",
+        summary: "Directory of the certificate, its key and the ACME account",
+        details: "It is made if it does not exist, and only the server should be able to read it. \
+                  Each server needs its own.",
     },
     Setting {
         name: "acme-contact",
@@ -59,9 +60,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "ops@example.org",
         heading: TLS,
-        summary: "Tell the ACME server this e-mail address",
-        details: "It is told when the account is made, which is at the first start. To change it later, remove \
-                  account.json from `acme-dir`.",
+        summary: "E-mail address for the operator of the ACME server",
+        details: "It is sent when the account is made, which is at the first start. To change it \
+                  later, remove account.json from `acme-dir`.",
     },
     Setting {
         name: "acme-server",
@@ -70,8 +71,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("https://acme-v02.api.letsencrypt.org/directory"),
         example: "https://acme-staging-v02.api.letsencrypt.org/directory",
         heading: TLS,
-        summary: "Ask this ACME server, by the URL of its directory",
-        details: "With the example, Let's Encrypt's server for trying out, browsers do not trust the \
-                  certificates. Servers that ask for an external account are not supported.",
+        summary: "URL of the ACME server's directory",
+        details: "With the example, Let's Encrypt's server for tests, browsers do not trust the \
+                  certificates. Servers that require an external account are not supported.",
     },
 ];

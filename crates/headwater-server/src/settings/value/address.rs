@@ -16,8 +16,8 @@ pub(in crate::settings) fn address(text: &str) -> Result<SocketAddr, String> {
     match (host, port) {
         ("localhost", Some(port)) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
         ("", Some(port)) => Err(format!(
-            "it names no address: write 127.0.0.1:{port} to be reachable from this machine only, or \
-             0.0.0.0:{port} for every IPv4 address of it"
+            "it names no address: write 127.0.0.1:{port} to be reachable from this machine only, \
+             or 0.0.0.0:{port} for every IPv4 address of it"
         )),
         (host, Some(port)) if host.parse::<Ipv6Addr>().is_ok() => {
             Err(format!("an IPv6 address stands in brackets: write [{host}]:{port}"))

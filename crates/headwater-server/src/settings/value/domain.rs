@@ -26,7 +26,9 @@ impl FromStr for DomainName {
     fn from_str(text: &str) -> Result<Self, String> {
         if text.starts_with("*.") {
             return Err(format!(
-                "{text} stands for many names, which cannot be shown to be yours on one port: write each of them, or have the certificate made elsewhere and give its files with --tls-cert and --tls-key"
+                "{text} stands for many names, which cannot be verified on one port: write each of \
+                 them, or have the certificate made elsewhere and set its files with --tls-cert \
+                 and --tls-key"
             ));
         }
         if !text.is_ascii() {
@@ -43,7 +45,8 @@ impl FromStr for DomainName {
         let is_address = text.parse::<std::net::IpAddr>().is_ok();
         if is_address || text.len() > 253 || !text.split('.').all(is_label) {
             return Err(format!(
-                "{text} is no name in the DNS: write one like events.example.org, without https:// and without a port"
+                "{text} is no name in the DNS: write one like events.example.org, without \
+                 https:// and without a port"
             ));
         }
         Ok(Self(text.to_ascii_lowercase()))

@@ -1,4 +1,5 @@
-//! Where something is asked over HTTP: the application, a set of keys. Look here for which URLs are taken.
+//! Where something is asked over HTTP: the application, a set of keys. Look here for which URLs are
+//! taken.
 
 use std::fmt;
 use std::str::FromStr;

@@ -41,7 +41,7 @@ impl TrustedProxies {
     }
 }
 
-/// The header in which proxies tell a client's address.
+/// The header in which proxies report a client's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressHeader {
     /// `X-Forwarded-For`: each proxy appends the address it was asked from.

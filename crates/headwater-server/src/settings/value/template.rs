@@ -1,5 +1,5 @@
-//! Channels that depend on who asks: `user:{sub}:*`. Look here for what may stand between braces, and for
-//! what a value must not hold.
+//! Channels that depend on who asks: `user:{sub}:*`. Look here for what may stand between braces,
+//! and for what a value must not hold.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,9 +23,9 @@ enum Part {
 }
 
 impl Template {
-    /// The channels for somebody with these claims. `None` if a claim is missing, is neither a text nor
-    /// a whole number, or holds the character that separates it from what comes next: with `user:{sub}:*`,
-    /// somebody called `4:2` must not be inside of what belongs to `4`.
+    /// The channels for somebody with these claims. `None` if a claim is missing, is neither a text
+    /// nor a whole number, or holds the character that separates it from what comes next: with
+    /// `user:{sub}:*`, somebody called `4:2` must not be inside of what belongs to `4`.
     pub fn fill(&self, claims: &Map<String, Value>) -> Option<ChannelPattern> {
         let mut name = String::new();
         for (at, part) in self.parts.iter().enumerate() {
@@ -78,8 +78,8 @@ impl FromStr for Template {
         let ends_with_claim = matches!(parts.last(), Some(Part::Claim(_)));
         if is_beginning && ends_with_claim {
             return Err(format!(
-                "`{text}` gives everybody the channels of all whose names begin alike: put a separator \
-                 in front of the `*`, like `user:{{sub}}:*`"
+                "`{text}` gives each user the channels of all whose names begin alike: put a \
+                 separator in front of the `*`, like `user:{{sub}}:*`"
             ));
         }
         if parts.windows(2).any(|two| matches!(two, [Part::Claim(_), Part::Claim(_)])) {

@@ -1,7 +1,9 @@
-//! Certificates from an ACME server (RFC 8555), such as Let's Encrypt. Look here for when one is asked for.
+//! Certificates from an ACME server (RFC 8555), such as Let's Encrypt. Look here for when one is
+//! asked for.
 //!
-//! That the names are ours is shown on the server's own port, by TLS-ALPN-01 (RFC 8737): there is nothing else
-//! to listen on. Account and certificate are kept in a directory, so that a restart asks for nothing.
+//! That the names are ours is shown on the server's own port, by TLS-ALPN-01 (RFC 8737): there is
+//! nothing else to listen on. Account and certificate are kept in a directory, so that a restart
+//! asks for nothing.
 
 mod challenges;
 mod order;
@@ -47,7 +49,7 @@ impl Acme {
             && let Err(error) = certificates.begin_with(&Content::of_both(pem.as_bytes()))
         {
             let why = error_chain(&error);
-            tracing::warn!("the certificate of the last run is not used: {why}");
+            tracing::warn!("certificate of the last run not used: {why}");
             present = None;
         }
         match state.try_writing() {
@@ -67,18 +69,15 @@ impl Acme {
         Arc::clone(&self.challenges)
     }
 
-    /// Asks for a certificate whenever one is due, for ever; again after a while if there is none to be
-    /// had, or at SIGHUP.
+    /// Requests a certificate whenever one is due; again after a while, or at SIGHUP, if that
+    /// failed.
     pub(super) async fn keep_current(mut self, certificates: &Certificates, mut reloads: Reloads) {
         let mut failures = 0;
         loop {
             let wait = match self.look(certificates).await {
                 Ok(time) => {
                     failures = 0;
-                    tracing::debug!(
-                        seconds = time.as_secs(),
-                        "the next certificate is not due yet"
-                    );
+                    tracing::debug!("the next certificate is due in {} s", time.as_secs());
                     time.clamp(Duration::from_secs(1), ACME_LOOK_INTERVAL)
                 }
                 Err(error) => {
@@ -106,11 +105,11 @@ impl Acme {
             Some(Due::Now(why)) => format!("of the present one: {why}"),
             None => "there is none yet".to_owned(),
         };
-        tracing::info!("asking {} for a certificate; {why}", self.settings.server);
-        let (pem, time) = self.obtain().await.context("no certificate was to be had")?;
+        tracing::info!("requesting a certificate from {}; {why}", self.settings.server);
+        let (pem, time) = self.obtain().await.context("no certificate could be obtained")?;
         certificates
             .replace(&Content::of_both(pem.as_bytes()))
-            .context("the certificate that came is no good")?;
+            .context("the new certificate is invalid")?;
         (self.present, self.is_kept) = (Some(pem), false);
         self.keep()?;
         Ok(time)
@@ -127,7 +126,7 @@ impl Acme {
         // Without this look it would be asked for again at once, and again.
         match Due::of(&pem, &self.settings) {
             Due::In(time) => Ok((pem, time)),
-            Due::Now(why) => bail!("the one that came is no good: {why}"),
+            Due::Now(why) => bail!("the new one is invalid: {why}"),
         }
     }
 
@@ -135,15 +134,15 @@ impl Acme {
     fn keep(&mut self) -> anyhow::Result<()> {
         if let (Some(pem), false) = (&self.present, self.is_kept) {
             let kept = self.state.keep_certificate(pem);
-            kept.context("the certificate is in use, but not kept for the next start")?;
+            kept.context("the certificate is in use, but not stored for the next start")?;
             self.is_kept = true;
         }
         Ok(())
     }
 }
 
-/// Longer after each failure in a row, and never the same time for all servers: an ACME server takes few wrong
-/// orders in an hour.
+/// Longer after each failure in a row, and never the same time for all servers: an ACME server
+/// takes few wrong orders in an hour.
 fn retry_after(failures: u32) -> Duration {
     let longest = ACME_RETRY_MIN.saturating_mul(1 << (failures - 1).min(16)).min(ACME_RETRY_MAX);
     longest.mul_f64(0.8 + 0.2 * fastrand::f64())

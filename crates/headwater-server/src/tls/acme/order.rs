@@ -1,5 +1,5 @@
-//! One order (RFC 8555, 7.4): an account, the challenges, the certificate. Look here for what the ACME server is asked,
-//! in which order.
+//! One order (RFC 8555, 7.4): an account, the challenges, the certificate. Look here for what the
+//! ACME server is asked, in which order.
 
 use anyhow::{Context as _, bail};
 use instant_acme::{
@@ -77,7 +77,7 @@ async fn new_order(
     if let Some(credentials) = state.account(&server)? {
         let account =
             Account::builder_with_http(Box::new(Client::new())).from_credentials(credentials);
-        let account = account.await.with_context(|| format!("{server} cannot be asked"))?;
+        let account = account.await.with_context(|| format!("{server} cannot be reached"))?;
         match account.new_order(names).await {
             Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(NO_ACCOUNT) => {
                 tracing::warn!("{server} does not know the account any more: a new one is made");
@@ -104,26 +104,26 @@ async fn new_order(
 async fn answer(order: &mut Order, challenges: &Challenges) -> anyhow::Result<()> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.context("the names cannot be shown to be ours")?;
+        let mut authorization = authorization.context("the names cannot be verified")?;
         let name = authorization.identifier().to_string();
         match authorization.status {
             AuthorizationStatus::Valid => continue,
             AuthorizationStatus::Pending => {}
-            status => bail!(
-                "{name} cannot be shown to be ours: it is {} already",
-                authorization_status(status)
-            ),
+            status => {
+                bail!("{name} cannot be verified: it is {} already", authorization_status(status))
+            }
         }
         let mut challenge = authorization
             .challenge(ChallengeType::TlsAlpn01)
-            .with_context(|| format!("the server cannot look at {name} with TLS-ALPN-01"))?;
+            .with_context(|| format!("the server does not verify {name} by TLS-ALPN-01"))?;
         challenges.put(&name, challenge.key_authorization().digest().as_ref())?;
-        challenge.set_ready().await.with_context(|| format!("{name} is not looked at"))?;
+        challenge.set_ready().await.with_context(|| format!("{name} is not verified"))?;
     }
     Ok(())
 }
 
-/// Why an order did not get on: what the server found out about the names, or else the error itself.
+/// Why an order did not get on: what the server found out about the names, or else the error
+/// itself.
 async fn why_refused(order: &mut Order, error: anyhow::Error) -> anyhow::Error {
     let mut found = Vec::new();
     let mut authorizations = order.authorizations();
@@ -138,10 +138,11 @@ async fn why_refused(order: &mut Order, error: anyhow::Error) -> anyhow::Error {
         }));
     }
     if found.is_empty() {
-        return error.context("the order did not get on");
+        return error.context("the order failed");
     }
     anyhow::anyhow!(
-        "the ACME server could not see that the names are ours. It connects to port 443 of each, which must lead here: {}",
+        "the ACME server could not verify the names. It connects to port 443 of each, which must \
+         lead here: {}",
         found.join("; ")
     )
 }

@@ -1,4 +1,4 @@
-//! Every door, with every kind of credential, to every kind of channel.
+//! Every endpoint, with every kind of credential, to every kind of channel.
 
 use std::net::SocketAddr;
 
@@ -9,21 +9,21 @@ use serde_json::{Value, json};
 
 use super::{BINARY, RsaKeys, by_hand, now, sign};
 
-const DOORS: [Door; 10] = [
-    Door::Stream,
-    Door::Head,
-    Door::Rewind,
-    Door::Resume,
-    Door::Many,
-    Door::Publish,
-    Door::Batch,
-    Door::MixedBatch,
-    Door::Ticket,
-    Door::Admin,
+const ENDPOINTS: [Endpoint; 10] = [
+    Endpoint::Stream,
+    Endpoint::Head,
+    Endpoint::Rewind,
+    Endpoint::Resume,
+    Endpoint::Many,
+    Endpoint::Publish,
+    Endpoint::Batch,
+    Endpoint::MixedBatch,
+    Endpoint::Ticket,
+    Endpoint::Admin,
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Door {
+enum Endpoint {
     Stream,
     Head,
     Rewind,
@@ -55,8 +55,8 @@ const CHANNELS: [(&str, &str, bool); 13] = [
     ("news+", "news ", false),
 ];
 
-impl Door {
-    async fn knock(
+impl Endpoint {
+    async fn request(
         self,
         node: SocketAddr,
         credential: Option<&str>,
@@ -179,23 +179,24 @@ fn guarded() -> Guarded {
 }
 
 #[tokio::test]
-async fn no_door_opens_without_the_right_credentials() {
+async fn no_endpoint_opens_without_the_right_credentials() {
     let guarded = guarded();
     let address = guarded.node.address();
     for (name, credential) in wrong(&guarded.keys) {
-        let mut told = None;
-        for door in DOORS {
+        let mut detail = None;
+        for endpoint in ENDPOINTS {
             for (in_url, channel, _) in CHANNELS {
-                let answer = door.knock(address, credential.as_deref(), (in_url, channel)).await;
-                let what = format!("{door:?} with {name} to {channel:?}: {}", answer.text());
+                let answer =
+                    endpoint.request(address, credential.as_deref(), (in_url, channel)).await;
+                let what = format!("{endpoint:?} with {name} to {channel:?}: {}", answer.text());
                 assert_eq!(answer.status, 401, "{what}");
                 let challenge = answer.header("www-authenticate").unwrap_or_default();
                 assert!(challenge.starts_with("Bearer realm=\"headwater\""), "{what}");
                 let is_bad = credential.is_some();
                 assert_eq!(challenge.contains("error=\"invalid_token\""), is_bad, "{what}");
-                if door != Door::Head {
-                    // Word for word the same, whatever is behind the door.
-                    let first = told.get_or_insert_with(|| answer.problem(401));
+                if endpoint != Endpoint::Head {
+                    // Word for word the same, whatever is behind the endpoint.
+                    let first = detail.get_or_insert_with(|| answer.problem(401));
                     assert_eq!(*first, answer.problem(401), "{what}");
                 }
             }
@@ -210,15 +211,15 @@ async fn the_right_token_opens_what_it_grants_and_nothing_else() {
     let guarded = guarded();
     let address = guarded.node.address();
     let token = sign(Algorithm::RS256, &guarded.keys.private, &right());
-    let mut told = None;
-    for door in DOORS {
+    let mut detail = None;
+    for endpoint in ENDPOINTS {
         for (in_url, channel, is_granted) in CHANNELS {
-            let answer = door.knock(address, Some(&token), (in_url, channel)).await;
-            let what = format!("{door:?} to {channel:?}: {}", answer.text());
-            let is_granted = is_granted && door != Door::Admin;
+            let answer = endpoint.request(address, Some(&token), (in_url, channel)).await;
+            let what = format!("{endpoint:?} to {channel:?}: {}", answer.text());
+            let is_granted = is_granted && endpoint != Endpoint::Admin;
             assert_eq!(answer.status, if is_granted { 200 } else { 403 }, "{what}");
-            if !is_granted && door != Door::Head {
-                let first = told.get_or_insert_with(|| answer.problem(403));
+            if !is_granted && endpoint != Endpoint::Head {
+                let first = detail.get_or_insert_with(|| answer.problem(403));
                 assert_eq!(*first, answer.problem(403), "{what}");
             }
         }
@@ -226,9 +227,9 @@ async fn the_right_token_opens_what_it_grants_and_nothing_else() {
     let mut claims = right();
     claims["headwater"] = json!({ "admin": true });
     let admin = sign(Algorithm::RS256, &guarded.keys.private, &claims);
-    let answer = Door::Admin.knock(address, Some(&admin), ("", "")).await;
+    let answer = Endpoint::Admin.request(address, Some(&admin), ("", "")).await;
     assert_eq!(answer.status, 204, "{}", answer.text());
-    let answer = Door::Stream.knock(address, Some(&admin), ("news", "news")).await;
+    let answer = Endpoint::Stream.request(address, Some(&admin), ("news", "news")).await;
     assert_eq!(answer.status, 403, "who ends streams need not read them");
 }
 
@@ -237,7 +238,7 @@ async fn a_batch_is_published_as_a_whole_or_not_at_all() {
     let guarded = guarded();
     let address = guarded.node.address();
     let token = sign(Algorithm::RS256, &guarded.keys.private, &right());
-    let answer = Door::MixedBatch.knock(address, Some(&token), ("", "user:43:a")).await;
+    let answer = Endpoint::MixedBatch.request(address, Some(&token), ("", "user:43:a")).await;
     assert_eq!(answer.status, 403);
     guarded.node.wait_for_metric("headwater_events_published_total", 0.0).await;
 }
@@ -316,7 +317,8 @@ async fn every_algorithm_of_a_key_and_no_other() {
         for (other, (_, key, algorithms)) in keys.iter().enumerate() {
             for algorithm in *algorithms {
                 let token = sign(*algorithm, key, &super::claims(&["news"], &[]));
-                let answer = Door::Head.knock(node.address(), Some(&token), ("news", "news")).await;
+                let answer =
+                    Endpoint::Head.request(node.address(), Some(&token), ("news", "news")).await;
                 let expected = if at == other { 200 } else { 401 };
                 assert_eq!(answer.status, expected, "{algorithm:?} at a node with key {at}");
             }

@@ -1,4 +1,4 @@
-//! Which settings open and close doors, and which make no sense together.
+//! Which settings open and close access, and which make no sense together.
 
 use headwater_test_support::{EventStream, Node, http, secrets};
 use tokio::process::Command;
