@@ -18,7 +18,7 @@ fuzz_target!(|input: (&str, &str)| {
             Some(beginning) => name.starts_with(beginning),
             None => name == text,
         };
-        assert_eq!(pattern.fits(&channel), expected);
+        assert_eq!(pattern.matches(&channel), expected);
         assert_eq!(pattern.covers(&ChannelPattern::exact(channel)), expected);
     }
     if let Ok(template) = text.parse::<Template>() {

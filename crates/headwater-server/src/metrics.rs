@@ -137,8 +137,13 @@ type CountOfShard = fn(&ShardStats) -> u64;
 impl HubCollector {
     /// The numbers of the threads that own the sockets of streams; none before the first stream.
     fn encode_shards(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let held = self.hub.stats().publishes_held;
-        counter(encoder, "publishes_held", "Publishes that waited for a shard far behind", held)?;
+        let held = self.hub.stats().publishes_delayed;
+        counter(
+            encoder,
+            "publishes_delayed",
+            "Publishes that waited for a shard far behind",
+            held,
+        )?;
         let shards = self.hub.shards();
         let gauges: [(&str, &str, OfShard); 3] = [
             ("shard_streams", "Open streams of a shard", |it| to_f64(it.streams)),
@@ -170,7 +175,7 @@ impl HubCollector {
     }
 
     fn encode_redis(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let health = self.hub.health();
+        let health = self.hub.status();
         let ready = if health.ready { 1.0 } else { 0.0 };
         gauge(
             encoder,

@@ -147,7 +147,7 @@ fn hub(settings: &Settings) -> anyhow::Result<(Hub, Option<ConnectionManager>)> 
     let mut broker =
         RedisBroker::connect(url.expose())?.with_retention(settings.redis.retention.clone());
     if let Some(patterns) = settings.access.plain_channels() {
-        broker = broker.with_plain_channels(patterns);
+        broker = broker.with_redis_channels(patterns);
     }
     let commands = broker.connection();
     Ok((builder.build(broker), Some(commands)))
@@ -201,7 +201,7 @@ async fn print_banner(mut banner: Banner, hub: Hub) {
 
 async fn ready(hub: &Hub) {
     let mut looks = tokio::time::interval(BANNER_LOOK_INTERVAL);
-    while !hub.health().ready {
+    while !hub.status().ready {
         looks.tick().await;
     }
 }

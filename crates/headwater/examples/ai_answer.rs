@@ -27,16 +27,16 @@ use tokio::net::TcpListener;
 const RETENTION: &str = "answer:* events=100000 age=1h bytes=8MiB";
 
 #[derive(Serialize)]
-struct Asked {
+struct PendingCommand {
     id: String,
 }
 
 /// Begins an answer. Nothing ties it to this request: whoever asked may go away and come back.
-async fn ask(State(hub): State<Hub>, question: String) -> Json<Asked> {
+async fn ask(State(hub): State<Hub>, question: String) -> Json<PendingCommand> {
     // Whoever knows the id can read the answer. A real application asks who is there as well.
     let id = format!("{:016x}", fastrand::u64(..));
     tokio::spawn(write_answer(hub, id.clone(), question));
-    Json(Asked { id })
+    Json(PendingCommand { id })
 }
 
 async fn write_answer(hub: Hub, id: String, question: String) {
@@ -52,7 +52,7 @@ async fn write_answer(hub: Hub, id: String, question: String) {
     match written.await {
         Ok(()) => {}
         // It was stopped: the channel takes no more, on whichever node that was asked for.
-        Err(error) if error.kind() == ErrorKind::Finished => {}
+        Err(error) if error.kind() == ErrorKind::Ended => {}
         Err(error) => eprintln!("the answer {id} broke off: {error}"),
     }
 }
@@ -88,10 +88,10 @@ async fn answer(
     let subscription = hub.subscribe([channel(&id)?])?;
     let mut subscription = match last_event_id {
         None => subscription.rewind(Rewind::All),
-        id => subscription.since(id),
+        id => subscription.after(id),
     };
     // Only now is it known whether there is anything to come.
-    subscription.confirmed().await;
+    subscription.ready().await;
     Ok(EventSourceResponse::new(subscription))
 }
 
@@ -100,7 +100,7 @@ async fn stop(State(hub): State<Hub>, Path(id): Path<String>) -> Result<StatusCo
     let event = Event::new("").with_name("stopped")?;
     match hub.publish_all([Publish::new(channel(&id)?, event).end(true)]).await {
         // It is complete, or was stopped before.
-        Err(error) if error.kind() == ErrorKind::Finished => Ok(StatusCode::NO_CONTENT),
+        Err(error) if error.kind() == ErrorKind::Ended => Ok(StatusCode::NO_CONTENT),
         result => Ok(result.map(|_| StatusCode::NO_CONTENT)?),
     }
 }

@@ -62,7 +62,7 @@ async fn events(
 ) -> Result<EventSourceResponse, Problem> {
     let mut subscription = hub.subscribe([Channel::new(room)?])?;
     // Who publishes as soon as the stream is open gets their own message.
-    subscription.confirmed().await;
+    subscription.ready().await;
     Ok(EventSourceResponse::new(subscription))
 }
 

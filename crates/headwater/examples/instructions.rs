@@ -31,7 +31,7 @@ async fn fan_out(events: usize, streams: usize) -> Result<(), headwater::Error> 
     let mut subscriptions = Vec::new();
     for _ in 0..streams {
         let mut subscription = hub.subscribe([channel.clone()])?;
-        subscription.confirmed().await;
+        subscription.ready().await;
         subscriptions.push(subscription);
     }
     for _ in 0..events {

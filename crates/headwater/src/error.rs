@@ -14,9 +14,9 @@ pub enum ErrorKind {
     /// The broker cannot be reached right now. Trying again later makes sense.
     Unavailable,
     /// The broker understood and said no: wrong password, missing permission.
-    Refused,
+    PermissionDenied,
     /// The channel was ended by its publisher and takes no more events.
-    Finished,
+    Ended,
     /// The hub is ending its streams and takes no new ones.
     Draining,
     /// A Tokio runtime was needed and there was none.

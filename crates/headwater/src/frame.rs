@@ -36,7 +36,7 @@ struct Inner {
     /// The line that names the event after its channel, without its chunk's framing; may be empty.
     name: Range<u32>,
     /// The event as published, without its chunk's framing.
-    plain: Range<u32>,
+    body: Range<u32>,
     /// Where the chunk of the event as published begins.
     chunk_from: u32,
 }
@@ -44,7 +44,7 @@ struct Inner {
 enum Kind {
     Event {
         /// The publisher's own id, which stands in the place of the position.
-        own_id: Option<Box<str>>,
+        publisher_id: Option<Box<str>>,
         /// Whether it is the last of its channel.
         end: bool,
     },
@@ -64,13 +64,13 @@ pub(crate) struct Published {
 impl Frame {
     /// Encodes an event that belongs to no channel.
     pub(crate) fn new(event: &Event) -> Self {
-        let own_id = own_id(event);
-        Self::encode(None, event, Published::default(), Kind::Event { own_id, end: false })
+        let publisher_id = publisher_id(event);
+        Self::encode(None, event, Published::default(), Kind::Event { publisher_id, end: false })
     }
 
     /// Encodes an event of a channel.
     pub(crate) fn of_channel(channel: &Channel, event: &Event, published: Published) -> Self {
-        let kind = Kind::Event { own_id: own_id(event), end: published.end };
+        let kind = Kind::Event { publisher_id: publisher_id(event), end: published.end };
         Self::encode(Some(channel), event, published, kind)
     }
 
@@ -103,9 +103,9 @@ impl Frame {
 
     fn new_inner(channel: Option<Channel>, published: Published, kind: Kind, wire: Wire) -> Self {
         let Published { position, time_ms, .. } = published;
-        let Wire { bytes, name, plain, chunk_from } = wire;
+        let Wire { bytes, name, body, chunk_from } = wire;
         let wire = bytes.into();
-        Self(Arc::new(Inner { channel, position, kind, time_ms, wire, name, plain, chunk_from }))
+        Self(Arc::new(Inner { channel, position, kind, time_ms, wire, name, body, chunk_from }))
     }
 
     /// The channel that the event was published to; `None` for an event from a stream of your own, and
@@ -146,7 +146,7 @@ impl Frame {
 
     /// Where a frame waits that this one makes useless, on a channel whose slow clients get the newest event
     /// only: an older event of the same channel, unless it ends it.
-    pub(crate) fn superseded_in<'a>(
+    pub(crate) fn conflated_in<'a>(
         &self,
         mut waiting: impl DoubleEndedIterator<Item = &'a Self> + ExactSizeIterator,
     ) -> Option<usize> {
@@ -154,9 +154,9 @@ impl Frame {
         waiting.rposition(|frame| frame.channel() == Some(channel) && !frame.is_end())
     }
 
-    pub(crate) fn own_id(&self) -> Option<&str> {
+    pub(crate) fn publisher_id(&self) -> Option<&str> {
         match &self.0.kind {
-            Kind::Event { own_id, .. } => own_id.as_deref(),
+            Kind::Event { publisher_id, .. } => publisher_id.as_deref(),
             _ => None,
         }
     }
@@ -167,7 +167,7 @@ impl Frame {
 
     /// The event as it goes on the wire: a whole block, ended by an empty line.
     pub fn bytes(&self) -> Bytes {
-        self.0.wire.slice(places(&self.0.plain))
+        self.0.wire.slice(places(&self.0.body))
     }
 
     /// The same, with the channel's name as the event's name where the publisher gave none. A copy is made
@@ -178,7 +178,7 @@ impl Frame {
         }
         let mut bytes = Vec::with_capacity(self.len());
         bytes.extend_from_slice(&self.0.wire[places(&self.0.name)]);
-        bytes.extend_from_slice(&self.0.wire[places(&self.0.plain)]);
+        bytes.extend_from_slice(&self.0.wire[places(&self.0.body)]);
         bytes.into()
     }
 
@@ -190,12 +190,12 @@ impl Frame {
 
     /// How many bytes of body are in these chunks.
     pub(crate) fn body_len(&self, name_by_channel: bool) -> usize {
-        if name_by_channel { self.len() } else { self.0.plain.len() }
+        if name_by_channel { self.len() } else { self.0.body.len() }
     }
 
     /// How many bytes the event has on the wire in its longer view.
     pub(crate) fn len(&self) -> usize {
-        self.0.name.len() + self.0.plain.len()
+        self.0.name.len() + self.0.body.len()
     }
 
     /// The event, decoded from its bytes as a client would: line ends in its data are LF, and its id is
@@ -233,26 +233,26 @@ impl Frame {
 struct Wire {
     bytes: Vec<u8>,
     name: Range<u32>,
-    plain: Range<u32>,
+    body: Range<u32>,
     chunk_from: u32,
 }
 
 impl Wire {
     fn new(
         name_len_max: usize,
-        plain_len_max: usize,
+        body_len_max: usize,
         name: impl FnOnce(&mut Vec<u8>),
-        plain: impl FnOnce(&mut Vec<u8>),
+        body: impl FnOnce(&mut Vec<u8>),
     ) -> Self {
         let room = |len_max| if len_max == 0 { 0 } else { chunk_room(len_max) };
-        let mut bytes = Vec::with_capacity(room(name_len_max) + room(plain_len_max));
+        let mut bytes = Vec::with_capacity(room(name_len_max) + room(body_len_max));
         let name = match name_len_max {
             0 => 0..0,
             _ => chunk(&mut bytes, name_len_max, name),
         };
         let chunk_from = place(bytes.len());
-        let plain = chunk(&mut bytes, plain_len_max, plain);
-        Self { bytes, name, plain, chunk_from }
+        let body = chunk(&mut bytes, body_len_max, body);
+        Self { bytes, name, body, chunk_from }
     }
 }
 
@@ -294,7 +294,7 @@ fn places(range: &Range<u32>) -> Range<usize> {
     range.start as usize..range.end as usize
 }
 
-fn own_id(event: &Event) -> Option<Box<str>> {
+fn publisher_id(event: &Event) -> Option<Box<str>> {
     event.id().map(|id| id.as_str().into())
 }
 
@@ -339,11 +339,11 @@ mod tests {
         let published = Published { position: Some(position), ..Published::default() };
         let frame = Frame::of_channel(&channel, &Event::new("x"), published);
         assert_eq!(frame.bytes(), "id: abc-7\ndata: x\n\n");
-        assert_eq!(frame.own_id(), None);
+        assert_eq!(frame.publisher_id(), None);
         let frame =
             Frame::of_channel(&channel, &Event::new("x").with_id("own").unwrap(), published);
         assert_eq!(frame.bytes(), "id: own\ndata: x\n\n");
-        assert_eq!((frame.own_id(), frame.position()), (Some("own"), Some(position)));
+        assert_eq!((frame.publisher_id(), frame.position()), (Some("own"), Some(position)));
         assert_eq!(Frame::marker(position).bytes(), "id: abc-7\n\n");
     }
 

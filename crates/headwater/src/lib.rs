@@ -56,7 +56,7 @@
 //!   socket has not taken yet. **mailbox**: what the hub tells a shard.
 //! - **linger**: how long a channel stays subscribed in the broker after its last listener left.
 //! - **drain**: ending all streams in an orderly way; [`Hub::drain`].
-//! - **closed**: why a stream ended; a [`Closed`].
+//! - **closed**: why a stream ended; a [`CloseReason`].
 //!
 //! # The road of an event
 //!
@@ -64,13 +64,13 @@
 //! broker gives it to the hub of every node that listens to the channel, the hub encodes it once and puts
 //! the frame into the queue of each subscription, or one message into the mailbox of each shard of the
 //! engine. Queues and outboxes are bounded: a client that does not keep up loses its stream, with
-//! [`Closed::Overflow`] or [`Closed::Stalled`], and costs the others nothing. On channels of
+//! [`CloseReason::Overflow`] or [`CloseReason::Stalled`], and costs the others nothing. On channels of
 //! [`HubBuilder::latest_only`] it gets the newest event instead.
 //!
 //! # Coming back
 //!
 //! Brokers keep a history of every channel, within its [retention](RetentionRules). A stream begins now; or
-//! after the event that a client got last, with [`Subscription::since`]; or earlier, with
+//! after the event that a client got last, with [`Subscription::after`]; or earlier, with
 //! [`Subscription::rewind`]. What it missed comes first, in order, then what is live, with no gap and no
 //! duplicate where they meet. What is kept no more is announced by a frame with a [`Gap`].
 //!
@@ -85,9 +85,9 @@
 //!     let subscription = hub.subscribe([Channel::new("news")?])?;
 //!     let mut subscription = match last_event_id {
 //!         None => subscription.rewind(Rewind::Events(10)),
-//!         id => subscription.since(id),
+//!         id => subscription.after(id),
 //!     };
-//!     subscription.confirmed().await; // if the channel has ended, the answer is 204
+//!     subscription.ready().await; // if the channel has ended, the answer is 204
 //!     Ok(EventSourceResponse::new(subscription))
 //! }
 //! ```
@@ -126,7 +126,7 @@
 //!
 //! # Cancel safety
 //!
-//! A future of this crate may be dropped at any time. [`Subscription::next`], [`Subscription::confirmed`]
+//! A future of this crate may be dropped at any time. [`Subscription::next`], [`Subscription::ready`]
 //! and [`Hub::drained`] lose nothing by it. A [`Hub::publish`] that is dropped before it resolves has published
 //! the event or has not, and a [`Hub::publish_all`] all of its events, a part of them, or none.
 //! Dropping a [`Subscription`] or a response unsubscribes.
@@ -152,7 +152,7 @@ pub mod quantity;
 mod authorize;
 mod broker;
 mod channel;
-mod closed;
+mod close;
 mod error;
 mod event;
 mod frame;
@@ -174,11 +174,11 @@ pub use authorize::{AccessRequest, Action, Authorize, Decision, Denied, Grant};
 #[cfg(feature = "redis")]
 pub use broker::RedisBroker;
 pub use broker::{
-    Baseline, Broker, BrokerFuture, Health, History, LogEvent, MemoryBroker, ReadRange, Receipt,
-    Sink,
+    Baseline, Broker, BrokerFuture, BrokerStatus, History, LoggedEvent, MemoryBroker, ReadRange,
+    Receipt, Sink,
 };
 pub use channel::Channel;
-pub use closed::Closed;
+pub use close::CloseReason;
 pub use error::{Error, ErrorKind};
 pub use event::{Decoder, Event, EventId, EventName, Item, Message};
 pub use frame::Frame;

@@ -157,10 +157,10 @@ pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 
 /// How long it is known, to all nodes and over restarts, that a channel gets events that are in no log:
 /// longer than any client stays away.
-pub const PLAIN_MARK_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const EPHEMERAL_NOTE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How often a node notes it again, while there are such events.
-pub const PLAIN_MARK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+pub const EPHEMERAL_NOTE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a channel stays subscribed in the broker after its last listener left. Longer than a page
 /// load, a reconnect or a node's restart takes.
@@ -276,7 +276,7 @@ pub const HTTP2_ERROR_RESETS_MAX: usize = 100;
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 const _: () = {
-    assert!(PLAIN_MARK_INTERVAL.as_secs() * 2 < PLAIN_MARK_AGE.as_secs());
+    assert!(EPHEMERAL_NOTE_INTERVAL.as_secs() * 2 < EPHEMERAL_NOTE_AGE.as_secs());
     assert!(EVENT_NAME_BYTES_MAX == CHANNEL_BYTES_MAX, "a channel's name must fit event:");
     assert!(DECODER_BYTES_MAX >= EVENT_DATA_BYTES_MAX, "we must read what we write");
     assert!(BATCH_BYTES_MAX <= QUEUE_BYTES_MAX);

@@ -17,8 +17,8 @@ use crate::limits::CHANNEL_PATTERNS_MAX;
 /// use headwater::{Channel, ChannelPattern};
 ///
 /// let pattern: ChannelPattern = "user:42:*".parse()?;
-/// assert!(pattern.fits(&Channel::new("user:42:inbox")?));
-/// assert!(!pattern.fits(&Channel::new("user:421")?));
+/// assert!(pattern.matches(&Channel::new("user:42:inbox")?));
+/// assert!(!pattern.matches(&Channel::new("user:421")?));
 /// # Ok::<(), headwater::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -81,7 +81,7 @@ impl ChannelPattern {
     }
 
     /// Whether it fits a channel.
-    pub fn fits(&self, channel: impl AsRef<str>) -> bool {
+    pub fn matches(&self, channel: impl AsRef<str>) -> bool {
         let name = channel.as_ref();
         match &self.0 {
             Kind::Exact(exact) => exact.as_str() == name,
@@ -97,7 +97,7 @@ impl ChannelPattern {
     /// Whether it fits every channel that `other` does.
     pub fn covers(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
-            (_, Kind::Exact(channel)) => self.fits(channel),
+            (_, Kind::Exact(channel)) => self.matches(channel),
             (Kind::Beginning(ours), Kind::Beginning(theirs)) => theirs.starts_with(ours),
             (Kind::Exact(_), Kind::Beginning(_)) => false,
         }
@@ -128,7 +128,7 @@ impl FromStr for ChannelPattern {
 /// use headwater::{ChannelPatterns, Hub};
 ///
 /// let prices = ChannelPatterns::new().with("prices:*")?.with("clock")?;
-/// assert!(prices.fits("prices:gold") && !prices.fits("clocks"));
+/// assert!(prices.matches("prices:gold") && !prices.matches("clocks"));
 /// let hub = Hub::builder().latest_only(prices).build(headwater::MemoryBroker::new());
 /// # Ok::<(), headwater::Error>(())
 /// ```
@@ -166,8 +166,8 @@ impl ChannelPatterns {
     }
 
     /// Whether a channel is one of them.
-    pub fn fits(&self, channel: &str) -> bool {
-        self.patterns.iter().any(|pattern| pattern.fits(channel))
+    pub fn matches(&self, channel: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(channel))
     }
 }
 
@@ -180,10 +180,13 @@ mod tests {
         let parsed = ChannelPattern::new(pattern).unwrap();
         assert_eq!(parsed.to_string(), pattern);
         for name in fits {
-            assert!(parsed.fits(Channel::new(name).unwrap()), "{pattern} should fit {name}");
+            assert!(parsed.matches(Channel::new(name).unwrap()), "{pattern} should fit {name}");
         }
         for name in fits_not {
-            assert!(!parsed.fits(Channel::new(name).unwrap()), "{pattern} should not fit {name}");
+            assert!(
+                !parsed.matches(Channel::new(name).unwrap()),
+                "{pattern} should not fit {name}"
+            );
         }
     }
 
@@ -195,7 +198,7 @@ mod tests {
         check("*", &["a", "*", "\u{1f30a}"], &[]);
         let name = Channel::new("a*").unwrap();
         let exact = ChannelPattern::exact(name.clone());
-        assert!(exact.fits(&name) && !exact.fits(Channel::new("ab").unwrap()));
+        assert!(exact.matches(&name) && !exact.matches(Channel::new("ab").unwrap()));
         assert!(ChannelPattern::all().covers(&exact));
     }
 
@@ -218,9 +221,9 @@ mod tests {
         let patterns = ChannelPatterns::new().with("a").unwrap().with(" b:* ").unwrap();
         for (name, fits) in [("a", true), ("aa", false), ("b:", true), ("b:1", true), ("b", false)]
         {
-            assert_eq!(patterns.fits(name), fits, "{name}");
+            assert_eq!(patterns.matches(name), fits, "{name}");
         }
-        assert!(ChannelPatterns::new().with("*").unwrap().fits("anything"));
+        assert!(ChannelPatterns::new().with("*").unwrap().matches("anything"));
         for (bad, part) in [("", "empty"), ("a*b", "at the end"), ("**", "at the end")] {
             let error = ChannelPatterns::new().with(bad).unwrap_err();
             assert!(error.to_string().contains(part), "{bad}: {error}");

@@ -6,7 +6,7 @@
 //! 5f3a9c01d2e7-1042~9be1-17     event 17 that node 9be1 numbered by itself, after event 1042
 //! ```
 //! A log has one sequence for all its channels, so one id is enough to resume a stream of any of them.
-//! Events of a plain Redis `PUBLISH` are in no log: the node numbers them, and their position says too
+//! Events of a ephemeral Redis `PUBLISH` are in no log: the node numbers them, and their position says too
 //! which events of the log came before.
 
 use std::fmt;
@@ -31,12 +31,12 @@ pub struct Epoch(u64);
 pub struct Position {
     epoch: Epoch,
     offset: u64,
-    plain: Option<PlainPart>,
+    ephemeral: Option<EphemeralPart>,
 }
 
 /// The number of an event that is in no log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct PlainPart {
+pub(crate) struct EphemeralPart {
     pub(crate) node: Epoch,
     pub(crate) number: u64,
 }
@@ -75,11 +75,11 @@ impl Epoch {
 impl Position {
     /// The position of an event in a log.
     pub fn new(epoch: Epoch, offset: u64) -> Self {
-        Self { epoch, offset, plain: None }
+        Self { epoch, offset, ephemeral: None }
     }
 
-    pub(crate) fn plain(epoch: Epoch, offset: u64, node: Epoch, number: u64) -> Self {
-        Self { epoch, offset, plain: Some(PlainPart { node, number }) }
+    pub(crate) fn ephemeral(epoch: Epoch, offset: u64, node: Epoch, number: u64) -> Self {
+        Self { epoch, offset, ephemeral: Some(EphemeralPart { node, number }) }
     }
 
     /// The life of the log.
@@ -94,15 +94,15 @@ impl Position {
 
     /// Whether the event is in a log, so that every node finds it.
     pub fn is_durable(self) -> bool {
-        self.plain.is_none()
+        self.ephemeral.is_none()
     }
 
-    pub(crate) fn plain_part(self) -> Option<PlainPart> {
-        self.plain
+    pub(crate) fn ephemeral_part(self) -> Option<EphemeralPart> {
+        self.ephemeral
     }
 
     pub(crate) fn key(self) -> Key {
-        Key { offset: self.offset, number: self.plain.map_or(0, |plain| plain.number) }
+        Key { offset: self.offset, number: self.ephemeral.map_or(0, |ephemeral| ephemeral.number) }
     }
 }
 
@@ -128,8 +128,8 @@ impl FromStr for Epoch {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.epoch, self.offset)?;
-        match self.plain {
-            Some(PlainPart { node, number }) => write!(f, "~{node}-{number}"),
+        match self.ephemeral {
+            Some(EphemeralPart { node, number }) => write!(f, "~{node}-{number}"),
             None => Ok(()),
         }
     }
@@ -139,14 +139,14 @@ impl FromStr for Position {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let (log, plain) = match text.split_once('~') {
-            Some((log, plain)) => (log, Some(plain)),
+        let (log, ephemeral) = match text.split_once('~') {
+            Some((log, ephemeral)) => (log, Some(ephemeral)),
             None => (text, None),
         };
         let (epoch, offset) = parse_part(log)?;
-        let plain = plain.map(parse_part).transpose()?;
-        let plain = plain.map(|(node, number)| PlainPart { node, number });
-        Ok(Self { epoch, offset, plain })
+        let ephemeral = ephemeral.map(parse_part).transpose()?;
+        let ephemeral = ephemeral.map(|(node, number)| EphemeralPart { node, number });
+        Ok(Self { epoch, offset, ephemeral })
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
         for (position, text) in [
             (Position::new(epoch, 1042), "5f3a9c01d2e7-1042"),
             (Position::new(epoch, 0), "5f3a9c01d2e7-0"),
-            (Position::plain(epoch, 1042, node, 17), "5f3a9c01d2e7-1042~9be1-17"),
+            (Position::ephemeral(epoch, 1042, node, 17), "5f3a9c01d2e7-1042~9be1-17"),
         ] {
             assert_eq!(position.to_string(), text);
             assert_eq!(text.parse::<Position>().unwrap(), position);
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn the_longest_is_a_good_id() {
         let epoch = Epoch::from_bits((1 << EPOCH_BITS) - 1).unwrap();
-        let id = Position::plain(epoch, OFFSET_MAX, epoch, OFFSET_MAX).to_string();
+        let id = Position::ephemeral(epoch, OFFSET_MAX, epoch, OFFSET_MAX).to_string();
         assert!(id.len() <= 64, "{id}");
         assert!(id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte)));
         assert!(id.parse::<Position>().is_ok());
@@ -218,8 +218,15 @@ mod tests {
     fn order_is_the_logs_then_the_nodes() {
         let epoch = Epoch::random();
         let durable = |offset| Position::new(epoch, offset).key();
-        let plain = |offset, number| Position::plain(epoch, offset, epoch, number).key();
-        let order = [durable(1), plain(1, 1), plain(1, 2), Key::end_of(1), durable(2), plain(2, 3)];
+        let ephemeral = |offset, number| Position::ephemeral(epoch, offset, epoch, number).key();
+        let order = [
+            durable(1),
+            ephemeral(1, 1),
+            ephemeral(1, 2),
+            Key::end_of(1),
+            durable(2),
+            ephemeral(2, 3),
+        ];
         assert!(order.is_sorted());
     }
 

@@ -87,7 +87,7 @@ impl From<Error> for Problem {
         let status = match error.kind() {
             ErrorKind::Invalid => StatusCode::BAD_REQUEST,
             ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorKind::Finished => StatusCode::CONFLICT,
+            ErrorKind::Ended => StatusCode::CONFLICT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
         let cause = StdError::source(&error).map(ToString::to_string);
@@ -189,7 +189,7 @@ mod tests {
              \"type\":\"about:blank\"}\n",
         )
         .await;
-        for (kind, status) in [(ErrorKind::TooLarge, 413), (ErrorKind::Finished, 409)] {
+        for (kind, status) in [(ErrorKind::TooLarge, 413), (ErrorKind::Ended, 409)] {
             assert_eq!(Problem::from(Error::new(kind, "x")).status(), status);
         }
     }

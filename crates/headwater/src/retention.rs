@@ -117,7 +117,7 @@ impl RetentionRules {
 
     /// What a channel keeps; `None` if it keeps nothing.
     pub fn for_channel(&self, channel: &Channel) -> Option<Retention> {
-        match self.rules.iter().find(|rule| rule.pattern.fits(channel)) {
+        match self.rules.iter().find(|rule| rule.pattern.matches(channel)) {
             Some(rule) => rule.keep,
             None => Some(Retention::default()),
         }

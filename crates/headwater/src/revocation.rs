@@ -29,7 +29,7 @@ pub enum Revocation {
 /// A revocation as it travels, and as it is kept for nodes that were away.
 #[cfg_attr(not(feature = "redis"), allow(dead_code))]
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Notice {
+pub(crate) struct RevocationRecord {
     /// When it was made, in milliseconds since 1970.
     pub(crate) at_ms: u64,
     #[serde(flatten)]
@@ -46,7 +46,7 @@ enum What {
 }
 
 #[cfg_attr(not(feature = "redis"), allow(dead_code))]
-impl Notice {
+impl RevocationRecord {
     pub(crate) fn new(revocation: &Revocation, at_ms: u64) -> Self {
         let what = match revocation {
             Revocation::User(user) => What::User(user.clone()),
@@ -107,8 +107,8 @@ mod tests {
             Revocation::Stream("n-1".into()),
             Revocation::Token { id: "j".into(), until },
         ] {
-            let notice = Notice::new(&revocation, 7);
-            let decoded = Notice::decode(notice.encode().as_bytes()).unwrap();
+            let notice = RevocationRecord::new(&revocation, 7);
+            let decoded = RevocationRecord::decode(notice.encode().as_bytes()).unwrap();
             assert_eq!(decoded, notice);
             assert_eq!(decoded.revocation(), Some(revocation));
         }
@@ -117,9 +117,9 @@ mod tests {
     #[test]
     fn what_is_no_notice_is_nothing() {
         for text in ["", "{}", "{\"at_ms\":1}", "{\"at_ms\":1,\"all\":\"x\"}", "\u{0}"] {
-            assert_eq!(Notice::decode(text.as_bytes()), None, "{text}");
+            assert_eq!(RevocationRecord::decode(text.as_bytes()), None, "{text}");
         }
         let reserved = br#"{"at_ms":1,"channel":"headwater:x"}"#;
-        assert_eq!(Notice::decode(reserved).unwrap().revocation(), None);
+        assert_eq!(RevocationRecord::decode(reserved).unwrap().revocation(), None);
     }
 }

@@ -30,7 +30,7 @@ impl Identity {
         is_public: impl Fn(&Channel) -> bool,
     ) -> bool {
         let fits = |patterns: &[ChannelPattern], channel: &Channel| {
-            patterns.iter().any(|pattern| pattern.fits(channel))
+            patterns.iter().any(|pattern| pattern.matches(channel))
         };
         match action {
             Action::Subscribe => {

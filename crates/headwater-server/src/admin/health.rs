@@ -27,7 +27,7 @@ pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Ready>, Problem
     if app.hub.is_draining() {
         return Err(Problem::unavailable("the server is stopping"));
     }
-    let health = app.hub.health();
+    let health = app.hub.status();
     if !health.ready {
         return Err(Problem::unavailable(
             "Redis does not answer or does not deliver: see the log; streams stay open meanwhile",

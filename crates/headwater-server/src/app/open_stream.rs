@@ -4,7 +4,7 @@
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use headwater::{
-    Action, Channel, Closed, ErrorKind, Event, EventSourceResponse, Heartbeat, Problem, Rewind,
+    Action, Channel, CloseReason, ErrorKind, Event, EventSourceResponse, Heartbeat, Problem, Rewind,
 };
 use http::header::ACCEPT;
 use http::request::Parts;
@@ -71,10 +71,10 @@ pub(crate) async fn open_stream(
     // A client that reconnects says where it left off; rewinding is for the first connection.
     subscription = match rewind {
         Some(rewind) if last_event_id.is_none() => subscription.rewind(rewind),
-        _ => subscription.since(last_event_id),
+        _ => subscription.after(last_event_id),
     };
     // An event that is published once the stream is open must reach it.
-    subscription.confirmed().await;
+    subscription.ready().await;
     tracing::debug!(%client, channels, "stream opened");
     let response = configured(EventSourceResponse::new(subscription), &app.streams)
         .expires_at(expires_at)
@@ -82,7 +82,7 @@ pub(crate) async fn open_stream(
         .on_close(move |reason| {
             drop(place);
             match reason {
-                Closed::Overflow | Closed::Stalled => {
+                CloseReason::Overflow | CloseReason::Stalled => {
                     tracing::info!(%client, channels, %reason, "stream closed: client too slow");
                 }
                 _ => tracing::debug!(%client, channels, %reason, "stream closed"),

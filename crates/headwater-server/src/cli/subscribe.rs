@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use headwater::limits::CHANNELS_PER_STREAM_MAX;
-use headwater::{Channel, Closed, EventId, Hub, RedisBroker, Rewind};
+use headwater::{Channel, CloseReason, EventId, Hub, RedisBroker, Rewind};
 use tokio::signal;
 use tokio::sync::mpsc;
 use tokio::time::interval;
@@ -186,7 +186,7 @@ async fn follow_redis(
     let subscription = hub.subscribe(channels)?;
     let mut subscription = match rewind {
         Some(rewind) => subscription.rewind(rewind),
-        None => subscription.since(last_event_id),
+        None => subscription.after(last_event_id),
     };
     let notice = |text| events.send(FollowEvent::Notice(text));
     let mut connected = false;
@@ -195,7 +195,7 @@ async fn follow_redis(
     loop {
         tokio::select! {
             _ = look.tick(), if !connected => {
-                let health = hub.health();
+                let health = hub.status();
                 connected = health.channels_confirmed >= health.channels_wanted;
                 if connected {
                     notice(format!("connected to {url}")).await?;
@@ -211,7 +211,7 @@ async fn follow_redis(
                         events.send(FollowEvent::Finished(channel.clone())).await?;
                     }
                 }
-                None if subscription.closed() == Some(Closed::Finished) => {
+                None if subscription.closed() == Some(CloseReason::Finished) => {
                     // These were finished before.
                     for channel in unfinished {
                         events.send(FollowEvent::Finished(channel)).await?;
@@ -224,9 +224,9 @@ async fn follow_redis(
     }
 }
 
-fn why_ended(reason: Option<Closed>) -> &'static str {
+fn why_ended(reason: Option<CloseReason>) -> &'static str {
     match reason {
-        Some(Closed::Overflow) => {
+        Some(CloseReason::Overflow) => {
             "events came faster than they could be printed: follow fewer channels, or read the \
              output faster"
         }

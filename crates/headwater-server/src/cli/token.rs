@@ -29,7 +29,7 @@ backends; a page should get its tokens from your application.";
 /// The longest time for which a token is made.
 const TTL_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// Make a token that allows to subscribe or publish, for development
+/// Make a token for subscribing or publishing, for development
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Token {

@@ -189,13 +189,13 @@ impl AccessSettings {
 
     /// Whether a plain PUBLISH to this channel is delivered.
     pub fn delivers_plain(&self, channel: &Channel) -> bool {
-        let fits = |patterns: Vec<ChannelPattern>| patterns.iter().any(|it| it.fits(channel));
+        let fits = |patterns: Vec<ChannelPattern>| patterns.iter().any(|it| it.matches(channel));
         self.plain_channels().is_none_or(fits)
     }
 
     /// Whether anybody may subscribe to this channel without credentials.
     pub fn is_public(&self, channel: &Channel) -> bool {
-        self.public.iter().flatten().any(|pattern| pattern.fits(channel))
+        self.public.iter().flatten().any(|pattern| pattern.matches(channel))
     }
 
     /// The plain Redis channels that can be heard; `None` is all.

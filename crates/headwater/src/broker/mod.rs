@@ -36,7 +36,7 @@ pub type BrokerFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///    at a time, and positions only grow: the sink sees the log in its order, with no event of a
 ///    listened channel left out. What was missed is read again and given in its place, or announced
 ///    by [`Sink::gap`].
-/// 3. `listen` and `unlisten` return at once and never block. They are called in pairs, under a lock,
+/// 3. `listen` and `unsubscribe` return at once and never block. They are called in pairs, under a lock,
 ///    so they must not call the sink.
 /// 4. `publish` resolves when the broker has taken the events. After an error a part of the batch
 ///    may have been published. It can be dropped at any time; then the batch is published as a whole,
@@ -51,15 +51,15 @@ pub trait Broker: Send + Sync + 'static {
     fn publish(&self, batch: Vec<Publish>) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>>;
 
     /// The first listener of a channel came.
-    fn listen(&self, channel: &Channel);
+    fn subscribe(&self, channel: &Channel);
 
     /// The last listener of a channel left, and the linger is over.
-    fn unlisten(&self, channel: &Channel);
+    fn unsubscribe(&self, channel: &Channel);
 
     /// Resolves when events of a channel that is listened to are known to arrive, after
     /// [`Sink::baseline`] was called for it; or when that will not happen, since the broker refuses the
     /// channel. Cancel safe.
-    fn confirmed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, ()>;
+    fn subscribed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, ()>;
 
     /// Reads what is kept of a channel.
     fn read<'a>(
@@ -76,7 +76,7 @@ pub trait Broker: Send + Sync + 'static {
     }
 
     /// How the broker is, without waiting.
-    fn health(&self) -> Health;
+    fn status(&self) -> BrokerStatus;
 }
 
 /// Which part of a channel's history to read.
@@ -123,7 +123,7 @@ pub struct Baseline {
     pub ended: bool,
     /// Whether the channel is known to get events that are in no log, on any node. A stream that comes
     /// back from before the channel was received is then told that it may have missed some.
-    pub plain: bool,
+    pub ephemeral: bool,
 }
 
 /// Where a broker gives the events that it receives.
@@ -149,7 +149,7 @@ impl Sink {
     }
 
     /// Gives an event of the log to everybody who listens to its channel on this node. Never waits.
-    pub fn deliver(&self, event: LogEvent<'_>) {
+    pub fn deliver(&self, event: LoggedEvent<'_>) {
         self.with(|hub| hub.deliver_log_event(event));
     }
 
@@ -159,8 +159,8 @@ impl Sink {
     }
 
     /// Gives an event that is in no log: the node numbers it.
-    pub fn deliver_plain(&self, channel: &Channel, event: &Event) {
-        self.with(|hub| hub.deliver_plain(channel, event));
+    pub fn deliver_ephemeral(&self, channel: &Channel, event: &Event) {
+        self.with(|hub| hub.deliver_ephemeral(channel, event));
     }
 
     /// Tells all who listen to a channel that events are missing.
@@ -176,23 +176,23 @@ impl Sink {
     /// Whether the broker should note, for other nodes and the next start, that a channel gets events
     /// that are in no log. Says so once a day.
     #[cfg(feature = "redis")]
-    pub(crate) fn plain_mark_due(&self, channel: &Channel) -> bool {
-        self.hub.upgrade().is_some_and(|hub| hub.plain_mark_due(channel))
+    pub(crate) fn ephemeral_note_due(&self, channel: &Channel) -> bool {
+        self.hub.upgrade().is_some_and(|hub| hub.ephemeral_note_due(channel))
     }
 
     /// Whether the channel had an event that is in no log, as far as is known.
     #[cfg(feature = "redis")]
-    pub(crate) fn had_plain(&self, channel: &Channel) -> bool {
-        self.hub.upgrade().is_some_and(|hub| hub.had_plain(channel))
+    pub(crate) fn has_ephemeral(&self, channel: &Channel) -> bool {
+        self.hub.upgrade().is_some_and(|hub| hub.has_ephemeral(channel))
     }
 
     /// Counts an event whose bytes were not UTF-8, so that U+FFFD stands in it.
-    pub fn count_replaced(&self) {
+    pub fn count_sanitized(&self) {
         self.with(|hub| hub.stats.replaced.add(1));
     }
 
     /// Counts an event that could not be taken: too large, or not understood.
-    pub fn count_refused(&self) {
+    pub fn count_rejected(&self) {
         self.with(|hub| hub.stats.refused.add(1));
     }
 
@@ -205,7 +205,7 @@ impl Sink {
 
 /// An event of the log, as a broker gives it.
 #[derive(Debug, Clone, Copy)]
-pub struct LogEvent<'a> {
+pub struct LoggedEvent<'a> {
     /// Its channel.
     pub channel: &'a Channel,
     /// The event as it was published.
@@ -246,7 +246,7 @@ impl Receipt {
 /// How a broker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Health {
+pub struct BrokerStatus {
     /// Whether events are known to arrive: for Redis, that the last probe came back in time.
     pub ready: bool,
     /// How long the last probe took through the broker and back; `None` where nothing is between.

@@ -33,7 +33,7 @@ impl HubInner {
         loop {
             match self.broker.read(channel, range).await {
                 Ok(history) => return Some(history),
-                Err(error) if error.kind() == ErrorKind::Refused => {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                     tracing::warn!(%channel, "the broker refuses to read history: {error}");
                     return None;
                 }
@@ -49,7 +49,7 @@ impl HubInner {
 
     /// Fills a channel's ring from the broker's history, once, however many streams ask.
     pub(super) async fn backfill(&self, channel: &Channel) {
-        let Some(once) = self.interest.with(channel, |entry| entry.ring.backfill()) else { return };
+        let Some(once) = self.table.with(channel, |entry| entry.ring.backfill()) else { return };
         once.get_or_init(|| async {
             // Complete since the beginning: there is nothing older.
             if self.complete_since(channel) == 0 {
@@ -57,7 +57,7 @@ impl HubInner {
             }
             let history = self.read(channel, ReadRange::Newest { count: RING_FRAMES_MAX }).await;
             self.stats.backfills.add(1);
-            self.interest.with(channel, |entry| {
+            self.table.with(channel, |entry| {
                 // Not if the log began anew meanwhile.
                 if Arc::ptr_eq(&entry.ring.backfill(), &once) {
                     entry.ring.prepend(&history);
@@ -69,7 +69,7 @@ impl HubInner {
 
     /// How far back a channel's ring is complete; `None` if nothing is known.
     pub(super) fn ring_begin(&self, channel: &Channel) -> Option<u64> {
-        self.interest.with(channel, |entry| entry.ring.complete_since()).flatten()
+        self.table.with(channel, |entry| entry.ring.complete_since()).flatten()
     }
 
     /// The same; 0 for all there ever was, or if nothing is known.
@@ -79,7 +79,7 @@ impl HubInner {
 
     /// How many channels are not finished, or are with an end that waits in the queue.
     pub(super) fn open_or_ending(&self, channels: &[Channel], queue: &Queue) -> usize {
-        let open = self.interest.with_all(channels.iter(), |entries| {
+        let open = self.table.with_all(channels.iter(), |entries| {
             let open = entries.iter().filter(|entry| entry.ring.ended().is_none()).count();
             open + queue.ends()
         });
@@ -89,9 +89,10 @@ impl HubInner {
     /// The position of a stream that has everything up to a point. The node's own numbers are in it only
     /// if they matter, since no other node knows them.
     pub(super) fn position(&self, channels: &[Channel], epoch: Epoch, key: Key) -> Position {
-        let is_plain = key.number > 0 && channels.iter().any(|channel| self.had_plain(channel));
-        if is_plain {
-            Position::plain(epoch, key.offset, self.node, key.number)
+        let is_ephemeral =
+            key.number > 0 && channels.iter().any(|channel| self.has_ephemeral(channel));
+        if is_ephemeral {
+            Position::ephemeral(epoch, key.offset, self.node, key.number)
         } else {
             Position::new(epoch, key.offset)
         }
@@ -99,12 +100,12 @@ impl HubInner {
 
     /// Since when the node receives a channel.
     pub(super) fn joined(&self, channel: &Channel) -> Key {
-        self.interest.with(channel, |entry| entry.ring.joined()).unwrap_or_default()
+        self.table.with(channel, |entry| entry.ring.joined()).unwrap_or_default()
     }
 
     /// The newest plain event that is no longer in a channel's ring.
-    pub(super) fn lost_plain(&self, channel: &Channel) -> Option<Key> {
-        self.interest.with(channel, |entry| entry.ring.lost_plain_after(Key::default()))?
+    pub(super) fn lost_ephemeral(&self, channel: &Channel) -> Option<Key> {
+        self.table.with(channel, |entry| entry.ring.lost_ephemeral_after(Key::default()))?
     }
 
     /// Whether a position is not in the log yet, though it is of this log's life: someone made it up,
@@ -112,15 +113,19 @@ impl HubInner {
     pub(super) async fn is_ahead(&self, channel: &Channel, position: Position, last: Key) -> bool {
         if position.offset() <= last.offset {
             return position
-                .plain_part()
-                .is_some_and(|plain| plain.node == self.node && plain.number > self.log().number);
+                .ephemeral_part()
+                .is_some_and(|local| local.node == self.node && local.number > self.log().number);
         }
         let range = ReadRange::Newest { count: 1 };
         position.offset() > self.read(channel, range).await.log_last
     }
 
     /// The position of the oldest event with an id of its publisher's.
-    pub(super) async fn find_own_id(&self, channels: &[Channel], id: &str) -> Option<Position> {
+    pub(super) async fn find_publisher_id(
+        &self,
+        channels: &[Channel],
+        id: &str,
+    ) -> Option<Position> {
         EventId::new(id).ok()?;
         let mut found: Option<Position> = None;
         for channel in channels {
@@ -140,7 +145,9 @@ impl HubInner {
         while after < self.complete_since(channel) {
             let range = ReadRange::After { offset: after, count: REPLAY_FRAMES_MAX };
             let history = self.read_page(channel, range).await.unwrap_or_default();
-            if let Some(frame) = history.frames.iter().find(|frame| frame.own_id() == Some(id)) {
+            if let Some(frame) =
+                history.frames.iter().find(|frame| frame.publisher_id() == Some(id))
+            {
                 return frame.position();
             }
             match history.frames.last().and_then(Frame::key) {
@@ -148,11 +155,11 @@ impl HubInner {
                 None => break,
             }
         }
-        self.interest.with(channel, |entry| entry.ring.find_own_id(id)?.position())?
+        self.table.with(channel, |entry| entry.ring.find_publisher_id(id)?.position())?
     }
 
     pub(super) async fn before_last(&self, channel: &Channel, count: usize) -> Key {
-        let in_ring = self.interest.with(channel, |entry| entry.ring.before_last(count)).flatten();
+        let in_ring = self.table.with(channel, |entry| entry.ring.before_last(count)).flatten();
         if let Some(key) = in_ring {
             return key;
         }
@@ -173,8 +180,7 @@ impl HubInner {
     }
 
     pub(super) async fn before_time(&self, channel: &Channel, since_ms: u64) -> Key {
-        let in_ring =
-            self.interest.with(channel, |entry| entry.ring.before_time(since_ms)).flatten();
+        let in_ring = self.table.with(channel, |entry| entry.ring.before_time(since_ms)).flatten();
         match in_ring {
             Some(key) => key,
             None => self.before_all(channel).await,

@@ -1,4 +1,4 @@
-//! Channels whose last listener left, until they are unsubscribed. Look here for the linger's one task.
+//! Channels whose last subscriber left, until they are unsubscribed. Look here for the linger's one task.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

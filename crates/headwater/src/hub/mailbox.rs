@@ -2,7 +2,7 @@
 //!
 //! A lock around a vector, which the shard takes whole: a push is a few nanoseconds under the lock, there is
 //! one lock for a batch on the other side, and first in, first out is plain to see. That order is what the
-//! hand-over of a stream rests on: see `Subscription::hand_over`. That no wake-up of the shard is lost is
+//! hand-over of a stream rests on: see `Subscription::attach`. That no wake-up of the shard is lost is
 //! checked in the orders that the threads can have, in `loom_tests.rs`.
 
 use std::any::Any;
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::stats::Counter;
 use super::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::channel::Channel;
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::frame::Frame;
 use crate::limits::{
     CONGESTED_BYTES, CONGESTED_STREAMS_MIN, MAILBOX_BYTES_FULL, MAILBOX_BYTES_MAX,
@@ -26,8 +26,8 @@ use crate::position::Key;
 
 /// One message to a shard.
 pub(crate) enum Message {
-    /// A frame for the shard's streams on a channel, which is named by its number in this mailbox.
-    Deliver { channel: u32, frame: Frame },
+    /// A frame for the shard's streams on the channel with this slot.
+    Deliver { slot: u32, frame: Frame },
     /// A frame for all streams of the shard.
     DeliverToAll(Frame),
     /// A stream joins the shard.
@@ -45,19 +45,19 @@ pub(crate) enum Message {
 pub(crate) enum Revoked {
     /// The one with this number in the registry.
     Stream(u64),
-    /// Those on the channel with this number in the mailbox.
+    /// Those on the channel with this slot.
     Channel(u32),
 }
 
 /// A stream on its way to a shard.
 pub(crate) struct Newcomer {
-    /// The stream's channels, with their numbers in the mailbox.
-    pub(crate) channels: Box<[Joined]>,
+    /// The stream's channels, with their slots.
+    pub(crate) channels: Box<[ChannelSlot]>,
     /// Frames that waited when the stream was handed over.
     pub(crate) waiting: VecDeque<Frame>,
     pub(crate) given: Given,
     /// Whether the stream was ended before it was handed over.
-    pub(crate) closed: Option<Closed>,
+    pub(crate) closed: Option<CloseReason>,
     /// Its place in the registry; 0 if it has none.
     pub(crate) number: u64,
     /// What the engine needs beside: the hub does not look into it.
@@ -65,9 +65,9 @@ pub(crate) struct Newcomer {
 }
 
 /// A channel that a stream is on.
-pub(crate) struct Joined {
+pub(crate) struct ChannelSlot {
     pub(crate) channel: Channel,
-    pub(crate) number: u32,
+    pub(crate) slot: u32,
 }
 
 /// How far a stream is: what it must not be given again, and when it is over.
@@ -124,7 +124,7 @@ struct State {
     closed: bool,
     /// A frame was dropped because too many wait.
     overrun: bool,
-    /// Numbers of channels that are free again, and the next that never was used.
+    /// Released slots, and the next slot that was never used.
     free: Vec<u32>,
     next: u32,
 }
@@ -270,8 +270,8 @@ impl Mailbox {
         self.state().closed
     }
 
-    /// A number for a channel, unused now. Called with the channel's lock held.
-    pub(super) fn number(&self) -> u32 {
+    /// An unused slot for a channel. Called with the channel's lock held.
+    pub(super) fn allocate_slot(&self) -> u32 {
         let mut state = self.state();
         state.free.pop().unwrap_or_else(|| {
             state.next += 1;
@@ -279,9 +279,9 @@ impl Mailbox {
         })
     }
 
-    /// A channel's number is free again. Its last frames may still be in the mailbox; they are before
-    /// whatever is pushed for the number's next channel.
-    pub(super) fn free_number(&self, number: u32) {
-        self.state().free.push(number);
+    /// Releases the slot of a channel. Its last frames may still be in the mailbox; they are before
+    /// whatever is pushed for the slot's next channel.
+    pub(super) fn free_slot(&self, slot: u32) {
+        self.state().free.push(slot);
     }
 }

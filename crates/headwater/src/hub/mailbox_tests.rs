@@ -8,8 +8,8 @@ use crate::event::Event;
 use crate::frame::Frame;
 use crate::limits::{CONGESTED_BYTES, MAILBOX_MESSAGES_FULL, MAILBOX_MESSAGES_MAX};
 
-fn deliver(channel: u32) -> Message {
-    Message::Deliver { channel, frame: Frame::new(&Event::new("x")) }
+fn deliver(slot: u32) -> Message {
+    Message::Deliver { slot, frame: Frame::new(&Event::new("x")) }
 }
 
 fn deliver_len() -> usize {
@@ -44,7 +44,7 @@ fn one_wake_up_is_enough_until_the_shard_looks() {
         assert_eq!(wakes.load(Ordering::SeqCst), round);
         assert!(!mailbox.take(&mut taken));
         let numbers = taken.drain(..).map(|message| match message {
-            Message::Deliver { channel, .. } => channel,
+            Message::Deliver { slot, .. } => slot,
             _ => panic!("only frames were pushed"),
         });
         assert_eq!(numbers.collect::<Vec<_>>(), [0, 1, 2]);
@@ -106,11 +106,11 @@ fn a_closed_one_gives_messages_back() {
 }
 
 #[test]
-fn numbers_are_used_again() {
+fn slots_are_reused() {
     let mailbox = Mailbox::new(|| {});
-    assert_eq!((mailbox.number(), mailbox.number()), (0, 1));
-    mailbox.free_number(0);
-    assert_eq!((mailbox.number(), mailbox.number()), (0, 2));
+    assert_eq!((mailbox.allocate_slot(), mailbox.allocate_slot()), (0, 1));
+    mailbox.free_slot(0);
+    assert_eq!((mailbox.allocate_slot(), mailbox.allocate_slot()), (0, 2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,6 @@
 //! The fan-out of a node: publish, subscribe, deliver, drain. Look here for the road of an event.
 
 mod history;
-mod interest;
 mod linger;
 #[cfg(test)]
 mod loom_tests;
@@ -18,6 +17,7 @@ mod ring;
 mod shards;
 mod stats;
 mod subscription;
+mod table;
 
 /// What `mailbox.rs` is made of; `loom_tests.rs` has others for it.
 mod sync {
@@ -33,9 +33,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::broker::{Baseline, Broker, Health, LogEvent, MemoryBroker, Receipt, Sink};
+use crate::broker::{Baseline, Broker, BrokerStatus, LoggedEvent, MemoryBroker, Receipt, Sink};
 use crate::channel::Channel;
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::frame::{Frame, Published, now_ms};
@@ -45,7 +45,6 @@ use crate::pattern::ChannelPatterns;
 use crate::position::{Epoch, Key, Position};
 use crate::publish::Publish;
 
-use interest::{Interest, Leaving};
 use linger::Linger;
 use mailbox::{Mailbox, Message};
 use pages::Pages;
@@ -55,6 +54,7 @@ pub use resume::Rewind;
 pub(crate) use stats::Stats;
 pub use stats::{EndedStreams, Gaps, HubStats, ShardStats};
 pub use subscription::Subscription;
+use table::{ChannelTable, Departure};
 
 /// The fan-out of this node: publishers give it events, streams subscribe to channels.
 ///
@@ -90,7 +90,7 @@ pub struct HubBuilder {
 
 pub(crate) struct HubInner {
     broker: Box<dyn Broker>,
-    interest: Interest,
+    table: ChannelTable,
     registry: Registry,
     linger: Arc<Linger>,
     settings: HubBuilder,
@@ -142,7 +142,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`ErrorKind::TooLarge`] if the data is over [`limits::EVENT_DATA_BYTES_MAX`];
-    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Refused`] if the broker did not take it.
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::PermissionDenied`] if the broker did not take it.
     ///
     /// # Cancel safety
     /// When the future is dropped before it resolves, the event is published or not.
@@ -154,7 +154,7 @@ impl Hub {
     /// Publishes events in their order, in one go: with Redis, in one round trip.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish), and [`ErrorKind::Finished`] for a channel that was ended. Sizes are
+    /// As [`publish`](Self::publish), and [`ErrorKind::Ended`] for a channel that was ended. Sizes are
     /// checked before the first event is published; after an error of the broker a part of the batch
     /// may have been published.
     pub async fn publish_all<P: Into<Publish>>(
@@ -175,7 +175,7 @@ impl Hub {
             }
         }
         let count = batch.len() as u64;
-        self.inner.shards_have_room().await;
+        self.inner.admit_publish().await;
         let result = self.inner.broker.publish(batch).await;
         match &result {
             Ok(_) => self.inner.stats.published.add(count),
@@ -187,8 +187,8 @@ impl Hub {
     /// Listens to channels. A channel named twice counts once.
     ///
     /// The subscription begins now, which with Redis is when it has confirmed the channels: see
-    /// [`Subscription::confirmed`]. To begin earlier, say so before you read from it:
-    /// [`since`](Subscription::since) the event that a client got last, or with a
+    /// [`Subscription::ready`]. To begin earlier, say so before you read from it:
+    /// [`since`](Subscription::after) the event that a client got last, or with a
     /// [`rewind`](Subscription::rewind).
     ///
     /// # Errors
@@ -210,14 +210,14 @@ impl Hub {
         let entries = channels
             .into_iter()
             .map(|channel| {
-                let key = self.inner.listen(&channel, &queue);
+                let key = self.inner.join(&channel, &queue);
                 (channel, key)
             })
             .collect();
         let subscription = Subscription::new(Arc::clone(&self.inner), queue, entries);
         // A drain that began meanwhile may have missed this one.
         if self.is_draining() {
-            subscription.queue().close(Closed::Drain);
+            subscription.queue().close(CloseReason::Drain);
         }
         Ok(subscription)
     }
@@ -250,12 +250,12 @@ impl Hub {
     }
 
     /// Ends all streams in an orderly way: each gets what is waiting for it, then its end, with
-    /// [`Closed::Drain`] as the reason. New subscriptions are refused from now on; publishing goes on.
+    /// [`CloseReason::Drain`] as the reason. New subscriptions are refused from now on; publishing goes on.
     pub fn drain(&self) {
         self.inner.draining.store(true, Ordering::SeqCst);
         self.inner
-            .interest
-            .each(|_, entry| entry.queues().for_each(|queue| queue.close(Closed::Drain)));
+            .table
+            .each(|_, entry| entry.queues().for_each(|queue| queue.close(CloseReason::Drain)));
         for mailbox in self.inner.shards() {
             // A shard that is gone has no streams.
             let _ = mailbox.push(Message::Drain);
@@ -279,19 +279,19 @@ impl Hub {
         *self.inner.streams.borrow()
     }
 
-    /// How many channels have at least one listener.
+    /// How many channels have at least one subscriber.
     pub fn channels(&self) -> usize {
-        self.inner.interest.channels()
+        self.inner.table.channels()
     }
 
-    /// How many listeners a channel has on this node.
-    pub fn listeners(&self, channel: &Channel) -> usize {
-        self.inner.interest.listeners(channel)
+    /// How many subscribers a channel has on this node.
+    pub fn subscribers(&self, channel: &Channel) -> usize {
+        self.inner.table.subscribers(channel)
     }
 
     /// How many bytes the recent frames of all channels take.
     pub fn ring_bytes(&self) -> usize {
-        self.inner.interest.ring_bytes()
+        self.inner.table.ring_bytes()
     }
 
     /// What the hub has counted since it began.
@@ -306,8 +306,8 @@ impl Hub {
     }
 
     /// How the broker is.
-    pub fn health(&self) -> Health {
-        self.inner.broker.health()
+    pub fn status(&self) -> BrokerStatus {
+        self.inner.broker.status()
     }
 }
 
@@ -333,7 +333,7 @@ impl Default for HubBuilder {
 }
 
 impl HubBuilder {
-    /// How long a channel stays subscribed in the broker after its last listener left. Default 60 s;
+    /// How long a channel stays subscribed in the broker after its last subscriber left. Default 60 s;
     /// zero unsubscribes at once.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
@@ -374,7 +374,7 @@ impl HubBuilder {
             broker.start(Sink::new(hub.clone()));
             HubInner {
                 broker: Box::new(broker),
-                interest: Interest::new(),
+                table: ChannelTable::new(),
                 registry: Registry::default(),
                 linger: Arc::new(Linger::new(self.linger)),
                 settings: self,
@@ -414,22 +414,22 @@ impl HubInner {
             before
         };
         if before.is_some_and(|before| before != epoch) {
-            self.begin_anew(epoch, last);
+            self.reset(epoch, last);
         }
     }
 
-    fn begin_anew(&self, epoch: Epoch, last: u64) {
-        tracing::warn!(%epoch, "the log lost its data and began anew: listeners are told of the gap");
-        self.interest.each(|channel, entry| {
+    fn reset(&self, epoch: Epoch, last: u64) {
+        tracing::warn!(%epoch, "the log lost its data and began anew: subscribers are told of the gap");
+        self.table.each(|channel, entry| {
             entry.ring.reset(Key { offset: last, number: 0 });
             let gap = Gap { channel: channel.clone(), reason: GapReason::Epoch };
-            entry.give(&Frame::of_gap(gap, None));
+            entry.deliver(&Frame::of_gap(gap, None));
             (0..entry.count()).for_each(|_| self.stats.gap(GapReason::Epoch));
         });
         // Only now do clients move to the new log: a stream of several channels that is cut before has been
         // told of some, and is told of all when it comes back.
         let marker = Frame::marker(Position::new(epoch, last));
-        self.interest.each(|_, entry| entry.queues().for_each(|queue| queue.push(&marker, false)));
+        self.table.each(|_, entry| entry.queues().for_each(|queue| queue.push(&marker, false)));
         for mailbox in self.shards() {
             // A shard that is gone has no streams.
             let _ = mailbox.push(Message::DeliverToAll(marker.clone()));
@@ -437,13 +437,13 @@ impl HubInner {
     }
 
     pub(crate) fn set_baseline(&self, channel: &Channel, baseline: Baseline) {
-        self.interest.with(channel, |entry| {
+        self.table.with(channel, |entry| {
             entry.ring.set_baseline(baseline, || self.next_joined());
         });
     }
 
-    pub(crate) fn deliver_log_event(&self, event: LogEvent<'_>) {
-        let LogEvent { channel, position, previous, time_ms, end, .. } = event;
+    pub(crate) fn deliver_log_event(&self, event: LoggedEvent<'_>) {
+        let LoggedEvent { channel, position, previous, time_ms, end, .. } = event;
         let published = Published { position: Some(position), time_ms, end };
         self.deliver(channel, &Frame::of_channel(channel, event.event, published), previous);
     }
@@ -453,27 +453,27 @@ impl HubInner {
     pub(crate) fn deliver(&self, channel: &Channel, frame: &Frame, previous: u64) {
         self.stats.received.add(1);
         let Some(key) = frame.key() else { return };
-        let given = self.interest.with(channel, |entry| {
+        let given = self.table.with(channel, |entry| {
             entry.ring.push(key, frame.clone(), previous);
-            self.note_in_rings(key);
-            entry.give(frame);
+            self.advance_log(key);
+            entry.deliver(frame);
         });
         if given.is_none() {
-            self.note_in_rings(key);
+            self.advance_log(key);
         }
     }
 
     /// Everything up to here is in the rings. Before it is given to anybody: a client that has the event and
     /// comes back at once must find it there, and not once more among what is live.
-    fn note_in_rings(&self, key: Key) {
+    fn advance_log(&self, key: Key) {
         let mut log = self.lock_log();
         log.last = log.last.max(key);
     }
 
     /// Numbers an event that is in no log, and gives it to all who listen to its channel.
-    pub(crate) fn deliver_plain(&self, channel: &Channel, event: &Event) {
+    pub(crate) fn deliver_ephemeral(&self, channel: &Channel, event: &Event) {
         self.stats.received.add(1);
-        let position = self.next_plain();
+        let position = self.next_local();
         let published = Published { position, time_ms: now_ms(), end: false };
         let frame = Frame::of_channel(channel, event, published);
         self.deliver_between(channel, &frame, frame.key());
@@ -481,52 +481,52 @@ impl HubInner {
 
     pub(crate) fn deliver_gap(&self, channel: &Channel, reason: GapReason) {
         let gap = Gap { channel: channel.clone(), reason };
-        let position = self.next_plain();
+        let position = self.next_local();
         let frame = Frame::of_gap(gap, position);
         self.deliver_between(channel, &frame, position.map(Position::key));
-        let listeners = self.interest.listeners(channel);
-        (0..listeners).for_each(|_| self.stats.gap(reason));
+        let subscribers = self.table.subscribers(channel);
+        (0..subscribers).for_each(|_| self.stats.gap(reason));
     }
 
     /// Gives what stands between two events of the log.
     fn deliver_between(&self, channel: &Channel, frame: &Frame, key: Option<Key>) {
-        let given = self.interest.with(channel, |entry| {
+        let given = self.table.with(channel, |entry| {
             if let Some(key) = key {
-                entry.ring.push_plain(key, frame.clone());
-                self.note_in_rings(key);
+                entry.ring.push_ephemeral(key, frame.clone());
+                self.advance_log(key);
             }
-            entry.give(frame);
+            entry.deliver(frame);
         });
         if let (None, Some(key)) = (given, key) {
-            self.note_in_rings(key);
+            self.advance_log(key);
         }
     }
 
-    fn next_plain(&self) -> Option<Position> {
+    fn next_local(&self) -> Option<Position> {
         let mut log = self.lock_log();
         let epoch = log.epoch?;
         log.number += 1;
-        Some(Position::plain(epoch, log.last.offset, self.node, log.number))
+        Some(Position::ephemeral(epoch, log.last.offset, self.node, log.number))
     }
 
     #[cfg(feature = "redis")]
-    pub(crate) fn plain_mark_due(&self, channel: &Channel) -> bool {
-        let due = self.interest.with(channel, |entry| entry.ring.take_mark_due(now_ms()));
+    pub(crate) fn ephemeral_note_due(&self, channel: &Channel) -> bool {
+        let due = self.table.with(channel, |entry| entry.ring.take_note_due(now_ms()));
         due.unwrap_or(false)
     }
 
-    pub(crate) fn had_plain(&self, channel: &Channel) -> bool {
-        self.interest.with(channel, |entry| entry.ring.had_plain()).unwrap_or(false)
+    pub(crate) fn has_ephemeral(&self, channel: &Channel) -> bool {
+        self.table.with(channel, |entry| entry.ring.has_ephemeral()).unwrap_or(false)
     }
 }
 
 // === what subscriptions and the linger ask ===
 
 impl HubInner {
-    fn listen(&self, channel: &Channel, queue: &Arc<Queue>) -> usize {
-        let latest_only = || self.settings.latest_only.fits(channel.as_str());
-        let (joined, first) = (|| self.next_joined(), || self.broker.listen(channel));
-        self.interest.insert(channel, queue, latest_only, joined, first)
+    fn join(&self, channel: &Channel, queue: &Arc<Queue>) -> usize {
+        let latest_only = || self.settings.latest_only.matches(channel.as_str());
+        let (joined, first) = (|| self.next_joined(), || self.broker.subscribe(channel));
+        self.table.insert(channel, queue, latest_only, joined, first)
     }
 
     /// A number of its own, after every event that was given before: what was published while a channel
@@ -537,26 +537,26 @@ impl HubInner {
         Key { offset: log.last.offset, number: log.number }
     }
 
-    /// A listener left. The channel stays subscribed for the linger.
-    fn leave(&self, channel: &Channel, leaving: Leaving<'_>) {
-        let unlisten = || self.broker.unlisten(channel);
-        if self.interest.remove(channel, leaving, self.linger.period(), unlisten) {
+    /// A subscriber left. The channel stays subscribed for the linger.
+    fn leave(&self, channel: &Channel, leaving: Departure<'_>) {
+        let unsubscribe = || self.broker.unsubscribe(channel);
+        if self.table.remove(channel, leaving, self.linger.period(), unsubscribe) {
             self.linger.add(channel.clone());
         }
     }
 
     /// The linger of a channel may be over; says when to look again if it is not.
     fn linger_over(&self, channel: &Channel) -> Option<tokio::time::Instant> {
-        self.interest.sweep(channel, self.linger.period(), || self.broker.unlisten(channel))
+        self.table.sweep(channel, self.linger.period(), || self.broker.unsubscribe(channel))
     }
 
     /// Gives up recent frames that are older than is kept.
     fn expire_rings(&self) {
         let now_ms = now_ms();
-        self.interest.each(|_, entry| entry.ring.expire(now_ms));
+        self.table.each(|_, entry| entry.ring.expire(now_ms));
     }
 
-    fn stream_ended(&self, reason: Closed) {
+    fn stream_ended(&self, reason: CloseReason) {
         self.stats.ended(reason);
         self.streams.send_modify(|streams| *streams -= 1);
     }

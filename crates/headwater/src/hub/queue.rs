@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::frame::Frame;
 
 /// Frames that wait for one stream. The hub pushes, the subscription pops.
@@ -20,7 +20,7 @@ struct State {
     bytes: usize,
     /// While the stream replays, it takes what it needs from the rings.
     paused: bool,
-    closed: Option<Closed>,
+    closed: Option<CloseReason>,
     waker: Option<Waker>,
 }
 
@@ -41,7 +41,7 @@ impl Queue {
             return;
         }
         if latest_only
-            && let Some(at) = frame.superseded_in(state.frames.iter())
+            && let Some(at) = frame.conflated_in(state.frames.iter())
             && let Some(old) = state.frames.remove(at)
         {
             state.bytes -= old.len();
@@ -50,7 +50,7 @@ impl Queue {
             || (!state.frames.is_empty() && state.bytes + frame.len() > self.bytes_max);
         if full {
             // What waits is given up, since the client resumes from the last id it got.
-            state.closed = Some(Closed::Overflow);
+            state.closed = Some(CloseReason::Overflow);
             state.frames = VecDeque::new();
             state.bytes = 0;
         } else {
@@ -74,14 +74,14 @@ impl Queue {
     }
 
     /// Notes who is to be woken when the queue is closed, without taking a frame.
-    pub(super) fn watch_close(&self, context: &Context<'_>) -> Option<Closed> {
+    pub(super) fn watch_close(&self, context: &Context<'_>) -> Option<CloseReason> {
         let mut state = self.state();
         Self::set_waker(&mut state, context);
         state.closed
     }
 
     /// Closes the queue: what waits is still taken, then comes the end. The first reason stays.
-    pub(super) fn close(&self, reason: Closed) {
+    pub(super) fn close(&self, reason: CloseReason) {
         let mut state = self.state();
         state.closed.get_or_insert(reason);
         Self::wake(state);
@@ -90,14 +90,14 @@ impl Queue {
     /// Closes the queue and forgets what waits: its client may not have it any more.
     pub(super) fn revoke(&self) {
         let mut state = self.state();
-        state.closed.get_or_insert(Closed::Revoked);
+        state.closed.get_or_insert(CloseReason::Revoked);
         state.frames = VecDeque::new();
         state.bytes = 0;
         Self::wake(state);
     }
 
     /// Gives everything up to a shard: what waits, and why the stream has ended if it has.
-    pub(super) fn hand_over(&self) -> (VecDeque<Frame>, Option<Closed>) {
+    pub(super) fn attach(&self) -> (VecDeque<Frame>, Option<CloseReason>) {
         let mut state = self.state();
         state.bytes = 0;
         (std::mem::take(&mut state.frames), state.closed)
@@ -112,7 +112,7 @@ impl Queue {
         self.state().frames.is_empty()
     }
 
-    pub(super) fn closed(&self) -> Option<Closed> {
+    pub(super) fn closed(&self) -> Option<CloseReason> {
         self.state().closed
     }
 
@@ -190,7 +190,7 @@ mod tests {
         queue.push(&frame(10), false);
         assert_eq!(queue.closed(), None);
         queue.push(&frame(10), false);
-        assert_eq!(queue.closed(), Some(Closed::Overflow));
+        assert_eq!(queue.closed(), Some(CloseReason::Overflow));
         assert_eq!(drain(&queue), 0);
     }
 
@@ -204,7 +204,7 @@ mod tests {
         queue.push(&frame(40), false);
         assert_eq!(queue.closed(), None);
         queue.push(&frame(10), false);
-        assert_eq!(queue.closed(), Some(Closed::Overflow));
+        assert_eq!(queue.closed(), Some(CloseReason::Overflow));
     }
 
     #[test]
@@ -212,10 +212,10 @@ mod tests {
         let queue = Queue::new(10, 100);
         queue.push(&frame(20), false);
         queue.push(&frame(20), false);
-        queue.close(Closed::Drain);
-        queue.close(Closed::Client);
+        queue.close(CloseReason::Drain);
+        queue.close(CloseReason::ClientGone);
         queue.push(&frame(20), false);
-        assert_eq!(queue.closed(), Some(Closed::Drain));
+        assert_eq!(queue.closed(), Some(CloseReason::Drain));
         assert_eq!(drain(&queue), 2);
     }
 

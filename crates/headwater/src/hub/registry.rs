@@ -67,7 +67,7 @@ impl Registry {
     }
 
     /// A stream went to a shard. If it was ended on the way, the shard is told.
-    pub(super) fn hand_over(
+    pub(super) fn attach(
         &self,
         number: u64,
         mailbox: &Arc<Mailbox>,
@@ -87,9 +87,9 @@ impl Registry {
 
     /// A shard is gone, with all its streams.
     pub(super) fn remove_shard(&self, gone: &Arc<Mailbox>) {
-        let is_theirs =
+        let is_same =
             |place: &Place| matches!(place, Place::Shard(mailbox) if Arc::ptr_eq(mailbox, gone));
-        self.state().streams.retain(|_, owned| !is_theirs(&owned.place));
+        self.state().streams.retain(|_, owned| !is_same(&owned.place));
     }
 
     pub(super) fn remove(&self, number: u64) {
@@ -172,13 +172,13 @@ impl State {
 }
 
 impl Hub {
-    /// Ends streams on every node, with [`Closed::Revoked`](crate::Closed::Revoked) as the reason; what waits for them is not
+    /// Ends streams on every node, with [`CloseReason::Revoked`](crate::CloseReason::Revoked) as the reason; what waits for them is not
     /// sent. Those of this node have ended when the broker is asked to tell the others. Clients come back
     /// by themselves, so whatever let them in should not do so again: only
     /// [`Revocation::Token`] sees to that by itself.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or [`ErrorKind::Refused`](crate::ErrorKind::Refused) if the other nodes could not be told: do it
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) if the other nodes could not be told: do it
     /// again.
     pub async fn revoke(&self, revocation: &Revocation) -> Result<(), Error> {
         self.inner.apply_revocation(revocation);
@@ -196,7 +196,7 @@ impl HubInner {
     pub(crate) fn apply_revocation(&self, revocation: &Revocation) {
         match revocation {
             Revocation::Channel(channel) => {
-                self.interest.with(channel, |entry| entry.revoke());
+                self.table.with(channel, |entry| entry.revoke());
             }
             other => self.registry.revoke(other, |id| {
                 let (node, number) = id.rsplit_once('-')?;
@@ -224,7 +224,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::closed::Closed;
+    use crate::close::CloseReason;
 
     #[test]
     fn a_revocation_finds_whom_it_means() {
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(closed(), [false; 4]);
         registry.revoke(&Revocation::User("ann".into()), number);
         assert_eq!(closed(), [true, false, false, false]);
-        assert_eq!(queues[0].closed(), Some(Closed::Revoked));
+        assert_eq!(queues[0].closed(), Some(CloseReason::Revoked));
         let until = SystemTime::now() + Duration::from_secs(60);
         registry.revoke(&Revocation::Token { id: "t2".into(), until }, number);
         assert_eq!(closed(), [true, true, false, false]);
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(closed(), [true, true, true, false]);
         assert!(registry.is_revoked("t2") && !registry.is_revoked("t1"));
         registry.insert(&queues[3], None, Some("t2"));
-        assert_eq!(queues[3].closed(), Some(Closed::Revoked), "it came too late");
+        assert_eq!(queues[3].closed(), Some(CloseReason::Revoked), "it came too late");
     }
 
     #[test]

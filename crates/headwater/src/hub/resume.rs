@@ -39,7 +39,7 @@ pub(super) enum Start {
     /// With what is published from now on.
     Now,
     /// After the event with this id.
-    Since(String),
+    After(String),
     /// With what was published before.
     Rewind(Rewind),
 }
@@ -89,7 +89,7 @@ pub(super) struct Attached {
     pub(super) position: Position,
 }
 
-/// Begins a stream whose queue is in the table of interest already.
+/// Begins a stream whose queue is in the channel table already.
 pub(super) async fn start(
     hub: Arc<HubInner>,
     queue: Arc<Queue>,
@@ -97,7 +97,7 @@ pub(super) async fn start(
     start: Start,
 ) -> Started {
     for channel in &channels {
-        hub.broker.confirmed(channel).await;
+        hub.broker.subscribed(channel).await;
     }
     let log = hub.log();
     let Some(epoch) = log.epoch else {
@@ -113,14 +113,14 @@ pub(super) async fn start(
                 position: Some(hub.position(&channels, epoch, log.last)),
             };
         }
-        Start::Since(id) => since(&hub, &channels, &id, &log, epoch).await,
+        Start::After(id) => after(&hub, &channels, &id, &log, epoch).await,
         Start::Rewind(rewind) => return begin_rewind(hub, queue, channels, rewind, epoch).await,
     };
     Started::Replay(Replay { hub, queue, epoch, cursors, since_ms: 0 })
 }
 
 /// Where each channel is resumed, with announcements of what is known to be missing.
-async fn since(
+async fn after(
     hub: &HubInner,
     channels: &[Channel],
     id: &str,
@@ -131,7 +131,7 @@ async fn since(
     let position = match parsed.filter(|position| position.epoch() == epoch) {
         Some(position) if hub.is_ahead(&channels[0], position, log.last).await => None,
         Some(position) => Some(position),
-        None => hub.find_own_id(channels, id).await,
+        None => hub.find_publisher_id(channels, id).await,
     };
     let Some(position) = position else {
         let reason = match parsed {
@@ -141,13 +141,17 @@ async fn since(
         let now = hub.position(channels, epoch, log.last);
         return Cursor::all_after_gap(channels, reason, log.last, now);
     };
-    let from_plain = position.plain_part().is_some();
-    let is_plain: Vec<bool> = channels.iter().map(|channel| hub.had_plain(channel)).collect();
+    let from_ephemeral = position.ephemeral_part().is_some();
+    let is_ephemeral: Vec<bool> =
+        channels.iter().map(|channel| hub.has_ephemeral(channel)).collect();
     // If it is not known which channel the id's event came from, it may be each of them.
-    let none_known = from_plain && !is_plain.contains(&true);
-    let with_plain = channels.iter().zip(is_plain.iter().map(|is_plain| *is_plain || none_known));
-    with_plain
-        .map(|(channel, is_plain)| since_position(hub, channel, position, log.last, is_plain))
+    let none_known = from_ephemeral && !is_ephemeral.contains(&true);
+    let with_ephemeral =
+        channels.iter().zip(is_ephemeral.iter().map(|is_ephemeral| *is_ephemeral || none_known));
+    with_ephemeral
+        .map(|(channel, is_ephemeral)| {
+            since_position(hub, channel, position, log.last, is_ephemeral)
+        })
         .collect()
 }
 
@@ -158,11 +162,11 @@ fn since_position(
     channel: &Channel,
     position: Position,
     last: Key,
-    is_plain: bool,
+    is_ephemeral: bool,
 ) -> Cursor {
     let mut cursor = Cursor::new(channel, position.key());
-    let reason = match position.plain_part() {
-        Some(plain) if plain.node != hub.node => {
+    let reason = match position.ephemeral_part() {
+        Some(ephemeral) if ephemeral.node != hub.node => {
             // Another node numbered it, or this one in another life. What this node has between the
             // same two events of the log may have been seen or not; what comes from now on was not.
             let begin = Key { offset: position.offset(), number: 0 };
@@ -179,7 +183,7 @@ fn since_position(
             GapReason::Trimmed
         }
     };
-    if is_plain {
+    if is_ephemeral {
         cursor.announce(reason, None);
     }
     cursor
@@ -209,7 +213,7 @@ async fn begin_rewind(
         };
         let mut cursor = Cursor::new(channel, begin);
         // Nobody has seen what is no longer there.
-        cursor.told = hub.lost_plain(channel).unwrap_or_default();
+        cursor.told = hub.lost_ephemeral(channel).unwrap_or_default();
         cursors.push(cursor);
     }
     Started::Replay(Replay { hub, queue, epoch, cursors, since_ms })
@@ -257,7 +261,7 @@ impl Replay {
         loop {
             let log = self.hub.log();
             if log.epoch != Some(self.epoch) {
-                self.begin_anew(&log);
+                self.reset(&log);
             }
             let target = log.last;
             while let Some((_, frame)) = self.next(target).await {
@@ -282,7 +286,7 @@ impl Replay {
     }
 
     /// The log lost its data: what was to be replayed is gone.
-    fn begin_anew(&mut self, log: &LogState) {
+    fn reset(&mut self, log: &LogState) {
         let Some(epoch) = log.epoch else { return };
         self.epoch = epoch;
         let channels: Vec<Channel> =
@@ -313,7 +317,7 @@ impl Replay {
         let channels: Vec<Channel> =
             self.cursors.iter().map(|cursor| cursor.channel.clone()).collect();
         let position = self.hub.position(&channels, self.epoch, given);
-        self.hub.interest.with_all(channels.iter(), |entries| {
+        self.hub.table.with_all(channels.iter(), |entries| {
             if entries.iter().any(|entry| entry.ring.last() > given) {
                 return None;
             }
@@ -349,11 +353,11 @@ async fn fill(hub: &HubInner, cursor: &mut Cursor, target: Key) {
         return;
     }
     let told = cursor.filled.max(cursor.told);
-    let lost = hub.interest.with(&cursor.channel, |entry| entry.ring.lost_plain_after(told));
-    let lost_plain = lost.flatten();
+    let lost = hub.table.with(&cursor.channel, |entry| entry.ring.lost_ephemeral_after(told));
+    let lost_ephemeral = lost.flatten();
     let is_trimmed = history.previous > after || (history.frames.is_empty() && ring_begin > after);
-    if is_trimmed || lost_plain.is_some() {
-        cursor.told = lost_plain.unwrap_or(cursor.told);
+    if is_trimmed || lost_ephemeral.is_some() {
+        cursor.told = lost_ephemeral.unwrap_or(cursor.told);
         cursor.announce(GapReason::Trimmed, None);
     }
     for frame in history.frames {
@@ -400,10 +404,10 @@ fn take_from_ring(
     target: Key,
     is_enough: impl FnOnce(&Ring) -> bool,
 ) -> bool {
-    let taken = hub.interest.with(&cursor.channel, |entry| {
+    let taken = hub.table.with(&cursor.channel, |entry| {
         is_enough(&entry.ring).then(|| {
             let range = entry.ring.range(cursor.filled, target, REPLAY_FRAMES_MAX);
-            let lost = entry.ring.lost_plain_after(cursor.filled.max(cursor.told));
+            let lost = entry.ring.lost_ephemeral_after(cursor.filled.max(cursor.told));
             (range.cloned().collect::<VecDeque<_>>(), lost)
         })
     });

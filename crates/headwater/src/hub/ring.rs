@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use crate::broker::{Baseline, History};
 use crate::frame::Frame;
 #[cfg(feature = "redis")]
-use crate::limits::PLAIN_MARK_INTERVAL;
+use crate::limits::EPHEMERAL_NOTE_INTERVAL;
 use crate::limits::{RING_AGE_MAX, RING_BYTES_MAX, RING_FRAMES_MAX, RING_TOTAL_BYTES_MAX};
 use crate::position::Key;
 
@@ -38,7 +38,7 @@ pub(super) struct Ring {
     joined: Key,
     /// The newest plain event, or announcement of a gap, that was given up.
     plain_lost: Option<Key>,
-    had_plain: bool,
+    has_ephemeral: bool,
     /// When the broker was last asked to note that there are plain events, in milliseconds since 1970.
     #[cfg(feature = "redis")]
     marked_at_ms: u64,
@@ -59,7 +59,7 @@ impl Ring {
             ended: None,
             joined,
             plain_lost: None,
-            had_plain: false,
+            has_ephemeral: false,
             #[cfg(feature = "redis")]
             marked_at_ms: 0,
             backfill: None,
@@ -68,9 +68,9 @@ impl Ring {
 
     /// What the broker knows of the channel now that its events begin to arrive, which is after `joined`.
     pub(super) fn set_baseline(&mut self, baseline: Baseline, joined: impl FnOnce() -> Key) {
-        self.had_plain |= baseline.plain;
+        self.has_ephemeral |= baseline.ephemeral;
         if !std::mem::replace(&mut self.has_baseline, true) {
-            // When the first listener came, the node may not have known yet where the log is.
+            // When the first subscriber came, the node may not have known yet where the log is.
             self.joined = joined();
             let since = *self.complete_since.get_or_insert(baseline.last);
             // Plain events from before that point would stand among what is read from the history.
@@ -92,8 +92,8 @@ impl Ring {
     }
 
     /// Adds an event that is in no log, or the announcement of a gap.
-    pub(super) fn push_plain(&mut self, key: Key, frame: Frame) {
-        self.had_plain |= frame.gap().is_none();
+    pub(super) fn push_ephemeral(&mut self, key: Key, frame: Frame) {
+        self.has_ephemeral |= frame.gap().is_none();
         self.push_back(key, frame);
     }
 
@@ -199,12 +199,12 @@ impl Ring {
     }
 
     /// The oldest event with an id of its publisher's.
-    pub(super) fn find_own_id(&self, id: &str) -> Option<&Frame> {
-        self.entries.iter().map(|(_, frame)| frame).find(|frame| frame.own_id() == Some(id))
+    pub(super) fn find_publisher_id(&self, id: &str) -> Option<&Frame> {
+        self.entries.iter().map(|(_, frame)| frame).find(|frame| frame.publisher_id() == Some(id))
     }
 
     /// The newest plain event, or announcement of a gap, after a point that is no longer in here.
-    pub(super) fn lost_plain_after(&self, point: Key) -> Option<Key> {
+    pub(super) fn lost_ephemeral_after(&self, point: Key) -> Option<Key> {
         self.plain_lost.filter(|lost| *lost > point)
     }
 
@@ -212,15 +212,15 @@ impl Ring {
         self.joined
     }
 
-    pub(super) fn had_plain(&self) -> bool {
-        self.had_plain
+    pub(super) fn has_ephemeral(&self) -> bool {
+        self.has_ephemeral
     }
 
     /// Whether the broker should note, now, that the channel gets plain events; it is asked for it then.
     #[cfg(feature = "redis")]
-    pub(super) fn take_mark_due(&mut self, now_ms: u64) -> bool {
-        let interval_ms = u64::try_from(PLAIN_MARK_INTERVAL.as_millis()).unwrap_or(u64::MAX);
-        let due = self.had_plain && now_ms.saturating_sub(self.marked_at_ms) >= interval_ms;
+    pub(super) fn take_note_due(&mut self, now_ms: u64) -> bool {
+        let interval_ms = u64::try_from(EPHEMERAL_NOTE_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+        let due = self.has_ephemeral && now_ms.saturating_sub(self.marked_at_ms) >= interval_ms;
         if due {
             self.marked_at_ms = now_ms;
         }
@@ -244,9 +244,9 @@ impl Ring {
     pub(super) fn reset(&mut self, joined: Key) {
         let total = Arc::clone(&self.total);
         // The mark may be lost with the log's data, so it is made again.
-        let had_plain = self.had_plain;
+        let has_ephemeral = self.has_ephemeral;
         *self = Self::new(joined, total);
-        self.had_plain = had_plain;
+        self.has_ephemeral = has_ephemeral;
     }
 
     fn add_bytes(&mut self, frame: &Frame) {
@@ -291,7 +291,7 @@ mod tests {
     fn frame(offset: u64, number: u64, data: &str) -> Frame {
         let position = match number {
             0 => Position::new(epoch(), offset),
-            _ => Position::plain(epoch(), offset, epoch(), number),
+            _ => Position::ephemeral(epoch(), offset, epoch(), number),
         };
         let published = Published { position: Some(position), time_ms: 1000, end: false };
         Frame::of_channel(&Channel::new("c").unwrap(), &Event::new(data), published)
@@ -331,13 +331,13 @@ mod tests {
     #[test]
     fn a_baseline_counts_until_events_say_more() {
         let mut ring = ring();
-        let baseline = |last, ended, plain| Baseline { last, ended, plain };
+        let baseline = |last, ended, ephemeral| Baseline { last, ended, ephemeral };
         ring.set_baseline(baseline(5, false, false), || Key { offset: 7, number: 1 });
         ring.set_baseline(baseline(8, false, false), || unreachable!("it is received already"));
         assert_eq!(ring.complete_since(), Some(5));
-        assert_eq!((ring.joined(), ring.had_plain()), (Key { offset: 7, number: 1 }, false));
+        assert_eq!((ring.joined(), ring.has_ephemeral()), (Key { offset: 7, number: 1 }, false));
         ring.set_baseline(baseline(8, true, true), || unreachable!("it is received already"));
-        assert_eq!((ring.ended(), ring.had_plain()), (Some(8), true));
+        assert_eq!((ring.ended(), ring.has_ephemeral()), (Some(8), true));
         push(&mut ring, 9, 0);
         assert_eq!(ring.ended(), None, "the end was forgotten, and the channel goes on");
     }
@@ -346,19 +346,19 @@ mod tests {
     #[test]
     fn plain_events_are_noted_once_a_day() {
         let mut ring = ring();
-        let day_ms = u64::try_from(PLAIN_MARK_INTERVAL.as_millis()).unwrap();
-        assert!(!ring.take_mark_due(day_ms), "there is none");
+        let day_ms = u64::try_from(EPHEMERAL_NOTE_INTERVAL.as_millis()).unwrap();
+        assert!(!ring.take_note_due(day_ms), "there is none");
         let frame = frame(0, 1, "x");
-        ring.push_plain(frame.key().unwrap(), frame);
+        ring.push_ephemeral(frame.key().unwrap(), frame);
         for (now_ms, due) in [(day_ms, true), (day_ms, false), (2 * day_ms, true)] {
-            assert_eq!(ring.take_mark_due(now_ms), due, "{now_ms}");
+            assert_eq!(ring.take_note_due(now_ms), due, "{now_ms}");
         }
     }
 
     #[test]
     fn history_goes_in_front_without_what_is_there() {
         let mut ring = ring();
-        let baseline = Baseline { last: 6, ended: false, plain: false };
+        let baseline = Baseline { last: 6, ended: false, ephemeral: false };
         ring.set_baseline(baseline, Key::default);
         push(&mut ring, 8, 6);
         let frames = [3, 6, 8].map(|offset| frame(offset, 0, "x")).into();
@@ -376,17 +376,17 @@ mod tests {
         push(&mut ring, 1, 0);
         for number in 1..3 {
             let frame = frame(1, number, "x");
-            ring.push_plain(frame.key().unwrap(), frame);
+            ring.push_ephemeral(frame.key().unwrap(), frame);
         }
         push(&mut ring, 4, 1);
         let after = |offset, number| ring.range(Key { offset, number }, Key::end_of(9), 9).count();
         assert_eq!((after(0, 0), after(1, 0), after(1, 1), after(1, 2)), (4, 3, 2, 1));
-        assert!(ring.lost_plain_after(Key::default()).is_none());
+        assert!(ring.lost_ephemeral_after(Key::default()).is_none());
         while !ring.entries.is_empty() {
             ring.pop_front();
         }
-        assert!(ring.lost_plain_after(Key { offset: 1, number: 1 }).is_some());
-        assert!(ring.lost_plain_after(Key { offset: 1, number: 2 }).is_none());
+        assert!(ring.lost_ephemeral_after(Key { offset: 1, number: 1 }).is_some());
+        assert!(ring.lost_ephemeral_after(Key { offset: 1, number: 2 }).is_none());
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::HubInner;
-use super::interest::Leaving;
 use super::mailbox::{Mailbox, Message};
+use super::table::Departure;
 use crate::channel::Channel;
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::frame::Frame;
 use crate::limits;
 
@@ -43,19 +43,19 @@ impl HubInner {
     pub(crate) fn close_mailbox(&self, mailbox: &Arc<Mailbox>) -> Vec<Message> {
         let left = mailbox.close();
         self.registry.remove_shard(mailbox);
-        for channel in self.interest.channels_of(mailbox) {
-            self.leave(&channel, Leaving::Shard(mailbox));
+        for channel in self.table.channels_of(mailbox) {
+            self.leave(&channel, Departure::Shard(mailbox));
         }
         left
     }
 
     /// A stream of a shard left a channel.
     pub(crate) fn leave_shard(&self, channel: &Channel, mailbox: &Arc<Mailbox>) {
-        self.leave(channel, Leaving::Stream(mailbox));
+        self.leave(channel, Departure::Stream(mailbox));
     }
 
     /// A stream of a shard ended.
-    pub(crate) fn shard_stream_ended(&self, mailbox: &Mailbox, reason: Closed) {
+    pub(crate) fn shard_stream_ended(&self, mailbox: &Mailbox, reason: CloseReason) {
         mailbox.counts.streams.fetch_sub(1, Ordering::Relaxed);
         self.stream_ended(reason);
     }
@@ -66,7 +66,7 @@ impl HubInner {
 
     /// Whether a frame makes older ones of its channel useless to a slow client.
     pub(crate) fn is_latest_only(&self, frame: &Frame) -> bool {
-        frame.channel().is_some_and(|channel| self.settings.latest_only.fits(channel.as_str()))
+        frame.channel().is_some_and(|channel| self.settings.latest_only.matches(channel.as_str()))
     }
 
     pub(crate) fn queue_bounds(&self) -> (usize, usize) {
@@ -74,7 +74,7 @@ impl HubInner {
     }
 
     /// Makes a publisher wait while a shard is far behind, for a bounded time.
-    pub(super) async fn shards_have_room(&self) {
+    pub(super) async fn admit_publish(&self) {
         if !self.has_shards.load(Ordering::Acquire) {
             return;
         }
@@ -86,7 +86,7 @@ impl HubInner {
             }
         };
         if !behind.is_empty() {
-            self.stats.publishes_held.add(1);
+            self.stats.publishes_delayed.add(1);
             let _ = tokio::time::timeout(limits::PUBLISH_WAIT_MAX, room).await;
         }
     }

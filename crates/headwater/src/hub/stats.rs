@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::mailbox::Mailbox;
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::gap::GapReason;
 
 /// A number that only grows.
@@ -29,10 +29,10 @@ pub(crate) struct Stats {
     pub(crate) replaced: Counter,
     pub(crate) refused: Counter,
     pub(crate) backfills: Counter,
-    pub(crate) publishes_held: Counter,
+    pub(crate) publishes_delayed: Counter,
     pub(crate) sent: Counter,
     pub(crate) sent_bytes: Counter,
-    ended: [Counter; Closed::ALL.len()],
+    ended: [Counter; CloseReason::ALL.len()],
     gaps: [Counter; GapReason::ALL.len()],
 }
 
@@ -59,7 +59,7 @@ pub struct HubStats {
     /// Histories of channels read from the broker into the ring, for streams that came back.
     pub backfills: u64,
     /// Publishes that had to wait because a shard of the engine was far behind.
-    pub publishes_held: u64,
+    pub publishes_delayed: u64,
     /// Events handed to streams.
     pub events_sent: u64,
     /// Bytes of these events as they stand on the wire, without HTTP's framing.
@@ -100,17 +100,17 @@ impl ShardStats {
 
 /// How many streams ended, by reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndedStreams([u64; Closed::ALL.len()]);
+pub struct EndedStreams([u64; CloseReason::ALL.len()]);
 
 impl EndedStreams {
     /// How many ended for a reason.
-    pub fn by(&self, reason: Closed) -> u64 {
+    pub fn by(&self, reason: CloseReason) -> u64 {
         self.0[reason as usize]
     }
 
     /// Every reason with its number.
-    pub fn iter(&self) -> impl Iterator<Item = (Closed, u64)> + '_ {
-        Closed::ALL.into_iter().zip(self.0)
+    pub fn iter(&self) -> impl Iterator<Item = (CloseReason, u64)> + '_ {
+        CloseReason::ALL.into_iter().zip(self.0)
     }
 }
 
@@ -135,7 +135,7 @@ impl Stats {
         self.gaps[reason as usize].add(1);
     }
 
-    pub(crate) fn ended(&self, reason: Closed) {
+    pub(crate) fn ended(&self, reason: CloseReason) {
         self.ended[reason as usize].add(1);
     }
 
@@ -150,7 +150,7 @@ impl Stats {
             events_refused: self.refused.get(),
             gaps: Gaps(std::array::from_fn(|at| self.gaps[at].get())),
             backfills: self.backfills.get(),
-            publishes_held: self.publishes_held.get(),
+            publishes_delayed: self.publishes_delayed.get(),
             events_sent: self.sent.get(),
             bytes_sent: self.sent_bytes.get(),
         }
@@ -160,8 +160,8 @@ impl Stats {
 // The reason is the index.
 const _: () = {
     let mut at = 0;
-    while at < Closed::ALL.len() {
-        assert!(Closed::ALL[at] as usize == at);
+    while at < CloseReason::ALL.len() {
+        assert!(CloseReason::ALL[at] as usize == at);
         at += 1;
     }
     let mut at = 0;

@@ -12,12 +12,12 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 
 use super::HubInner;
-use super::interest::Leaving;
 use super::mailbox::{Given, Mailbox, Message, Newcomer};
 use super::queue::Queue;
 use super::resume::{self, Attached, Replay, Rewind, Start, Started, Step};
+use super::table::Departure;
 use crate::channel::Channel;
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::frame::Frame;
 use crate::limits::CONFIRM_TIMEOUT;
 use crate::position::Key;
@@ -26,7 +26,7 @@ use crate::position::Key;
 /// [`Hub::subscribe`](crate::Hub::subscribe).
 ///
 /// Its queue is bounded: a subscription that is not read fast enough ends, with
-/// [`Closed::Overflow`], and costs the others nothing. What it replays is not queued but read on as it is taken.
+/// [`CloseReason::Overflow`], and costs the others nothing. What it replays is not queued but read on as it is taken.
 /// Dropping it unsubscribes.
 ///
 /// # Cancel safety
@@ -35,9 +35,9 @@ use crate::position::Key;
 pub struct Subscription {
     hub: Arc<HubInner>,
     queue: Arc<Queue>,
-    /// The channels, each with the place of this listener in the table of interest.
+    /// The channels, each with the place of this subscriber in the channel table.
     entries: Box<[(Channel, usize)]>,
-    stage: Stage,
+    phase: Phase,
     given: Given,
     told: Told,
     /// Whether a shard has the stream now.
@@ -60,7 +60,7 @@ enum Told {
 }
 
 /// How far a subscription is.
-enum Stage {
+enum Phase {
     /// It was not read yet.
     New(Start),
     /// The broker is confirming the channels.
@@ -80,12 +80,12 @@ impl Subscription {
         entries: Box<[(Channel, usize)]>,
     ) -> Self {
         let given = Given { until: Key::default(), open: open_count(entries.len()) };
-        let stage = Stage::New(Start::Now);
+        let phase = Phase::New(Start::Now);
         Self {
             hub,
             queue,
             entries,
-            stage,
+            phase,
             given,
             told: Told::Nothing,
             handed_over: false,
@@ -102,10 +102,10 @@ impl Subscription {
     ///
     /// What cannot be found is announced, by a frame with a [`gap`](Frame::gap); then the subscription goes on with
     /// what is there. To be called before the first read; later it has no effect.
-    pub fn since(self, last_event_id: impl Into<Option<String>>) -> Self {
+    pub fn after(self, last_event_id: impl Into<Option<String>>) -> Self {
         match last_event_id.into() {
             Some(id) if !id.is_empty() => {
-                let mut subscription = self.begin(Start::Since(id));
+                let mut subscription = self.begin(Start::After(id));
                 subscription.told = Told::Id;
                 subscription
             }
@@ -135,9 +135,9 @@ impl Subscription {
     }
 
     fn begin(mut self, start: Start) -> Self {
-        if matches!(self.stage, Stage::New(_)) {
+        if matches!(self.phase, Phase::New(_)) {
             self.queue.pause();
-            self.stage = Stage::New(start);
+            self.phase = Phase::New(start);
         }
         self
     }
@@ -149,26 +149,26 @@ impl Subscription {
 
     /// Waits until what is published to the channels from now on is known to arrive and, for a
     /// subscription that begins earlier, until the first event is there; for a second at most. With the
-    /// embedded broker that is at once; with Redis it takes one round trip for the first listener of a
+    /// embedded broker that is at once; with Redis it takes one round trip for the first subscriber of a
     /// channel.
     ///
     /// Wait for it before you answer a request, and a client that publishes as soon as its stream is
     /// open gets its own event. Cancel safe.
-    pub async fn confirmed(&mut self) {
+    pub async fn ready(&mut self) {
         let started = std::future::poll_fn(|context| self.poll_started(context));
         // Late is better than never: the stream opens all the same.
         let _ = tokio::time::timeout(CONFIRM_TIMEOUT, started).await;
     }
 
     /// Whether every channel was ended by its publisher and nothing is left to give. Known after
-    /// [`confirmed`](Self::confirmed); [`EventSourceResponse`](crate::EventSourceResponse) answers such
+    /// [`ready`](Self::ready); [`EventSourceResponse`](crate::EventSourceResponse) answers such
     /// a subscription with `204`, so that clients do not come back.
     pub fn is_finished(&self) -> bool {
-        matches!(self.stage, Stage::Live) && self.given.open == 0 && self.queue.is_empty()
+        matches!(self.phase, Phase::Live) && self.given.open == 0 && self.queue.is_empty()
     }
 
     /// Why the subscription ended, if it did.
-    pub fn closed(&self) -> Option<Closed> {
+    pub fn closed(&self) -> Option<CloseReason> {
         self.queue.closed()
     }
 
@@ -180,31 +180,31 @@ impl Subscription {
     /// Resolves when there is something to read, or it is known that there is nothing yet.
     fn poll_started(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            match &mut self.stage {
-                Stage::New(start) => {
+            match &mut self.phase {
+                Phase::New(start) => {
                     let start = std::mem::replace(start, Start::Now);
                     let channels = self.entries.iter().map(|(channel, _)| channel.clone());
-                    self.stage = Stage::Starting(Box::pin(resume::start(
+                    self.phase = Phase::Starting(Box::pin(resume::start(
                         Arc::clone(&self.hub),
                         Arc::clone(&self.queue),
                         channels.collect(),
                         start,
                     )));
                 }
-                Stage::Starting(starting) => match ready!(starting.as_mut().poll(context)) {
+                Phase::Starting(starting) => match ready!(starting.as_mut().poll(context)) {
                     Started::Live { open, position } => {
                         self.given.open = open_count(open);
                         // With its position from the beginning, a client that got nothing yet loses
                         // nothing either.
                         let is_new = open > 0 && self.queue.is_empty();
                         let marker = position.filter(|_| is_new).map(Frame::marker);
-                        self.stage = Stage::Ready(marker.into_iter().collect(), None);
+                        self.phase = Phase::Ready(marker.into_iter().collect(), None);
                     }
                     Started::Replay(replay) => {
-                        self.stage = Stage::Replaying(Box::pin(replay.step()));
+                        self.phase = Phase::Replaying(Box::pin(replay.step()));
                     }
                 },
-                Stage::Replaying(step) => {
+                Phase::Replaying(step) => {
                     let (replay, Step { mut frames, live }) = ready!(step.as_mut().poll(context));
                     if let Some(last) = frames.back() {
                         let has_id = last.position().is_some();
@@ -226,12 +226,12 @@ impl Subscription {
                         }
                         None => Some(Box::pin(replay.step()) as _),
                     };
-                    self.stage = Stage::Ready(frames, next);
+                    self.phase = Phase::Ready(frames, next);
                 }
-                Stage::Ready(frames, next) if frames.is_empty() => {
-                    self.stage = next.take().map_or(Stage::Live, Stage::Replaying);
+                Phase::Ready(frames, next) if frames.is_empty() => {
+                    self.phase = next.take().map_or(Phase::Live, Phase::Replaying);
                 }
-                Stage::Ready(..) | Stage::Live => return Poll::Ready(()),
+                Phase::Ready(..) | Phase::Live => return Poll::Ready(()),
             }
         }
     }
@@ -249,7 +249,7 @@ impl Subscription {
             if let Some(frame) = self.take_ready() {
                 return Poll::Ready(Some(frame));
             }
-            if !matches!(self.stage, Stage::Live) {
+            if !matches!(self.phase, Phase::Live) {
                 // A drain ends a replay too, on a whole event.
                 if self.queue.closed().is_some() {
                     return Poll::Ready(None);
@@ -257,7 +257,7 @@ impl Subscription {
                 continue;
             }
             if self.given.open == 0 && self.queue.is_empty() {
-                self.queue.close(Closed::Finished);
+                self.queue.close(CloseReason::Finished);
             }
             let Some(frame) = ready!(self.queue.poll_pop(context)) else {
                 return Poll::Ready(None);
@@ -270,12 +270,12 @@ impl Subscription {
 
     /// A frame that waits already, if it has at most so many bytes.
     pub(crate) fn take_waiting(&mut self, bytes_max: usize) -> Option<Frame> {
-        match &mut self.stage {
-            Stage::Ready(frames, _) => {
+        match &mut self.phase {
+            Phase::Ready(frames, _) => {
                 frames.front().is_some_and(|frame| frame.len() <= bytes_max).then_some(())?;
                 frames.pop_front()
             }
-            Stage::Live => loop {
+            Phase::Live => loop {
                 let frame = self.queue.pop_if(|frame| frame.len() <= bytes_max)?;
                 if self.given.note(&frame) {
                     return Some(frame);
@@ -287,14 +287,14 @@ impl Subscription {
 
     /// A frame that was read ahead, or the stream's first marker, if it has at most so many bytes.
     pub(crate) fn take_replayed(&mut self, bytes_max: usize) -> Option<Frame> {
-        let Stage::Ready(frames, _) = &mut self.stage else { return None };
+        let Phase::Ready(frames, _) = &mut self.phase else { return None };
         frames.front().is_some_and(|frame| frame.len() <= bytes_max).then_some(())?;
         frames.pop_front()
     }
 
     fn take_ready(&mut self) -> Option<Frame> {
-        match &mut self.stage {
-            Stage::Ready(frames, _) => frames.pop_front(),
+        match &mut self.phase {
+            Phase::Ready(frames, _) => frames.pop_front(),
             _ => None,
         }
     }
@@ -310,12 +310,12 @@ impl Subscription {
 
     /// Whether nothing is left to replay and nothing that was read ahead waits, so that a shard can have it.
     pub(crate) fn is_live(&mut self) -> bool {
-        if let Stage::Ready(frames, None) = &self.stage
+        if let Phase::Ready(frames, None) = &self.phase
             && frames.is_empty()
         {
-            self.stage = Stage::Live;
+            self.phase = Phase::Live;
         }
-        matches!(self.stage, Stage::Live)
+        matches!(self.phase, Phase::Live)
     }
 
     /// Hands a [live](Self::is_live) subscription over to a shard. If the shard is gone, the stream has
@@ -324,7 +324,7 @@ impl Subscription {
     /// Under the locks of all its channels its queue leaves the fan-out, what waits in it is packed, and
     /// the packet is put into the shard's mailbox. What is delivered afterwards is put behind it, so
     /// nothing is missed, nothing comes twice, and the order stays.
-    pub(crate) fn hand_over(
+    pub(crate) fn attach(
         mut self,
         mailbox: &Arc<Mailbox>,
         luggage: Box<dyn Any + Send>,
@@ -343,11 +343,11 @@ impl Subscription {
             luggage,
         };
         let names = entries.iter().map(|(channel, _)| channel);
-        let mut held = self.hub.interest.lock_all(names);
+        let mut held = self.hub.table.lock_all(names);
         for (channel, key) in &entries {
-            channels.extend(held.hand_over(channel, *key, mailbox));
+            channels.extend(held.attach(channel, *key, mailbox));
         }
-        let (waiting, closed) = self.queue.hand_over();
+        let (waiting, closed) = self.queue.attach();
         (newcomer.waiting, newcomer.closed) = (waiting, closed);
         newcomer.channels = channels.into();
         let pushed = mailbox.push(Message::Attach(Box::new(newcomer)));
@@ -357,18 +357,18 @@ impl Subscription {
             if self.number > 0 {
                 // Whoever ends it from now on tells the shard; who did so a moment ago told the queue.
                 let is_late = || {
-                    let revoked = Some(Closed::Revoked);
+                    let revoked = Some(CloseReason::Revoked);
                     self.queue.closed() == revoked && closed_before != revoked
                 };
-                self.hub.registry.hand_over(self.number, mailbox, is_late);
+                self.hub.registry.attach(self.number, mailbox, is_late);
             }
             return Ok(());
         };
         self.hub.forget_owner(self.number);
         for (channel, _) in &entries {
-            self.hub.leave(channel, Leaving::Stream(mailbox));
+            self.hub.leave(channel, Departure::Stream(mailbox));
         }
-        self.hub.shard_stream_ended(mailbox, Closed::Failed);
+        self.hub.shard_stream_ended(mailbox, CloseReason::Internal);
         Err(newcomer.luggage)
     }
 
@@ -377,7 +377,7 @@ impl Subscription {
     }
 
     /// Ends the subscription for a reason of its owner's.
-    pub(crate) fn close(&self, reason: Closed) {
+    pub(crate) fn close(&self, reason: CloseReason) {
         self.queue.close(reason);
     }
 
@@ -405,10 +405,10 @@ impl Drop for Subscription {
             return;
         }
         for (channel, key) in &self.entries {
-            self.hub.leave(channel, Leaving::Listener(*key));
+            self.hub.leave(channel, Departure::Subscriber(*key));
         }
         self.hub.forget_owner(self.number);
-        self.hub.stream_ended(self.queue.closed().unwrap_or(Closed::Client));
+        self.hub.stream_ended(self.queue.closed().unwrap_or(CloseReason::ClientGone));
     }
 }
 

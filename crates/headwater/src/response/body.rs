@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::source::Source;
 use super::watch::Watch;
 use super::{EventSourceResponse, OnClose, Settings, Until};
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::event::encode;
 
 /// The body. Its state is shared with the task that looks after it, if there is one, and with the engine, which may
@@ -47,14 +47,14 @@ pub(super) struct State {
     timers_run: bool,
     heartbeat_due: Option<Pin<Box<Sleep>>>,
     /// When the stream must end, and why then.
-    time_over: Option<(Pin<Box<Sleep>>, Closed)>,
+    time_over: Option<(Pin<Box<Sleep>>, CloseReason)>,
     written_at: Instant,
     /// Since when the client has not asked for more, after it was given something.
     waiting_since: Option<Instant>,
 }
 
 /// What a body says of its size when it is asked whether it is still the response's. No real size.
-pub(super) const ITS_ME: u64 = 0x6865_6164_7761_7465;
+pub(super) const IDENTITY_PROBE: u64 = 0x6865_6164_7761_7465;
 
 impl StreamBody {
     pub(super) fn new(response: EventSourceResponse) -> (Self, Option<Watch>) {
@@ -134,7 +134,7 @@ impl Body for StreamBody {
 
     fn size_hint(&self) -> SizeHint {
         if self.shared.asked.load(Ordering::Relaxed) {
-            return SizeHint::with_exact(ITS_ME);
+            return SizeHint::with_exact(IDENTITY_PROBE);
         }
         SizeHint::default()
     }
@@ -144,7 +144,7 @@ impl Drop for StreamBody {
     fn drop(&mut self) {
         if let Some(state) = &mut *self.shared.state() {
             let stalled = state.watch.as_ref().is_some_and(Watch::is_stalled);
-            state.end(if stalled { Closed::Stalled } else { Closed::Client });
+            state.end(if stalled { CloseReason::Stalled } else { CloseReason::ClientGone });
         }
     }
 }
@@ -177,7 +177,7 @@ impl State {
         if let Some(until) = &mut self.until
             && until.as_mut().poll(context).is_ready()
         {
-            return Poll::Ready(self.end(Closed::Drain));
+            return Poll::Ready(self.end(CloseReason::Drain));
         }
         match source.poll_bytes(context, self.settings.name_by_channel) {
             Poll::Ready(Ok(bytes)) => {
@@ -211,7 +211,7 @@ impl State {
 
     /// Ends the stream, once; gives the last bytes. The client is told when to come back, each at
     /// another time, if it is we who send it away.
-    pub(super) fn end(&mut self, reason: Closed) -> Option<Bytes> {
+    pub(super) fn end(&mut self, reason: CloseReason) -> Option<Bytes> {
         let source = self.source.take()?;
         let reason = source.close(reason);
         drop(source);
@@ -228,8 +228,9 @@ impl State {
 impl Settings {
     /// What goes out last. The client is told when to come back, each at another time, if it is we who send
     /// it away.
-    pub(crate) fn last_bytes(&self, reason: Closed) -> Option<Vec<u8>> {
-        let sent_away = matches!(reason, Closed::Drain | Closed::Lifetime | Closed::Overflow);
+    pub(crate) fn last_bytes(&self, reason: CloseReason) -> Option<Vec<u8>> {
+        let sent_away =
+            matches!(reason, CloseReason::Drain | CloseReason::Lifetime | CloseReason::Overflow);
         let retry = self.retry.filter(|_| sent_away)?;
         let mut bytes = Vec::new();
         encode::encode_retry(jittered(retry), &mut bytes);
@@ -238,10 +239,10 @@ impl Settings {
 
     /// When a stream that begins now must end, and why then. Up to a tenth is taken off its lifetime, so
     /// that those that began together do not end together.
-    pub(crate) fn time_over(&self, now: Instant) -> Option<(Instant, Closed)> {
+    pub(crate) fn time_over(&self, now: Instant) -> Option<(Instant, CloseReason)> {
         let lifetime = self.lifetime_max.map(|it| it.mul_f64(1.0 - fastrand::f64() / 10.0));
-        let lifetime_over = lifetime.map(|lifetime| (now + lifetime, Closed::Lifetime));
-        let expired = self.expires_at.map(|time| (time, Closed::Expired));
+        let lifetime_over = lifetime.map(|lifetime| (now + lifetime, CloseReason::Lifetime));
+        let expired = self.expires_at.map(|time| (time, CloseReason::Expired));
         lifetime_over.into_iter().chain(expired).min_by_key(|(time, _)| *time)
     }
 }
@@ -263,7 +264,7 @@ async fn look_after(shared: Weak<Shared>, timeout: Duration) {
             }
             match state.waiting_since {
                 Some(since) if since.elapsed() >= timeout => {
-                    state.end(Closed::Stalled);
+                    state.end(CloseReason::Stalled);
                     return;
                 }
                 Some(since) => since + timeout,

@@ -17,7 +17,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::event::{Event, encode};
 use crate::hub::Subscription;
 use crate::limits::{HEARTBEAT_DEFAULT, RETRY_DEFAULT, SEND_TIMEOUT_DEFAULT};
@@ -25,7 +25,7 @@ use crate::limits::{HEARTBEAT_DEFAULT, RETRY_DEFAULT, SEND_TIMEOUT_DEFAULT};
 use body::StreamBody;
 use source::Source;
 pub use source::StreamItem;
-pub(crate) use takeover::{Detached, First, Takeover, UserParts};
+pub(crate) use takeover::{Callbacks, Detached, First, Takeover};
 pub(crate) use watch::Watch;
 
 /// An error of a user's stream.
@@ -54,7 +54,7 @@ pub struct EventSourceResponse {
     until: Option<Until>,
 }
 
-pub(crate) type OnClose = Box<dyn FnOnce(Closed) + Send>;
+pub(crate) type OnClose = Box<dyn FnOnce(CloseReason) + Send>;
 type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What can be set on a response.
@@ -112,7 +112,7 @@ impl EventSourceResponse {
     }
 
     /// Streams any stream of [`Event`]s, [`Frame`](crate::Frame)s, or `Result`s of them. An error ends
-    /// the stream with [`Closed::Source`] and is logged; clients come back after `retry`.
+    /// the stream with [`CloseReason::SourceError`] and is logged; clients come back after `retry`.
     ///
     /// ```
     /// use futures_util::stream;
@@ -158,7 +158,7 @@ impl EventSourceResponse {
     }
 
     /// How long a write to the client may make no progress before the stream ends with
-    /// [`Closed::Stalled`]; `None` for ever. Default 30 s.
+    /// [`CloseReason::Stalled`]; `None` for ever. Default 30 s.
     ///
     /// Under [`serve`](crate::serve()) the connection ends too. Another server may hold on to it; then its
     /// buffers stay, and what the stream held is given up.
@@ -167,7 +167,7 @@ impl EventSourceResponse {
         self
     }
 
-    /// How long the stream may last before it ends with [`Closed::Lifetime`], and the client comes
+    /// How long the stream may last before it ends with [`CloseReason::Lifetime`], and the client comes
     /// back. Up to a tenth is taken off at random, so that streams that began together do not end
     /// together. Default: for ever.
     pub fn lifetime_max(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
@@ -175,7 +175,7 @@ impl EventSourceResponse {
         self
     }
 
-    /// Ends the stream at this time, on a whole event, with [`Closed::Expired`]: what its client was
+    /// Ends the stream at this time, on a whole event, with [`CloseReason::Expired`]: what its client was
     /// allowed is over then. Unlike [`lifetime_max`](Self::lifetime_max) nothing is taken off, and what
     /// waits for the client at that time is not sent. Default: never.
     pub fn expires_at(mut self, time: impl Into<Option<Instant>>) -> Self {
@@ -191,12 +191,12 @@ impl EventSourceResponse {
     }
 
     /// Called once when the stream has ended, with the reason.
-    pub fn on_close(mut self, on_close: impl FnOnce(Closed) + Send + 'static) -> Self {
+    pub fn on_close(mut self, on_close: impl FnOnce(CloseReason) + Send + 'static) -> Self {
         self.on_close = Some(Box::new(on_close));
         self
     }
 
-    /// Ends the stream in an orderly way, with [`Closed::Drain`], when the future resolves. A
+    /// Ends the stream in an orderly way, with [`CloseReason::Drain`], when the future resolves. A
     /// subscription ends with its hub's [`drain`](crate::Hub::drain) without this; it is for streams
     /// of your own.
     pub fn until(mut self, until: impl Future<Output = ()> + Send + 'static) -> Self {
@@ -209,9 +209,9 @@ impl IntoResponse for EventSourceResponse {
     fn into_response(self) -> Response {
         if self.source.is_finished() {
             // The standard's way to say: do not come back.
-            self.source.close(Closed::Finished);
+            self.source.close(CloseReason::Finished);
             if let Some(on_close) = self.on_close {
-                on_close(Closed::Finished);
+                on_close(CloseReason::Finished);
             }
             return StatusCode::NO_CONTENT.into_response();
         }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
 use super::BoxError;
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::hub::Subscription;
@@ -79,14 +79,16 @@ impl Source {
         &mut self,
         context: &mut Context<'_>,
         name_by_channel: bool,
-    ) -> Poll<Result<Bytes, Closed>> {
+    ) -> Poll<Result<Bytes, CloseReason>> {
         let view = |frame: &Frame| {
             if name_by_channel { frame.bytes_named_by_channel() } else { frame.bytes() }
         };
         match self {
             Self::Subscription(subscription) => {
                 let Some(first) = ready!(subscription.poll_frame(context)) else {
-                    return Poll::Ready(Err(subscription.closed().unwrap_or(Closed::Finished)));
+                    return Poll::Ready(Err(subscription
+                        .closed()
+                        .unwrap_or(CloseReason::Finished)));
                 };
                 Poll::Ready(Ok(gather(subscription, &first, view)))
             }
@@ -94,9 +96,9 @@ impl Source {
                 Some(Ok(frame)) => Poll::Ready(Ok(view(&frame))),
                 Some(Err(error)) => {
                     tracing::warn!("a stream of events ended with an error: {error}");
-                    Poll::Ready(Err(Closed::Source))
+                    Poll::Ready(Err(CloseReason::SourceError))
                 }
-                None => Poll::Ready(Err(Closed::Finished)),
+                None => Poll::Ready(Err(CloseReason::Finished)),
             },
         }
     }
@@ -110,7 +112,7 @@ impl Source {
     }
 
     /// Tells the subscription why it ends; the first reason stays.
-    pub(super) fn close(&self, reason: Closed) -> Closed {
+    pub(super) fn close(&self, reason: CloseReason) -> CloseReason {
         match self {
             Self::Subscription(subscription) => {
                 subscription.close(reason);

@@ -14,10 +14,10 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Body as _, Frame as BodyFrame};
 
-use super::body::{ITS_ME, Shared};
+use super::body::{IDENTITY_PROBE, Shared};
 use super::source::Source;
 use super::{OnClose, Settings};
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::hub::{HubInner, Subscription};
 
 /// The handle to a stream, in the extensions of its response.
@@ -32,19 +32,19 @@ pub(crate) struct Detached {
 }
 
 /// What a stream holds for the program that serves.
-pub(crate) struct UserParts {
+pub(crate) struct Callbacks {
     on_close: Option<OnClose>,
     /// The response's body, for what is wrapped around it.
     _body: Body,
 }
 
-impl UserParts {
+impl Callbacks {
     pub(crate) fn new(on_close: Option<OnClose>, body: Body) -> Self {
         Self { on_close, _body: body }
     }
 
     /// Tells why the stream ended.
-    pub(crate) fn close(mut self, reason: Closed) {
+    pub(crate) fn close(mut self, reason: CloseReason) {
         if let Some(on_close) = self.on_close.take() {
             on_close(reason);
         }
@@ -66,7 +66,7 @@ impl Takeover {
         self.0.asked.store(true, Ordering::Relaxed);
         let size = body.size_hint().exact();
         self.0.asked.store(false, Ordering::Relaxed);
-        if size != Some(ITS_ME) {
+        if size != Some(IDENTITY_PROBE) {
             return Err(None);
         }
         let first = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
@@ -118,7 +118,7 @@ impl Takeover {
     }
 
     /// Ends the stream.
-    pub(crate) fn end(&self, reason: Closed) {
+    pub(crate) fn end(&self, reason: CloseReason) {
         if let Some(state) = &mut *self.0.state() {
             state.end(reason);
         }

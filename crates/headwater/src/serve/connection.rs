@@ -23,10 +23,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::Settings;
+use super::deadline::{self, DeadlineSocket, HttpVersion};
 use super::engine::Engine;
-use super::entrance::{Entered, Entrance, Socket};
-use super::guard::{self, Guard, Spoken};
-use super::room::Place;
+use super::preface::{Accepted, Preface, Socket};
+use super::slots::ConnectionSlot;
 use super::takeover::{self, Reply, Slot, Taken};
 use crate::limits::{
     HTTP1_BUFFER_BYTES, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_ERROR_RESETS_MAX, HTTP2_HEADER_BYTES,
@@ -41,7 +41,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct Shared {
     pub(super) router: Router,
     pub(super) settings: Settings,
-    pub(super) entrance: Entrance,
+    pub(super) preface: Preface,
     /// `None` if every stream stays with hyper.
     pub(super) engine: Option<Engine>,
 }
@@ -50,7 +50,7 @@ pub(super) struct Shared {
 pub(super) struct Connection {
     pub(super) socket: TcpStream,
     pub(super) peer: SocketAddr,
-    pub(super) place: Place,
+    pub(super) place: ConnectionSlot,
     pub(super) shared: Arc<Shared>,
     pub(super) stopping: watch::Receiver<()>,
 }
@@ -68,14 +68,14 @@ impl Connection {
         if !cfg!(target_os = "linux") {
             socket.set_nodelay(true)?;
         }
-        let send = guard::Send::new(shared.settings.send_timeout);
+        let send = deadline::WriteDeadline::new(shared.settings.send_timeout);
         let entered = tokio::select! {
             // In a box, so that the task is small again when it is done.
-            entered = Box::pin(shared.entrance.enter(socket, peer, &send)) => entered?,
+            entered = Box::pin(shared.preface.enter(socket, peer, &send)) => entered?,
             // Nothing was asked yet.
             _ = stopping.changed() => return Ok(()),
         };
-        let Some(Entered { socket, client }) = entered else { return Ok(()) };
+        let Some(Accepted { socket, client }) = entered else { return Ok(()) };
         match socket {
             Socket::Plain(socket) => {
                 let engine = shared.engine.as_ref();
@@ -100,7 +100,7 @@ async fn speak<S>(
     socket: S,
     client: SocketAddr,
     shared: &Shared,
-    send: guard::Send,
+    send: deadline::WriteDeadline,
     engine: Option<&Engine>,
     mut stopping: watch::Receiver<()>,
 ) -> Result<Outcome<S>, BoxError>
@@ -109,32 +109,32 @@ where
 {
     let slot = Arc::new(Slot::default());
     let timeout = shared.settings.header_timeout;
-    let mut guard = Guard::new(socket, timeout, send.clone(), Arc::clone(&slot));
+    let mut socket = DeadlineSocket::new(socket, timeout, send.clone(), Arc::clone(&slot));
     let version = tokio::select! {
-        version = guard.version() => version?,
+        version = socket.version() => version?,
         // Nothing was asked yet.
         _ = stopping.changed() => return Ok(Outcome::Over),
     };
     // In boxes, so that the task is small again when a stream has only its replay to do.
     match version {
         None => Ok(Outcome::Over),
-        Some(Spoken::Http2) => {
-            Box::pin(serve_http2(guard, client, shared, stopping)).await?;
+        Some(HttpVersion::Http2) => {
+            Box::pin(serve_http2(socket, client, shared, stopping)).await?;
             Ok(Outcome::Over)
         }
-        Some(Spoken::Http1) => {
+        Some(HttpVersion::Http1) => {
             let has_engine = engine.is_some();
-            let serving = serve_http1(guard, client, shared, send, &slot, has_engine, stopping);
+            let serving = serve_http1(socket, client, shared, send, &slot, has_engine, stopping);
             Box::pin(serving).await
         }
     }
 }
 
 async fn serve_http1<S>(
-    guard: Guard<S>,
+    socket: DeadlineSocket<S>,
     client: SocketAddr,
     shared: &Shared,
-    send: guard::Send,
+    send: deadline::WriteDeadline,
     slot: &Arc<Slot>,
     has_engine: bool,
     mut stopping: watch::Receiver<()>,
@@ -154,7 +154,7 @@ where
     http.timer(TokioTimer::new())
         .header_read_timeout(shared.settings.header_timeout)
         .max_buf_size(HTTP1_BUFFER_BYTES);
-    let mut connection = Some(http.serve_connection(TokioIo::new(guard), service));
+    let mut connection = Some(http.serve_connection(TokioIo::new(socket), service));
     let mut stopping = pin!(stopping.changed());
     let mut is_stopping = false;
     poll_fn(|context| {
@@ -183,7 +183,7 @@ where
 /// be put into the slot.
 async fn answer_http1(
     response: impl Future<Output = Result<Response<Body>, Infallible>>,
-    send: guard::Send,
+    send: deadline::WriteDeadline,
     slot: Option<Arc<Slot>>,
 ) -> Result<Response<Reply>, Infallible> {
     let mut response = response.await?;
@@ -196,7 +196,7 @@ async fn answer_http1(
 
 /// Over HTTP/2 the socket carries many streams, and says nothing about one of them.
 async fn serve_http2<S>(
-    guard: Guard<S>,
+    socket: DeadlineSocket<S>,
     client: SocketAddr,
     shared: &Shared,
     mut stopping: watch::Receiver<()>,
@@ -220,7 +220,7 @@ where
         .max_local_error_reset_streams(HTTP2_ERROR_RESETS_MAX)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_INTERVAL);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(guard), service));
+    let mut connection = pin!(http.serve_connection(TokioIo::new(socket), service));
     tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
         _ = stopping.changed() => connection.as_mut().graceful_shutdown(),

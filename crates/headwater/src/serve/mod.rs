@@ -3,13 +3,13 @@
 
 mod chunked;
 mod connection;
+mod deadline;
 mod engine;
-mod entrance;
-mod guard;
+mod preface;
 mod proxy_header;
-mod room;
-mod seldom;
+mod slots;
 mod takeover;
+mod throttled_log;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -27,10 +27,10 @@ use tokio::sync::watch;
 use crate::limits::{CONNECTIONS_MAX, HEADER_TIMEOUT_DEFAULT, SEND_TIMEOUT_DEFAULT, SHARDS_MAX};
 use connection::{Connection, Shared};
 use engine::Engine;
-use entrance::Entrance;
-use room::{Place, Room};
+use preface::Preface;
+use slots::{ConnectionSlot, ConnectionSlots};
 
-pub use entrance::ServeCounts;
+pub use preface::ServeCounts;
 pub use proxy_header::{ProxyHeader, ProxyHeaderError, ProxyHeaderProgress};
 
 /// How long accepting rests when the process is out of descriptors or memory.
@@ -69,7 +69,7 @@ pub fn serve(listener: TcpListener, router: Router) -> Serve {
             header_timeout: HEADER_TIMEOUT_DEFAULT,
             send_timeout: SEND_TIMEOUT_DEFAULT,
         },
-        entrance: Entrance::default(),
+        preface: Preface::default(),
         shards: None,
         shutdown: Box::pin(std::future::pending()),
     }
@@ -81,7 +81,7 @@ pub struct Serve {
     listener: TcpListener,
     router: Router,
     settings: Settings,
-    entrance: Entrance,
+    preface: Preface,
     /// `None` for as many as there are cores.
     shards: Option<usize>,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -133,7 +133,7 @@ impl Serve {
     /// to go there.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: Arc<rustls::ServerConfig>) -> Self {
-        self.entrance.tls = Some(tls::Tls::new(config));
+        self.preface.tls = Some(tls::Tls::new(config));
         self
     }
 
@@ -145,13 +145,13 @@ impl Serve {
         mut self,
         is_proxy: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.entrance.proxy = Some(Arc::new(is_proxy));
+        self.preface.proxy = Some(Arc::new(is_proxy));
         self
     }
 
     /// Counts here what happens on the way to HTTP.
     pub fn with_counts(mut self, counts: ServeCounts) -> Self {
-        self.entrance.counts = counts;
+        self.preface.counts = counts;
         self
     }
 
@@ -165,13 +165,13 @@ impl Serve {
     }
 
     async fn run(self) -> io::Result<()> {
-        let Self { listener, router, settings, entrance, shards, mut shutdown } = self;
+        let Self { listener, router, settings, preface, shards, mut shutdown } = self;
         let shards = shards.unwrap_or_else(cores);
         // Accepted sockets have it from the listener on Linux; see `Connection::serve` for others.
         let _ = socket2::SockRef::from(&listener).set_tcp_nodelay(true);
         let engine = (shards > 0).then(|| Engine::new(shards));
-        let shared = Arc::new(Shared { router, settings, entrance, engine });
-        let room = Room::new(settings.connections_max);
+        let shared = Arc::new(Shared { router, settings, preface, engine });
+        let room = ConnectionSlots::new(settings.connections_max);
         let (stop, stopping) = watch::channel(());
         // When the log said last that accepting fails.
         let mut told_at = None;
@@ -212,9 +212,9 @@ impl IntoFuture for Serve {
 /// The next connection, as soon as there is room for one. Cancel safe: nothing accepted is lost.
 async fn accept(
     listener: &TcpListener,
-    room: &Arc<Room>,
+    room: &Arc<ConnectionSlots>,
     told_at: &mut Option<Instant>,
-) -> (TcpStream, SocketAddr, Place) {
+) -> (TcpStream, SocketAddr, ConnectionSlot) {
     if room.is_full() {
         tracing::warn!("the limit of connections is reached: new ones wait until others close");
     }

@@ -19,11 +19,11 @@ use tokio::net::TcpStream;
 
 use super::chunked;
 use super::engine::{self, Engine, Luggage};
-use super::room::Place;
-use crate::closed::Closed;
+use super::slots::ConnectionSlot;
+use crate::close::CloseReason;
 use crate::hub::mailbox::Mailbox;
 use crate::limits::{REPLAY_BYTES_MAX, STRAY_BYTES_MAX};
-use crate::response::{Detached, First, Takeover, UserParts};
+use crate::response::{Callbacks, Detached, First, Takeover};
 
 /// A response that was taken away from hyper.
 pub(super) struct Taken {
@@ -139,7 +139,7 @@ pub(super) async fn run(
     read: Bytes,
     taken: Taken,
     engine: &Engine,
-    place: Place,
+    place: ConnectionSlot,
 ) {
     let Taken { parts, body, takeover, opening } = taken;
     let mut unsent = chunked::head(&parts);
@@ -152,7 +152,7 @@ pub(super) async fn run(
         if let Some(mailbox) = stream.takeover.hub().and_then(|hub| engine.mailbox(&hub))
             && let Some(detached) = stream.takeover.detach(&mut stream.unsent, REPLAY_BYTES_MAX)
         {
-            return stream.hand_over(detached, body, &mailbox, place);
+            return stream.attach(detached, body, &mailbox, place);
         }
         match stream.go_on().await {
             Ok(Next::More) => {}
@@ -171,12 +171,12 @@ enum Next {
 
 impl Stream {
     /// Writes what is there, and waits for what comes next.
-    async fn go_on(&mut self) -> Result<Next, Closed> {
+    async fn go_on(&mut self) -> Result<Next, CloseReason> {
         self.write().await?;
         let Self { socket, takeover, stray_bytes, .. } = self;
         let next = poll_fn(|context| {
             if poll_gone(socket, stray_bytes, context).is_ready() {
-                return Poll::Ready(Err(Closed::Client));
+                return Poll::Ready(Err(CloseReason::ClientGone));
             }
             takeover.poll_bytes(context).map(Ok)
         });
@@ -191,21 +191,21 @@ impl Stream {
     }
 
     /// Writes all that is unsent.
-    async fn write(&mut self) -> Result<(), Closed> {
+    async fn write(&mut self) -> Result<(), CloseReason> {
         let Self { socket, unsent, stray_bytes, send_timeout, .. } = self;
         let mut sent = 0;
         while sent < unsent.len() {
             let progress = poll_fn(|context| {
                 if poll_gone(socket, stray_bytes, context).is_ready() {
-                    return Poll::Ready(Err(Closed::Client));
+                    return Poll::Ready(Err(CloseReason::ClientGone));
                 }
                 let wrote = ready!(Pin::new(&mut *socket).poll_write(context, &unsent[sent..]));
-                Poll::Ready(wrote.map_err(|_| Closed::Client))
+                Poll::Ready(wrote.map_err(|_| CloseReason::ClientGone))
             });
             sent += match *send_timeout {
                 Some(limit) => match tokio::time::timeout(limit, progress).await {
                     Ok(wrote) => wrote?,
-                    Err(_) => return Err(Closed::Stalled),
+                    Err(_) => return Err(CloseReason::Stalled),
                 },
                 None => progress.await?,
             };
@@ -216,16 +216,16 @@ impl Stream {
         Ok(())
     }
 
-    fn hand_over(self, detached: Detached, body: Body, mailbox: &Arc<Mailbox>, place: Place) {
+    fn attach(self, detached: Detached, body: Body, mailbox: &Arc<Mailbox>, place: ConnectionSlot) {
         let Self { socket, unsent, stray_bytes, .. } = self;
         let Detached { subscription, settings, on_close } = detached;
-        let user = UserParts::new(on_close, body);
+        let user = Callbacks::new(on_close, body);
         let socket = match socket.into_std() {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::error!("a stream ends because its socket cannot be taken over: {error}");
-                subscription.close(Closed::Failed);
-                return user.close(Closed::Failed);
+                subscription.close(CloseReason::Internal);
+                return user.close(CloseReason::Internal);
             }
         };
         // A client that vanished without a word holds its socket until its kernel would have answered.
@@ -233,7 +233,7 @@ impl Stream {
             let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(limit));
         }
         let luggage = Luggage { socket, unsent, settings, user, place, stray_bytes };
-        engine::hand_over(subscription, mailbox, luggage);
+        engine::attach(subscription, mailbox, luggage);
     }
 }
 

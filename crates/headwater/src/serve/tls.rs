@@ -23,8 +23,8 @@ use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::entrance::ServeCounts;
-use super::guard::{Guard, Send};
+use super::deadline::{DeadlineSocket, WriteDeadline};
+use super::preface::ServeCounts;
 use crate::limits::{TLS_BUFFER_BYTES, TLS_HANDSHAKE_TIMEOUT, TLS_HANDSHAKES_MAX};
 
 /// The first byte of a TLS record with a handshake in it, and of no request of HTTP.
@@ -32,7 +32,7 @@ const HANDSHAKE: u8 = 0x16;
 
 /// A socket after its handshake. The guard is below TLS, where it sees whether the client takes
 /// anything: above, a write is done when TLS has it in its buffer.
-pub(super) type TlsSocket = Box<TlsStream<Guard<TcpStream>>>;
+pub(super) type TlsSocket = Box<TlsStream<DeadlineSocket<TcpStream>>>;
 
 /// What is needed to speak TLS.
 #[derive(Clone)]
@@ -51,7 +51,7 @@ impl Tls {
     pub(super) async fn enter(
         &self,
         socket: TcpStream,
-        send: &Send,
+        send: &WriteDeadline,
         counts: &ServeCounts,
     ) -> io::Result<Option<TlsSocket>> {
         let count = |counter: &std::sync::atomic::AtomicU64| {
@@ -78,7 +78,7 @@ impl Tls {
         }
     }
 
-    async fn begin(&self, socket: TcpStream, send: &Send) -> io::Result<Begun> {
+    async fn begin(&self, socket: TcpStream, send: &WriteDeadline) -> io::Result<Begun> {
         let mut first = [0];
         if socket.peek(&mut first).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -86,7 +86,7 @@ impl Tls {
         if first[0] != HANDSHAKE {
             return Ok(Begun::Plain(socket));
         }
-        let socket = Guard::of_writes(socket, send.clone());
+        let socket = DeadlineSocket::of_writes(socket, send.clone());
         // What the client wants is read first, and costs next to nothing.
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
         let limit = |session: &mut rustls::ServerConnection| {
@@ -113,8 +113,13 @@ enum Begun {
 }
 
 /// Answers one request that came without TLS, and closes.
-async fn send_away(socket: TcpStream, send: &Send) -> io::Result<()> {
-    let io = TokioIo::new(Guard::new(socket, TLS_HANDSHAKE_TIMEOUT, send.clone(), Arc::default()));
+async fn send_away(socket: TcpStream, send: &WriteDeadline) -> io::Result<()> {
+    let io = TokioIo::new(DeadlineSocket::new(
+        socket,
+        TLS_HANDSHAKE_TIMEOUT,
+        send.clone(),
+        Arc::default(),
+    ));
     let service = service_fn(async |request| Ok::<_, Infallible>(where_to(&request)));
     let connection = http1::Builder::new()
         .keep_alive(false)

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use headwater::{
-    Channel, Closed, ErrorKind, Event, Hub, HubBuilder, MemoryBroker, RedisBroker, Subscription,
+    Channel, CloseReason, ErrorKind, Event, Hub, HubBuilder, MemoryBroker, RedisBroker,
+    Subscription,
 };
 use headwater_test_support::{PATIENCE, RedisServer, eventually};
 use tokio::time::timeout;
@@ -50,7 +51,7 @@ fn channel(name: &str) -> Channel {
 /// Waits until the broker is connected and all channels are confirmed.
 async fn ready(hub: &Hub) {
     eventually("all channels are confirmed", || async {
-        let health = hub.health();
+        let health = hub.status();
         health.ready && health.channels_confirmed == health.channels_wanted
     })
     .await;
@@ -148,7 +149,7 @@ async fn a_channel_left_and_joined_again_delivers(build: impl Fn(HubBuilder) -> 
         ready(&hub).await;
         for round in 0..100 {
             let mut subscription = hub.subscribe([channel("a")]).unwrap();
-            subscription.confirmed().await;
+            subscription.ready().await;
             let event = Event::new(format!("{linger:?} {round}"));
             hub.publish(&channel("a"), event.clone()).await.unwrap();
             assert_eq!(next(&mut subscription).await.data(), event.data());
@@ -182,10 +183,10 @@ async fn a_subscription_that_is_not_read_ends(build: impl Fn(HubBuilder) -> Hub)
         assert_eq!(next(&mut fast).await.data(), number.to_string());
     }
     assert!(timeout(PATIENCE, slow.next()).await.unwrap().is_none());
-    assert_eq!(slow.closed(), Some(Closed::Overflow));
+    assert_eq!(slow.closed(), Some(CloseReason::Overflow));
     assert_eq!(fast.closed(), None);
     drop(slow);
-    assert_eq!(hub.stats().streams_ended.by(Closed::Overflow), 1);
+    assert_eq!(hub.stats().streams_ended.by(CloseReason::Overflow), 1);
     assert_eq!(hub.streams(), 1);
 }
 
@@ -199,7 +200,7 @@ async fn drain_gives_what_waits_and_refuses_new_ones(build: impl Fn(HubBuilder) 
     hub.drain();
     assert_eq!(next(&mut subscription).await.data(), "last");
     assert!(subscription.next().await.is_none());
-    assert_eq!(subscription.closed(), Some(Closed::Drain));
+    assert_eq!(subscription.closed(), Some(CloseReason::Drain));
     let refused = hub.subscribe([channel("a")]).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Draining);
     drop(witness);

@@ -21,12 +21,12 @@ fn hub(server: &RedisServer, rule: &str) -> Hub {
     Hub::builder().queue_frames_max(100_000).build(broker)
 }
 
-async fn listen(hub: &Hub, channels: std::ops::Range<usize>) -> Subscription {
+async fn subscribe(hub: &Hub, channels: std::ops::Range<usize>) -> Subscription {
     let names = channels.map(|number| Channel::new(name(number)).unwrap());
     let mut subscription = hub.subscribe(names).unwrap();
     timeout(PATIENCE, async {
-        while hub.health().channels_confirmed < hub.health().channels_wanted {
-            subscription.confirmed().await;
+        while hub.status().channels_confirmed < hub.status().channels_wanted {
+            subscription.ready().await;
         }
     })
     .await
@@ -109,7 +109,7 @@ async fn listeners_of_a_node_that_is_cut_at_random_get_what_the_log_holds() {
         assert!(frame.gap().is_none(), "seed {seed}: a gap before {number}, and nothing is missing");
         assert_eq!(number_of(&frame), number, "seed {seed}");
     }
-    assert!(hub.health().healed > 0, "seed {seed}: nothing was lost, so nothing was tested");
+    assert!(hub.status().healed > 0, "seed {seed}: nothing was lost, so nothing was tested");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -162,7 +162,7 @@ fn call(connection: &mut Connection, way: Way, words: &[&[u8]]) -> RedisResult<O
 }
 
 /// Listens to all Redis channels.
-fn listen(connection: &mut Connection) -> PubSub<'_> {
+fn subscribe(connection: &mut Connection) -> PubSub<'_> {
     let mut messages = connection.as_pubsub();
     messages.psubscribe("*").unwrap();
     messages.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -212,7 +212,7 @@ fn entries_have_their_fields(log: &mut Log) {
 
 fn envelopes_are_exact(log: &mut Log) {
     let mut connection = log.server.connection();
-    let mut messages = listen(&mut connection);
+    let mut messages = subscribe(&mut connection);
     let (epoch, _) = log.publish(&["a", "plain"]);
     log.publish(&["ü b", "x: y\n\nz", "retry", "5", "event", "n", "id", "i"]);
     log.publish(&["a", "", "end", "1"]);
@@ -406,7 +406,7 @@ fn with_retention_off_only_pubsub_is_left(log: &mut Log) {
     log.set("rules", "* off\n");
     let before = log.dump();
     let mut connection = log.server.connection();
-    let mut messages = listen(&mut connection);
+    let mut messages = subscribe(&mut connection);
     log.nothing_kept(&["a", "event: no\n"]);
     log.nothing_kept(&["a", "x", "event", "n"]);
     log.nothing_kept(&["a", "y", "id", "i", "retry", "0"]);

@@ -9,7 +9,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use futures_util::stream::{self, StreamExt};
 use headwater::testing::SseClient;
-use headwater::{Channel, Closed, Event, EventSourceResponse, Heartbeat, Hub, Item};
+use headwater::{Channel, CloseReason, Event, EventSourceResponse, Heartbeat, Hub, Item};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// The reason that `on_close` was called with.
 #[derive(Clone, Default)]
-struct Reason(Arc<Mutex<Vec<Closed>>>);
+struct Reason(Arc<Mutex<Vec<CloseReason>>>);
 
 impl Reason {
     fn note(&self, response: EventSourceResponse) -> EventSourceResponse {
@@ -26,7 +26,7 @@ impl Reason {
         response.on_close(move |reason| reasons.lock().unwrap().push(reason))
     }
 
-    fn get(&self) -> Vec<Closed> {
+    fn get(&self) -> Vec<CloseReason> {
         self.0.lock().unwrap().clone()
     }
 }
@@ -144,7 +144,7 @@ async fn a_lifetime_ends_the_stream_and_sends_the_client_back() {
     let started = Instant::now();
     assert!(client.next().await.unwrap().is_none());
     assert!((90..=100).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
-    assert_eq!(reason.get(), [Closed::Lifetime]);
+    assert_eq!(reason.get(), [CloseReason::Lifetime]);
     assert!(client.retry().is_some());
 }
 
@@ -154,7 +154,7 @@ async fn an_error_of_the_stream_ends_it() {
     let items = vec![Ok(Event::new("good")), Err("bad"), Ok(Event::new("never"))];
     let response = reason.note(EventSourceResponse::from_stream(stream::iter(items)).retry(None));
     assert_eq!(whole_body(response).await, ":\n\ndata: good\n\n");
-    assert_eq!(reason.get(), [Closed::Source]);
+    assert_eq!(reason.get(), [CloseReason::SourceError]);
 }
 
 #[tokio::test]
@@ -162,11 +162,11 @@ async fn every_end_is_told_once_with_its_reason() {
     let reason = Reason::default();
     whole_body(reason.note(EventSourceResponse::from_stream(stream::iter([Event::new("x")]))))
         .await;
-    assert_eq!(reason.get(), [Closed::Finished]);
+    assert_eq!(reason.get(), [CloseReason::Finished]);
 
     let reason = Reason::default();
     drop(reason.note(EventSourceResponse::from_stream(stream::pending::<Event>())).into_response());
-    assert_eq!(reason.get(), [Closed::Client]);
+    assert_eq!(reason.get(), [CloseReason::ClientGone]);
 
     let hub = Hub::in_memory();
     let reason = Reason::default();
@@ -175,8 +175,8 @@ async fn every_end_is_told_once_with_its_reason() {
     hub.drain();
     let body = whole_body(response).await;
     assert!(body.contains("data: last\n\nretry: "), "{body:?}");
-    assert_eq!(reason.get(), [Closed::Drain]);
-    assert_eq!(hub.stats().streams_ended.by(Closed::Drain), 1);
+    assert_eq!(reason.get(), [CloseReason::Drain]);
+    assert_eq!(hub.stats().streams_ended.by(CloseReason::Drain), 1);
     assert_eq!(hub.streams(), 0);
 }
 
@@ -189,7 +189,7 @@ async fn until_ends_a_stream_of_ones_own() {
     let body = tokio::spawn(whole_body(reason.note(response)));
     stop.send(()).unwrap();
     assert!(body.await.unwrap().ends_with("\n\n"));
-    assert_eq!(reason.get(), [Closed::Drain]);
+    assert_eq!(reason.get(), [CloseReason::Drain]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +207,7 @@ async fn a_body_that_is_no_longer_asked_for_more_is_stalled() {
     tokio::time::sleep(9 * SECOND).await;
     assert_eq!(reason.get(), []);
     tokio::time::sleep(12 * SECOND).await;
-    assert_eq!(reason.get(), [Closed::Stalled]);
+    assert_eq!(reason.get(), [CloseReason::Stalled]);
     assert_eq!(hub.streams(), 0);
     assert!(body.frame().await.is_none());
 }

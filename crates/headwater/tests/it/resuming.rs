@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use headwater::{
-    Channel, Closed, ErrorKind, Event, Frame, GapReason, Hub, IdempotencyKey, MemoryBroker,
+    Channel, CloseReason, ErrorKind, Event, Frame, GapReason, Hub, IdempotencyKey, MemoryBroker,
     Publish, RetentionRules, Rewind, Subscription,
 };
 use headwater_test_support::PATIENCE;
@@ -58,7 +58,7 @@ async fn one_id_resumes_several_channels_in_order() {
         publish(&hub, "a", format!("a{number}")).await;
         publish(&hub, "c", format!("c{number}")).await;
     }
-    let mut resumed = hub.subscribe([channel("a"), channel("b")]).unwrap().since(id);
+    let mut resumed = hub.subscribe([channel("a"), channel("b")]).unwrap().after(id);
     assert_eq!(take(&mut resumed, 6).await, "b3 a3 b4 a4 b5 a5");
     publish(&hub, "b", "live").await;
     assert_eq!(next(&mut resumed).await.unwrap(), "live");
@@ -84,7 +84,7 @@ async fn replay_meets_live_without_gap_or_duplicate_while_others_publish() {
     let mut id = first;
     let mut expected = 1;
     while expected <= 5_000 {
-        let mut stream = hub.subscribe([channel("a"), channel("b")]).unwrap().since(id.clone());
+        let mut stream = hub.subscribe([channel("a"), channel("b")]).unwrap().after(id.clone());
         // Some read a little, some a lot, before they drop.
         for _ in 0..fastrand::usize(1..700) {
             let frame = timeout(PATIENCE, stream.next()).await.unwrap().unwrap();
@@ -112,20 +112,20 @@ async fn ids_that_cannot_be_found_give_one_gap_and_then_what_is_live() {
         (long.as_str(), GapReason::UnknownId),
         ("…", GapReason::UnknownId),
     ] {
-        let mut stream = hub.subscribe([channel("a")]).unwrap().since(id.to_owned());
+        let mut stream = hub.subscribe([channel("a")]).unwrap().after(id.to_owned());
         let frame = timeout(PATIENCE, stream.next()).await.unwrap().unwrap();
         assert_eq!(frame.gap().expect("a gap").reason, reason, "{id}");
         let moved_to = frame.position().expect("the client's position moves").to_string();
         publish(&hub, "a", "live").await;
         assert_eq!(next(&mut stream).await.unwrap(), "live");
         // From where the gap left it, the client is told of no other.
-        let mut again = hub.subscribe([channel("a")]).unwrap().since(moved_to);
+        let mut again = hub.subscribe([channel("a")]).unwrap().after(moved_to);
         assert_eq!(next(&mut again).await.unwrap(), "live");
     }
     // An offset that this log never reached.
     let last = publish(&hub, "a", "last").await;
     let (epoch, _) = last.split_once('-').unwrap();
-    let mut stream = hub.subscribe([channel("a")]).unwrap().since(format!("{epoch}-99999"));
+    let mut stream = hub.subscribe([channel("a")]).unwrap().after(format!("{epoch}-99999"));
     assert_eq!(next(&mut stream).await.unwrap(), "gap a unknown-id");
     publish(&hub, "a", "live").await;
     assert_eq!(next(&mut stream).await.unwrap(), "live");
@@ -137,8 +137,8 @@ async fn without_an_id_a_stream_begins_now() {
     let hub = hub("* events=1000");
     publish(&hub, "a", "old").await;
     for id in [None, Some(String::new())] {
-        let mut stream = hub.subscribe([channel("a")]).unwrap().since(id);
-        stream.confirmed().await;
+        let mut stream = hub.subscribe([channel("a")]).unwrap().after(id);
+        stream.ready().await;
         publish(&hub, "a", "new").await;
         assert_eq!(next(&mut stream).await.unwrap(), "new");
     }
@@ -152,12 +152,12 @@ async fn trimmed_history_is_told_and_the_rest_is_given() {
     for number in 1..=5 {
         publish(&hub, "a", number).await;
     }
-    let mut stream = hub.subscribe([channel("a")]).unwrap().since(id);
+    let mut stream = hub.subscribe([channel("a")]).unwrap().after(id);
     assert_eq!(take(&mut stream, 4).await, "gap a trimmed 3 4 5");
     // Only where something is missing: b lost nothing.
-    let mut stream = hub.subscribe([channel("a"), channel("b")]).unwrap().since(other);
+    let mut stream = hub.subscribe([channel("a"), channel("b")]).unwrap().after(other);
     assert_eq!(take(&mut stream, 4).await, "gap a trimmed 3 4 5");
-    let mut stream = hub.subscribe([channel("b")]).unwrap().since(publish(&hub, "a", 6).await);
+    let mut stream = hub.subscribe([channel("b")]).unwrap().after(publish(&hub, "a", 6).await);
     publish(&hub, "b", "live").await;
     assert_eq!(next(&mut stream).await.unwrap(), "live");
 }
@@ -166,13 +166,13 @@ async fn trimmed_history_is_told_and_the_rest_is_given() {
 async fn without_history_the_ring_of_a_listened_channel_is_enough() {
     let hub = hub("* off");
     let mut stream = hub.subscribe([channel("a")]).unwrap();
-    stream.confirmed().await;
+    stream.ready().await;
     let id = publish(&hub, "a", 1).await;
     drop(stream);
     // Nobody listens, and the channel lingers.
     publish(&hub, "a", 2).await;
     publish(&hub, "a", 3).await;
-    let mut stream = hub.subscribe([channel("a")]).unwrap().since(id.clone());
+    let mut stream = hub.subscribe([channel("a")]).unwrap().after(id.clone());
     assert_eq!(take(&mut stream, 2).await, "2 3");
 
     let hub = Hub::builder()
@@ -180,7 +180,7 @@ async fn without_history_the_ring_of_a_listened_channel_is_enough() {
         .build(MemoryBroker::with_retention(RetentionRules::new().with_rule("* off").unwrap()));
     let id = publish(&hub, "a", 1).await;
     publish(&hub, "a", 2).await;
-    let mut stream = hub.subscribe([channel("a")]).unwrap().since(id);
+    let mut stream = hub.subscribe([channel("a")]).unwrap().after(id);
     assert_eq!(next(&mut stream).await.unwrap(), "gap a trimmed");
 }
 
@@ -193,13 +193,13 @@ async fn a_publishers_own_id_resumes_too() {
     hub.publish(&a, own("order-1", "one")).await.unwrap();
     publish(&hub, "b", "between").await;
     hub.publish(&a, own("order-1", "one again")).await.unwrap();
-    let mut stream = hub.subscribe([a.clone(), channel("b")]).unwrap().since("order-1".to_owned());
+    let mut stream = hub.subscribe([a.clone(), channel("b")]).unwrap().after("order-1".to_owned());
     assert_eq!(take(&mut stream, 2).await, "between one again");
     // Also when it is older than the ring.
     for number in 0..2_000 {
         publish(&hub, "a", number).await;
     }
-    let mut stream = hub.subscribe([a]).unwrap().since("order-1".to_owned());
+    let mut stream = hub.subscribe([a]).unwrap().after("order-1".to_owned());
     assert_eq!(take(&mut stream, 3).await, "one again 0 1");
 }
 
@@ -216,7 +216,7 @@ async fn rewinds_by_count_by_age_and_to_the_beginning() {
     assert_eq!(next(&mut rewound(Rewind::All)).await.unwrap(), "0");
     assert_eq!(next(&mut rewound(Rewind::Age(Duration::from_secs(60)))).await.unwrap(), "0");
     let mut none = rewound(Rewind::Events(0));
-    none.confirmed().await;
+    none.ready().await;
     publish(&hub, "a", "live").await;
     assert_eq!(next(&mut none).await.unwrap(), "live");
     tokio::time::sleep(Duration::from_millis(60)).await;
@@ -231,30 +231,30 @@ async fn a_finished_channel_ends_its_streams_and_stays_finished() {
     let a = channel("a");
     let mut listener = hub.subscribe([a.clone()]).unwrap();
     let mut both = hub.subscribe([a.clone(), channel("b")]).unwrap();
-    listener.confirmed().await;
-    both.confirmed().await;
+    listener.ready().await;
+    both.ready().await;
     let first = publish(&hub, "a", "first").await;
     let end = Publish::new(a.clone(), Event::new("end")).end(true);
     let last = hub.publish_all([end]).await.unwrap()[0].id.clone().unwrap().to_string();
     assert_eq!(take(&mut listener, 2).await, "first end");
     assert_eq!(next(&mut listener).await, None);
-    assert_eq!(listener.closed(), Some(Closed::Finished));
+    assert_eq!(listener.closed(), Some(CloseReason::Finished));
     // Another channel is open, so the stream goes on.
     assert_eq!(take(&mut both, 2).await, "first end");
     publish(&hub, "b", "more").await;
     assert_eq!(next(&mut both).await.unwrap(), "more");
 
     let error = hub.publish(&a, Event::new("too late")).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Finished);
+    assert_eq!(error.kind(), ErrorKind::Ended);
 
-    let mut back = hub.subscribe([a.clone()]).unwrap().since(last);
-    back.confirmed().await;
+    let mut back = hub.subscribe([a.clone()]).unwrap().after(last);
+    back.ready().await;
     assert!(back.is_finished());
     let mut new = hub.subscribe([a.clone()]).unwrap();
-    new.confirmed().await;
+    new.ready().await;
     assert!(new.is_finished());
-    let mut missed_it = hub.subscribe([a.clone()]).unwrap().since(first);
-    missed_it.confirmed().await;
+    let mut missed_it = hub.subscribe([a.clone()]).unwrap().after(first);
+    missed_it.ready().await;
     assert!(!missed_it.is_finished());
     assert_eq!(next(&mut missed_it).await.unwrap(), "end");
     assert_eq!(next(&mut missed_it).await, None);
@@ -267,7 +267,7 @@ async fn a_finished_channel_ends_its_streams_and_stays_finished() {
 async fn a_repeated_publish_is_one_event() {
     let hub = hub("* events=1000");
     let mut listener = hub.subscribe([channel("a")]).unwrap();
-    listener.confirmed().await;
+    listener.ready().await;
     let keyed =
         || Publish::new(channel("a"), Event::new("once")).key(IdempotencyKey::new("key").unwrap());
     let first = hub.publish_all([keyed()]).await.unwrap();
@@ -287,7 +287,7 @@ async fn a_replay_is_read_as_it_is_taken() {
     for _ in 0..5_000 {
         hub.publish(&channel("a"), Event::new(data.clone())).await.unwrap();
     }
-    let mut stream = hub.subscribe([channel("a")]).unwrap().since(id);
+    let mut stream = hub.subscribe([channel("a")]).unwrap().after(id);
     for taken in 0..5_000 {
         if taken % 100 == 0 {
             // More than a queue holds.

@@ -154,8 +154,8 @@ mod tests {
         let claims = serde_json::json!({ "sub": "*" });
         let template: Template = "user:{sub}".parse().unwrap();
         let pattern = template.fill(claims.as_object().unwrap()).unwrap();
-        assert!(!pattern.fits(Channel::new("user:42").unwrap()));
-        assert!(pattern.fits(Channel::new("user:*").unwrap()));
+        assert!(!pattern.matches(Channel::new("user:42").unwrap()));
+        assert!(pattern.matches(Channel::new("user:*").unwrap()));
     }
 
     #[test]

@@ -180,9 +180,9 @@ impl Log {
 
     pub(super) fn baseline(&self, channel: &Channel) -> Baseline {
         match self.channels.get(channel) {
-            Some(log) => Baseline { last: log.last, ended: log.ended, plain: false },
+            Some(log) => Baseline { last: log.last, ended: log.ended, ephemeral: false },
             // It may have had events that were forgotten.
-            None => Baseline { last: self.forgotten_to, ended: false, plain: false },
+            None => Baseline { last: self.forgotten_to, ended: false, ephemeral: false },
         }
     }
 
@@ -298,7 +298,7 @@ impl Log {
             let ended_by_it = |earlier: &Publish| earlier.end && earlier.channel == publish.channel;
             if ended_before || batch[..at].iter().any(ended_by_it) {
                 return Err(Error::new(
-                    ErrorKind::Finished,
+                    ErrorKind::Ended,
                     format!(
                         "channel {} was ended by its publisher: publish to another channel",
                         publish.channel
@@ -505,7 +505,7 @@ mod tests {
         append(&mut log, end.clone(), 0);
         assert!(log.baseline(&channel("a")).ended);
         let refused = log.append(vec![publish("b", "x"), publish("a", "x")], 0, |_, _, _| {});
-        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Finished);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Ended);
         assert_eq!(log.last(), 1, "nothing of the batch was published");
         assert_eq!(append(&mut log, end, 0), 1, "a repeated end is no new event");
         let twice = vec![publish("c", "x").end(true), publish("c", "x")];

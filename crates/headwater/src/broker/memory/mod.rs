@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::{Broker, BrokerFuture, Health, History, ReadRange, Receipt, Sink};
+use super::{Broker, BrokerFuture, BrokerStatus, History, ReadRange, Receipt, Sink};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
 use crate::frame::now_ms;
@@ -51,7 +51,7 @@ impl MemoryBroker {
     /// on disk about once a second, which is what a loss of power can cost.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] if another process has the directory open;
+    /// [`ErrorKind::PermissionDenied`] if another process has the directory open;
     /// [`ErrorKind::Invalid`] if it holds something else;
     /// [`ErrorKind::Unavailable`] if the system fails;
     /// [`ErrorKind::NoRuntime`] outside of a Tokio runtime.
@@ -124,11 +124,11 @@ impl Broker for MemoryBroker {
     }
 
     // The hub knows who listens; there is nobody else to tell.
-    fn listen(&self, _channel: &Channel) {}
+    fn subscribe(&self, _channel: &Channel) {}
 
-    fn unlisten(&self, _channel: &Channel) {}
+    fn unsubscribe(&self, _channel: &Channel) {}
 
-    fn confirmed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, ()> {
+    fn subscribed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, ()> {
         let log = self.log();
         if let Some(sink) = &self.sink {
             sink.log(log.epoch(), log.last());
@@ -145,7 +145,7 @@ impl Broker for MemoryBroker {
         Box::pin(std::future::ready(Ok(self.log().read(channel, range, now_ms()))))
     }
 
-    fn health(&self) -> Health {
-        Health { ready: true, ..Health::default() }
+    fn status(&self) -> BrokerStatus {
+        BrokerStatus { ready: true, ..BrokerStatus::default() }
     }
 }

@@ -176,7 +176,7 @@ async fn the_log_is_free_while_the_disk_works() {
     let work = broker.log().begin_upkeep(now_ms()).unwrap();
     assert!(broker.log.try_lock().is_ok());
     broker.publish(vec![publish("a")]).await.unwrap();
-    broker.confirmed(&channel("a")).await;
+    broker.subscribed(&channel("a")).await;
     let range = ReadRange::Newest { count: 9 };
     assert_eq!(broker.read(&channel("a"), range).await.unwrap().frames.len(), 2);
     broker.log().end_upkeep(work.run());

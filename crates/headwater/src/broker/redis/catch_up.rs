@@ -31,7 +31,7 @@ const ATTEMPT_WAIT: Duration = Duration::from_millis(200);
 
 /// What was missed.
 #[derive(Default)]
-pub(super) struct Missed {
+pub(super) struct CatchUp {
     /// Events of all channels, in the order of the log.
     pub(super) events: Vec<(Channel, Entry)>,
     /// Channels of which not everything is there, with the offset up to which events may be missing.
@@ -39,12 +39,12 @@ pub(super) struct Missed {
 }
 
 /// Reads what channels got after the offsets that the node has, up to an offset.
-pub(super) async fn read_missed(
+pub(super) async fn catch_up(
     commands: ConnectionManager,
     channels: Vec<(Channel, u64)>,
     until: u64,
-) -> RedisResult<Missed> {
-    let mut missed = Missed::default();
+) -> RedisResult<CatchUp> {
+    let mut missed = CatchUp::default();
     let room = Arc::new(AtomicUsize::new(TOTAL_BYTES_MAX));
     for asked in channels.chunks(ASK_CHANNELS) {
         let behind = find_behind(&commands, asked, until).await?;
@@ -102,8 +102,8 @@ async fn read_channel(
     Behind { channel, after, last }: Behind,
     until: u64,
     room: Arc<AtomicUsize>,
-) -> RedisResult<Missed> {
-    let mut missed = Missed::default();
+) -> RedisResult<CatchUp> {
+    let mut missed = CatchUp::default();
     let mut at = after;
     loop {
         if room.load(Ordering::Relaxed) == 0 {

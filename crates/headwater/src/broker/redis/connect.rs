@@ -163,7 +163,7 @@ fn check_hello(answer: &Value<'_>) -> Result<(), Error> {
     let code = message.split(' ').next().unwrap_or_default();
     if is_refusal(code) || message.contains("without any password configured") {
         return Err(Error::new(
-            ErrorKind::Refused,
+            ErrorKind::PermissionDenied,
             format!("it refuses the user or password of the Redis URL ({message})"),
         ));
     }

@@ -13,11 +13,11 @@ use crate::broker::{Baseline, History, ReadRange};
 use crate::channel::Channel;
 use crate::event::Event;
 use crate::frame::{Frame, Published};
-use crate::limits::{PLAIN_MARK_AGE, REPLAY_BYTES_MAX, RING_BYTES_MAX};
+use crate::limits::{EPHEMERAL_NOTE_AGE, REPLAY_BYTES_MAX, RING_BYTES_MAX};
 use crate::position::{Epoch, Position};
 
 static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
-static SYNC: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sync.lua")));
+static BASELINE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("baseline.lua")));
 
 /// An event of the log as it is kept.
 pub(super) struct Entry {
@@ -95,7 +95,7 @@ fn entry(id: &str, fields: Fields) -> Option<Entry> {
         event: Event::new(""),
         replaced: false,
     };
-    let (mut name, mut own_id, mut retry) = (None, None, None);
+    let (mut name, mut publisher_id, mut retry) = (None, None, None);
     for (field, value) in fields {
         let text = String::from_utf8_lossy(&value);
         match field.as_str() {
@@ -106,7 +106,7 @@ fn entry(id: &str, fields: Fields) -> Option<Entry> {
             "p" => entry.previous = text.parse().ok()?,
             "t" => entry.time_ms = text.parse().ok()?,
             "n" => name = Some(text.into_owned()),
-            "i" => own_id = Some(text.into_owned()),
+            "i" => publisher_id = Some(text.into_owned()),
             "r" => retry = text.parse().ok().map(Duration::from_millis),
             "e" => entry.end = true,
             _ => {}
@@ -115,8 +115,8 @@ fn entry(id: &str, fields: Fields) -> Option<Entry> {
     if let Some(name) = name {
         entry.event = entry.event.with_name(name).ok()?;
     }
-    if let Some(own_id) = own_id {
-        entry.event = entry.event.with_id(own_id).ok()?;
+    if let Some(publisher_id) = publisher_id {
+        entry.event = entry.event.with_id(publisher_id).ok()?;
     }
     if let Some(retry) = retry {
         entry.event = entry.event.with_retry(retry);
@@ -182,7 +182,7 @@ pub(super) async fn sync(
     marker_channel: &str,
     marker: &str,
 ) -> RedisResult<LogState> {
-    let mut question = SYNC.prepare_invoke();
+    let mut question = BASELINE.prepare_invoke();
     question.key(PREFIX).arg(marker_channel).arg(marker);
     for channel in channels {
         question.arg(channel.as_str());
@@ -206,19 +206,19 @@ async fn begin(commands: &mut ConnectionManager) -> RedisResult<()> {
     begin.query_async(commands).await
 }
 
-/// What `sync.lua` answered.
+/// What `baseline.lua` answered.
 fn log_state(answer: &[String]) -> RedisResult<LogState> {
     let (log, channels) = answer.split_at(4);
     let number =
         |text: &str| text.parse::<u64>().map_err(|_| unexpected("no number where one must be"));
     let (epoch, last) = (parse_epoch(&log[0])?, number(&log[1])?);
     let forgotten_to = forgotten_to(Some(&log[2]), number(&log[3])? * 1000, last);
-    let (lasts, plain) = channels.split_at(channels.len() / 2);
-    let with_plain = lasts.iter().zip(plain.iter().map(|plain| !plain.is_empty()));
-    let baselines = with_plain.map(|(last, plain)| match &**last {
+    let (lasts, ephemeral) = channels.split_at(channels.len() / 2);
+    let with_ephemeral = lasts.iter().zip(ephemeral.iter().map(|note| !note.is_empty()));
+    let baselines = with_ephemeral.map(|(last, ephemeral)| match &**last {
         // A channel of which nothing is known may have had events that are forgotten.
-        "" => Baseline { last: forgotten_to, ended: false, plain },
-        last => Baseline { plain, ..baseline(Some(last)) },
+        "" => Baseline { last: forgotten_to, ended: false, ephemeral },
+        last => Baseline { ephemeral, ..baseline(Some(last)) },
     });
     Ok(LogState { epoch, last, baselines: baselines.collect() })
 }
@@ -241,14 +241,14 @@ pub(super) async fn lasts(
 }
 
 /// Notes, for every node, that channels get events that are in no log.
-pub(super) async fn mark_plain(
+pub(super) async fn note_ephemeral(
     mut commands: ConnectionManager,
     channels: Vec<Channel>,
 ) -> RedisResult<()> {
     let mut pipeline = pipe();
     for channel in &channels {
-        let set = pipeline.cmd("SET").arg(plain_key(channel)).arg(1);
-        set.arg("EX").arg(PLAIN_MARK_AGE.as_secs()).ignore();
+        let set = pipeline.cmd("SET").arg(ephemeral_key(channel)).arg(1);
+        set.arg("EX").arg(EPHEMERAL_NOTE_AGE.as_secs()).ignore();
     }
     pipeline.query_async(&mut commands).await
 }
@@ -266,7 +266,7 @@ fn last_key(channel: &Channel) -> String {
     format!("{PREFIX}:last:{channel}")
 }
 
-fn plain_key(channel: &Channel) -> String {
+fn ephemeral_key(channel: &Channel) -> String {
     format!("{PREFIX}:plain:{channel}")
 }
 
@@ -277,7 +277,7 @@ fn baseline(text: Option<&str>) -> Baseline {
         Some(last) => (last, true),
         None => (text, false),
     };
-    Baseline { last: last.parse().unwrap_or(0), ended, plain: false }
+    Baseline { last: last.parse().unwrap_or(0), ended, ephemeral: false }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use ::redis::{
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::{Broker, BrokerFuture, Health, History, ReadRange, Receipt, Sink};
+use super::{Broker, BrokerFuture, BrokerStatus, History, ReadRange, Receipt, Sink};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -73,7 +73,7 @@ pub struct RedisBroker {
     commands: ConnectionManager,
     /// `None` leaves the rules that stand in Redis.
     rules: Option<RetentionRules>,
-    plain: PlainChannels,
+    ephemeral: EphemeralChannels,
     wanted: Arc<Wanted>,
     runtime: Handle,
     task: Option<AbortHandle>,
@@ -112,8 +112,16 @@ impl RedisBroker {
             .map_err(|error| {
                 Error::invalid("the Redis URL cannot be used: see the cause").with_source(error)
             })?;
-        let (rules, plain) = (None, PlainChannels::default());
-        Ok(Self { address, commands, rules, plain, wanted: Arc::default(), runtime, task: None })
+        let (rules, ephemeral) = (None, EphemeralChannels::default());
+        Ok(Self {
+            address,
+            commands,
+            rules,
+            ephemeral,
+            wanted: Arc::default(),
+            runtime,
+            task: None,
+        })
     }
 
     /// Keeps what the rules say, and writes them to Redis for all who publish there. Without this call the
@@ -130,11 +138,11 @@ impl RedisBroker {
     /// Events that come through a hub or the function reach every channel all the same. Without this
     /// call every plain channel is listened to that a stream asks for.
     #[must_use]
-    pub fn with_plain_channels(
+    pub fn with_redis_channels(
         mut self,
         patterns: impl IntoIterator<Item = ChannelPattern>,
     ) -> Self {
-        self.plain = PlainChannels(Some(patterns.into_iter().collect()));
+        self.ephemeral = EphemeralChannels(Some(patterns.into_iter().collect()));
         self
     }
 
@@ -152,7 +160,7 @@ impl Broker for RedisBroker {
             commands: self.commands.clone(),
             wanted: Arc::clone(&self.wanted),
             rules: self.rules.as_ref().map(RetentionRules::to_redis_text),
-            plain: self.plain.clone(),
+            ephemeral: self.ephemeral.clone(),
             sink,
         };
         self.task = Some(self.runtime.spawn(subscriber.run()).abort_handle());
@@ -162,9 +170,9 @@ impl Broker for RedisBroker {
         Box::pin(async move {
             let mut commands = self.commands.clone();
             let mut mode = match self.wanted.durability() {
-                Durability::Unknown => self.install(&mut commands).await?,
-                Durability::Off => None,
-                Durability::On(mode) => Some(mode),
+                LogMode::Unknown => self.install(&mut commands).await?,
+                LogMode::Off => None,
+                LogMode::On(mode) => Some(mode),
             };
             let mut answers =
                 self.send(&mut commands, &batch.iter().collect::<Vec<_>>(), mode).await?;
@@ -187,15 +195,15 @@ impl Broker for RedisBroker {
         })
     }
 
-    fn listen(&self, channel: &Channel) {
+    fn subscribe(&self, channel: &Channel) {
         self.wanted.insert(channel);
     }
 
-    fn unlisten(&self, channel: &Channel) {
+    fn unsubscribe(&self, channel: &Channel) {
         self.wanted.remove(channel);
     }
 
-    fn confirmed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, ()> {
+    fn subscribed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, ()> {
         Box::pin(async {
             if let Some(confirmation) = self.wanted.confirmation(channel) {
                 // An error means that there is no longer anything to wait for.
@@ -223,7 +231,7 @@ impl Broker for RedisBroker {
         Box::pin(async move {
             let mut commands = self.commands.clone();
             revoke::publish(&mut commands, revocation, &self.wanted).await.map_err(|error| {
-                let kind = if is_refused(&error) { ErrorKind::Refused } else { ErrorKind::Unavailable };
+                let kind = if is_refused(&error) { ErrorKind::PermissionDenied } else { ErrorKind::Unavailable };
                 Error::new(
                     kind,
                     "Redis did not take the revocation, so other nodes may not know of it: revoke again",
@@ -233,24 +241,24 @@ impl Broker for RedisBroker {
         })
     }
 
-    fn health(&self) -> Health {
-        self.wanted.health()
+    fn status(&self) -> BrokerStatus {
+        self.wanted.status()
     }
 }
 
 /// Which plain Redis channels are listened to and published on; `None` for all.
 #[derive(Clone, Default)]
-struct PlainChannels(Option<Arc<[ChannelPattern]>>);
+struct EphemeralChannels(Option<Arc<[ChannelPattern]>>);
 
-impl PlainChannels {
+impl EphemeralChannels {
     fn contains(&self, channel: &Channel) -> bool {
-        self.0.as_ref().is_none_or(|all| all.iter().any(|pattern| pattern.fits(channel)))
+        self.0.as_ref().is_none_or(|all| all.iter().any(|pattern| pattern.matches(channel)))
     }
 }
 
 /// Whether events can be kept in this Redis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Durability {
+enum LogMode {
     /// Not tried yet.
     #[default]
     Unknown,
@@ -265,7 +273,7 @@ impl RedisBroker {
     async fn install(&self, commands: &mut ConnectionManager) -> Result<Option<Mode>, Error> {
         match function::install(commands).await {
             Ok(mode) => {
-                self.wanted.set_durability(Durability::On(mode));
+                self.wanted.set_durability(LogMode::On(mode));
                 Ok(Some(mode))
             }
             Err(error) if is_refused(&error) => Ok(None),
@@ -291,7 +299,9 @@ impl RedisBroker {
                     function::add_publish(&mut pipeline, mode, channel.as_str(), event, key, *end);
                 }
                 None if needs_log => return Err(without_log(channel)),
-                None => add_publish(&mut pipeline, channel, event, self.plain.contains(channel)),
+                None => {
+                    add_publish(&mut pipeline, channel, event, self.ephemeral.contains(channel))
+                }
             }
         }
         pipeline.ignore_errors().query_async(commands).await.map_err(publish_error)
@@ -301,7 +311,7 @@ impl RedisBroker {
 /// An end, or a key, that could not be kept.
 fn without_log(channel: &Channel) -> Error {
     Error::new(
-        ErrorKind::Refused,
+        ErrorKind::PermissionDenied,
         format!(
             "Redis does not permit the keys headwater:{{0}}:*, so neither an end nor an idempotency key of channel {channel} can be kept: leave them out, or give the Redis user the permissions that docs/redis.md lists"
         ),
@@ -343,14 +353,15 @@ fn is_refused(error: &RedisError) -> bool {
 fn publish_error(error: RedisError) -> Error {
     if function::is_ended(&error) {
         let message = "the channel was ended by its publisher: publish to another channel";
-        return Error::new(ErrorKind::Finished, message).with_source(error);
+        return Error::new(ErrorKind::Ended, message).with_source(error);
     }
     if let Some(fault) = function::fault(&error) {
         return Error::invalid(fault).with_source(error);
     }
-    let kind = if is_refused(&error) { ErrorKind::Refused } else { ErrorKind::Unavailable };
+    let kind =
+        if is_refused(&error) { ErrorKind::PermissionDenied } else { ErrorKind::Unavailable };
     let message = match kind {
-        ErrorKind::Refused => {
+        ErrorKind::PermissionDenied => {
             "Redis refused it: check user, password and permissions of the Redis URL"
         }
         _ => {
@@ -372,7 +383,7 @@ impl fmt::Debug for RedisBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisBroker")
             .field("address", &self.address)
-            .field("health", &self.health())
+            .field("health", &self.status())
             .finish_non_exhaustive()
     }
 }

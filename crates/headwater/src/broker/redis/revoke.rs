@@ -4,12 +4,12 @@
 use ::redis::aio::ConnectionManager;
 use ::redis::{RedisError, RedisResult};
 
-use super::Durability;
+use super::LogMode;
 use super::subscriber::Wanted;
 use crate::broker::Sink;
 use crate::frame::now_ms;
 use crate::limits::{REVOCATION_KEPT, REVOKED_TOKENS_MAX};
-use crate::revocation::{Notice, Revocation};
+use crate::revocation::{Revocation, RevocationRecord};
 
 /// The Redis channel over which nodes tell each other. No channel of ours has an envelope of this name.
 pub(super) const REVOCATIONS_CHANNEL: &str = "headwater:revoked:{0}";
@@ -28,11 +28,11 @@ pub(super) async fn publish(
     wanted: &Wanted,
 ) -> RedisResult<()> {
     let now_ms = now_ms();
-    let notice = Notice::new(revocation, now_ms);
+    let notice = RevocationRecord::new(revocation, now_ms);
     let text = notice.encode();
     let mut telling = ::redis::cmd("PUBLISH");
     telling.arg(REVOCATIONS_CHANNEL).arg(&text).exec_async(commands).await?;
-    if wanted.durability() == Durability::Off {
+    if wanted.durability() == LogMode::Off {
         tracing::warn!(
             "a revocation is not kept for nodes that are away: the Redis user may not use {REVOCATIONS_KEY}"
         );
@@ -66,7 +66,7 @@ pub(super) async fn catch_up(mut commands: ConnectionManager, sink: Sink, lost_m
     let kept: Result<Vec<Vec<u8>>, RedisError> = query.query_async(&mut commands).await;
     match kept {
         Ok(kept) => {
-            for notice in kept.iter().filter_map(|bytes| Notice::decode(bytes)) {
+            for notice in kept.iter().filter_map(|bytes| RevocationRecord::decode(bytes)) {
                 let is_missed =
                     lost_ms.is_some_and(|lost| notice.at_ms.saturating_add(CLOCK_SKEW_MS) >= lost);
                 let is_token = notice.token_until_ms().is_some();
@@ -83,7 +83,7 @@ pub(super) async fn catch_up(mut commands: ConnectionManager, sink: Sink, lost_m
 
 /// What came over the channel.
 pub(super) fn receive(payload: &[u8], sink: &Sink) {
-    match Notice::decode(payload).and_then(Notice::revocation) {
+    match RevocationRecord::decode(payload).and_then(RevocationRecord::revocation) {
         Some(revocation) => sink.revoke(&revocation),
         None => {
             tracing::warn!("what came over {REVOCATIONS_CHANNEL} is no revocation: passed over");

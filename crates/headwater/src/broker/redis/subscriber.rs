@@ -11,8 +11,8 @@ use tokio::sync::{Notify, oneshot};
 
 use super::connect::Address;
 use super::session::Session;
-use super::{Durability, PlainChannels, function, is_refused};
-use crate::broker::{Health, Sink};
+use super::{EphemeralChannels, LogMode, function, is_refused};
+use crate::broker::{BrokerStatus, Sink};
 use crate::channel::Channel;
 use crate::error::ErrorKind;
 use crate::frame::now_ms;
@@ -36,10 +36,10 @@ struct State {
     /// new one asks for everything: so it is bounded by what can change between two looks.
     changes: HashSet<Channel>,
     in_session: bool,
-    durability: Durability,
+    durability: LogMode,
     /// The life of the log, once it is known.
     epoch: Option<Epoch>,
-    health: Health,
+    health: BrokerStatus,
 }
 
 /// A channel that is wanted.
@@ -124,11 +124,11 @@ impl Wanted {
         Some(confirmation)
     }
 
-    pub(super) fn durability(&self) -> Durability {
+    pub(super) fn durability(&self) -> LogMode {
         self.state().durability
     }
 
-    pub(super) fn set_durability(&self, durability: Durability) {
+    pub(super) fn set_durability(&self, durability: LogMode) {
         self.state().durability = durability;
     }
 
@@ -141,12 +141,12 @@ impl Wanted {
         self.state().epoch = Some(epoch);
     }
 
-    pub(super) fn health(&self) -> Health {
+    pub(super) fn status(&self) -> BrokerStatus {
         let state = self.state();
-        Health { channels_wanted: state.channels.len(), ..state.health }
+        BrokerStatus { channels_wanted: state.channels.len(), ..state.health }
     }
 
-    pub(super) fn update_health(&self, update: impl FnOnce(&mut Health)) {
+    pub(super) fn update_health(&self, update: impl FnOnce(&mut BrokerStatus)) {
         update(&mut self.state().health);
     }
 
@@ -197,7 +197,7 @@ pub(super) struct Subscriber {
     /// The retention rules as the function reads them; `None` leaves those that are there.
     pub(super) rules: Option<String>,
     /// Which plain Redis channels are listened to.
-    pub(super) plain: PlainChannels,
+    pub(super) ephemeral: EphemeralChannels,
     pub(super) sink: Sink,
 }
 
@@ -245,12 +245,12 @@ impl Subscriber {
             Err(error) => Err(error),
         };
         match installed {
-            Ok(mode) => self.wanted.set_durability(Durability::On(mode)),
+            Ok(mode) => self.wanted.set_durability(LogMode::On(mode)),
             Err(error) if is_refused(&error) => {
                 tracing::warn!(
                     "events are not kept: the Redis user may not use the keys headwater:{{0}}:*, so streams resume on the same node only ({error})"
                 );
-                self.wanted.set_durability(Durability::Off);
+                self.wanted.set_durability(LogMode::Off);
             }
             Err(error) => tracing::debug!("the Redis function could not be installed: {error}"),
         }
@@ -279,7 +279,7 @@ impl Failures {
             tracing::debug!(%address, "Redis: {message}");
             return;
         }
-        if error.kind() == ErrorKind::Refused {
+        if error.kind() == ErrorKind::PermissionDenied {
             tracing::error!(%address, "Redis: {message}; trying again until it accepts them");
         } else {
             tracing::warn!(%address, "Redis: {message}; trying again, streams stay open");
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(wanted.partition(vec![a.clone()]), (vec![], vec![a]));
         wanted.end();
         assert_eq!(wanted.take_changes(), []);
-        assert_eq!(wanted.health().channels_wanted, 1);
+        assert_eq!(wanted.status().channels_wanted, 1);
     }
 
     #[test]
@@ -344,9 +344,9 @@ mod tests {
         wanted.confirm(&b);
         assert_eq!(confirmation.try_recv(), Ok(()));
         assert!(wanted.confirmation(&a).is_none(), "it is confirmed");
-        assert_eq!(wanted.health().channels_confirmed, 1);
+        assert_eq!(wanted.status().channels_confirmed, 1);
         wanted.remove(&a);
-        assert_eq!(wanted.health().channels_confirmed, 0);
+        assert_eq!(wanted.status().channels_confirmed, 0);
         wanted.insert(&a);
         let mut confirmation = wanted.confirmation(&a).unwrap();
         wanted.refuse(&a);

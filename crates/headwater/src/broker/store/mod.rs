@@ -130,7 +130,7 @@ impl Store {
     /// collecting them: the log can be much larger than what the rules of retention want of it.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] if another process has it open; [`ErrorKind::Invalid`] if it holds files
+    /// [`ErrorKind::PermissionDenied`] if another process has it open; [`ErrorKind::Invalid`] if it holds files
     /// that are not Headwater's, or of a newer format; [`ErrorKind::Unavailable`] if the system fails.
     pub(crate) fn open_each(
         directory: &Path,
@@ -438,7 +438,7 @@ fn lock(directory: &Path) -> Result<File, Error> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(refuse(
-            ErrorKind::Refused,
+            ErrorKind::PermissionDenied,
             directory,
             "is in use by another process: stop that one, or give this one another directory",
         )),

@@ -100,7 +100,7 @@ fn a_second_process_is_refused() {
     let directory = TempDir::new().unwrap();
     let (store, _) = Store::open(directory.path()).unwrap();
     let refused = error(directory.path());
-    assert_eq!(refused.kind(), ErrorKind::Refused);
+    assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
     assert!(refused.to_string().contains("is in use by another process: stop that one"));
     drop(store);
     assert!(Store::open(directory.path()).is_ok());

@@ -67,9 +67,9 @@ impl Client {
             self.channels = channels;
         }
         let names = self.channels.iter().copied().map(channel);
-        let mut subscription = hub.subscribe(names).unwrap().since(self.id.clone());
+        let mut subscription = hub.subscribe(names).unwrap().after(self.id.clone());
         if self.id.is_none() {
-            subscription.confirmed().await;
+            subscription.ready().await;
             self.at = [script.count(); CHANNELS];
         }
         self.subscription = Some(subscription);
@@ -161,7 +161,7 @@ impl Client {
 
     fn is_excused(&self, script: &Script, place: usize, record: &Record) -> bool {
         // The first events in no log that a channel gets leave no trace if no node receives it.
-        let leaves_no_trace = || !script.received_plain(record.channel, place + 1);
+        let leaves_no_trace = || !script.received_ephemeral(record.channel, place + 1);
         let told_plain = self.told_plain.get(&record.channel).is_some_and(|until| place < *until);
         self.told.contains_key(&record.channel)
             || (record.offset.is_none() && (told_plain || leaves_no_trace()))

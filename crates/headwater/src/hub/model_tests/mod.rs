@@ -42,7 +42,7 @@ enum Step {
     },
 }
 
-fn happening(with_plain: bool) -> impl Strategy<Value = Happening> {
+fn happening(with_ephemeral: bool) -> impl Strategy<Value = Happening> {
     let channel = 0..CHANNELS;
     let channels = || proptest::collection::vec(0..CHANNELS, 0..6);
     let publish = |(channel, count)| Happening::Publish { channel, count, large: false };
@@ -50,21 +50,21 @@ fn happening(with_plain: bool) -> impl Strategy<Value = Happening> {
         8 => (channel.clone(), 1..8_usize).prop_map(publish),
         1 => (channel.clone(), Just(300)).prop_map(publish),
         1 => channel.clone().prop_map(|channel| Happening::Publish { channel, count: 1, large: true }),
-        (if with_plain { 8 } else { 0 }) => channel.clone().prop_map(|channel| Happening::Plain { channel }),
+        (if with_ephemeral { 8 } else { 0 }) => channel.clone().prop_map(|channel| Happening::Ephemeral { channel }),
         2 => (channel, 0..4_usize).prop_map(|(channel, keep)| Happening::Trim { channel, keep }),
         2 => (channels(), proptest::option::of(0..CHANNELS))
-            .prop_map(|(channels, trim)| Happening::Missed { channels, trim }),
+            .prop_map(|(channels, trim)| Happening::CatchUp { channels, trim }),
         1 => channels().prop_map(|unseen| Happening::NewEpoch { unseen }),
         1 => (1..3_u32).prop_map(Happening::FailReads),
     ]
 }
 
-fn step(with_plain: bool) -> impl Strategy<Value = Step> {
+fn step(with_ephemeral: bool) -> impl Strategy<Value = Step> {
     let client = 0..CLIENTS;
     let channels = proptest::sample::subsequence((0..CHANNELS).collect::<Vec<_>>(), 1..=CHANNELS);
     prop_oneof![
-        6 => happening(with_plain).prop_map(Step::Happen),
-        2 => happening(with_plain).prop_map(Step::HappenWhileReading),
+        6 => happening(with_ephemeral).prop_map(Step::Happen),
+        2 => happening(with_ephemeral).prop_map(Step::HappenWhileReading),
         4 => (client.clone(), channels)
             .prop_map(|(client, channels)| Step::Connect { client, channels }),
         3 => (client.clone(), 1..200_usize).prop_map(|(client, count)| Step::Read { client, count }),

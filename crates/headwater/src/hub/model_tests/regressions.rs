@@ -36,9 +36,9 @@ fn begin() -> (Script, Hub) {
     (script, hub)
 }
 
-async fn listen(hub: &Hub) -> Subscription {
+async fn subscribe(hub: &Hub) -> Subscription {
     let mut stream = hub.subscribe([channel(0)]).unwrap();
-    stream.confirmed().await;
+    stream.ready().await;
     stream
 }
 
@@ -50,13 +50,13 @@ fn id_of(hub: &Hub, offset: u64) -> String {
 async fn an_epoch_that_ends_while_history_is_read_is_told() {
     let (script, hub) = begin();
     script.happen(&publish(0, 9));
-    drop(listen(&hub).await);
+    drop(subscribe(&hub).await);
     let id = id_of(&hub, 5);
     script.happen(&Happening::Trim { channel: 0, keep: 0 });
     script.happen_while_reading(Happening::FailReads(1));
     script.happen_while_reading(Happening::NewEpoch { unseen: vec![0] });
-    let mut stream = hub.subscribe([channel(0)]).unwrap().since(id);
-    stream.confirmed().await;
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(id);
+    stream.ready().await;
     let mut seen = vec![next(&mut stream).await];
     script.happen(&publish(0, 2));
     seen.push(take(&mut stream, 2).await);
@@ -67,14 +67,14 @@ async fn an_epoch_that_ends_while_history_is_read_is_told() {
 async fn an_event_too_large_for_the_ring_that_comes_while_history_is_read_is_given() {
     let (script, hub) = begin();
     script.happen(&publish(0, 3));
-    drop(listen(&hub).await);
+    drop(subscribe(&hub).await);
     let id = id_of(&hub, 2);
     script.happen_while_reading(publish(1, 1));
     script.happen_while_reading(large(0));
-    let mut stream = hub.subscribe([channel(0)]).unwrap().since(id.clone());
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(id.clone());
     assert_eq!(take(&mut stream, 3).await, "2, 4, nothing");
     // The ring was not said to be complete either.
-    let mut again = hub.subscribe([channel(0)]).unwrap().since(id);
+    let mut again = hub.subscribe([channel(0)]).unwrap().after(id);
     assert_eq!(take(&mut again, 3).await, "2, 4, nothing");
 }
 
@@ -82,24 +82,24 @@ async fn an_event_too_large_for_the_ring_that_comes_while_history_is_read_is_giv
 async fn plain_events_go_on_after_an_id_of_another_node() {
     let (script, hub) = begin();
     script.happen(&publish(0, 1));
-    drop(listen(&hub).await);
-    script.happen(&Happening::Plain { channel: 0 });
+    drop(subscribe(&hub).await);
+    script.happen(&Happening::Ephemeral { channel: 0 });
     let foreign = format!("{}~abc-7", id_of(&hub, 1));
-    let mut stream = hub.subscribe([channel(0)]).unwrap().since(foreign);
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(foreign);
     assert_eq!(next(&mut stream).await, "gap c0 epoch");
-    script.happen(&Happening::Plain { channel: 0 });
+    script.happen(&Happening::Ephemeral { channel: 0 });
     assert_eq!(next(&mut stream).await, "2");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_rewind_by_as_many_as_there_are_gives_plain_events() {
     let (script, hub) = begin();
-    drop(listen(&hub).await);
-    script.happen(&Happening::Plain { channel: 0 });
-    script.happen(&Happening::Plain { channel: 0 });
+    drop(subscribe(&hub).await);
+    script.happen(&Happening::Ephemeral { channel: 0 });
+    script.happen(&Happening::Ephemeral { channel: 0 });
     let mut stream = hub.subscribe([channel(0)]).unwrap().rewind(Rewind::Events(2));
     assert_eq!(take(&mut stream, 2).await, "0, 1");
-    script.happen(&Happening::Plain { channel: 0 });
+    script.happen(&Happening::Ephemeral { channel: 0 });
     assert_eq!(next(&mut stream).await, "2");
 }
 
@@ -107,25 +107,26 @@ async fn a_rewind_by_as_many_as_there_are_gives_plain_events() {
 async fn plain_events_between_two_lingers_are_told_to_be_missing() {
     let script = Script::new();
     let hub = Hub::builder().linger(Duration::ZERO).build(script.clone());
-    let mut stream = listen(&hub).await;
-    script.happen(&Happening::Plain { channel: 0 });
+    let mut stream = subscribe(&hub).await;
+    script.happen(&Happening::Ephemeral { channel: 0 });
     let id = stream.next().await.unwrap().position().unwrap().to_string();
     drop(stream);
-    script.happen(&Happening::Plain { channel: 0 });
-    let mut stream = hub.subscribe([channel(0)]).unwrap().since(id);
+    script.happen(&Happening::Ephemeral { channel: 0 });
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(id);
     assert_eq!(next(&mut stream).await, "gap c0 trimmed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn plain_events_that_leave_the_ring_during_a_replay_are_told_to_be_missing() {
     let (script, hub) = begin();
-    let mut stream = listen(&hub).await;
-    script.happen(&Happening::Plain { channel: 0 });
+    let mut stream = subscribe(&hub).await;
+    script.happen(&Happening::Ephemeral { channel: 0 });
     let id = stream.next().await.unwrap().position().unwrap().to_string();
     drop(stream);
-    let plain = |count| (0..count).for_each(|_| script.happen(&Happening::Plain { channel: 0 }));
+    let plain =
+        |count| (0..count).for_each(|_| script.happen(&Happening::Ephemeral { channel: 0 }));
     plain(300);
-    let mut stream = hub.subscribe([channel(0)]).unwrap().since(id);
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(id);
     assert_eq!(next(&mut stream).await, "1");
     plain(2_000);
     let mut seen = Vec::new();
@@ -151,13 +152,13 @@ async fn an_end_that_waits_in_the_queue_counts_once() {
 #[tokio::test(start_paused = true)]
 async fn a_log_that_was_put_back_is_not_waited_for() {
     let (script, hub) = begin();
-    drop(listen(&hub).await);
+    drop(subscribe(&hub).await);
     script.happen(&publish(0, 5));
     // It fits no ring, so that what is before it must be read.
     script.happen(&large(0));
     let id = id_of(&hub, 4);
     script.happen(&Happening::PutBack { to: 4 });
-    let mut stream = hub.subscribe([channel(0)]).unwrap().since(id);
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(id);
     assert_eq!(next(&mut stream).await, "gap c0 trimmed");
     script.happen(&publish(0, 1));
     assert_eq!(next(&mut stream).await, "6");
@@ -166,11 +167,11 @@ async fn a_log_that_was_put_back_is_not_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn a_gap_without_an_event_moves_the_position() {
     let (script, hub) = begin();
-    drop(listen(&hub).await);
+    drop(subscribe(&hub).await);
     script.happen(&publish(0, 3));
     script.happen(&large(0));
     script.happen(&Happening::Trim { channel: 0, keep: 0 });
-    let mut stream = hub.subscribe([channel(0)]).unwrap().since(id_of(&hub, 1));
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(id_of(&hub, 1));
     let mut last = None;
     let take = async |stream: &mut Subscription| {
         let next = std::future::poll_fn(|context| stream.poll_frame(context));
@@ -180,7 +181,7 @@ async fn a_gap_without_an_event_moves_the_position() {
         last = frame.position().or(last);
     }
     let last = last.expect("an id").to_string();
-    let mut stream = hub.subscribe([channel(0)]).unwrap().since(last);
+    let mut stream = hub.subscribe([channel(0)]).unwrap().after(last);
     assert_eq!(next(&mut stream).await, "nothing");
 }
 
@@ -188,12 +189,12 @@ async fn a_gap_without_an_event_moves_the_position() {
 async fn a_stream_that_is_cut_between_two_announcements_is_told_of_both_again() {
     let (script, hub) = begin();
     let mut stream = hub.subscribe([channel(0), channel(1)]).unwrap();
-    stream.confirmed().await;
+    stream.ready().await;
     script.happen(&publish(0, 1));
     let id = stream.next().await.unwrap().position().unwrap().to_string();
     script.happen(&Happening::NewEpoch { unseen: vec![] });
     let gap = stream.next().await.unwrap();
     assert!(gap.gap().is_some() && gap.position().is_none());
-    let mut stream = hub.subscribe([channel(0), channel(1)]).unwrap().since(id);
+    let mut stream = hub.subscribe([channel(0), channel(1)]).unwrap().after(id);
     assert_eq!(take(&mut stream, 2).await, "gap c0 epoch, gap c1 epoch");
 }

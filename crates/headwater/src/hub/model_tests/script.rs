@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::broker::{
-    Baseline, Broker, BrokerFuture, Health, History, LogEvent, ReadRange, Receipt, Sink,
+    Baseline, Broker, BrokerFuture, BrokerStatus, History, LoggedEvent, ReadRange, Receipt, Sink,
 };
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
@@ -22,12 +22,12 @@ pub(super) enum Happening {
     /// Events are published; large ones fit no ring.
     Publish { channel: usize, count: usize, large: bool },
     /// An event that is in no log.
-    Plain { channel: usize },
+    Ephemeral { channel: usize },
     /// The history keeps only the newest so many.
     Trim { channel: usize, keep: usize },
     /// Events are published while the node's connection is lost, and some are trimmed before they are
     /// read again.
-    Missed { channels: Vec<usize>, trim: Option<usize> },
+    CatchUp { channels: Vec<usize>, trim: Option<usize> },
     /// The log loses its data; so many events are published before the node sees it.
     NewEpoch { unseen: Vec<usize> },
     /// The log is put back to an older copy of itself, and jumps ahead at the next event.
@@ -130,7 +130,7 @@ impl Script {
     }
 
     /// Whether the node received an event in no log of a channel, before a place.
-    pub(super) fn received_plain(&self, channel: usize, before: usize) -> bool {
+    pub(super) fn received_ephemeral(&self, channel: usize, before: usize) -> bool {
         let world = self.world();
         world.all[..before].iter().any(|record| record.channel == channel && record.received)
     }
@@ -158,7 +158,7 @@ impl World {
                     self.deliver(&record);
                 }
             }
-            Happening::Plain { channel: number } => {
+            Happening::Ephemeral { channel: number } => {
                 let received = self.listening.get(&channel(*number)) == Some(&true);
                 let data = self.all.len().to_string();
                 self.all.push(Record {
@@ -170,11 +170,11 @@ impl World {
                     large: false,
                 });
                 if received {
-                    self.sink().deliver_plain(&channel(*number), &Event::new(data));
+                    self.sink().deliver_ephemeral(&channel(*number), &Event::new(data));
                 }
             }
             Happening::Trim { channel, keep } => self.trim(*channel, *keep),
-            Happening::Missed { channels, trim } => self.miss(channels, *trim),
+            Happening::CatchUp { channels, trim } => self.miss(channels, *trim),
             Happening::NewEpoch { unseen } => {
                 self.epoch = Epoch::random();
                 self.life += 1;
@@ -255,7 +255,7 @@ impl World {
             return;
         }
         let (event, position) = self.event(record);
-        self.sink().deliver(LogEvent {
+        self.sink().deliver(LoggedEvent {
             channel: &to,
             event: &event,
             position,
@@ -306,25 +306,25 @@ impl Broker for Script {
         unreachable!("the script publishes")
     }
 
-    fn listen(&self, channel: &Channel) {
+    fn subscribe(&self, channel: &Channel) {
         self.world().listening.insert(channel.clone(), false);
     }
 
-    fn unlisten(&self, channel: &Channel) {
+    fn unsubscribe(&self, channel: &Channel) {
         self.world().listening.remove(channel);
     }
 
-    fn confirmed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, ()> {
+    fn subscribed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, ()> {
         Box::pin(async move {
             tokio::task::yield_now().await;
             let mut world = self.world();
             if world.listening.insert(channel.clone(), true) == Some(false) {
                 let number = number(channel);
                 let last = world.lasts.get(&number).copied().unwrap_or(0);
-                let plain =
+                let ephemeral =
                     world.all.iter().any(|record| record.channel == number && record.received);
                 world.sink().log(world.epoch, world.last);
-                world.sink().baseline(channel, Baseline { last, ended: false, plain });
+                world.sink().baseline(channel, Baseline { last, ended: false, ephemeral });
             }
         })
     }
@@ -356,7 +356,7 @@ impl Broker for Script {
         })
     }
 
-    fn health(&self) -> Health {
-        Health::default()
+    fn status(&self) -> BrokerStatus {
+        BrokerStatus::default()
     }
 }

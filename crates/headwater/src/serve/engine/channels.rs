@@ -3,9 +3,9 @@
 
 use super::stream::{Membership, Memberships};
 use crate::channel::Channel;
-use crate::hub::mailbox::Joined;
+use crate::hub::mailbox::ChannelSlot;
 
-/// The channels of a shard, by their number in its mailbox.
+/// The channels of a shard, by their slot in its mailbox.
 #[derive(Default)]
 pub(super) struct Channels {
     table: Vec<Option<Entry>>,
@@ -19,18 +19,18 @@ pub(super) struct Entry {
 }
 
 impl Channels {
-    pub(super) fn get(&self, number: u32) -> Option<&Entry> {
-        self.table.get(number as usize)?.as_ref()
+    pub(super) fn get(&self, slot: u32) -> Option<&Entry> {
+        self.table.get(slot as usize)?.as_ref()
     }
 
     /// The keys of the streams on a channel, as they are now.
-    pub(super) fn streams_on(&self, number: u32) -> Vec<usize> {
-        let streams = self.get(number).map(|entry| entry.streams.as_slice()).unwrap_or_default();
+    pub(super) fn streams_on(&self, slot: u32) -> Vec<usize> {
+        let streams = self.get(slot).map(|entry| entry.streams.as_slice()).unwrap_or_default();
         streams.iter().map(|key| *key as usize).collect()
     }
 
     /// A stream joins channels.
-    pub(super) fn join(&mut self, stream: u32, joined: Box<[Joined]>) -> Memberships {
+    pub(super) fn join(&mut self, stream: u32, joined: Box<[ChannelSlot]>) -> Memberships {
         let mut memberships = joined.into_iter().map(|joined| self.join_one(stream, joined));
         if memberships.len() == 1
             && let Some(one) = memberships.next()
@@ -40,9 +40,9 @@ impl Channels {
         Memberships::Many(memberships.collect())
     }
 
-    fn join_one(&mut self, stream: u32, joined: Joined) -> Membership {
-        let Joined { channel, number } = joined;
-        let at = number as usize;
+    fn join_one(&mut self, stream: u32, joined: ChannelSlot) -> Membership {
+        let ChannelSlot { channel, slot } = joined;
+        let at = slot as usize;
         if at >= self.table.len() {
             self.table.resize_with(at + 1, || None);
         }
@@ -53,18 +53,18 @@ impl Channels {
         });
         let place = u32::try_from(entry.streams.len()).unwrap_or(u32::MAX);
         entry.streams.push(stream);
-        Membership { channel: number, place }
+        Membership { slot, place }
     }
 
     /// A stream leaves a channel. Gives the channel's name, and the stream that has its place now, if any.
     pub(super) fn leave(&mut self, left: Membership) -> Option<(Channel, Option<u32>)> {
-        let slot = self.table.get_mut(left.channel as usize)?;
-        let entry = slot.as_mut()?;
+        let entry_slot = self.table.get_mut(left.slot as usize)?;
+        let entry = entry_slot.as_mut()?;
         entry.streams.swap_remove(left.place as usize);
         let moved = entry.streams.get(left.place as usize).copied();
         let channel = entry.channel.clone();
         if entry.streams.is_empty() {
-            *slot = None;
+            *entry_slot = None;
         } else if entry.streams.capacity() > 64
             && entry.streams.len() < entry.streams.capacity() / 4
         {
@@ -78,9 +78,9 @@ impl Channels {
 mod tests {
     use super::*;
 
-    fn joined(number: u32) -> Joined {
-        let channel = Channel::new(format!("c{number}")).unwrap();
-        Joined { channel, number }
+    fn joined(slot: u32) -> ChannelSlot {
+        let channel = Channel::new(format!("c{slot}")).unwrap();
+        ChannelSlot { channel, slot }
     }
 
     #[test]

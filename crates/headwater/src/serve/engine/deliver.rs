@@ -6,7 +6,7 @@ use super::batch::{Batch, Item, Run};
 use super::outbox::Bounds;
 use super::shard::{Shard, outbox_bytes};
 use super::stream::Stream;
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::frame::Frame;
 use crate::hub::HubInner;
 use crate::hub::mailbox::Counts;
@@ -14,13 +14,13 @@ use crate::limits::OUTBOX_TOTAL_BYTES_MAX;
 
 /// What is to be done with streams when all have been written to; lists of streams do not change before.
 #[derive(Default)]
-pub(super) struct Aftermath {
+pub(super) struct Deferred {
     gone: Vec<u32>,
-    over: Vec<(u32, Closed)>,
+    over: Vec<(u32, CloseReason)>,
     blocked: Vec<u32>,
 }
 
-impl Aftermath {
+impl Deferred {
     pub(super) fn gone(&mut self, key: u32) {
         self.gone.push(key);
     }
@@ -57,7 +57,7 @@ impl Shard {
         }
         let mut batch = std::mem::take(&mut self.batch);
         batch.sort();
-        let (mut after, mut mixing) = (Aftermath::default(), Vec::new());
+        let (mut after, mut mixing) = (Deferred::default(), Vec::new());
         for run in batch.runs() {
             let frames = Run::new(run.iter().map(|item| &item.frame).collect());
             self.deliver_run(run[0].channel, frames, &mut mixing, &mut after);
@@ -69,18 +69,18 @@ impl Shard {
         }
         batch.clear();
         self.batch = batch;
-        self.settle(after);
+        self.apply(after);
     }
 
     /// One frame to every stream.
     pub(super) fn deliver_to_all(&mut self, frame: &Frame) {
         let keys: Vec<usize> = self.streams.iter().map(|(key, _)| key).collect();
-        let mut after = Aftermath::default();
+        let mut after = Deferred::default();
         for key in keys {
             let key = u32::try_from(key).unwrap_or(u32::MAX);
             self.give(key, std::iter::once(frame), &mut after);
         }
-        self.settle(after);
+        self.apply(after);
     }
 
     /// The frames of one channel to its streams, each with one write of the same bytes. Streams that have
@@ -90,7 +90,7 @@ impl Shard {
         channel: u32,
         mut run: Run<'_>,
         mixing: &mut Vec<u32>,
-        after: &mut Aftermath,
+        after: &mut Deferred,
     ) {
         let Self { channels, streams, hub, mailbox, bounds, now, .. } = self;
         let writer = Writer { hub, counts: &mailbox.counts, bounds: *bounds, now: *now };
@@ -114,7 +114,7 @@ impl Shard {
         into.clear();
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         stream.is_mixing = false;
-        batch.mix(stream.channels.as_slice().iter().map(|it| it.channel), into);
+        batch.mix(stream.channels.as_slice().iter().map(|it| it.slot), into);
     }
 
     /// Gives frames to one stream, those that it was not given before.
@@ -122,7 +122,7 @@ impl Shard {
         &mut self,
         key: u32,
         frames: impl Iterator<Item = &'a Frame>,
-        after: &mut Aftermath,
+        after: &mut Deferred,
     ) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         let frames: Vec<&Frame> = frames.filter(|frame| stream.given.note(frame)).collect();
@@ -137,14 +137,14 @@ impl Shard {
             after.note(key, outcome);
         }
         if is_over {
-            after.over.push((key, Closed::Finished));
+            after.over.push((key, CloseReason::Finished));
         }
     }
 
     /// Does what had to wait until all streams were written to.
-    pub(super) fn settle(&mut self, after: Aftermath) {
+    pub(super) fn apply(&mut self, after: Deferred) {
         for key in after.gone {
-            self.finish(key, Closed::Client);
+            self.finish(key, CloseReason::ClientGone);
         }
         for (key, reason) in after.over {
             self.end(key, reason);
@@ -155,12 +155,12 @@ impl Shard {
     }
 }
 
-impl Aftermath {
+impl Deferred {
     fn note(&mut self, key: u32, outcome: Outcome) {
         match outcome {
             Outcome::Sent => {}
             Outcome::Kept => self.blocked.push(key),
-            Outcome::Full => self.over.push((key, Closed::Overflow)),
+            Outcome::Full => self.over.push((key, CloseReason::Overflow)),
             Outcome::Gone => self.gone.push(key),
         }
     }
@@ -206,7 +206,7 @@ impl Writer<'_> {
                 continue;
             }
             if self.hub.is_latest_only(frame) {
-                outbox.supersede(frame, named);
+                outbox.conflate(frame, named);
             }
             let is_first = outbox.is_empty();
             let has_room = is_first || total + outbox.bytes() <= OUTBOX_TOTAL_BYTES_MAX;

@@ -13,13 +13,13 @@ use mio::Poll;
 use proptest::prelude::*;
 
 use super::shard::Shard;
-use super::{Luggage, hand_over};
-use crate::closed::Closed;
+use super::{Luggage, attach};
+use crate::close::CloseReason;
 use crate::event::{Decoder, Item};
 use crate::hub::Subscription;
 use crate::hub::mailbox::Mailbox;
-use crate::response::{Settings, UserParts};
-use crate::serve::room::Room;
+use crate::response::{Callbacks, Settings};
+use crate::serve::slots::ConnectionSlots;
 use crate::{Channel, Event, Hub};
 
 const CHANNELS: usize = 4;
@@ -120,10 +120,10 @@ impl World {
         let mut subscription = self.hub.subscribe(names).unwrap();
         let mut from = self.published.len();
         if let Some(last) = back.and_then(|back| from.checked_sub(back + 1)) {
-            subscription = subscription.since(self.published[last].1.clone());
+            subscription = subscription.after(self.published[last].1.clone());
             from = last + 1;
         } else {
-            subscription.confirmed().await;
+            subscription.ready().await;
         }
         let socket = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -131,11 +131,11 @@ impl World {
     }
 
     /// What is replayed goes out first, as in the take-over; then the shard has the stream.
-    async fn hand_over(&mut self) {
+    async fn attach(&mut self) {
         let Some((mut subscription, client)) = self.begun.pop_front() else { return };
         let mut unsent = Vec::new();
         while !subscription.is_live() {
-            subscription.confirmed().await;
+            subscription.ready().await;
             while let Some(frame) = subscription.take_replayed(usize::MAX) {
                 unsent.extend_from_slice(frame.chunks(false));
             }
@@ -147,11 +147,11 @@ impl World {
             socket,
             unsent,
             settings: SETTINGS,
-            user: UserParts::new(None, Body::empty()),
-            place: Room::new(1).enter().await,
+            user: Callbacks::new(None, Body::empty()),
+            place: ConnectionSlots::new(1).enter().await,
             stray_bytes: 0,
         };
-        hand_over(subscription, &self.mailbox, luggage);
+        attach(subscription, &self.mailbox, luggage);
         self.clients.push(client);
     }
 
@@ -161,13 +161,13 @@ impl World {
         let address = client.socket.local_addr().unwrap();
         let Some(key) = key_of(&self.shard, address) else { return };
         client.has_left = true;
-        self.shard.finish(key, Closed::Client);
+        self.shard.finish(key, CloseReason::ClientGone);
     }
 
     /// Works off everything, and compares.
     async fn end(mut self) {
         while !self.begun.is_empty() {
-            self.hand_over().await;
+            self.attach().await;
         }
         self.publish(0, 1).await;
         while self.mailbox.depth() > 0 {
@@ -216,7 +216,7 @@ async fn run(steps: Vec<Step>) {
         match step {
             Step::Publish { channel, count } => world.publish(channel, count).await,
             Step::Subscribe { channels, back } => world.subscribe(channels, back).await,
-            Step::HandOver => world.hand_over().await,
+            Step::HandOver => world.attach().await,
             Step::Turn => drop(world.shard.turn()),
             Step::Leave { which } => world.leave(which),
         }

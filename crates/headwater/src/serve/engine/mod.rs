@@ -25,11 +25,11 @@ use std::time::Duration;
 
 use mio::{Poll, Waker};
 
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::hub::mailbox::{Mailbox, Message};
 use crate::hub::{HubInner, Subscription};
-use crate::response::{Settings, UserParts};
-use crate::serve::room::Place;
+use crate::response::{Callbacks, Settings};
+use crate::serve::slots::ConnectionSlot;
 use shard::{MAILBOX, Shard};
 
 /// How long a shard rests that cannot begin, for want of descriptors for example.
@@ -39,17 +39,17 @@ const REST: Duration = Duration::from_millis(100);
 pub(super) struct Engine {
     /// How many per hub.
     shards: usize,
-    teams: Mutex<Vec<Team>>,
+    groups: Mutex<Vec<ShardGroup>>,
 }
 
 /// The shards that serve one hub.
-struct Team {
+struct ShardGroup {
     hub: Weak<HubInner>,
-    seats: Vec<Arc<Seat>>,
+    handles: Vec<Arc<ShardHandle>>,
 }
 
 /// Where one shard sits: the mailbox changes when it begins anew.
-struct Seat {
+struct ShardHandle {
     mailbox: Mutex<Arc<Mailbox>>,
     stopped: AtomicBool,
 }
@@ -60,79 +60,80 @@ pub(super) struct Luggage {
     /// What must go out first: the head and what was replayed, in chunks.
     pub(super) unsent: Vec<u8>,
     pub(super) settings: Settings,
-    pub(super) user: UserParts,
-    pub(super) place: Place,
+    pub(super) user: Callbacks,
+    pub(super) place: ConnectionSlot,
     pub(super) stray_bytes: u32,
 }
 
 impl Engine {
     pub(super) fn new(shards: usize) -> Self {
-        Self { shards, teams: Mutex::default() }
+        Self { shards, groups: Mutex::default() }
     }
 
-    fn teams(&self) -> MutexGuard<'_, Vec<Team>> {
-        self.teams.lock().unwrap_or_else(PoisonError::into_inner)
+    fn groups(&self) -> MutexGuard<'_, Vec<ShardGroup>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The shard with the fewest streams; `None` if none can be started.
     pub(super) fn mailbox(&self, hub: &Arc<HubInner>) -> Option<Arc<Mailbox>> {
-        let mut teams = self.teams();
-        let is_theirs = |team: &Team| std::ptr::eq(team.hub.as_ptr(), Arc::as_ptr(hub));
-        let at = teams.iter().position(is_theirs).unwrap_or(teams.len());
-        if at == teams.len() {
-            teams.push(Team::start(hub, self.shards)?);
+        let mut groups = self.groups();
+        let is_theirs = |group: &ShardGroup| std::ptr::eq(group.hub.as_ptr(), Arc::as_ptr(hub));
+        let at = groups.iter().position(is_theirs).unwrap_or(groups.len());
+        if at == groups.len() {
+            groups.push(ShardGroup::start(hub, self.shards)?);
         }
-        let mailboxes = teams[at].seats.iter().map(|seat| seat.mailbox());
+        let mailboxes = groups[at].handles.iter().map(|handle| handle.mailbox());
         mailboxes.min_by_key(|mailbox| mailbox.counts.streams.load(Ordering::Relaxed))
     }
 }
 
 /// Gives a live stream to a shard.
-pub(super) fn hand_over(subscription: Subscription, mailbox: &Arc<Mailbox>, luggage: Luggage) {
-    if let Err(luggage) = subscription.hand_over(mailbox, Box::new(luggage))
+pub(super) fn attach(subscription: Subscription, mailbox: &Arc<Mailbox>, luggage: Luggage) {
+    if let Err(luggage) = subscription.attach(mailbox, Box::new(luggage))
         && let Ok(luggage) = luggage.downcast::<Luggage>()
     {
         // The shard failed at this very moment, and the stream with it; its client resumes.
-        luggage.user.close(Closed::Failed);
+        luggage.user.close(CloseReason::Internal);
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        for seat in self.teams().iter().flat_map(|team| &team.seats) {
-            seat.stopped.store(true, Ordering::SeqCst);
+        for handle in self.groups().iter().flat_map(|group| &group.handles) {
+            handle.stopped.store(true, Ordering::SeqCst);
             // A shard that begins anew at this moment looks at `stopped`.
-            let _ = seat.mailbox().push(Message::Stop);
+            let _ = handle.mailbox().push(Message::Stop);
         }
     }
 }
 
-impl Team {
+impl ShardGroup {
     /// Starts the threads. `None` if not even one can be; the log says why.
     fn start(hub: &Arc<HubInner>, shards: usize) -> Option<Self> {
-        let seats: Vec<_> = (0..shards).map_while(|number| Seat::start(hub, number)).collect();
-        if seats.is_empty() {
+        let handles: Vec<_> =
+            (0..shards).map_while(|number| ShardHandle::start(hub, number)).collect();
+        if handles.is_empty() {
             return None;
         }
-        Some(Self { hub: Arc::downgrade(hub), seats })
+        Some(Self { hub: Arc::downgrade(hub), handles })
     }
 }
 
-impl Seat {
+impl ShardHandle {
     fn start(hub: &Arc<HubInner>, number: usize) -> Option<Arc<Self>> {
         let start = || {
             let (poll, mailbox) = new_mailbox(hub, None)?;
-            let seat =
+            let handle =
                 Arc::new(Self { mailbox: Mutex::new(mailbox), stopped: AtomicBool::new(false) });
             let thread = std::thread::Builder::new().name(format!("headwater-shard-{number}"));
-            let (its_seat, its_hub) = (Arc::clone(&seat), Arc::clone(hub));
-            thread.spawn(move || its_seat.run(its_hub, poll)).inspect_err(|_| {
-                hub.remove_shard(&seat.mailbox());
+            let (its_handle, its_hub) = (Arc::clone(&handle), Arc::clone(hub));
+            thread.spawn(move || its_handle.run(its_hub, poll)).inspect_err(|_| {
+                hub.remove_shard(&handle.mailbox());
             })?;
-            io::Result::Ok(seat)
+            io::Result::Ok(handle)
         };
         match start() {
-            Ok(seat) => Some(seat),
+            Ok(handle) => Some(handle),
             Err(error) => {
                 tracing::error!(number, "cannot start a shard, streams go on without it: {error}");
                 None
@@ -163,13 +164,13 @@ impl Seat {
                 mailbox.counts.panics.fetch_add(1, Ordering::Relaxed);
             }
             clear_up(shard, &hub, &mailbox);
-            let next = if was_stopped { None } else { self.begin_anew(&hub, &mailbox) };
+            let next = if was_stopped { None } else { self.reset(&hub, &mailbox) };
             let Some(next) = next else { return hub.remove_shard(&mailbox) };
             poll = next;
         }
     }
 
-    fn begin_anew(&self, hub: &Arc<HubInner>, before: &Mailbox) -> Option<Poll> {
+    fn reset(&self, hub: &Arc<HubInner>, before: &Mailbox) -> Option<Poll> {
         loop {
             if self.stopped.load(Ordering::SeqCst) {
                 return None;
@@ -213,7 +214,7 @@ fn new_mailbox(hub: &Arc<HubInner>, before: Option<&Mailbox>) -> io::Result<(Pol
 fn clear_up(mut shard: Shard, hub: &Arc<HubInner>, mailbox: &Arc<Mailbox>) {
     let left = hub.close_mailbox(mailbox);
     // Its tables may be what is broken.
-    if catch_unwind(AssertUnwindSafe(|| shard.cut_all(Closed::Failed))).is_err() {
+    if catch_unwind(AssertUnwindSafe(|| shard.cut_all(CloseReason::Internal))).is_err() {
         tracing::error!("a shard that failed could not end all its streams");
     }
     let _ = catch_unwind(AssertUnwindSafe(|| drop(shard)));
@@ -221,13 +222,13 @@ fn clear_up(mut shard: Shard, hub: &Arc<HubInner>, mailbox: &Arc<Mailbox>) {
         if let Message::Attach(newcomer) = message
             && let Ok(luggage) = newcomer.luggage.downcast::<Luggage>()
         {
-            let _ = catch_unwind(AssertUnwindSafe(|| luggage.user.close(Closed::Failed)));
-            hub.shard_stream_ended(mailbox, Closed::Failed);
+            let _ = catch_unwind(AssertUnwindSafe(|| luggage.user.close(CloseReason::Internal)));
+            hub.shard_stream_ended(mailbox, CloseReason::Internal);
         }
     }
     // Those that were in the middle of something when it failed.
     let lost = mailbox.counts.streams.load(Ordering::Relaxed);
-    (0..lost).for_each(|_| hub.shard_stream_ended(mailbox, Closed::Failed));
+    (0..lost).for_each(|_| hub.shard_stream_ended(mailbox, CloseReason::Internal));
     let waiting = mailbox.counts.outbox_bytes.swap(0, Ordering::Relaxed);
     hub.outbox_bytes.fetch_sub(waiting, Ordering::Relaxed);
 }

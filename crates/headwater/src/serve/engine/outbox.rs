@@ -6,7 +6,7 @@ use std::io::{self, IoSlice, Write};
 
 use crate::frame::Frame;
 
-/// Most pieces of one write. Linux takes 1024; what fits a socket's buffer is seldom more than this.
+/// Most pieces of one write. Linux takes 1024; what fits a socket's buffer is rarely more than this.
 const PIECES_MAX: usize = 64;
 
 /// The unsent bytes of one stream.
@@ -83,7 +83,7 @@ impl Outbox {
     }
 
     /// Takes out what a newer frame of a channel makes useless, unless it has begun to go out.
-    pub(super) fn supersede(&mut self, newer: &Frame, named: bool) {
+    pub(super) fn conflate(&mut self, newer: &Frame, named: bool) {
         let begun = usize::from(self.sent > 0);
         let Some(channel) = newer.channel() else { return };
         let is_older = |piece: &Piece| {
@@ -235,13 +235,13 @@ mod tests {
             assert!(outbox.push_frame(&frame("c", data, false), false, BOUNDS));
         }
         outbox.write(&mut Narrow { room: 3, taken: Vec::new() }, false).unwrap();
-        outbox.supersede(&frame("c", "3", false), false);
+        outbox.conflate(&frame("c", "3", false), false);
         assert_eq!(outbox.pieces.len(), 1, "the second was superseded");
-        outbox.supersede(&frame("c", "3", false), false);
+        outbox.conflate(&frame("c", "3", false), false);
         assert_eq!(outbox.pieces.len(), 1, "the first has begun");
         assert!(outbox.push_frame(&frame("c", "end", true), false, BOUNDS));
-        outbox.supersede(&frame("c", "4", false), false);
-        outbox.supersede(&frame("d", "4", false), false);
+        outbox.conflate(&frame("c", "4", false), false);
+        outbox.conflate(&frame("d", "4", false), false);
         assert_eq!(outbox.pieces.len(), 2, "an end stays, and so does another channel");
         outbox.cut_to_begun(false);
         let first = frame("c", "1", false).chunks(false).to_vec();

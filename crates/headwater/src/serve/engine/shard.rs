@@ -16,11 +16,11 @@ use slab::Slab;
 use super::Luggage;
 use super::batch::Batch;
 use super::channels::Channels;
-use super::deliver::{Aftermath, account};
+use super::deliver::{Deferred, account};
 use super::outbox::Bounds;
 use super::stream::{Memberships, Profile, State, Stream, ticks};
-use super::wheel::Wheel;
-use crate::closed::Closed;
+use super::wheel::TimerWheel;
+use crate::close::CloseReason;
 use crate::frame::Frame;
 use crate::hub::HubInner;
 use crate::hub::mailbox::{Mailbox, Message, Newcomer, Revoked};
@@ -41,7 +41,7 @@ pub(super) struct Shard {
     poll: Poll,
     pub(super) streams: Slab<Stream>,
     pub(super) channels: Channels,
-    wheel: Wheel,
+    wheel: TimerWheel,
     began: Instant,
     /// The tick that is now.
     pub(super) now: u32,
@@ -71,7 +71,7 @@ impl Shard {
             poll,
             streams: Slab::new(),
             channels: Channels::default(),
-            wheel: Wheel::at(0),
+            wheel: TimerWheel::at(0),
             began: Instant::now(),
             now: 0,
             bounds: Bounds { frames_max, bytes_max },
@@ -92,8 +92,8 @@ impl Shard {
                 self.stop();
                 return Ok(());
             }
-            self.ring();
-            match self.poll.poll(&mut events, self.patience()) {
+            self.fire_timers();
+            match self.poll.poll(&mut events, self.poll_timeout()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
@@ -112,7 +112,7 @@ impl Shard {
     }
 
     /// How long it may sleep.
-    fn patience(&self) -> Option<Duration> {
+    fn poll_timeout(&self) -> Option<Duration> {
         if !self.backlog.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -148,9 +148,9 @@ impl Shard {
         {
             messages += 1;
             match message {
-                Message::Deliver { channel, frame } => {
+                Message::Deliver { slot, frame } => {
                     bytes += frame.len();
-                    self.batch.push(channel, frame);
+                    self.batch.push(slot, frame);
                 }
                 Message::DeliverToAll(frame) => {
                     self.deliver();
@@ -164,7 +164,7 @@ impl Shard {
                 }
                 Message::Drain => {
                     self.deliver();
-                    self.end_all(Closed::Drain);
+                    self.end_all(CloseReason::Drain);
                 }
                 Message::Revoke(whose) => {
                     self.deliver();
@@ -194,12 +194,12 @@ impl Shard {
                 Message::Deliver { frame, .. } => bytes += frame.len(),
                 Message::DeliverToAll(_) => {}
                 Message::Attach(newcomer) => self.attach(*newcomer),
-                Message::Drain => self.end_all(Closed::Drain),
+                Message::Drain => self.end_all(CloseReason::Drain),
                 Message::Revoke(whose) => self.revoke(whose),
             }
             messages += 1;
         }
-        self.end_all(Closed::Overflow);
+        self.end_all(CloseReason::Overflow);
         self.mailbox.done(messages, bytes);
     }
 
@@ -231,40 +231,40 @@ impl Shard {
             written: self.now + 1,
             number,
             time_over: time_over.map_or(u32::MAX, |it| self.now.saturating_add(it)),
-            expires: reason == Some(Closed::Expired),
+            expires: reason == Some(CloseReason::Expired),
             state: State::Live,
             is_mixing: false,
             watches_writes: false,
         });
         if let Err(error) = registered {
             tracing::error!("a stream ends because its socket cannot be watched: {error}");
-            return self.finish(key, Closed::Failed);
+            return self.finish(key, CloseReason::Internal);
         }
-        self.welcome(key, &unsent, &waiting);
+        self.write_initial(key, &unsent, &waiting);
         self.end_if_over(key, closed);
     }
 
     /// Writes what a newcomer brings along.
-    fn welcome(&mut self, key: u32, unsent: &[u8], waiting: &VecDeque<Frame>) {
-        let mut after = Aftermath::default();
+    fn write_initial(&mut self, key: u32, unsent: &[u8], waiting: &VecDeque<Frame>) {
+        let mut after = Deferred::default();
         let wrote = if unsent.is_empty() { Ok(()) } else { self.write(key, unsent) };
         match wrote {
             Ok(()) => self.give(key, waiting.iter(), &mut after),
             Err(_) => after.gone(key),
         }
         after.look_at(key);
-        self.settle(after);
+        self.apply(after);
     }
 
     /// A stream may have been over before it came here, or ends with what it brought.
-    fn end_if_over(&mut self, key: u32, closed: Option<Closed>) {
+    fn end_if_over(&mut self, key: u32, closed: Option<CloseReason>) {
         let Some(stream) = self.streams.get(key as usize) else { return };
         if let Some(reason) = closed {
             self.end(key, reason);
         } else if stream.is_live() && stream.given.open == 0 {
-            self.end(key, Closed::Finished);
+            self.end(key, CloseReason::Finished);
         } else if self.hub.is_draining() {
-            self.end(key, Closed::Drain);
+            self.end(key, CloseReason::Drain);
         }
     }
 
@@ -319,13 +319,13 @@ impl Shard {
         let token = Token(key as usize);
         if let Err(error) = self.poll.registry().reregister(&mut stream.socket, token, both) {
             tracing::error!("a stream ends because its socket cannot be watched: {error}");
-            self.finish(key, Closed::Failed);
+            self.finish(key, CloseReason::Internal);
         }
     }
 
     // === timers and sockets ===
 
-    fn ring(&mut self) {
+    fn fire_timers(&mut self) {
         let mut rung = Vec::new();
         self.wheel.advance(self.now, &mut rung);
         for key in rung {
@@ -337,20 +337,20 @@ impl Shard {
         let now = self.now;
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         if stream.is_stalled(now) {
-            return self.finish(key, Closed::Stalled);
+            return self.finish(key, CloseReason::Stalled);
         }
         if stream.is_live() && now >= stream.time_over {
-            let reason = if stream.expires { Closed::Expired } else { Closed::Lifetime };
+            let reason = if stream.expires { CloseReason::Expired } else { CloseReason::Lifetime };
             return self.end(key, reason);
         }
         if stream.is_live() && stream.heartbeat_is_due(now) {
             let before = outbox_bytes(stream);
-            let beat = stream.beat(now);
+            let beat = stream.send_heartbeat(now);
             let after = outbox_bytes(stream);
             self.account(before, after);
             self.mailbox.counts.writes.add(1);
             if beat.is_err() {
-                return self.finish(key, Closed::Client);
+                return self.finish(key, CloseReason::ClientGone);
             }
         }
         self.watch(key);
@@ -364,17 +364,20 @@ impl Shard {
             // The kernel gave up waiting for the client's acknowledgement.
             let error = stream.socket.take_error().ok().flatten();
             let timed_out = error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
-            return self.finish(key, if timed_out { Closed::Stalled } else { Closed::Client });
+            return self.finish(
+                key,
+                if timed_out { CloseReason::Stalled } else { CloseReason::ClientGone },
+            );
         }
         let gone = event.is_read_closed()
             || (event.is_readable() && !stream.read_stray(&mut self.scratch));
         if gone {
-            return self.finish(key, Closed::Client);
+            return self.finish(key, CloseReason::ClientGone);
         }
         if event.is_writable() {
             match self.flush(key) {
                 Ok(()) => self.after_flush(key),
-                Err(_) => self.finish(key, Closed::Client),
+                Err(_) => self.finish(key, CloseReason::ClientGone),
             }
         }
     }
@@ -389,7 +392,7 @@ impl Shard {
 
     // === streams end ===
 
-    fn end_all(&mut self, reason: Closed) {
+    fn end_all(&mut self, reason: CloseReason) {
         let keys: Vec<usize> = self.streams.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.end(u32::try_from(key).unwrap_or(u32::MAX), reason);
@@ -406,13 +409,13 @@ impl Shard {
             Revoked::Channel(channel) => self.channels.streams_on(channel),
         };
         for key in keys {
-            self.end(u32::try_from(key).unwrap_or(u32::MAX), Closed::Revoked);
+            self.end(u32::try_from(key).unwrap_or(u32::MAX), CloseReason::Revoked);
         }
     }
 
     /// Ends a stream in an orderly way: what waits, the last bytes, the end of the body. What waits for a
     /// client that is too slow is given up, but for an event that has begun.
-    pub(super) fn end(&mut self, key: u32, reason: Closed) {
+    pub(super) fn end(&mut self, key: u32, reason: CloseReason) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         if !stream.is_live() {
             return;
@@ -420,7 +423,7 @@ impl Shard {
         stream.state = State::Ending(reason);
         let named = stream.profile.is_named();
         // Who may not have more gets no more than the rest of what has begun.
-        if matches!(reason, Closed::Overflow | Closed::Expired | Closed::Revoked)
+        if matches!(reason, CloseReason::Overflow | CloseReason::Expired | CloseReason::Revoked)
             && let Some(outbox) = &mut stream.outbox
         {
             let before = outbox.bytes();
@@ -454,14 +457,14 @@ impl Shard {
         for left in memberships.as_slice() {
             let Some((channel, moved)) = self.channels.leave(*left) else { continue };
             if let Some(moved) = moved.and_then(|key| self.streams.get_mut(key as usize)) {
-                moved.channels.moved(left.channel, left.place);
+                moved.channels.moved(left.slot, left.place);
             }
             self.hub.leave_shard(&channel, &self.mailbox);
         }
     }
 
     /// Closes a stream's socket now. A stream that was ending ends for the reason it had.
-    pub(super) fn finish(&mut self, key: u32, reason: Closed) {
+    pub(super) fn finish(&mut self, key: u32, reason: CloseReason) {
         let Some(mut stream) = self.streams.try_remove(key as usize) else { return };
         self.wheel.clear(key);
         let memberships = stream.channels.take();
@@ -484,18 +487,18 @@ impl Shard {
             // A shard that was busy once gives its memory back.
             self.streams = Slab::new();
             self.channels = Channels::default();
-            self.wheel = Wheel::at(self.now);
+            self.wheel = TimerWheel::at(self.now);
         }
     }
 
     /// Cuts all streams: the server is gone.
     fn stop(&mut self) {
-        self.end_all(Closed::Drain);
-        self.cut_all(Closed::Drain);
+        self.end_all(CloseReason::Drain);
+        self.cut_all(CloseReason::Drain);
     }
 
     /// Closes all sockets.
-    pub(super) fn cut_all(&mut self, reason: Closed) {
+    pub(super) fn cut_all(&mut self, reason: CloseReason) {
         let keys: Vec<usize> = self.streams.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.finish(u32::try_from(key).unwrap_or(u32::MAX), reason);
@@ -504,7 +507,7 @@ impl Shard {
 }
 
 /// The program's own code runs here: a panic in it ends no other stream.
-fn close_user_parts(user: Option<Box<crate::response::UserParts>>, reason: Closed) {
+fn close_user_parts(user: Option<Box<crate::response::Callbacks>>, reason: CloseReason) {
     let close = || user.into_iter().for_each(|user| user.close(reason));
     if catch_unwind(AssertUnwindSafe(close)).is_err() {
         tracing::error!("on_close of a stream, or the drop of its response, panicked");

@@ -7,12 +7,12 @@ use std::time::Duration;
 use mio::net::TcpStream;
 
 use super::outbox::Outbox;
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::hub::mailbox::Given;
 use crate::limits::{STRAY_BYTES_MAX, TICK};
-use crate::response::{Settings, UserParts};
+use crate::response::{Callbacks, Settings};
 use crate::serve::chunked::chunk;
-use crate::serve::room::Place;
+use crate::serve::slots::ConnectionSlot;
 
 /// How streams are set up. Equal for most streams of a shard, so they share one.
 pub(super) struct Profile {
@@ -50,8 +50,8 @@ pub(super) struct Stream {
     pub(super) outbox: Option<Box<Outbox>>,
     pub(super) profile: Rc<Profile>,
     /// What belongs to the program that serves; dropped when the stream ends.
-    pub(super) user: Option<Box<UserParts>>,
-    pub(super) place: Place,
+    pub(super) user: Option<Box<Callbacks>>,
+    pub(super) place: ConnectionSlot,
     /// The tick after the last write.
     pub(super) written: u32,
     /// Its place in the hub's registry; 0 if it has no owner.
@@ -72,13 +72,13 @@ pub(super) struct Stream {
 pub(super) enum State {
     Live,
     /// The last bytes are on their way.
-    Ending(Closed),
+    Ending(CloseReason),
 }
 
 /// A channel that a stream is on, and its place in the channel's list.
 #[derive(Clone, Copy)]
 pub(super) struct Membership {
-    pub(super) channel: u32,
+    pub(super) slot: u32,
     pub(super) place: u32,
 }
 
@@ -97,12 +97,12 @@ impl Memberships {
     }
 
     /// The stream's place in a channel's list has changed.
-    pub(super) fn moved(&mut self, channel: u32, place: u32) {
+    pub(super) fn moved(&mut self, slot: u32, place: u32) {
         let all = match self {
             Self::One(one) => std::slice::from_mut(one),
             Self::Many(many) => many,
         };
-        all.iter_mut().filter(|it| it.channel == channel).for_each(|it| it.place = place);
+        all.iter_mut().filter(|it| it.slot == slot).for_each(|it| it.place = place);
     }
 
     pub(super) fn take(&mut self) -> Self {
@@ -143,7 +143,7 @@ impl Stream {
     }
 
     /// Writes a heartbeat, unless the client has more to read than that.
-    pub(super) fn beat(&mut self, now: u32) -> io::Result<()> {
+    pub(super) fn send_heartbeat(&mut self, now: u32) -> io::Result<()> {
         self.written = now + 1;
         if self.outbox.is_some() {
             return Ok(());

@@ -12,7 +12,7 @@ use headwater_test_support::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::closed::Closed;
+use crate::close::CloseReason;
 use crate::hub::HubInner;
 use crate::hub::mailbox::{Given, Message, Newcomer};
 use crate::position::Key;
@@ -31,7 +31,7 @@ struct Served {
 
 impl Served {
     /// A stream is its path's user's; `on_close` runs on the shard.
-    async fn new(on_close: impl Fn(&str, Closed) + Clone + Send + Sync + 'static) -> Self {
+    async fn new(on_close: impl Fn(&str, CloseReason) + Clone + Send + Sync + 'static) -> Self {
         let hub = Hub::in_memory();
         let inner = Arc::clone(hub.subscribe([channel()]).unwrap().hub());
         let its_hub = hub.clone();
@@ -40,7 +40,7 @@ impl Served {
             async move {
                 let subscription = hub.subscribe([channel()]).unwrap();
                 let mut subscription = subscription.owned_by(Some(&user), None);
-                subscription.confirmed().await;
+                subscription.ready().await;
                 EventSourceResponse::new(subscription).on_close(move |why| on_close(&user, why))
             }
         };
@@ -78,11 +78,11 @@ impl Served {
     async fn wait_for_a_new_shard(&self, panics: u64) {
         eventually("all is cleared up, and there is a new shard", || async {
             self.hub.streams() == 0
-                && self.hub.listeners(&channel()) == 0
+                && self.hub.subscribers(&channel()) == 0
                 && self.hub.shards().first().is_some_and(|shard| shard.panics == panics)
         })
         .await;
-        assert_eq!(self.hub.stats().streams_ended.by(Closed::Failed), panics);
+        assert_eq!(self.hub.stats().streams_ended.by(CloseReason::Internal), panics);
         assert_eq!(self.inner.owned_streams(), 0, "what is dead has no owner");
     }
 }
@@ -118,7 +118,7 @@ async fn ends_well(socket: &mut TcpStream) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_panics_loses_its_streams_and_begins_anew() {
-    let reasons: Arc<Mutex<Vec<Closed>>> = Arc::default();
+    let reasons: Arc<Mutex<Vec<CloseReason>>> = Arc::default();
     let noted = Arc::clone(&reasons);
     let served = Served::new(move |_, reason| noted.lock().unwrap().push(reason)).await;
     for round in 1..=3 {
@@ -127,7 +127,7 @@ async fn a_shard_that_panics_loses_its_streams_and_begins_anew() {
         assert!(!ends_well(&mut stream).await, "it is cut, not ended");
         served.wait_for_a_new_shard(round).await;
     }
-    assert_eq!(*reasons.lock().unwrap(), [Closed::Failed; 3]);
+    assert_eq!(*reasons.lock().unwrap(), [CloseReason::Internal; 3]);
     assert_eq!(served.hub.shards().len(), 1);
 }
 
@@ -143,7 +143,7 @@ async fn streams_of_a_shard_that_began_anew_can_be_revoked() {
     served.hub.revoke(&Revocation::User("ann".into())).await.unwrap();
     assert!(ends_well(&mut after).await);
     eventually("its end is counted", || async {
-        served.hub.stats().streams_ended.by(Closed::Revoked) == 1
+        served.hub.stats().streams_ended.by(CloseReason::Revoked) == 1
     })
     .await;
     assert_eq!(served.inner.owned_streams(), 0);

@@ -10,7 +10,7 @@ const SLOTS: usize = 512;
 const NONE: u32 = u32::MAX;
 
 /// The timers of a shard, one per key. Keys are small numbers.
-pub(super) struct Wheel {
+pub(super) struct TimerWheel {
     /// The first timer of each slot.
     slots: Box<[u32]>,
     nodes: Vec<Node>,
@@ -30,7 +30,7 @@ struct Node {
 /// A timer that is not set has no due time.
 const UNSET: Node = Node { due: NONE, next: NONE, before: NONE };
 
-impl Wheel {
+impl TimerWheel {
     /// No timers, at some tick.
     pub(super) fn at(now: u32) -> Self {
         Self { slots: vec![NONE; SLOTS].into(), nodes: Vec::new(), now, set: 0 }
@@ -134,7 +134,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_rings_what_a_sorted_table_would(steps in prop::collection::vec(step(), 0..200)) {
-            let (mut wheel, mut table, mut now) = (Wheel::at(0), BTreeMap::new(), 0);
+            let (mut wheel, mut table, mut now) = (TimerWheel::at(0), BTreeMap::new(), 0);
             for step in steps {
                 match step {
                     Step::Set(key, after) => {

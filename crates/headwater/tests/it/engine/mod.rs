@@ -15,7 +15,7 @@ use axum::middleware::{Next, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use headwater::{
-    Channel, Closed, Event, EventSourceResponse, Heartbeat, Hub, LastEventId, MemoryBroker,
+    Channel, CloseReason, Event, EventSourceResponse, Heartbeat, Hub, LastEventId, MemoryBroker,
     Publish, Rewind,
 };
 use headwater_test_support::http::{Chunks, parse_head};
@@ -35,7 +35,7 @@ async fn publish(hub: &Hub, name: &str, data: impl ToString) {
 
 /// `/a`, `/a,b` and so on are streams of these channels.
 fn router(hub: Hub) -> Router {
-    async fn listen(
+    async fn subscribe(
         State(hub): State<Hub>,
         LastEventId(id): LastEventId,
         request: Request,
@@ -49,10 +49,10 @@ fn router(hub: Hub) -> Router {
         };
         let mut subscription = match options {
             "rewind" => subscription.rewind(Rewind::All),
-            _ => subscription.since(id),
+            _ => subscription.after(id),
         };
         if options != "unconfirmed" {
-            subscription.confirmed().await;
+            subscription.ready().await;
         }
         let response = EventSourceResponse::new(subscription).retry(None);
         let response = match options {
@@ -65,7 +65,7 @@ fn router(hub: Hub) -> Router {
         };
         response.into_response()
     }
-    Router::new().fallback(get(listen)).with_state(hub)
+    Router::new().fallback(get(subscribe)).with_state(hub)
 }
 
 /// Serves a router with so many shards until the runtime of the test ends.
@@ -222,7 +222,7 @@ async fn both_roads_give_the_same_bytes() {
         assert_same(streams, contains).await;
         both.hub.drained().await;
         let ended = both.hub.stats().streams_ended;
-        assert_eq!(ended.by(Closed::Finished), 2, "{path}");
+        assert_eq!(ended.by(CloseReason::Finished), 2, "{path}");
     }
 }
 
@@ -234,7 +234,7 @@ async fn a_drain_ends_both_roads_alike() {
     both.hub.drain();
     assert_same(streams, &["data: last\n\n"]).await;
     both.hub.drained().await;
-    assert_eq!(both.hub.stats().streams_ended.by(Closed::Drain), 2);
+    assert_eq!(both.hub.stats().streams_ended.by(CloseReason::Drain), 2);
     assert_eq!((both.hub.channels(), both.hub.streams()), (0, 0));
 }
 
@@ -247,7 +247,7 @@ async fn heartbeats_and_lifetimes_are_alike() {
         raw.until(|body| body.ends_with(b":\n\n:\n\n")).await;
     }
     assert_same(short, &[]).await;
-    assert_eq!(both.hub.stats().streams_ended.by(Closed::Lifetime), 2);
+    assert_eq!(both.hub.stats().streams_ended.by(CloseReason::Lifetime), 2);
 }
 
 /// A body that is passed through as it is, with something that counts as long as it lives.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use headwater::{ChannelPatterns, Closed, Hub, MemoryBroker};
+use headwater::{ChannelPatterns, CloseReason, Hub, MemoryBroker};
 use headwater_test_support::{EventStream, PATIENCE, eventually, stream::End};
 use tokio::io::AsyncWriteExt;
 
@@ -21,7 +21,7 @@ async fn a_full_outbox_ends_its_stream_on_a_whole_event() {
     let mut stuck = open_stuck(address, "/a").await;
     let mut healthy = EventStream::open(address, "/a").await;
     let mut published = 0;
-    while hub.listeners(&channel("a")) == 2 {
+    while hub.subscribers(&channel("a")) == 2 {
         publish(&hub, "a", "x".repeat(50_000)).await;
         assert_eq!(healthy.next().await.unwrap().data.len(), 50_000);
         published += 1;
@@ -40,8 +40,10 @@ async fn a_full_outbox_ends_its_stream_on_a_whole_event() {
     };
     assert_eq!(end, End::Clean);
     assert!((1..published).contains(&events), "{events} of {published}");
-    eventually("it is counted", || async { hub.stats().streams_ended.by(Closed::Overflow) == 1 })
-        .await;
+    eventually("it is counted", || async {
+        hub.stats().streams_ended.by(CloseReason::Overflow) == 1
+    })
+    .await;
     assert_eq!(hub.streams(), 1);
     let waiting = hub.shards().iter().map(|shard| shard.outbox_bytes).sum::<usize>();
     assert_eq!(waiting, 0);
@@ -61,7 +63,7 @@ async fn a_client_that_takes_nothing_is_stalled_whatever_is_published() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
-    assert_eq!(hub.stats().streams_ended.by(Closed::Stalled), 1);
+    assert_eq!(hub.stats().streams_ended.by(CloseReason::Stalled), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,7 +93,7 @@ async fn slow_clients_of_latest_only_channels_get_the_newest_on_both_roads() {
         }
         assert!(numbers.len() < 150, "{shards}: {} of 200 came", numbers.len());
         assert_eq!(numbers.last().map(String::as_str), Some("other"), "{shards}");
-        assert_eq!(hub.stats().streams_ended.by(Closed::Overflow), 0);
+        assert_eq!(hub.stats().streams_ended.by(CloseReason::Overflow), 0);
     }
 }
 
@@ -112,6 +114,6 @@ async fn clients_that_leave_or_flood_are_gone() {
     eventually("three are gone", || async { hub.streams() == 1 }).await;
     publish(&hub, "a", "still there").await;
     talks.until(|body| body.ends_with(b"data: still there\n\n")).await;
-    assert_eq!(hub.stats().streams_ended.by(Closed::Client), 3);
+    assert_eq!(hub.stats().streams_ended.by(CloseReason::ClientGone), 3);
     half.until_closed().await;
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Log, PREFIX, Way, listen};
+use super::{Log, PREFIX, Way, subscribe};
 
 over_both_ways! {
     data_can_be_any_bytes,
@@ -46,7 +46,7 @@ fn bounds_can_be_reached(log: &mut Log) {
 fn bad_arguments_are_told_and_change_nothing(log: &mut Log) {
     log.publish(&["a", "d"]);
     let mut connection = log.server.connection();
-    let mut messages = listen(&mut connection);
+    let mut messages = subscribe(&mut connection);
     let before = log.dump();
     let too_long = "x".repeat(256).into_bytes();
     let too_large = vec![b'x'; (8 << 20) + 1];

@@ -21,13 +21,13 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
 
-use super::catch_up::Missed;
+use super::catch_up::CatchUp;
 use super::connect::Connection;
 use super::envelope::Place;
 use super::log::LogState;
 use super::probe::{Due, Probe};
 use super::subscriber::{Known, Subscriber};
-use super::{Durability, is_refused, log};
+use super::{LogMode, is_refused, log};
 use crate::channel::Channel;
 use crate::error::Error;
 use crate::event::Event;
@@ -50,9 +50,9 @@ pub(super) struct Session<'a> {
     /// Channels that Redis was asked for. Each has one command on its way at most, so that a
     /// confirmation can only be for that one.
     asked: HashMap<Channel, Phase>,
-    unconfirmed: VecDeque<Asked>,
+    unconfirmed: VecDeque<PendingCommand>,
     /// Redis channels of the node's own that were asked for and not answered, in their order.
-    own_unanswered: VecDeque<Own>,
+    own_unanswered: VecDeque<NodeChannel>,
     /// Questions where the log is, in the order of their markers.
     syncs: VecDeque<Sync>,
     sync_count: u64,
@@ -83,13 +83,13 @@ enum Phase {
 }
 
 /// A Redis channel of the node's own.
-enum Own {
+enum NodeChannel {
     Probe,
     Revocations,
 }
 
 /// A SUBSCRIBE or UNSUBSCRIBE that is not wholly confirmed.
-struct Asked {
+struct PendingCommand {
     /// Empty for a Redis channel of the node's own.
     channels: Vec<Channel>,
     is_subscribe: bool,
@@ -107,16 +107,16 @@ struct Sync {
 /// What the input waited for.
 enum Done {
     Answered(Vec<Channel>, RedisResult<LogState>),
-    CaughtUp(LogState, RedisResult<Missed>),
-    Healed { channel: Channel, event: Event, place: Place, missed: RedisResult<Missed> },
+    CaughtUp(LogState, RedisResult<CatchUp>),
+    Healed { channel: Channel, event: Event, place: Place, missed: RedisResult<CatchUp> },
 }
 
 /// Why a session ended.
-pub(super) enum Lost {
+pub(super) enum SessionEnd {
     Closed,
     Io(io::Error),
     Protocol(Error),
-    Deaf(&'static str),
+    ProbeTimeout(&'static str),
     Log(RedisError),
 }
 
@@ -127,7 +127,7 @@ impl<'a> Session<'a> {
         known: &'a mut Known,
     ) -> Self {
         let (reader, writer) = tokio::io::split(connection);
-        let is_behind = known.epoch.is_some() && node.wanted.durability() != Durability::Off;
+        let is_behind = known.epoch.is_some() && node.wanted.durability() != LogMode::Off;
         Self {
             reader,
             writer,
@@ -150,13 +150,13 @@ impl<'a> Session<'a> {
     }
 
     /// Serves until the connection is lost.
-    pub(super) async fn run(mut self) -> Lost {
+    pub(super) async fn run(mut self) -> SessionEnd {
         self.subscribe_own();
         let all = self.node.wanted.begin();
         // What left while there was no connection is forgotten, also if it came back.
         let wanted = &self.node.wanted;
         self.known.lasts.retain(|channel, _| wanted.had_baseline(channel));
-        self.announce_lost_plain(&all);
+        self.announce_lost_ephemeral(&all);
         self.add_todo(&all);
         loop {
             self.ask();
@@ -167,7 +167,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn turn(&mut self) -> Result<(), Lost> {
+    async fn turn(&mut self) -> Result<(), SessionEnd> {
         tokio::select! {
             done = wait_for_work(&mut self.work) => {
                 self.on_done(done)?;
@@ -175,16 +175,16 @@ impl<'a> Session<'a> {
             }
             (answer, at) = next_answer(&mut self.syncs) => self.on_answer(answer, at),
             read = self.reader.read_buf(&mut self.input), if self.work.is_none() => {
-                if read.map_err(Lost::Io)? == 0 {
-                    return Err(Lost::Closed);
+                if read.map_err(SessionEnd::Io)? == 0 {
+                    return Err(SessionEnd::Closed);
                 }
                 self.take_input()?;
             }
             written = self.writer.write_buf(&mut self.output), if !self.output.is_empty() => {
-                written.map_err(Lost::Io)?;
+                written.map_err(SessionEnd::Io)?;
                 if self.output.is_empty() {
                     self.output = BytesMut::new();
-                    self.writer.flush().await.map_err(Lost::Io)?;
+                    self.writer.flush().await.map_err(SessionEnd::Io)?;
                 }
             }
             () = self.node.wanted.changed() => {
@@ -198,10 +198,10 @@ impl<'a> Session<'a> {
     }
 
     /// Gives an event that is in no log, and notes that the channel gets such.
-    fn deliver_plain(&mut self, channel: &Channel, event: &Event) {
-        self.node.sink.deliver_plain(channel, event);
-        let is_kept = self.node.wanted.durability() != Durability::Off;
-        if is_kept && self.node.sink.plain_mark_due(channel) {
+    fn deliver_ephemeral(&mut self, channel: &Channel, event: &Event) {
+        self.node.sink.deliver_ephemeral(channel, event);
+        let is_kept = self.node.wanted.durability() != LogMode::Off;
+        if is_kept && self.node.sink.ephemeral_note_due(channel) {
             self.known.unmarked.push(channel.clone());
         }
     }
@@ -213,7 +213,7 @@ impl<'a> Session<'a> {
         }
         let channels = self.known.unmarked.clone();
         let (count, commands) = (channels.len(), self.node.commands.clone());
-        self.marking = Some((count, Box::pin(log::mark_plain(commands, channels))));
+        self.marking = Some((count, Box::pin(log::note_ephemeral(commands, channels))));
     }
 
     /// Without the note, a stream that moves to another node may miss plain events without being told.
@@ -231,36 +231,40 @@ impl<'a> Session<'a> {
 
     /// Plain events that were published while there was no connection are kept nowhere. Only channels
     /// that had some are told.
-    fn announce_lost_plain(&self, channels: &[Channel]) {
+    fn announce_lost_ephemeral(&self, channels: &[Channel]) {
         if self.known.epoch.is_none() {
             return;
         }
-        for channel in channels.iter().filter(|channel| self.node.sink.had_plain(channel)) {
+        for channel in channels.iter().filter(|channel| self.node.sink.has_ephemeral(channel)) {
             self.node.sink.gap(channel, GapReason::BrokerLost);
         }
     }
 
     // === the probe ===
 
-    fn on_probe_due(&mut self, due: Due) -> Result<(), Lost> {
+    fn on_probe_due(&mut self, due: Due) -> Result<(), SessionEnd> {
         match due {
             Due::Send => {
                 self.probe.send();
                 self.mark_rests = false;
                 self.ask_again();
             }
-            Due::Sent(Ok(0)) => return Err(Lost::Deaf("Redis no longer knows this subscriber")),
+            Due::Sent(Ok(0)) => {
+                return Err(SessionEnd::ProbeTimeout("Redis no longer knows this subscriber"));
+            }
             Due::Sent(Ok(_)) => {}
             Due::Sent(Err(error)) => {
                 // That publishing fails says nothing about this connection.
-                if self.node.wanted.health().ready {
+                if self.node.wanted.status().ready {
                     tracing::warn!("not ready: the probe cannot be published to Redis: {error}");
                 }
                 self.probe.in_flight = None;
                 self.probe.retry_soon();
                 self.node.wanted.update_health(|health| health.ready = false);
             }
-            Due::Overdue => return Err(Lost::Deaf("a probe through Redis did not come back")),
+            Due::Overdue => {
+                return Err(SessionEnd::ProbeTimeout("a probe through Redis did not come back"));
+            }
         }
         Ok(())
     }
@@ -326,17 +330,17 @@ impl<'a> Session<'a> {
     }
 
     fn on_sync_failed(&mut self, channels: Vec<Channel>, error: &RedisError) {
-        let refused = is_refused(error) || self.node.wanted.durability() == Durability::Off;
+        let refused = is_refused(error) || self.node.wanted.durability() == LogMode::Off;
         if !refused {
             tracing::debug!("cannot find out where the log is, asking again: {error}");
             self.probe.retry_soon();
             return;
         }
-        if self.node.wanted.durability() != Durability::Off {
+        if self.node.wanted.durability() != LogMode::Off {
             tracing::warn!(
                 "events are not kept: the Redis user may not use the keys headwater:{{0}}:* ({error})"
             );
-            self.node.wanted.set_durability(Durability::Off);
+            self.node.wanted.set_durability(LogMode::Off);
         }
         self.is_behind = false;
         self.go_without_log(channels);
@@ -346,13 +350,13 @@ impl<'a> Session<'a> {
     fn go_without_log(&mut self, channels: Vec<Channel>) {
         let epoch = *self.known.epoch.get_or_insert_with(Epoch::random);
         self.node.sink.log(epoch, 0);
-        let nothing = crate::broker::Baseline { last: 0, ended: false, plain: false };
+        let nothing = crate::broker::Baseline { last: 0, ended: false, ephemeral: false };
         let baselines = vec![nothing; channels.len()];
         self.on_synced(channels, &baselines);
     }
 
     /// The input has come to a marker.
-    fn on_marker(&mut self, marker: &[u8]) -> Result<(), Lost> {
+    fn on_marker(&mut self, marker: &[u8]) -> Result<(), SessionEnd> {
         let position = self.syncs.iter().position(|sync| sync.marker.as_bytes() == marker);
         let Some(sync) = position.and_then(|at| self.syncs.remove(at)) else { return Ok(()) };
         let Sync { channels, answer, state, .. } = sync;
@@ -370,7 +374,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn on_done(&mut self, done: Done) -> Result<(), Lost> {
+    fn on_done(&mut self, done: Done) -> Result<(), SessionEnd> {
         match done {
             Done::Answered(channels, Err(error)) => self.on_sync_failed(channels, &error),
             Done::Answered(channels, Ok(state)) if self.is_behind => {
@@ -382,12 +386,12 @@ impl<'a> Session<'a> {
                 self.on_synced(channels, &state.baselines);
             }
             Done::CaughtUp(state, missed) => {
-                let missed = missed.map_err(Lost::Log)?;
+                let missed = missed.map_err(SessionEnd::Log)?;
                 self.deliver_missed(state.epoch, missed);
                 self.end_catch_up(&state);
             }
             Done::Healed { channel, event, place, missed } => {
-                let missed = missed.map_err(Lost::Log)?;
+                let missed = missed.map_err(SessionEnd::Log)?;
                 self.deliver_missed(place.position.epoch(), missed);
                 self.deliver_healed(&channel, &event, place);
             }
@@ -445,13 +449,13 @@ async fn next_answer(syncs: &mut VecDeque<Sync>) -> (RedisResult<LogState>, usiz
     std::future::pending().await
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for SessionEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("Redis closed it"),
             Self::Io(error) => write!(f, "{error}"),
             Self::Protocol(error) => write!(f, "{error}"),
-            Self::Deaf(why) => f.write_str(why),
+            Self::ProbeTimeout(why) => f.write_str(why),
             Self::Log(error) => write!(f, "missed events cannot be read: {error}"),
         }
     }

@@ -5,14 +5,14 @@ use std::borrow::Cow;
 
 use bytes::{Buf, BytesMut};
 
-use super::{Done, Lost, Phase, READ_BYTES, Session};
+use super::{Done, Phase, READ_BYTES, Session, SessionEnd};
 use crate::broker::redis::ENVELOPE_PREFIX;
-use crate::broker::redis::catch_up::{self, Missed};
+use crate::broker::redis::catch_up::{self, CatchUp};
 use crate::broker::redis::envelope::{self, Place};
 use crate::broker::redis::log::LogState;
 use crate::broker::redis::resp::{self, Parsed, Value};
 use crate::broker::redis::revoke;
-use crate::broker::{Baseline, LogEvent};
+use crate::broker::{Baseline, LoggedEvent};
 use crate::channel::Channel;
 use crate::event::Event;
 use crate::gap::GapReason;
@@ -21,11 +21,11 @@ use crate::position::{Epoch, Position};
 
 impl Session<'_> {
     /// Takes what is in the buffer, until something must be waited for.
-    pub(super) fn take_input(&mut self) -> Result<(), Lost> {
+    pub(super) fn take_input(&mut self) -> Result<(), SessionEnd> {
         while self.work.is_none() {
             // Taken out while values borrow from it.
             let mut input = std::mem::take(&mut self.input);
-            let parsed = resp::parse(&input).map_err(Lost::Protocol)?;
+            let parsed = resp::parse(&input).map_err(SessionEnd::Protocol)?;
             let taken = match parsed {
                 Parsed::Value(value, length) => {
                     self.on_value(&value)?;
@@ -48,7 +48,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn on_value(&mut self, value: &Value<'_>) -> Result<(), Lost> {
+    fn on_value(&mut self, value: &Value<'_>) -> Result<(), SessionEnd> {
         match value {
             Value::List(items) => match items.as_slice() {
                 [Value::Text(b"message"), Value::Text(name), Value::Text(payload)] => {
@@ -62,13 +62,13 @@ impl Session<'_> {
             },
             Value::Error(message) => self.on_error(message),
             Value::Text(_) | Value::Integer(_) | Value::Null => {
-                return Err(Lost::Deaf("Redis answered what was not asked"));
+                return Err(SessionEnd::ProbeTimeout("Redis answered what was not asked"));
             }
         }
         Ok(())
     }
 
-    fn on_message(&mut self, name: &[u8], payload: &[u8]) -> Result<(), Lost> {
+    fn on_message(&mut self, name: &[u8], payload: &[u8]) -> Result<(), SessionEnd> {
         if name == self.probe.channel.as_bytes() {
             self.on_probe_back(payload);
             return self.on_marker(payload);
@@ -91,35 +91,35 @@ impl Session<'_> {
         let headers_max = if own_name.is_some() { envelope::HEADERS_BYTES_MAX } else { 0 };
         if payload.len() > EVENT_DATA_BYTES_MAX + headers_max {
             tracing::warn!(%channel, bytes = payload.len(), "dropped an event from Redis: at most {EVENT_DATA_BYTES_MAX} bytes of data are allowed");
-            self.node.sink.count_refused();
+            self.node.sink.count_rejected();
             return Ok(());
         }
         if own_name.is_none() {
             let data = String::from_utf8_lossy(payload);
-            self.count_replaced(&channel, matches!(data, Cow::Owned(_)));
-            self.deliver_plain(&channel, &Event::new(data));
+            self.count_sanitized(&channel, matches!(data, Cow::Owned(_)));
+            self.deliver_ephemeral(&channel, &Event::new(data));
             return Ok(());
         }
         match envelope::decode(payload) {
             Ok(opened) => {
-                self.count_replaced(&channel, opened.replaced);
+                self.count_sanitized(&channel, opened.replaced);
                 match opened.place {
                     Some(place) => self.on_log_event(channel, opened.event, place),
-                    None => self.deliver_plain(&channel, &opened.event),
+                    None => self.deliver_ephemeral(&channel, &opened.event),
                 }
             }
             Err(error) => {
                 tracing::warn!(%channel, "dropped an envelope from Redis: {error}");
-                self.node.sink.count_refused();
+                self.node.sink.count_rejected();
             }
         }
         Ok(())
     }
 
-    fn count_replaced(&self, channel: &Channel, replaced: bool) {
+    fn count_sanitized(&self, channel: &Channel, replaced: bool) {
         if replaced {
             tracing::debug!(%channel, "an event from Redis is not UTF-8: U+FFFD stands for the bad bytes");
-            self.node.sink.count_replaced();
+            self.node.sink.count_sanitized();
         }
     }
 
@@ -143,7 +143,7 @@ impl Session<'_> {
                 let commands = self.node.commands.clone();
                 self.work = Some(Box::pin(async move {
                     let until = position.offset() - 1;
-                    let missed = catch_up::read_missed(commands, channels, until).await;
+                    let missed = catch_up::catch_up(commands, channels, until).await;
                     Done::Healed { channel, event, place, missed }
                 }));
             }
@@ -169,7 +169,7 @@ impl Session<'_> {
         // Without an event before it that Redis remembers, nothing is known of what was before.
         let previous = if previous == 0 { position.offset().saturating_sub(1) } else { previous };
         self.known.lasts.insert(channel.clone(), position.offset());
-        self.node.sink.deliver(LogEvent { channel, event, position, previous, time_ms, end });
+        self.node.sink.deliver(LoggedEvent { channel, event, position, previous, time_ms, end });
     }
 
     // === what was missed ===
@@ -185,19 +185,19 @@ impl Session<'_> {
         let channels = behind.map(|(channel, last)| (channel.clone(), *last)).collect();
         let commands = self.node.commands.clone();
         self.work = Some(Box::pin(async move {
-            let missed = catch_up::read_missed(commands, channels, state.last).await;
+            let missed = catch_up::catch_up(commands, channels, state.last).await;
             Done::CaughtUp(state, missed)
         }));
     }
 
-    pub(super) fn deliver_missed(&mut self, epoch: Epoch, missed: Missed) {
+    pub(super) fn deliver_missed(&mut self, epoch: Epoch, missed: CatchUp) {
         let healed = missed.events.len() as u64;
         for (channel, reason, last) in missed.gaps {
             self.node.sink.gap(&channel, reason);
             self.note_last(channel, last);
         }
         for (channel, entry) in missed.events {
-            self.count_replaced(&channel, entry.replaced);
+            self.count_sanitized(&channel, entry.replaced);
             let position = Position::new(epoch, entry.offset);
             let (previous, time_ms, end) = (entry.previous, entry.time_ms, entry.end);
             self.deliver(&channel, &entry.event, Place { position, previous, time_ms, end });

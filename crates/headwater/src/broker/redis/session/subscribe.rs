@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::{Asked, Own, Phase, Session};
+use super::{NodeChannel, PendingCommand, Phase, Session};
 use crate::broker::redis::revoke::{self, REVOCATIONS_CHANNEL};
-use crate::broker::redis::{Durability, ENVELOPE_PREFIX, resp};
+use crate::broker::redis::{ENVELOPE_PREFIX, LogMode, resp};
 use crate::channel::Channel;
 use crate::limits::{SUBSCRIBE_BATCH_MAX, SUBSCRIBE_UNCONFIRMED_MAX};
 
@@ -20,10 +20,11 @@ impl Session<'_> {
     pub(super) fn subscribe_own(&mut self) {
         for name in [self.probe.channel.as_str(), REVOCATIONS_CHANNEL] {
             resp::encode_command([b"SUBSCRIBE".as_slice(), name.as_bytes()], &mut self.output);
-            let asked = Asked { channels: Vec::new(), is_subscribe: true, confirmations_left: 1 };
+            let asked =
+                PendingCommand { channels: Vec::new(), is_subscribe: true, confirmations_left: 1 };
             self.unconfirmed.push_back(asked);
         }
-        self.own_unanswered = VecDeque::from([Own::Probe, Own::Revocations]);
+        self.own_unanswered = VecDeque::from([NodeChannel::Probe, NodeChannel::Revocations]);
     }
 
     pub(super) fn add_todo(&mut self, channels: &[Channel]) {
@@ -81,14 +82,14 @@ impl Session<'_> {
         let mut words = vec![command];
         for (channel, envelope) in channels.iter().zip(&envelopes) {
             words.push(envelope.as_bytes());
-            if self.node.plain.contains(channel) {
+            if self.node.ephemeral.contains(channel) {
                 words.push(channel.as_str().as_bytes());
             }
         }
         let confirmations_left = words.len() - 1;
         resp::encode_command(words, &mut self.output);
         let is_subscribe = command == b"SUBSCRIBE";
-        self.unconfirmed.push_back(Asked { channels, is_subscribe, confirmations_left });
+        self.unconfirmed.push_back(PendingCommand { channels, is_subscribe, confirmations_left });
     }
 
     pub(super) fn on_confirmation(&mut self, name: &[u8]) {
@@ -107,7 +108,8 @@ impl Session<'_> {
             let (commands, sink) = (self.node.commands.clone(), self.node.sink.clone());
             tokio::spawn(revoke::catch_up(commands, sink, self.known.lost_ms));
         }
-        let Some(Asked { channels, is_subscribe, .. }) = self.unconfirmed.pop_front() else {
+        let Some(PendingCommand { channels, is_subscribe, .. }) = self.unconfirmed.pop_front()
+        else {
             return;
         };
         // What is wanted may have changed on the way.
@@ -132,7 +134,7 @@ impl Session<'_> {
             // Catching up does it for all of them.
             return;
         }
-        if self.node.wanted.durability() == Durability::Off {
+        if self.node.wanted.durability() == LogMode::Off {
             self.go_without_log(channels);
         } else {
             self.sync(channels);
@@ -142,7 +144,7 @@ impl Session<'_> {
     /// Redis refuses a command as a whole when it refuses one of its channels, so find out which.
     pub(super) fn on_error(&mut self, message: &[u8]) {
         let message = String::from_utf8_lossy(message);
-        let Some(Asked { mut channels, .. }) = self.unconfirmed.pop_front() else {
+        let Some(PendingCommand { mut channels, .. }) = self.unconfirmed.pop_front() else {
             tracing::warn!("Redis reported an error on the subscriber connection: {message}");
             return;
         };
@@ -150,7 +152,7 @@ impl Session<'_> {
             self.asked.remove(channel);
         }
         match channels.len() {
-            0 if matches!(self.own_unanswered.pop_front(), Some(Own::Revocations)) => {
+            0 if matches!(self.own_unanswered.pop_front(), Some(NodeChannel::Revocations)) => {
                 tracing::error!(
                     "Redis refuses to subscribe to {REVOCATIONS_CHANNEL}, so this node does not hear what others revoke: {message}"
                 );

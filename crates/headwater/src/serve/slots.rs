@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, Semaphore};
 
 /// The room for connections.
-pub(super) struct Room {
+pub(super) struct ConnectionSlots {
     free: Semaphore,
     open: AtomicUsize,
     empty: Notify,
 }
 
 /// The place of one connection, also when it has become a stream of the engine. One pointer.
-pub(crate) struct Place(Arc<Room>);
+pub(crate) struct ConnectionSlot(Arc<ConnectionSlots>);
 
-impl Room {
+impl ConnectionSlots {
     pub(super) fn new(places: usize) -> Arc<Self> {
         let free = Semaphore::new(places);
         Arc::new(Self { free, open: AtomicUsize::new(0), empty: Notify::new() })
@@ -26,13 +26,13 @@ impl Room {
     }
 
     /// A place, as soon as there is one. Cancel safe.
-    pub(super) async fn enter(self: &Arc<Self>) -> Place {
+    pub(super) async fn enter(self: &Arc<Self>) -> ConnectionSlot {
         // The semaphore is never closed, so this is always a permit.
         if let Ok(permit) = self.free.acquire().await {
             permit.forget();
         }
         self.open.fetch_add(1, Ordering::AcqRel);
-        Place(Arc::clone(self))
+        ConnectionSlot(Arc::clone(self))
     }
 
     /// Resolves when no place is taken. Cancel safe.
@@ -49,7 +49,7 @@ impl Room {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.0.free.add_permits(1);
         if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {

@@ -21,13 +21,13 @@ const FIRST_READ_BYTES: usize = 4096;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A socket with deadlines.
-pub(super) struct Guard<S> {
+pub(super) struct DeadlineSocket<S> {
     socket: S,
     /// `None` once it is known which version of HTTP the client speaks: then hyper's own clocks run.
-    opening: Option<Opening>,
+    opening: Option<VersionSniff>,
     /// Rings if a blocked write makes no progress in time; `None` while no write is blocked.
     write_due: Option<Pin<Box<Sleep>>>,
-    send: Send,
+    send: WriteDeadline,
     /// What was read to learn the version, and is to be read again.
     unread: Bytes,
     /// Who is told of flushes.
@@ -35,13 +35,13 @@ pub(super) struct Guard<S> {
 }
 
 /// The time until the version of HTTP is known.
-struct Opening {
+struct VersionSniff {
     due: Pin<Box<Sleep>>,
     /// How much of the preface came. A client that stops in the middle of it must not stay.
     preface_bytes: usize,
 }
 
-impl Opening {
+impl VersionSniff {
     /// Whether the version is known after these bytes.
     fn is_over(&mut self, bytes: &[u8]) -> bool {
         let expected = &PREFACE[self.preface_bytes..];
@@ -52,12 +52,12 @@ impl Opening {
 
 /// The send timeout that holds for a connection now: its own, or that of the stream it carries.
 #[derive(Clone)]
-pub(super) struct Send {
+pub(super) struct WriteDeadline {
     timeout: Duration,
     stream: Arc<Mutex<Option<Watch>>>,
 }
 
-impl Send {
+impl WriteDeadline {
     pub(super) fn new(timeout: Duration) -> Self {
         Self { timeout, stream: Arc::default() }
     }
@@ -83,10 +83,15 @@ impl Send {
     }
 }
 
-impl<S> Guard<S> {
-    pub(super) fn new(socket: S, opening_timeout: Duration, send: Send, slot: Arc<Slot>) -> Self {
+impl<S> DeadlineSocket<S> {
+    pub(super) fn new(
+        socket: S,
+        opening_timeout: Duration,
+        send: WriteDeadline,
+        slot: Arc<Slot>,
+    ) -> Self {
         let due = Box::pin(tokio::time::sleep(opening_timeout));
-        let opening = Some(Opening { due, preface_bytes: 0 });
+        let opening = Some(VersionSniff { due, preface_bytes: 0 });
         Self { socket, opening, write_due: None, send, unread: Bytes::new(), slot }
     }
 
@@ -97,7 +102,7 @@ impl<S> Guard<S> {
 
     /// Keeps the clock of writes only.
     #[cfg(feature = "tls")]
-    pub(super) fn of_writes(socket: S, send: Send) -> Self {
+    pub(super) fn of_writes(socket: S, send: WriteDeadline) -> Self {
         let slot = Arc::default();
         Self { socket, opening: None, write_due: None, send, unread: Bytes::new(), slot }
     }
@@ -124,15 +129,15 @@ impl<S> Guard<S> {
 
 /// The versions of HTTP that are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spoken {
+pub(super) enum HttpVersion {
     Http1,
     Http2,
 }
 
-impl<S: AsyncRead + Unpin> Guard<S> {
+impl<S: AsyncRead + Unpin> DeadlineSocket<S> {
     /// Reads until it is known which version the client speaks; `None` if it says nothing. What was read
     /// can be read again. Not cancel safe: then the connection is of no use.
-    pub(super) async fn version(&mut self) -> io::Result<Option<Spoken>> {
+    pub(super) async fn version(&mut self) -> io::Result<Option<HttpVersion>> {
         let mut read = BytesMut::with_capacity(FIRST_READ_BYTES);
         loop {
             if self.read_buf(&mut read).await? == 0 {
@@ -142,13 +147,13 @@ impl<S: AsyncRead + Unpin> Guard<S> {
             if is_over {
                 let is_preface = read.starts_with(PREFACE);
                 self.unread = read.freeze();
-                return Ok(Some(if is_preface { Spoken::Http2 } else { Spoken::Http1 }));
+                return Ok(Some(if is_preface { HttpVersion::Http2 } else { HttpVersion::Http1 }));
             }
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for DeadlineSocket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -173,7 +178,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for DeadlineSocket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -217,8 +222,10 @@ mod tests {
     async fn the_version_is_known_at_the_first_byte_of_http1_or_the_last_of_the_preface() {
         #[track_caller]
         fn check(pieces: &[&[u8]], expected: bool) {
-            let mut opening =
-                Opening { due: Box::pin(tokio::time::sleep(Duration::ZERO)), preface_bytes: 0 };
+            let mut opening = VersionSniff {
+                due: Box::pin(tokio::time::sleep(Duration::ZERO)),
+                preface_bytes: 0,
+            };
             let over = pieces.iter().any(|piece| opening.is_over(piece));
             assert_eq!(over, expected, "{pieces:?}");
         }

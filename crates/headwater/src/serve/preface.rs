@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use super::guard;
+use super::deadline;
 use super::proxy_header::{ProxyHeader, ProxyHeaderProgress};
-use super::seldom::Seldom;
+use super::throttled_log::ThrottledLog;
 #[cfg(feature = "tls")]
 use super::tls::{Tls, TlsSocket};
 use crate::limits::PROXY_HEADER_TIMEOUT;
@@ -21,17 +21,17 @@ type IsProxy = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// What a connection has to pass before it speaks HTTP.
 #[derive(Clone, Default)]
-pub(super) struct Entrance {
+pub(super) struct Preface {
     /// If there is one, every connection begins with the header of the PROXY protocol.
     pub(super) proxy: Option<IsProxy>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Tls>,
     pub(super) counts: ServeCounts,
-    refusals: Arc<Seldom>,
+    refusals: Arc<ThrottledLog>,
 }
 
 /// A connection that is about to speak HTTP.
-pub(super) struct Entered {
+pub(super) struct Accepted {
     pub(super) socket: Socket,
     /// The client's address: the peer's, or what the proxy before it says.
     pub(super) client: SocketAddr,
@@ -44,14 +44,14 @@ pub(super) enum Socket {
     Tls(TlsSocket),
 }
 
-impl Entrance {
+impl Preface {
     /// Lets a connection in; `None` if it came to its end here, answered or refused.
     pub(super) async fn enter(
         &self,
         mut socket: TcpStream,
         peer: SocketAddr,
-        send: &guard::Send,
-    ) -> io::Result<Option<Entered>> {
+        send: &deadline::WriteDeadline,
+    ) -> io::Result<Option<Accepted>> {
         let client = match &self.proxy {
             Some(is_proxy) => match self.read_proxy_header(is_proxy, &mut socket, peer).await {
                 Ok(client) => client,
@@ -65,11 +65,11 @@ impl Entrance {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let entered = tls.enter(socket, send, &self.counts).await?;
-            return Ok(entered.map(|socket| Entered { socket: Socket::Tls(socket), client }));
+            return Ok(entered.map(|socket| Accepted { socket: Socket::Tls(socket), client }));
         }
         #[cfg(not(feature = "tls"))]
         let _ = send;
-        Ok(Some(Entered { socket: Socket::Plain(socket), client }))
+        Ok(Some(Accepted { socket: Socket::Plain(socket), client }))
     }
 
     /// The client that the proxy speaks for.
@@ -94,7 +94,7 @@ impl Entrance {
 
     fn refuse(&self, peer: SocketAddr, why: &str) {
         self.counts.0.proxy_headers_refused.fetch_add(1, Ordering::Relaxed);
-        if let Some(unlogged) = self.refusals.ring() {
+        if let Some(unlogged) = self.refusals.due() {
             tracing::warn!(%peer, unlogged, "a connection is refused: {why}");
         }
     }

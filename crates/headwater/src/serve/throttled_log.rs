@@ -8,7 +8,7 @@ use crate::limits::STRANGER_LOG_INTERVAL;
 
 /// Rings once per interval, and counts when it does not.
 #[derive(Debug, Default)]
-pub(super) struct Seldom(Mutex<State>);
+pub(super) struct ThrottledLog(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -16,9 +16,9 @@ struct State {
     silent: u64,
 }
 
-impl Seldom {
+impl ThrottledLog {
     /// Rings, with how often it did not since the last time; or does not.
-    pub(super) fn ring(&self) -> Option<u64> {
+    pub(super) fn due(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.rang_at.is_some_and(|at| at.elapsed() < STRANGER_LOG_INTERVAL) {
             state.silent += 1;
@@ -35,11 +35,11 @@ mod tests {
 
     #[test]
     fn it_rings_once_and_says_later_how_often_it_did_not() {
-        let seldom = Seldom::default();
-        assert_eq!(seldom.ring(), Some(0));
-        assert_eq!((seldom.ring(), seldom.ring()), (None, None));
-        seldom.0.lock().expect("the state").rang_at =
+        let throttled_log = ThrottledLog::default();
+        assert_eq!(throttled_log.due(), Some(0));
+        assert_eq!((throttled_log.due(), throttled_log.due()), (None, None));
+        throttled_log.0.lock().expect("the state").rang_at =
             Instant::now().checked_sub(STRANGER_LOG_INTERVAL);
-        assert_eq!(seldom.ring(), Some(2));
+        assert_eq!(throttled_log.due(), Some(2));
     }
 }

@@ -5,13 +5,13 @@ use std::fmt;
 /// Why a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Closed {
+pub enum CloseReason {
     /// The client went away.
-    Client,
+    ClientGone,
     /// The stream of events came to its end.
     Finished,
     /// The stream of events gave an error.
-    Source,
+    SourceError,
     /// More was waiting for the client than its queue holds.
     Overflow,
     /// A write to the client made no progress for the send timeout.
@@ -21,24 +21,28 @@ pub enum Closed {
     /// The node ends its streams because it stops.
     Drain,
     /// Something of ours failed, which is a bug and in the log.
-    Failed,
+    Internal,
     /// What its client was allowed is over: see [`EventSourceResponse::expires_at`](crate::EventSourceResponse::expires_at).
     Expired,
     /// It was ended from outside: see [`Hub::revoke`](crate::Hub::revoke).
     Revoked,
 }
 
-impl Closed {
-    /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 10] = [
-        Self::Client,
+impl CloseReason {
+    /// Every reason, in the order of the declaration.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter()
+    }
+
+    pub(crate) const ALL: [Self; 10] = [
+        Self::ClientGone,
         Self::Finished,
-        Self::Source,
+        Self::SourceError,
         Self::Overflow,
         Self::Stalled,
         Self::Lifetime,
         Self::Drain,
-        Self::Failed,
+        Self::Internal,
         Self::Expired,
         Self::Revoked,
     ];
@@ -46,21 +50,21 @@ impl Closed {
     /// The reason as one word, as it stands in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Client => "client",
+            Self::ClientGone => "client",
             Self::Finished => "finished",
-            Self::Source => "source",
+            Self::SourceError => "source",
             Self::Overflow => "overflow",
             Self::Stalled => "stalled",
             Self::Lifetime => "lifetime",
             Self::Drain => "drain",
-            Self::Failed => "failed",
+            Self::Internal => "failed",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
         }
     }
 }
 
-impl fmt::Display for Closed {
+impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
