@@ -70,7 +70,7 @@ pub(crate) const APPLICATION_CACHE_MAX: usize = 10_000;
 /// Largest answer of the application, in bytes: a hundred channels with the longest names fit.
 pub(crate) const APPLICATION_ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// Longest time for which a token is kept out whose own end was not said.
+/// How long a token stays revoked whose expiry was not named.
 pub(crate) const REVOKED_TIME_DEFAULT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Most addresses followed in a header that proxies wrote. Real chains have two or three.
 pub(crate) const FORWARDED_HOPS_MAX: usize = 16;

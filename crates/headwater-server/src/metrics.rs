@@ -197,7 +197,7 @@ impl HubCollector {
         counter(
             encoder,
             "redis_healed_events",
-            "Events that were missed, read from Redis and given in their place",
+            "Missed events that were read from Redis and delivered",
             health.healed,
         )?;
         let wanted = to_f64(health.channels_wanted);
@@ -216,7 +216,7 @@ impl fmt::Debug for ServerCollector {
 impl Collector for ServerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let encoder = &mut encoder;
-        let help = "Requests refused because a client, or the server, is at a limit";
+        let help = "Requests rejected because a client, or the server, is at a limit";
         let mut refusals =
             encoder.encode_descriptor("refusals", help, None, MetricType::Counter)?;
         for limit in Limit::ALL {

@@ -12,7 +12,7 @@ use crate::settings::AccessSettings;
 
 /// Everything that it takes to judge a token.
 pub(super) struct Tokens {
-    /// Keys that were given one by one.
+    /// Keys that were set one by one.
     keys: Vec<Key>,
     jwks: Option<Jwks>,
     expected: Expected,

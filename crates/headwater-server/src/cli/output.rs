@@ -94,13 +94,13 @@ impl Line {
     }
 }
 
-/// The reason in words; one that a newer server may give stands as it is.
+/// The reason in words; an unknown one, of a newer server, is shown as it is.
 fn why_missing(reason: &str) -> String {
     match GapReason::ALL.into_iter().find(|known| known.as_str() == reason) {
-        Some(GapReason::Trimmed) => "they are older than the history that is kept".to_owned(),
+        Some(GapReason::Trimmed) => "they are no longer retained".to_owned(),
         Some(GapReason::UnknownId) => "the last event id is not known".to_owned(),
         Some(GapReason::Epoch) => {
-            "the last event id is from an earlier history, or was given by another node".to_owned()
+            "the last event id is from an earlier history, or from another node".to_owned()
         }
         Some(GapReason::BrokerLost) => "the connection to the broker was lost".to_owned(),
         _ => visible(reason),
@@ -157,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_told_from_an_event() {
+    fn a_gap_is_not_an_event() {
         check(
             "headwater-gap",
             Some("7"),
             r#"{"channel":"news","reason":"trimmed"}"#,
-            "news: GAP: events are missing: they are older than the history that is kept",
+            "news: GAP: events are missing: they are no longer retained",
             concat!(
                 r#"{"channel":"news","event":"headwater-gap","id":"7","#,
                 r#""data":"{\"channel\":\"news\",\"reason\":\"trimmed\"}","gap":"trimmed"}"#

@@ -124,11 +124,11 @@ impl ClientLimits {
     /// Credentials from this address were wrong.
     pub(crate) fn login_failed(&self, address: ClientAddress) {
         let limit = Limit::FailedLogins;
-        // It is refused already; what counts is that the next one is.
+        // This request is denied already; what counts is that the next one is.
         let _ = spend(self.failed_logins.as_ref(), limit, address.key(), 1);
     }
 
-    /// How often something was refused because of this limit.
+    /// How many requests were rejected because of this limit.
     pub(crate) fn refusals(&self, limit: Limit) -> u64 {
         self.refusals[limit as usize].load(Ordering::Relaxed)
     }

@@ -194,7 +194,7 @@ fn check_access(access: &AccessSettings, open: bool) -> Result<(), SettingsError
     ];
     match without_keys.iter().find(|(_, given)| *given && !access.has_keys()) {
         Some((name, _)) => Err(SettingsError(format!(
-            "{name}: it is about tokens, and no tokens are taken: give jwt-secret-file, \
+            "{name}: it is about tokens, and no tokens are accepted: set jwt-secret-file, \
              jwt-public-key or jwks too"
         ))),
         None => Ok(()),
@@ -243,7 +243,7 @@ fn certificate_files(
         (Some(_), None) => ("tls-cert", "tls-key"),
         (None, Some(_)) => ("tls-key", "tls-cert"),
     };
-    Err(SettingsError(format!("{has} is given and {lacks} is not: TLS needs both")))
+    Err(SettingsError(format!("{has} is set and {lacks} is not: TLS needs both")))
 }
 
 fn acme(sources: &Sources) -> Result<Option<AcmeSettings>, SettingsError> {

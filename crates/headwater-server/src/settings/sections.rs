@@ -44,7 +44,7 @@ pub struct ListenSettings {
 pub struct RedisSettings {
     /// Where Redis is; without it the embedded broker is used.
     pub url: Option<RedisUrl>,
-    /// Where the embedded broker keeps its history; never given together with `redis`.
+    /// Where the embedded broker keeps its history; never together with `redis`.
     pub data: Option<PathBuf>,
     /// How much history which channels keep.
     pub retention: RetentionRules,

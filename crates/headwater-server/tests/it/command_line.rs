@@ -304,7 +304,7 @@ async fn subscribe_tells_a_gap_from_an_event() {
     let arguments = ["subscribe", "news", "--count", "1", "--url", &server.url];
     let (code, output, error) = run(&arguments).await;
     assert_eq!(code, 0, "{error}");
-    let gap = "news: GAP: events are missing: they are older than the history that is kept\n";
+    let gap = "news: GAP: events are missing: they are no longer retained\n";
     assert_eq!(output, format!("{gap}news #9: next\n"), "a gap is none of the events");
     let (_, output, _) = run(&[&arguments[..], &["--json"]].concat()).await;
     assert!(

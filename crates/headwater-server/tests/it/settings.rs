@@ -469,8 +469,8 @@ fn what_needs_another_setting_says_which() {
         let refusal = by_flag(flags).expect_err("it is refused");
         assert!(refusal.contains(expected), "{refusal}");
     }
-    check(&["--tls-cert=a.pem"], "tls-cert is given and tls-key is not");
-    check(&["--tls-key=a.pem"], "tls-key is given and tls-cert is not");
+    check(&["--tls-cert=a.pem"], "tls-cert is set and tls-key is not");
+    check(&["--tls-key=a.pem"], "tls-key is set and tls-cert is not");
     check(
         &["--tls-cert=", "--tls-key=a.pem"],
         "--tls-cert=: it is empty: write the path of a file",

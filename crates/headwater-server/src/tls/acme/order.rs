@@ -82,7 +82,7 @@ async fn new_order(
             Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(NO_ACCOUNT) => {
                 tracing::warn!("{server} does not know the account any more: a new one is made");
             }
-            order => return order.context("the order was refused"),
+            order => return order.context("the order was rejected"),
         }
     }
     let contact = settings.contact.as_ref().map(|address| format!("mailto:{address}"));
@@ -97,7 +97,7 @@ async fn new_order(
         .await;
     let (account, credentials) = account.context("no account could be made")?;
     state.keep_account(&server, credentials)?;
-    account.new_order(names).await.context("the order was refused")
+    account.new_order(names).await.context("the order was rejected")
 }
 
 /// Answers the challenge of every name that was not shown to be ours a while ago.

@@ -112,7 +112,7 @@ impl State {
         Ok(Self { directory: directory.to_owned(), _lock: Some(lock) })
     }
 
-    /// An ACME server gives few certificates, so none is asked for that could not be kept.
+    /// An ACME server issues few certificates, so none is requested that could not be stored.
     pub(super) fn try_writing(&self) -> anyhow::Result<()> {
         let probe = self.directory.join("probe");
         self.write(&probe, &[b'x'; PROBE_BYTES])?;

@@ -37,7 +37,7 @@ async fn what_makes_no_sense_is_refused() {
     assert!(text.contains("there are access rules too"), "{text}");
     for about_tokens in ["--jwt-audience=a", "--jwt-issuer=a", "--allow-subscribe=a"] {
         let text = refusal(&[about_tokens]).await;
-        assert!(text.contains("no tokens are taken"), "{text}");
+        assert!(text.contains("no tokens are accepted"), "{text}");
     }
     for (arguments, part) in [
         (&["--jwt-secret-file", "/nowhere"][..], "cannot read the secret"),
