@@ -5,7 +5,8 @@
 
 use std::net::IpAddr;
 
-use headwater_server::client::{AddressHeader, TrustedProxies, client_address};
+use headwater_server::client::client_address;
+use headwater_server::settings::{AddressHeader, TrustedProxies};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 

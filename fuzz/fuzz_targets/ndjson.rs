@@ -4,7 +4,7 @@
 #![no_main]
 
 use headwater::Channel;
-use headwater_server::routes::ndjson;
+use headwater_server::sse::ndjson;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &str| {

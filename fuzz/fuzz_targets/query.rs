@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use headwater_server::routes::query::{PublishQuery, StreamQuery};
+use headwater_server::sse::query::{PublishQuery, StreamQuery};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|query: &str| {

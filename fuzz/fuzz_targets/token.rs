@@ -3,7 +3,8 @@
 
 #![no_main]
 
-use headwater_server::access::claims::{Claims, Expected, Identity};
+use headwater_server::access::Identity;
+use headwater_server::access::claims::{Claims, Expected};
 use headwater_server::access::keys::{Key, Parts};
 use headwater_server::settings::Secret;
 use libfuzzer_sys::fuzz_target;

@@ -10,11 +10,11 @@ use std::time::Duration;
 pub type Unit = (&'static str, u64);
 
 /// The units of durations, longest first, in milliseconds.
-pub const DURATION_UNITS: [Unit; 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+pub const DURATION_UNITS: &[Unit] =
+    &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// The units of sizes, largest first, in bytes.
-pub const SIZE_UNITS: [Unit; 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+pub const SIZE_UNITS: &[Unit] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// What one use of the grammar accepts.
 #[derive(Debug, Clone, Copy)]
@@ -137,14 +137,14 @@ mod tests {
 
     const STRICT: Grammar = Grammar {
         expected: "a duration like 90s",
-        units: &DURATION_UNITS,
+        units: DURATION_UNITS,
         bare: Bare::Mistake(["s", "m"]),
         blanks: false,
     };
     const ZERO: Grammar = Grammar { bare: Bare::MistakeUnlessZero(["s", "ms"]), ..STRICT };
     const SIZE: Grammar = Grammar {
         expected: "a size like 64KiB",
-        units: &SIZE_UNITS,
+        units: SIZE_UNITS,
         bare: Bare::Smallest,
         blanks: true,
     };

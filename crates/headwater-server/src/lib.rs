@@ -3,15 +3,21 @@
 pub mod access;
 pub mod cli;
 pub mod client;
-pub mod logging;
-pub mod routes;
 pub mod settings;
-pub mod tls;
+pub mod sse;
 
-mod commands;
-mod fetch;
+mod admin;
+mod app;
+mod banner;
+mod demo;
+mod exit;
 mod limits;
+mod logging;
 mod metrics;
-mod serve;
+mod outbound;
+mod router;
+mod server;
+mod signals;
+mod tls;
 
 pub use cli::main;

@@ -1,5 +1,5 @@
-//! The bounds of the server beside those of the library, with their reasons. Those that users may want to change
-//! are settings; these are not.
+//! The bounds of the server beside those of the library, with their reasons. Those that users may
+//! want to change are settings; these are not.
 
 use std::time::Duration;
 
@@ -7,21 +7,23 @@ use std::time::Duration;
 /// memory at once; ten thousand is a second of a busy publisher.
 pub(crate) const BATCH_EVENTS_MAX: usize = 10_000;
 
-/// Most channels that one event is published to with one request. The same as one stream may listen to.
+/// Most channels that one event is published to with one request. The same as on one
+/// stream.
 pub(crate) const PUBLISH_CHANNELS_MAX: usize = headwater::limits::CHANNELS_PER_STREAM_MAX;
 
 /// How long the body of a request may take. 8 MiB in 30 s is a slow phone's uplink.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Most bytes of all bodies that are on their way; twice `max-body`, if that is more. Without it ten thousand slow
-/// publishers could make the server hold 80 GB. Small bodies never notice.
+/// Most bytes of all bodies in flight; twice `max-body`, if that is more. Without it ten thousand
+/// slow publishers could make the server hold 80 GB. Small bodies never notice.
 pub(crate) const BODIES_BYTES_MAX: usize = 64 << 20;
 
-/// Fewest bytes of a body that stay as they came until the body is whole; fewer are copied together. What it costs
-/// to keep a piece is then small beside it.
+/// Fewest bytes of a body that stay as they came until the body is whole; fewer are copied
+/// together. What it costs to keep a piece is then small beside it.
 pub(crate) const BODY_PIECE_BYTES_MIN: usize = 1 << 10;
 
-/// Connections that the kernel holds until we accept them: a thousand clients that come back at once fit many times.
+/// Connections that the kernel holds until we accept them: a thousand clients that reconnect at
+/// once fit many times.
 pub(crate) const LISTEN_BACKLOG: i32 = 4096;
 
 /// Longest token, in bytes. Header lines of servers and proxies end at 8 or 16 KiB.
@@ -33,10 +35,10 @@ pub(crate) const TICKET_BYTES_MAX: usize = 64;
 /// How long a ticket is good: a page that asked for one opens its stream at once.
 pub(crate) const TICKET_TIME: Duration = Duration::from_secs(30);
 
-/// Most tickets that wait to be used, without Redis: 10,000 in 30 s is a crowd at the door; 5 MB.
+/// Most tickets that wait to be used, without Redis: 10,000 in 30 s is a large crowd; 5 MB.
 pub(crate) const TICKETS_MAX: usize = 10_000;
 
-/// By how many seconds the clock of whoever makes tokens may be ahead of ours.
+/// By how many seconds the clock of an issuer of tokens may be ahead.
 pub(crate) const NOT_BEFORE_LEEWAY_S: f64 = 5.0;
 
 /// Most keys of a set that are looked at. Sets in the field have two to ten.
@@ -54,12 +56,12 @@ pub(crate) const JWKS_AGE_MAX: Duration = Duration::from_secs(600);
 /// How often a set of keys is read at most, whatever tokens are sent.
 pub(crate) const JWKS_INTERVAL_MIN: Duration = Duration::from_secs(5);
 
-/// Most questions to the application at a time. A small application has a few workers; more would only
-/// wait there.
+/// Most questions to the application at a time. A small application has a few workers; more would
+/// only wait there.
 pub(crate) const APPLICATION_QUESTIONS_MAX: usize = 32;
 
-/// How long an answer of the application counts for the same question: long enough for a page that opens
-/// several streams, short enough that nobody notices a logout late.
+/// How long an answer of the application counts for the same question: long enough for a page that
+/// opens several streams, short enough that nobody notices a logout late.
 pub(crate) const APPLICATION_CACHE_TIME: Duration = Duration::from_secs(2);
 
 /// Most answers of the application that are remembered: a storm of 5,000 a second for two seconds.
@@ -68,22 +70,23 @@ pub(crate) const APPLICATION_CACHE_MAX: usize = 10_000;
 /// Largest answer of the application, in bytes: a hundred channels with the longest names fit.
 pub(crate) const APPLICATION_ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// Longest time for which a token is kept out whose own end was not said.
+/// How long a token stays revoked whose expiry was not named.
 pub(crate) const REVOKED_TIME_DEFAULT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Most addresses followed in a header that proxies wrote. Real chains have two or three.
 pub(crate) const FORWARDED_HOPS_MAX: usize = 16;
 
-/// Buckets of one limit by rate: sets, and buckets in a set. 65,536 clients that are busy at the same time are
-/// told apart, for 1 MiB; beyond that, the ones nearest to their limit are.
+/// Buckets of one limit by rate: sets, and buckets in a set. 65,536 clients that are busy at the
+/// same time are distinguished, for 1 MiB; beyond that, the ones nearest to their limit are.
 pub(crate) const RATE_LIMIT_SETS: usize = 8_192;
 /// See [`RATE_LIMIT_SETS`].
 pub(crate) const RATE_LIMIT_WAYS: usize = 8;
 
-/// When a client with too many streams may ask again. It does not get better by itself; chosen arbitrarily.
+/// When a client with too many streams may ask again. It does not get better by itself; chosen
+/// arbitrarily.
 pub(crate) const STREAM_RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// What a client is asked to wait at least before it comes back to a server that is full, before jitter. With the usual
-/// two seconds, ten thousand clients outside would be four thousand requests a second.
+/// Shortest reconnection delay that clients of a full server are asked for, before jitter. With the
+/// usual two seconds, ten thousand clients outside would be four thousand requests a second.
 pub(crate) const FULL_RETRY_MIN: Duration = Duration::from_secs(10);
 
 /// How often the log says that the server is full.
@@ -92,9 +95,27 @@ pub(crate) const FULL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Largest file of certificates, or of a key. A chain has a few KB.
 pub(crate) const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// How often the files of certificate and key are looked at. What changed is used when it stayed the same from
-/// one look to the next, since two files are never replaced at once.
+/// How often the files of certificate and key are looked at. What changed is used when it stayed
+/// the same from one look to the next, since two files are never replaced at once.
 pub(crate) const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long the banner waits for Redis, which usually answers within milliseconds.
+pub(crate) const BANNER_REDIS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often it looks meanwhile whether Redis has answered; the library does not announce it.
+pub(crate) const BANNER_LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long connecting to another server may take. Longer than three lost SYN packets (1 + 2 + 4
+/// s).
+pub(crate) const OUTBOUND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// When nothing came from another server for this long, the kernel asks whether it is still there.
+/// Without it a stream from a machine that lost its power would wait indefinitely.
+pub(crate) const OUTBOUND_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How long a connection to another server stays open without a request. Servers close theirs after
+/// 2 to 75 s, and a request that meets the close is lost.
+pub(crate) const OUTBOUND_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long an ACME server may take for one answer.
 pub(crate) const ACME_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -110,8 +131,8 @@ pub(crate) const ACME_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// See [`ACME_POLL_INTERVAL`].
 pub(crate) const ACME_POLL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long it waits after an order that failed. It doubles from the shortest to the longest; Let's Encrypt takes
-/// five wrong orders for a name in an hour.
+/// How long it waits after an order that failed. It doubles from the shortest to the longest; Let's
+/// Encrypt takes five wrong orders for a name in an hour.
 pub(crate) const ACME_RETRY_MIN: Duration = Duration::from_secs(120);
 /// See [`ACME_RETRY_MIN`].
 pub(crate) const ACME_RETRY_MAX: Duration = Duration::from_secs(4 * 60 * 60);

@@ -1,11 +1,13 @@
-//! What `/metrics` shows, in the OpenMetrics text format. Look here for the name and meaning of a metric. Labels never hold
-//! the name of a channel: there can be millions.
+//! What `/metrics` shows, in the OpenMetrics text format. Look here for the name and meaning of a
+//! metric. Labels never hold the name of a channel: there can be millions.
 
 use std::fmt;
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
-use headwater::{Hub, ServeCounts, ShardStats};
+use headwater::Hub;
+use headwater::hub::ShardStats;
+use headwater::serve::ServeCounts;
 use http::header::CONTENT_TYPE;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -39,8 +41,8 @@ struct HubCollector {
     has_redis: bool,
 }
 
-/// What comes before a handler, and what is refused.
-struct DoorCollector {
+/// Connections, TLS, and requests that exceed a limit.
+struct ServerCollector {
     limits: Arc<ClientLimits>,
     counts: ServeCounts,
     certificates: Option<Arc<Certificates>>,
@@ -51,7 +53,7 @@ impl Metrics {
         let MetricSources { hub, has_redis, limits, counts, certificates } = sources;
         let mut registry = Registry::with_prefix("headwater");
         registry.register_collector(Box::new(HubCollector { hub, has_redis }));
-        registry.register_collector(Box::new(DoorCollector { limits, counts, certificates }));
+        registry.register_collector(Box::new(ServerCollector { limits, counts, certificates }));
         Self { registry }
     }
 
@@ -70,7 +72,7 @@ impl Collector for HubCollector {
         let stats = self.hub.stats();
         let encoder = &mut encoder;
         gauge(encoder, "streams", "Open streams", to_f64(self.hub.streams()))?;
-        gauge(encoder, "channels", "Channels with listeners", to_f64(self.hub.channels()))?;
+        gauge(encoder, "channels", "Channels with subscribers", to_f64(self.hub.channels()))?;
         counter(encoder, "streams_opened", "Streams opened", stats.streams_opened)?;
         let mut ended = encoder.encode_descriptor(
             "streams_ended",
@@ -87,19 +89,19 @@ impl Collector for HubCollector {
         counter(encoder, "events_received", "Events from the broker", stats.events_received)?;
         counter(
             encoder,
-            "events_replaced",
-            "Events from the broker that were not UTF-8",
-            stats.events_replaced,
+            "events_sanitized",
+            "Events from the broker with bytes that were not UTF-8, replaced by U+FFFD",
+            stats.events_sanitized,
         )?;
         counter(
             encoder,
-            "events_refused",
-            "Events from the broker that were too large or not understood",
-            stats.events_refused,
+            "events_rejected",
+            "Events from the broker that were too large or could not be decoded",
+            stats.events_rejected,
         )?;
         let mut gaps = encoder.encode_descriptor(
             "gaps",
-            "Gaps that streams were told of, by reason",
+            "Gaps that streams reported, by reason",
             None,
             MetricType::Counter,
         )?;
@@ -110,7 +112,7 @@ impl Collector for HubCollector {
         counter(
             encoder,
             "backfills",
-            "Histories of channels read from the broker, for streams that came back",
+            "Histories of channels read from the broker, for clients that reconnected",
             stats.backfills,
         )?;
         let ring_bytes = to_f64(self.hub.ring_bytes());
@@ -135,7 +137,7 @@ type OfShard = fn(&ShardStats) -> f64;
 type CountOfShard = fn(&ShardStats) -> u64;
 
 impl HubCollector {
-    /// What the threads that own the sockets of streams tell; nothing before the first stream.
+    /// The numbers of the threads that own the sockets of streams; none before the first stream.
     fn encode_shards(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let held = self.hub.stats().publishes_delayed;
         counter(
@@ -149,7 +151,7 @@ impl HubCollector {
             ("shard_streams", "Open streams of a shard", |it| to_f64(it.streams)),
             ("shard_mailbox", "Messages that wait for a shard", |it| to_f64(it.mailbox)),
             ("shard_outbox_bytes", "Bytes that wait for slow clients of a shard", |it| {
-                to_f64(it.outbox_bytes)
+                to_f64(it.backlog_bytes)
             }),
         ];
         for (name, help, value) in gauges {
@@ -162,7 +164,7 @@ impl HubCollector {
         let counters: [(&str, &str, CountOfShard); 3] = [
             ("shard_writes", "Writes to sockets by a shard", |it| it.writes),
             ("shard_turns", "Turns of a shard that had something to do", |it| it.turns),
-            ("shard_panics", "How often a shard failed and began anew", |it| it.panics),
+            ("shard_panics", "How often a shard failed and was restarted", |it| it.panics),
         ];
         for (name, help, value) in counters {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -177,7 +179,12 @@ impl HubCollector {
     fn encode_redis(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let health = self.hub.status();
         let ready = if health.ready { 1.0 } else { 0.0 };
-        gauge(encoder, "redis_ready", "1 if the last probe came back through Redis", ready)?;
+        gauge(
+            encoder,
+            "redis_ready",
+            "1 if the last probe made the round trip through Redis",
+            ready,
+        )?;
         if let Some(lag) = health.lag {
             let help = "How long the last probe took through Redis and back";
             let mut lag_encoder = encoder.encode_descriptor(
@@ -192,7 +199,7 @@ impl HubCollector {
         counter(
             encoder,
             "redis_healed_events",
-            "Events that were missed, read from Redis and given in their place",
+            "Missed events that were read from Redis and delivered",
             health.healed,
         )?;
         let wanted = to_f64(health.channels_wanted);
@@ -202,16 +209,16 @@ impl HubCollector {
     }
 }
 
-impl fmt::Debug for DoorCollector {
+impl fmt::Debug for ServerCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DoorCollector").finish_non_exhaustive()
+        f.debug_struct("ServerCollector").finish_non_exhaustive()
     }
 }
 
-impl Collector for DoorCollector {
+impl Collector for ServerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let encoder = &mut encoder;
-        let help = "Requests refused because a client, or the server, is at a limit";
+        let help = "Requests rejected because a client, or the server, is at a limit";
         let mut refusals =
             encoder.encode_descriptor("refusals", help, None, MetricType::Counter)?;
         for limit in Limit::ALL {
@@ -232,7 +239,7 @@ impl Collector for DoorCollector {
     }
 }
 
-impl DoorCollector {
+impl ServerCollector {
     fn encode_tls(
         &self,
         encoder: &mut DescriptorEncoder,
@@ -245,7 +252,7 @@ impl DoorCollector {
         counter(encoder, "tls_plain", help, counts.tls_plain())?;
         let help = "New certificates that were taken";
         counter(encoder, "tls_reloads", help, certificates.reloads())?;
-        let help = "New certificates that were no good, or not to be had";
+        let help = "New certificates that were invalid or could not be obtained";
         counter(encoder, "tls_reload_errors", help, certificates.failures())?;
         let mut expiry = encoder.encode_descriptor(
             "tls_certificate_expiry_timestamp",

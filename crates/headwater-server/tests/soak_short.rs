@@ -1,6 +1,6 @@
-//! The end-to-end checker in a short version: each scenario for a few seconds, with a new seed every
-//! time. It is a test binary of its own, so that its load disturbs no test that measures times.
-//! `cargo xtask soak` runs the same long, and repeats a round by its seed.
+//! The end-to-end checker in a short version: each scenario for a few seconds, with a new seed
+//! every time. It is a test binary of its own, so that its load disturbs no test that measures
+//! times. `cargo xtask soak` runs the same long, and repeats a round by its seed.
 
 use std::time::Duration;
 

@@ -193,14 +193,14 @@ fn of(part: &str, why: &dyn fmt::Display) -> String {
 
 const AGE: Grammar = Grammar {
     expected: "a duration like 90s, 10m, 24h or 30d",
-    units: &DURATION_UNITS,
+    units: DURATION_UNITS,
     bare: Bare::Mistake(["s", "m"]),
     blanks: false,
 };
 
 const BYTES: Grammar = Grammar {
     expected: "a size like 65536, 64KiB or 8MiB",
-    units: &SIZE_UNITS,
+    units: SIZE_UNITS,
     bare: Bare::Smallest,
     blanks: false,
 };

@@ -1,35 +1,18 @@
-//! What a token says, once its signature is proved: who, until when, which channels. Look here to add
-//! another way to write channels into claims. No IO in here.
+//! What a token says, once its signature is proved: who, until when, which channels. Look here to
+//! add another way to write channels into claims. No IO in here.
 
 use std::fmt;
-use std::time::SystemTime;
 
-use headwater::{Action, Channel, ChannelPattern, Decision};
+use headwater::channel::ChannelPattern;
 use serde_json::{Map, Value};
 
-use super::time_of;
+use super::identity::Identity;
+use super::time::time_of;
 use crate::limits::NOT_BEFORE_LEEWAY_S;
 use crate::settings::{Template, as_text};
 
 /// The claims of a token.
 pub type Claims = Map<String, Value>;
-
-/// Who asks, and what is granted.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Identity {
-    /// What may be listened to.
-    pub subscribe: Vec<ChannelPattern>,
-    /// What may be published to.
-    pub publish: Vec<ChannelPattern>,
-    /// Whether streams of others may be ended.
-    pub admin: bool,
-    /// Until when.
-    pub until: Option<SystemTime>,
-    /// Who: the claim `sub`.
-    pub user: Option<String>,
-    /// The claim `jti`.
-    pub token_id: Option<String>,
-}
 
 /// What every token must say, and what everybody with a token may do.
 #[derive(Debug, Default)]
@@ -38,9 +21,9 @@ pub struct Expected {
     pub audience: Option<String>,
     /// Who must have made it.
     pub issuer: Option<String>,
-    /// What everybody may listen to.
+    /// Channels to which every client may subscribe.
     pub subscribe: Vec<Template>,
-    /// What everybody may publish to.
+    /// Channels to which every client may publish.
     pub publish: Vec<Template>,
 }
 
@@ -59,7 +42,8 @@ pub enum Refusal {
     Type(&'static str),
 }
 
-/// One way to write channels into claims. Each adds what it finds; one that finds nothing adds nothing.
+/// One way to write channels into claims. Each adds what it finds; one that finds nothing adds
+/// nothing.
 type Dialect = fn(&Claims, &mut Identity);
 
 /// All ways that are understood.
@@ -100,45 +84,10 @@ impl Identity {
         }
         Ok(identity)
     }
-
-    /// Whether all of it is granted.
-    pub fn allows(
-        &self,
-        action: Action,
-        channels: &[Channel],
-        is_public: impl Fn(&Channel) -> bool,
-    ) -> bool {
-        let fits = |patterns: &[ChannelPattern], channel: &Channel| {
-            patterns.iter().any(|pattern| pattern.matches(channel))
-        };
-        match action {
-            Action::Subscribe => {
-                channels.iter().all(|it| fits(&self.subscribe, it) || is_public(it))
-            }
-            Action::Publish => channels.iter().all(|it| fits(&self.publish, it)),
-            Action::Admin => self.admin,
-            // What is new is not granted by what is old.
-            _ => false,
-        }
-    }
-
-    /// The answer for what is granted.
-    pub(super) fn decision(self) -> Decision {
-        let mut decision = match self.until {
-            Some(until) => Decision::allow_until(until),
-            None => Decision::allow(),
-        };
-        if let Some(user) = self.user {
-            decision = decision.user(user);
-        }
-        if let Some(id) = self.token_id {
-            decision = decision.token_id(id);
-        }
-        decision
-    }
 }
 
-/// `{"headwater": {"subscribe": [...], "publish": [...], "admin": true}}`. What is no pattern grants nothing.
+/// `{"headwater": {"subscribe": [...], "publish": [...], "admin": true}}`. What is no pattern
+/// grants nothing.
 fn headwater_claim(claims: &Claims, identity: &mut Identity) {
     let Some(Value::Object(ours)) = claims.get("headwater") else { return };
     let patterns = |name: &str| {
@@ -196,6 +145,8 @@ impl fmt::Display for Refusal {
 
 #[cfg(test)]
 mod tests {
+    use headwater::Channel;
+    use headwater::access::Action;
     use serde_json::json;
 
     use super::*;
@@ -252,7 +203,9 @@ mod tests {
     #[test]
     fn what_is_no_pattern_grants_nothing() {
         let claims = json!({ "headwater": {
-            "subscribe": ["news", "user:42:*", "*a", "", 7, "headwater:*"], "publish": "news", "admin": 1,
+            "subscribe": ["news", "user:42:*", "*a", "", 7, "headwater:*"],
+            "publish": "news",
+            "admin": 1,
         } });
         let identity = read(&claims, &Expected::default()).unwrap();
         let shown: Vec<String> = identity.subscribe.iter().map(ToString::to_string).collect();

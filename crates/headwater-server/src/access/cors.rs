@@ -31,7 +31,7 @@ impl Cors {
         self.0.is_empty()
     }
 
-    /// Answers preflights, and tells browsers which pages may read the other answers.
+    /// Answers preflights, and states which pages may read the other answers.
     pub(crate) async fn layer(State(cors): State<Self>, request: Request, next: Next) -> Response {
         let origin = request.headers().get(ORIGIN).cloned();
         let is_preflight = request.method() == Method::OPTIONS
@@ -42,7 +42,7 @@ impl Cors {
             next.run(request).await
         };
         let headers = response.headers_mut();
-        // What is answered depends on it, whoever asked.
+        // The answer depends on it, also for requests without it.
         headers.append(VARY, HeaderValue::from_static("origin"));
         let Some(origin) = origin else { return response };
         if cors.allow(&origin, headers) && is_preflight {

@@ -1,7 +1,7 @@
-//! Where the credentials of a request stand: header, cookie, query. Look here for which one counts. No
-//! IO in here.
+//! Where the credentials of a request stand: header, cookie, query. Look here for which one counts.
+//! No IO in here.
 
-use headwater::{AccessRequest, Action};
+use headwater::access::{AccessRequest, Action};
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 use percent_encoding::percent_decode_str;
@@ -63,8 +63,8 @@ pub fn bearer(headers: &HeaderMap) -> Option<String> {
         .then(|| token.to_owned())
 }
 
-/// The cookie with this name (RFC 6265, 5.4). If there are two, somebody may have put one beside the
-/// other: neither counts.
+/// The cookie with this name (RFC 6265, 5.4). If there are two, somebody may have put one beside
+/// the other: neither counts.
 pub fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     // Over HTTP/2 they come in several headers.
     let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());

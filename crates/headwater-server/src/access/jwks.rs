@@ -9,13 +9,14 @@ use tokio::time::Instant;
 
 use super::claims::Claims;
 use super::keys::{BadToken, Key, Parts};
-use crate::fetch;
 use crate::limits::{JWKS_AGE_MAX, JWKS_BYTES_MAX, JWKS_INTERVAL_MIN, JWKS_TIMEOUT};
+use crate::outbound::{self, Client};
 use crate::settings::JwksPlace;
 
 /// The keys, and where they come from.
 pub(super) struct Jwks {
     place: JwksPlace,
+    client: Client,
     loaded: Mutex<Loaded>,
     /// Held by the one who reads the set again; all others wait for what it gets.
     reading: AsyncMutex<()>,
@@ -29,23 +30,24 @@ struct Loaded {
 }
 
 impl Jwks {
-    /// Reads the set. A file must be there; a server that cannot be reached is asked again when a token
-    /// comes, and until then no token counts.
+    /// Reads the set. A file must be there; a server that cannot be reached is asked again when a
+    /// token comes, and until then no token counts.
     pub(super) async fn load(place: JwksPlace) -> anyhow::Result<Self> {
-        let keys = match (read(&place).await, &place) {
+        let client = Client::new();
+        let keys = match (read(&client, &place).await, &place) {
             (Ok(keys), _) => keys,
             (Err(error), JwksPlace::File(_)) => return Err(error),
             (Err(error), JwksPlace::Url(url)) => {
-                tracing::warn!(%url, "no key for tokens yet, trying again when a token comes: {error:#}");
+                tracing::warn!(%url, "jwks: no keys yet, retrying when a token arrives: {error:#}");
                 Vec::new()
             }
         };
         let loaded = Mutex::new(Loaded { keys: keys.into(), tried_at: Instant::now() });
-        Ok(Self { place, loaded, reading: AsyncMutex::default() })
+        Ok(Self { place, client, loaded, reading: AsyncMutex::default() })
     }
 
-    /// The claims of a token, if a key of the set signed it. A token that names a key that is not in
-    /// the set, or whose signature none proves, makes the set be read again, at most so often.
+    /// The claims of a token, if a key of the set signed it. A token that names a key that is not
+    /// in the set, or whose signature none proves, makes the set be read again, at most so often.
     pub(super) async fn prove(&self, parts: &Parts<'_>) -> Result<Claims, BadToken> {
         let mut loaded = self.loaded();
         if loaded.tried_at.elapsed() >= JWKS_AGE_MAX {
@@ -71,12 +73,10 @@ impl Jwks {
         if known.tried_at > seen {
             return known;
         }
-        let keys = match read(&self.place).await {
+        let keys = match read(&self.client, &self.place).await {
             Ok(keys) => keys.into(),
             Err(error) => {
-                tracing::warn!(
-                    "the set of keys cannot be read, the known keys go on to count: {error:#}"
-                );
+                tracing::warn!("jwks: cannot be read, known keys stay valid: {error:#}");
                 known.keys
             }
         };
@@ -87,7 +87,7 @@ impl Jwks {
 }
 
 /// The keys at a place, read now.
-async fn read(place: &JwksPlace) -> anyhow::Result<Vec<Key>> {
+async fn read(client: &Client, place: &JwksPlace) -> anyhow::Result<Vec<Key>> {
     match place {
         JwksPlace::File(path) => {
             let shown = path.display();
@@ -95,8 +95,9 @@ async fn read(place: &JwksPlace) -> anyhow::Result<Vec<Key>> {
             Key::from_jwks(&text).with_context(|| format!("{shown}"))
         }
         JwksPlace::Url(url) => {
-            let request = fetch::get(url, "", [])?;
-            let answer = fetch::send(url, request, JWKS_TIMEOUT, JWKS_BYTES_MAX).await?;
+            let request = outbound::get(url, "", [])?;
+            let shown = url.to_string();
+            let answer = client.exchange(request, &shown, JWKS_TIMEOUT, JWKS_BYTES_MAX).await?;
             anyhow::ensure!(answer.status.is_success(), "{url} answered {}", answer.status);
             Key::from_jwks(&answer.body).with_context(|| format!("{url}"))
         }
@@ -105,5 +106,5 @@ async fn read(place: &JwksPlace) -> anyhow::Result<Vec<Key>> {
 
 /// Reads the set once, for `headwater check`; gives how many keys can be used.
 pub(crate) async fn count(place: &JwksPlace) -> anyhow::Result<usize> {
-    Ok(read(place).await?.len())
+    Ok(read(&Client::new(), place).await?.len())
 }

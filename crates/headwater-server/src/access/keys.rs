@@ -1,5 +1,5 @@
-//! Keys that prove the signature of a token, each with the algorithms that its type allows. Look here
-//! for which algorithms count.
+//! Keys that prove the signature of a token, each with the algorithms that its type allows. Look
+//! here for which algorithms count.
 
 use std::fs;
 use std::path::Path;
@@ -41,7 +41,7 @@ pub struct Key {
 pub enum BadToken {
     /// It is no token: three parts, JSON in two of them.
     Form,
-    /// Its algorithm is not one of ours, or it wants what we do not understand.
+    /// Its algorithm is not supported, or it requires an unknown extension.
     Algorithm,
     /// No key proves it.
     Signature,
@@ -70,7 +70,7 @@ impl<'a> Parts<'a> {
     /// Takes a token apart (RFC 7515, compact).
     ///
     /// # Errors
-    /// That it is none, or that its algorithm is not one of ours.
+    /// That it is none, or that its algorithm is not supported.
     pub fn read(token: &'a str) -> Result<Self, BadToken> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(BadToken::Form);
@@ -83,7 +83,8 @@ impl<'a> Parts<'a> {
         };
         let signed = &token.as_bytes()[..head.len() + 1 + claims.len()];
         let head = URL_SAFE_NO_PAD.decode(head).map_err(|_| BadToken::Form)?;
-        // An object, and not a list of values in the order of our fields, which serde would take too.
+        // An object, and not a list of values in the order of our fields, which serde would take
+        // too.
         let head: Claims = serde_json::from_slice(&head).map_err(|_| BadToken::Form)?;
         let head: Head = serde_json::from_value(Value::Object(head)).map_err(|_| BadToken::Form)?;
         let algorithm = algorithm(&head.alg).ok_or(BadToken::Algorithm)?;
@@ -105,7 +106,8 @@ impl<'a> Parts<'a> {
     pub fn prove<'k>(&self, keys: impl IntoIterator<Item = &'k Key>) -> Result<Claims, BadToken> {
         let mut fitting = keys.into_iter().filter(|key| key.is_for(self));
         let is_proved = |key: &Key| {
-            // An error means that the key cannot be used for it, or that the signature is no base64.
+            // An error means that the key cannot be used for it, or that the signature is no
+            // base64.
             crypto::verify(self.signature, self.signed, &key.decoding, self.algorithm)
                 .unwrap_or(false)
         };
@@ -119,11 +121,21 @@ impl<'a> Parts<'a> {
 
 /// The allowlist. `none` is not on it.
 fn algorithm(name: &str) -> Option<Algorithm> {
-    [HMAC, RSA, EC, ED]
-        .into_iter()
-        .flatten()
-        .copied()
-        .find(|algorithm| format!("{algorithm:?}") == name)
+    Some(match name {
+        "HS256" => Algorithm::HS256,
+        "HS384" => Algorithm::HS384,
+        "HS512" => Algorithm::HS512,
+        "RS256" => Algorithm::RS256,
+        "RS384" => Algorithm::RS384,
+        "RS512" => Algorithm::RS512,
+        "PS256" => Algorithm::PS256,
+        "PS384" => Algorithm::PS384,
+        "PS512" => Algorithm::PS512,
+        "ES256" => Algorithm::ES256,
+        "ES384" => Algorithm::ES384,
+        "EdDSA" => Algorithm::EdDSA,
+        _ => return None,
+    })
 }
 
 impl Key {
@@ -155,7 +167,7 @@ impl Key {
         let text = String::from_utf8_lossy(pem);
         if text.contains("PRIVATE KEY") {
             bail!(
-                "it holds a private key, which must stay with whoever makes the tokens: \
+                "it holds a private key, which must stay with the issuer of the tokens: \
                  `openssl pkey -pubout` makes the public one"
             );
         }
@@ -189,13 +201,14 @@ impl Key {
         let only = jwk.common.key_algorithm.map(|it| it.to_string());
         let algorithms = algorithms.iter().copied();
         let algorithms: Vec<_> = algorithms
-            .filter(|it| only.as_ref().is_none_or(|only| *only == format!("{it:?}")))
+            .filter(|it| only.as_ref().is_none_or(|only| algorithm(only) == Some(*it)))
             .collect();
         let key = DecodingKey::from_jwk(jwk).ok().filter(|_| !algorithms.is_empty())?;
         Some(Self { id: jwk.common.key_id.clone(), decoding: key, algorithms })
     }
 
-    /// The keys of a set (RFC 7517). What is not understood is passed over, as the standard wants it.
+    /// The keys of a set (RFC 7517). What is not understood is passed over, as the standard wants
+    /// it.
     ///
     /// # Errors
     /// That it is no set, or that no key in it can be used.

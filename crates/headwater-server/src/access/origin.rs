@@ -1,7 +1,7 @@
-//! Whether a page may do something with a cookie that its browser sent along (CSRF). Look here for which
-//! pages may. No IO in here.
+//! Whether a page may do something with a cookie that its browser sent along (CSRF). Look here for
+//! which pages may. No IO in here.
 
-use headwater::{AccessRequest, Action, Denied};
+use headwater::access::{AccessRequest, Action, Denied};
 use http::HeaderMap;
 use http::header::ORIGIN;
 

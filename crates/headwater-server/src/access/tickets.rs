@@ -8,27 +8,28 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use headwater::{ChannelPattern, Denied};
+use headwater::access::Denied;
+use headwater::channel::ChannelPattern;
 use redis::aio::ConnectionManager;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::claims::Identity;
-use super::{seconds_since_1970, time_of};
+use super::identity::Identity;
+use super::time::{seconds_since_1970, time_of};
 use crate::limits::{TICKET_TIME, TICKETS_MAX};
 use crate::settings::Secret;
 
 /// Where tickets are kept until they are used.
 pub(crate) enum Tickets {
     /// In this process.
-    Memory(Mutex<HashMap<String, (Instant, Kept)>>),
+    Memory(Mutex<HashMap<String, (Instant, TicketRecord)>>),
     /// In Redis, for all nodes.
     Redis(ConnectionManager),
 }
 
-/// Whom a ticket is for. The ticket itself is kept nowhere: whoever reads this cannot use it.
+/// Whom a ticket is for. The ticket itself is stored nowhere, so this record cannot be used as one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Kept {
+pub(crate) struct TicketRecord {
     /// Names, and beginnings with a `*` after them; the second part says which.
     subscribe: Vec<(String, bool)>,
     /// Seconds since 1970.
@@ -48,10 +49,10 @@ impl Tickets {
         }
     }
 
-    /// Makes a ticket for somebody.
-    pub(crate) async fn make(&self, identity: &Identity) -> Result<Secret, Denied> {
+    /// Issues a ticket.
+    pub(crate) async fn issue(&self, identity: &Identity) -> Result<Secret, Denied> {
         let ticket = random().ok_or_else(Denied::unavailable)?;
-        let (key, kept) = (key_of(ticket.expose()), Kept::new(identity));
+        let (key, kept) = (key_of(ticket.expose()), TicketRecord::new(identity));
         match self {
             Self::Memory(table) => {
                 let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,7 +61,7 @@ impl Tickets {
                     table.retain(|_, (until, _)| *until > now);
                 }
                 if table.len() >= TICKETS_MAX {
-                    tracing::warn!("{TICKETS_MAX} tickets wait to be used: no more are made");
+                    tracing::warn!("{TICKETS_MAX} unused tickets: no more are issued");
                     return Err(Denied::unavailable());
                 }
                 table.insert(key, (now + TICKET_TIME, kept));
@@ -77,7 +78,7 @@ impl Tickets {
     }
 
     /// Whom a ticket is for. It is used up by this.
-    pub(crate) async fn take(&self, ticket: &str) -> Result<Identity, Denied> {
+    pub(crate) async fn redeem(&self, ticket: &str) -> Result<Identity, Denied> {
         let key = key_of(ticket);
         let kept = match self {
             Self::Memory(table) => {
@@ -86,15 +87,15 @@ impl Tickets {
                 found.map(|(_, kept)| kept)
             }
             Self::Redis(commands) => {
-                let mut take = redis::cmd("GETDEL");
-                take.arg(KEY_PREFIX.to_owned() + &key);
+                let mut redeem = redis::cmd("GETDEL");
+                redeem.arg(KEY_PREFIX.to_owned() + &key);
                 let taken: Result<Option<Vec<u8>>, _> =
-                    take.query_async(&mut commands.clone()).await;
+                    redeem.query_async(&mut commands.clone()).await;
                 let text = taken.map_err(|error| unavailable(&error))?;
                 text.and_then(|text| serde_json::from_slice(&text).ok())
             }
         };
-        let identity = kept.map(Kept::identity).ok_or_else(Denied::bad_credentials)?;
+        let identity = kept.map(TicketRecord::identity).ok_or_else(Denied::bad_credentials)?;
         if identity.until.is_some_and(|until| until <= SystemTime::now()) {
             return Err(Denied::bad_credentials());
         }
@@ -103,11 +104,11 @@ impl Tickets {
 }
 
 fn unavailable(error: &redis::RedisError) -> Denied {
-    tracing::warn!("Redis does not keep or give tickets, so the answer is no: {error}");
+    tracing::warn!("tickets unavailable, request denied: {error}");
     Denied::unavailable()
 }
 
-impl Kept {
+impl TicketRecord {
     fn new(identity: &Identity) -> Self {
         let split = |pattern: &ChannelPattern| {
             let text = pattern.to_string();
@@ -155,7 +156,8 @@ fn key_of(ticket: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use headwater::{Action, Channel};
+    use headwater::Channel;
+    use headwater::access::Action;
 
     use super::*;
     use std::time::Duration;
@@ -176,30 +178,30 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_ticket_is_good_once_and_for_a_while() {
         let tickets = Tickets::new(None);
-        let made = tickets.make(&identity()).await.unwrap();
+        let made = tickets.issue(&identity()).await.unwrap();
         assert_eq!(format!("{made:?}"), "…");
         let ticket = made.expose();
         assert_eq!(ticket.len(), 43);
-        let taken = tickets.take(ticket).await.unwrap();
+        let taken = tickets.redeem(ticket).await.unwrap();
         assert_eq!((taken.user.as_deref(), taken.token_id.as_deref()), (Some("42"), Some("j")));
         let channel = |name: &str| [Channel::new(name).unwrap()];
         let allows = |name: &str| taken.allows(Action::Subscribe, &channel(name), |_| false);
         assert!(allows("news:a") && allows("a*") && !allows("ab") && !allows("news"));
-        assert_eq!(tickets.take(ticket).await, Err(Denied::bad_credentials()));
-        let late = tickets.make(&identity()).await.unwrap();
+        assert_eq!(tickets.redeem(ticket).await, Err(Denied::bad_credentials()));
+        let late = tickets.issue(&identity()).await.unwrap();
         tokio::time::advance(TICKET_TIME).await;
-        assert_eq!(tickets.take(late.expose()).await, Err(Denied::bad_credentials()));
-        assert_eq!(tickets.take("").await, Err(Denied::bad_credentials()));
+        assert_eq!(tickets.redeem(late.expose()).await, Err(Denied::bad_credentials()));
+        assert_eq!(tickets.redeem("").await, Err(Denied::bad_credentials()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn tickets_are_bounded() {
         let tickets = Tickets::new(None);
         for _ in 0..TICKETS_MAX {
-            tickets.make(&identity()).await.unwrap();
+            tickets.issue(&identity()).await.unwrap();
         }
-        assert!(tickets.make(&identity()).await.is_err());
+        assert!(tickets.issue(&identity()).await.is_err());
         tokio::time::advance(TICKET_TIME).await;
-        assert!(tickets.make(&identity()).await.is_ok(), "those that are over make room");
+        assert!(tickets.issue(&identity()).await.is_ok(), "those that are over make room");
     }
 }

@@ -1,16 +1,15 @@
-//! The address of a client, and whose word about it counts. Look here for what a limit per address counts as one
-//! address.
+//! The address of a client, and which proxies report it. Look here for what a limit per address
+//! counts as one address.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
-
-/// The address of whoever sent a request. Behind trusted proxies it is the one that they tell.
+/// The address of the client that sent a request. Behind trusted proxies it is the one that they
+/// report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientAddress(IpAddr);
 
-/// What limits count as one address. Whoever has an IPv6 address has a whole /64 of them.
+/// What limits count as one address. A client with IPv6 has a whole /64 of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressKey(IpAddr);
 
@@ -40,41 +39,6 @@ impl fmt::Display for ClientAddress {
     }
 }
 
-/// Proxies whose word counts, as networks.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TrustedProxies(Vec<IpNet>);
-
-impl TrustedProxies {
-    /// Adds a network, `10.0.0.0/8`, or a single address.
-    ///
-    /// # Errors
-    /// A sentence that says what is wrong.
-    pub fn add(&mut self, text: &str) -> Result<(), String> {
-        let network = match text.parse::<IpAddr>() {
-            Ok(address) => IpNet::from(address.to_canonical()),
-            Err(_) => text.parse().map_err(|_| {
-                format!("`{text}` is neither an address nor a network like 10.0.0.0/8")
-            })?,
-        };
-        if network.prefix_len() == 0 {
-            return Err(format!("`{text}` is everybody: name the addresses of your proxies"));
-        }
-        self.0.push(network);
-        Ok(())
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether this address is one of them.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,23 +59,5 @@ mod tests {
         check("192.0.2.1", "192.0.2.2", false);
         check("192.0.2.1", "::ffff:192.0.2.1", true);
         check("::ffff:192.0.2.1", "::ffff:192.0.2.2", false);
-    }
-
-    #[test]
-    fn proxies_are_networks_and_addresses() {
-        let mut proxies = TrustedProxies::default();
-        for text in ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::ffff:198.51.100.1"] {
-            assert_eq!(proxies.add(text), Ok(()));
-        }
-        for text in ["10.255.0.1", "::ffff:10.1.1.1", "192.0.2.7", "2001:db8::1", "198.51.100.1"] {
-            assert!(proxies.contains(ip(text)), "{text}");
-        }
-        for text in ["11.0.0.1", "192.0.2.8", "2001:db9::1", "::1"] {
-            assert!(!proxies.contains(ip(text)), "{text}");
-        }
-        assert!(proxies.add("0.0.0.0/0").is_err_and(|why| why.contains("everybody")));
-        for text in ["", "localhost", "10.0.0.0/33", "10.0.0", "10.0.0.1:80", "*"] {
-            assert!(proxies.add(text).is_err_and(|why| why.contains("neither")), "{text}");
-        }
     }
 }

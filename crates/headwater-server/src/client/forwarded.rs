@@ -1,37 +1,17 @@
-//! The client's address out of the header of a trusted proxy. Look here for which of several addresses counts. No IO in
-//! here.
+//! The client's address out of the header of a trusted proxy. Look here for which of several
+//! addresses counts. No IO in here.
 //!
 //! Anybody can send these headers, and each proxy adds to what it got. So they are read from their
-//! end, where the proxy next to us wrote, and only as far as trusted proxies go. What is not understood
-//! ends the reading: the client is then whoever was found so far.
+//! end, where the proxy next to us wrote, and only as far as trusted proxies go. What is not
+//! understood ends the reading: the client is then the last address found.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 
-use super::address::{ClientAddress, TrustedProxies};
+use super::address::ClientAddress;
 use crate::limits::FORWARDED_HOPS_MAX;
-
-/// The header in which proxies tell a client's address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AddressHeader {
-    /// `X-Forwarded-For`: each proxy appends the address it was asked from.
-    XForwardedFor,
-    /// `Forwarded` (RFC 7239): the same, with more to say.
-    Forwarded,
-    /// `X-Real-IP`: the one address that the proxy says it is.
-    XRealIp,
-}
-
-impl AddressHeader {
-    fn name(self) -> HeaderName {
-        HeaderName::from_static(match self {
-            Self::XForwardedFor => "x-forwarded-for",
-            Self::Forwarded => "forwarded",
-            Self::XRealIp => "x-real-ip",
-        })
-    }
-}
+use crate::settings::{AddressHeader, TrustedProxies};
 
 /// The address of the client that sent these headers over a connection from `peer`.
 pub fn client_address(
@@ -46,7 +26,7 @@ pub fn client_address(
     for line in lines.iter().rev() {
         let Some(elements) = elements(line, header) else { break };
         for element in elements.into_iter().rev() {
-            // A header with more hops than any real chain has is not to be believed any further.
+            // A header with more hops than any real chain has is not trusted any further.
             if !trusted.contains(client) || hops == FORWARDED_HOPS_MAX {
                 return ClientAddress::new(client);
             }
@@ -93,8 +73,8 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     node(unquoted.unwrap_or(value))
 }
 
-/// Splits, and leaves alone what stands in quotes. `None` if a quote is not closed, or stands where none
-/// may: a client's quote must not swallow what a proxy appended.
+/// Splits, and leaves alone what stands in quotes. `None` if a quote is not closed, or stands where
+/// none may: a client's quote must not swallow what a proxy appended.
 fn split_outside_of_quotes(text: &str, separator: char) -> Option<Vec<&str>> {
     let mut parts = Vec::new();
     let (mut start, mut quoted, mut escaped) = (0, false, false);

@@ -1,81 +1,25 @@
-//! Who sends a request, by address, and how much one may. Look here for the limits per address and per user, and for
-//! whose address counts behind a proxy.
+//! Who sends a request, by address, and how much one may. Look here for the limits per address and
+//! per user, and for whose address counts behind a proxy.
 
 mod address;
 mod forwarded;
 mod rate_limit;
+mod refusal;
 mod stream_limits;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-pub use address::{AddressKey, ClientAddress, TrustedProxies};
-pub use forwarded::{AddressHeader, client_address};
-pub use rate_limit::Rate;
+pub use address::{AddressKey, ClientAddress};
+pub use forwarded::client_address;
+pub(crate) use refusal::{Limit, LimitExceeded};
 pub(crate) use stream_limits::StreamPlace;
 
 use crate::limits::FULL_LOG_INTERVAL;
-use crate::settings::Settings;
+use crate::settings::LimitSettings;
 use rate_limit::RateLimit;
 use stream_limits::StreamLimits;
-
-/// What can be used up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Limit {
-    Streams,
-    StreamsPerAddress,
-    StreamsPerUser,
-    PublishesPerAddress,
-    PublishesPerUser,
-    FailedLogins,
-}
-
-impl Limit {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Streams,
-        Self::StreamsPerAddress,
-        Self::StreamsPerUser,
-        Self::PublishesPerAddress,
-        Self::PublishesPerUser,
-        Self::FailedLogins,
-    ];
-
-    /// The name in metrics.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Streams => "streams",
-            Self::StreamsPerAddress => "streams-per-address",
-            Self::StreamsPerUser => "streams-per-user",
-            Self::PublishesPerAddress => "publishes-per-address",
-            Self::PublishesPerUser => "publishes-per-user",
-            Self::FailedLogins => "failed-logins",
-        }
-    }
-
-    /// What a client is told.
-    pub(crate) fn advice(self) -> &'static str {
-        match self {
-            Self::Streams => "the server has as many streams as it takes: come back later",
-            Self::StreamsPerAddress => {
-                "too many streams from this address: close one, or take several channels on one stream"
-            }
-            Self::StreamsPerUser => {
-                "too many streams of this user: close one, or take several channels on one stream"
-            }
-            Self::PublishesPerAddress => "too many events from this address: publish more slowly",
-            Self::PublishesPerUser => "too many events of this user: publish more slowly",
-            Self::FailedLogins => "too many failed logins from this address: wait, then try again",
-        }
-    }
-}
-
-/// Why a request is refused, and when to try again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) limit: Limit,
-    pub(crate) retry_after: Duration,
-}
 
 /// Every limit that clients have.
 pub(crate) struct ClientLimits {
@@ -89,9 +33,9 @@ pub(crate) struct ClientLimits {
 }
 
 impl ClientLimits {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &LimitSettings) -> Self {
         let streams = StreamLimits {
-            total_max: settings.max_streams.unwrap_or(settings.max_connections),
+            total_max: settings.max_streams,
             per_address_max: settings.max_streams_per_address,
             per_user_max: settings.max_streams_per_user,
             ..StreamLimits::default()
@@ -107,13 +51,13 @@ impl ClientLimits {
     }
 
     /// A place for one more stream. It is free again when what is returned is dropped.
-    pub(crate) fn enter_stream(
+    pub(crate) fn acquire_stream(
         &self,
         address: ClientAddress,
         user: Option<&str>,
-    ) -> Result<StreamPlace, Refusal> {
-        let outcome = self.counted(self.streams.enter(address.key(), user));
-        if matches!(outcome, Err(Refusal { limit: Limit::Streams, .. })) {
+    ) -> Result<StreamPlace, LimitExceeded> {
+        let outcome = self.counted(self.streams.acquire(address.key(), user));
+        if matches!(outcome, Err(LimitExceeded { limit: Limit::Streams, .. })) {
             self.log_that_it_is_full();
         }
         outcome
@@ -123,29 +67,29 @@ impl ClientLimits {
         let mut logged_at = self.full_logged_at.lock().unwrap_or_else(PoisonError::into_inner);
         if logged_at.is_none_or(|at| at.elapsed() >= FULL_LOG_INTERVAL) {
             *logged_at = Some(Instant::now());
-            tracing::warn!("max-streams is reached: new clients are asked to come back later");
+            tracing::warn!("max-streams reached: asking new clients to reconnect later");
         }
     }
 
     /// Whether this client may publish at all now: asked before its body is read.
-    pub(crate) fn admit_publisher(
+    pub(crate) fn check_publisher(
         &self,
         address: ClientAddress,
         user: Option<&str>,
-    ) -> Result<(), Refusal> {
-        self.counted(self.check_publisher(address, user))
+    ) -> Result<(), LimitExceeded> {
+        self.counted(self.has_publishes_left(address, user))
     }
 
-    /// Counts events that a client is about to publish. A client below its rate may publish a batch that
-    /// goes beyond it, and then waits the longer: that way the size of batches needs no rule.
+    /// Counts events that a client is about to publish. A client below its rate may publish a batch
+    /// that goes beyond it, and then waits the longer: that way the size of batches needs no rule.
     pub(crate) fn take_publishes(
         &self,
         address: ClientAddress,
         user: Option<&str>,
         events: usize,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), LimitExceeded> {
         let take = || {
-            self.check_publisher(address, user)?;
+            self.has_publishes_left(address, user)?;
             let limit = Limit::PublishesPerAddress;
             spend(self.publishes_per_address.as_ref(), limit, address.key(), events)?;
             match user {
@@ -158,7 +102,11 @@ impl ClientLimits {
         self.counted(take())
     }
 
-    fn check_publisher(&self, address: ClientAddress, user: Option<&str>) -> Result<(), Refusal> {
+    fn has_publishes_left(
+        &self,
+        address: ClientAddress,
+        user: Option<&str>,
+    ) -> Result<(), LimitExceeded> {
         let limit = Limit::PublishesPerAddress;
         spend(self.publishes_per_address.as_ref(), limit, address.key(), 0)?;
         match user {
@@ -168,7 +116,7 @@ impl ClientLimits {
     }
 
     /// Whether credentials from this address are looked at: asked before they are.
-    pub(crate) fn admit_login(&self, address: ClientAddress) -> Result<(), Refusal> {
+    pub(crate) fn check_login(&self, address: ClientAddress) -> Result<(), LimitExceeded> {
         let limit = Limit::FailedLogins;
         self.counted(spend(self.failed_logins.as_ref(), limit, address.key(), 0))
     }
@@ -176,30 +124,31 @@ impl ClientLimits {
     /// Credentials from this address were wrong.
     pub(crate) fn login_failed(&self, address: ClientAddress) {
         let limit = Limit::FailedLogins;
-        // It is refused already; what counts is that the next one is.
+        // This request is denied already; what counts is that the next one is.
         let _ = spend(self.failed_logins.as_ref(), limit, address.key(), 1);
     }
 
-    /// How often something was refused because of this limit.
+    /// How many requests were rejected because of this limit.
     pub(crate) fn refusals(&self, limit: Limit) -> u64 {
         self.refusals[limit as usize].load(Ordering::Relaxed)
     }
 
-    fn counted<T>(&self, outcome: Result<T, Refusal>) -> Result<T, Refusal> {
-        if let Err(refusal) = &outcome {
-            self.refusals[refusal.limit as usize].fetch_add(1, Ordering::Relaxed);
+    fn counted<T>(&self, outcome: Result<T, LimitExceeded>) -> Result<T, LimitExceeded> {
+        if let Err(exceeded) = &outcome {
+            self.refusals[exceeded.limit as usize].fetch_add(1, Ordering::Relaxed);
         }
         outcome
     }
 }
 
-/// Takes so much of what a rate gives to a key. Nothing is taken to ask whether there is anything left.
+/// Takes so much of what a rate gives to a key. Nothing is taken to ask whether there is anything
+/// left.
 fn spend(
     rate_limit: Option<&RateLimit>,
     limit: Limit,
     key: impl std::hash::Hash,
     cost: usize,
-) -> Result<(), Refusal> {
+) -> Result<(), LimitExceeded> {
     let Some(rate_limit) = rate_limit else { return Ok(()) };
-    rate_limit.take(key, cost).map_err(|retry_after| Refusal { limit, retry_after })
+    rate_limit.take(key, cost).map_err(|retry_after| LimitExceeded { limit, retry_after })
 }

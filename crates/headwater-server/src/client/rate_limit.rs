@@ -1,24 +1,16 @@
-//! How often something may be done per key, as a token bucket. Look here for what a rate means exactly, and for how the
-//! table of buckets is bounded. No IO in here.
+//! How often something may be done per key, as a token bucket. Look here for what a rate means
+//! exactly, and for how the table of buckets is bounded. No IO in here.
 //!
-//! A bucket is one number: when it will be full again. A full bucket needs no entry, so idle keys cost
-//! nothing. The table has a fixed size: sets of a few entries, found by a keyed hash of the key. Where
-//! a set has no room, the bucket that is fullest is forgotten.
+//! A bucket is one number: when it will be full again. A full bucket needs no entry, so idle keys
+//! cost nothing. The table has a fixed size: sets of a few entries, found by a keyed hash of the
+//! key. Where a set has no room, the bucket that is fullest is forgotten.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::{RATE_LIMIT_SETS, RATE_LIMIT_WAYS};
-
-/// So many per time; as many can come at once, after a time without any.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// How many; at least one.
-    pub count: u32,
-    /// In which time.
-    pub per: Duration,
-}
+use crate::settings::Rate;
 
 /// A rate for every key.
 pub(super) struct RateLimit {
@@ -33,7 +25,8 @@ pub(super) struct RateLimit {
 
 #[derive(Clone, Copy, Default)]
 struct Bucket {
-    /// 64 bits of a keyed hash: two keys that share them would share a bucket, and nobody will see two.
+    /// 64 bits of a keyed hash: two keys that share them would share a bucket, and nobody will see
+    /// two.
     key: u64,
     /// When it will be full, since `begin`.
     full_at_ns: u64,
@@ -52,8 +45,8 @@ impl RateLimit {
         }
     }
 
-    /// Takes this many from the key's bucket, if it has one at least. Otherwise says how long it will be
-    /// until it has one.
+    /// Takes this many from the key's bucket, if it has one at least. Otherwise says how long it
+    /// will be until it has one.
     pub(super) fn take(&self, key: impl Hash, count: usize) -> Result<(), Duration> {
         let now_ns = u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.take_at(self.hasher.hash_one(key), count, now_ns)
@@ -146,7 +139,10 @@ mod tests {
     proptest! {
         /// In any time no more goes through than the rate allows, and what came at once.
         #[test]
-        fn the_average_holds(count in 1..200_u32, gaps_ms in proptest::collection::vec(0..500_u64, 1..200)) {
+        fn the_average_holds(
+            count in 1..200_u32,
+            gaps_ms in proptest::collection::vec(0..500_u64, 1..200),
+        ) {
             let limit = limit(count);
             let mut now = SECOND;
             let mut taken = 0;

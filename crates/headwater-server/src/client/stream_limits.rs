@@ -1,11 +1,11 @@
-//! How many streams there may be: in all, per address, per user. Look here for which limit is asked first. No IO in
-//! here.
+//! How many streams there may be: in all, per address, per user. Look here for which limit is asked
+//! first. No IO in here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::address::AddressKey;
-use super::{Limit, Refusal};
+use super::refusal::{Limit, LimitExceeded};
 use crate::limits::STREAM_RETRY_AFTER;
 
 /// Counts open streams. An open stream is never ended for a new one.
@@ -17,8 +17,8 @@ pub(super) struct StreamLimits {
     pub(super) open: Mutex<Open>,
 }
 
-/// Only what has a limit is counted, and only as long as it has streams: the table is as large as there
-/// are streams, at most twice.
+/// Only what has a limit is counted, and only as long as it has streams: the table is as large as
+/// there are streams, at most twice.
 #[derive(Debug, Default)]
 pub(super) struct Open {
     total: usize,
@@ -31,7 +31,7 @@ enum Owner {
     User(Box<str>),
 }
 
-/// The place of one open stream. Whoever drops it makes it free.
+/// The place of one open stream, free again when this is dropped.
 #[derive(Debug)]
 pub(crate) struct StreamPlace {
     limits: Arc<StreamLimits>,
@@ -39,13 +39,13 @@ pub(crate) struct StreamPlace {
 }
 
 impl StreamLimits {
-    /// Takes a place for a stream. The limits of one client are asked first: who has too many is told so,
-    /// also when the server is full.
-    pub(super) fn enter(
+    /// Takes a place for a stream. The limits of one client are asked first: a client that has too
+    /// many learns that also when the server is full.
+    pub(super) fn acquire(
         self: &Arc<Self>,
         address: AddressKey,
         user: Option<&str>,
-    ) -> Result<StreamPlace, Refusal> {
+    ) -> Result<StreamPlace, LimitExceeded> {
         let address = self.per_address_max.map(|max| (Owner::Address(address), max));
         let user = self.per_user_max.zip(user).map(|(max, user)| (Owner::User(user.into()), max));
         let mut open = self.open();
@@ -62,7 +62,7 @@ impl StreamLimits {
             (open.total >= self.total_max).then_some(Limit::Streams)
         };
         if let Some(limit) = limit {
-            return Err(Refusal { limit, retry_after: STREAM_RETRY_AFTER });
+            return Err(LimitExceeded { limit, retry_after: STREAM_RETRY_AFTER });
         }
         open.total += 1;
         let owners = [address, user].map(|owner| owner.map(|(owner, _)| owner));
@@ -110,14 +110,14 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(outcome: Result<StreamPlace, Refusal>) -> Limit {
+    fn refused(outcome: Result<StreamPlace, LimitExceeded>) -> Limit {
         outcome.expect_err("it is refused").limit
     }
 
     #[test]
     fn each_limit_refuses_the_new_one() {
         let limits = limits(4, 2, 3);
-        let enter = |last, user| limits.enter(address(last), user);
+        let enter = |last, user| limits.acquire(address(last), user);
         let first = enter(1, Some("ann")).expect("there is room");
         let _second = enter(1, Some("ann")).expect("there is room");
         assert_eq!(refused(enter(1, Some("bob"))), Limit::StreamsPerAddress);
@@ -133,8 +133,9 @@ mod tests {
     #[test]
     fn what_has_ended_leaves_nothing_behind() {
         let limits = limits(10, 10, 10);
-        let places: Vec<_> = (0..10).map(|last| limits.enter(address(last), Some("ann"))).collect();
-        assert_eq!(refused(limits.enter(address(11), None)), Limit::Streams);
+        let places: Vec<_> =
+            (0..10).map(|last| limits.acquire(address(last), Some("ann"))).collect();
+        assert_eq!(refused(limits.acquire(address(11), None)), Limit::Streams);
         drop(places);
         let open = limits.open();
         assert_eq!((open.total, open.by_owner.len()), (0, 0));

@@ -1,9 +1,9 @@
-//! docs/configuration.md, written from the definitions. Look here to change what stands around the
-//! settings in that file; `tests/it/settings.rs` holds it current.
+//! docs/configuration.md, written from the table of settings. Look here to change what stands
+//! around the settings in that file; `tests/it/settings_docs.rs` holds it current.
 
 use std::fmt::Write as _;
 
-use super::definition::{DEFINITIONS, Definition, Kind};
+use super::schema::{Kind, SETTINGS, Setting};
 use super::value::{show_bytes, show_duration};
 
 const HEAD: &str = "\
@@ -17,11 +17,11 @@ Every setting can be given as a flag, as an environment variable, and in a TOML 
 `--config FILE` or `HEADWATER_CONFIG` names. A flag wins over the environment, the environment over
 the file, the file over the default.
 
-What is wrong is refused at start, with its place and a suggestion, and so is what is unknown: a key
-in the file, a flag, or an environment variable that begins with `HEADWATER_` and belongs to no
-setting. Exceptions are `HEADWATER_URL`, which `headwater publish` and `headwater subscribe` read, and
-the variables that Kubernetes makes for a service called `headwater`. An empty environment variable
-counts as one that is not set.
+Invalid settings are rejected at start, with their place and a suggestion, and so are unknown ones:
+a key in the file, a flag, or an environment variable that begins with `HEADWATER_` and belongs to
+no setting. Exceptions are `HEADWATER_URL`, which `headwater publish` and `headwater subscribe`
+read, and the variables that Kubernetes makes for a service called `headwater`. An empty environment
+variable counts as one that is not set.
 
 Durations are a whole number and a unit, `ms`, `s`, `m` or `h`; sizes are a number of bytes, or of
 `KiB` or `MiB`; rates are a whole number and `/s`, `/m` or `/h`. Bounds are inclusive.
@@ -31,50 +31,51 @@ Durations are a whole number and a unit, `ms`, `s`, `m` or `h`; sizes are a numb
 pub fn markdown() -> String {
     let mut page = HEAD.to_owned();
     let mut heading = "";
-    for definition in DEFINITIONS {
-        if definition.heading != heading {
-            heading = definition.heading;
+    for setting in SETTINGS {
+        if setting.heading != heading {
+            heading = setting.heading;
             let _ = write!(page, "\n## {heading}\n");
         }
-        page.push_str(&section(definition));
+        page.push_str(&section(setting));
     }
     let _ = write!(
         page,
-        "\n## A file with every setting\n\nLines with a `#` in front show the default, or an example \
-         where there is none.\n\n```toml\n{}```\n",
+        "\n## A file with every setting\n\nLines with a `#` in front show the default, or an \
+         example where there is none.\n\n```toml\n{}```\n",
         example_file()
     );
     page
 }
 
-fn section(definition: &Definition) -> String {
-    let Definition { name, value_name, summary, details, .. } = definition;
+fn section(setting: &Setting) -> String {
+    let Setting { name, value_name, summary, details, .. } = setting;
     let mut text = format!("{summary}.");
     if !details.is_empty() {
         let _ = write!(text, " {details}");
     }
-    let flag = match definition.kind {
+    let flag = match setting.kind {
         Kind::Switch => format!("--{name}"),
         _ => format!("--{name} {value_name}"),
     };
-    let default = definition.default.map_or("none".to_owned(), |text| format!("`{text}`"));
+    let default = setting.default.map_or("none".to_owned(), |text| format!("`{text}`"));
     format!(
-        "\n### {name}\n\n{}\n\n| flag | environment | file | default | values |\n|---|---|---|---|---|\n\
+        "\n### {name}\n\n{}\n\n| flag | environment | file | default | values |\n\
+         |---|---|---|---|---|\n\
          | `{flag}` | `{}` | `{}` | {default} | {} |\n",
         wrapped(&text, 100),
-        definition.variable(),
-        line(name, definition.kind, definition.example),
-        values(definition.kind),
+        setting.variable(),
+        line(name, setting.kind, setting.example),
+        values(setting.kind),
     )
 }
 
 /// A TOML file with every setting in a comment.
 pub fn example_file() -> String {
     let mut file = String::new();
-    for definition in DEFINITIONS {
-        let text = definition.default.unwrap_or(definition.example);
-        let line = line(definition.name, definition.kind, text);
-        let _ = write!(file, "# {}\n#{line}\n\n", definition.summary);
+    for setting in SETTINGS {
+        let text = setting.default.unwrap_or(setting.example);
+        let line = line(setting.name, setting.kind, text);
+        let _ = write!(file, "# {}\n#{line}\n\n", setting.summary);
     }
     file.truncate(file.trim_end().len());
     file.push('\n');

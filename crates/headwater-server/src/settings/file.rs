@@ -1,5 +1,5 @@
-//! Settings from a TOML file, with the place of each, so that a refusal can show the line. Look here
-//! for what a refusal from a file looks like, and for what it must not show.
+//! Settings from a TOML file, with the place of each, so that a refusal can show the line. Look
+//! here for what a refusal from a file looks like, and for what it must not show.
 
 use std::fs;
 use std::ops::Range;
@@ -7,8 +7,9 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::definition::{DEFINITIONS, find};
-use super::{SettingsError, value};
+use super::error::SettingsError;
+use super::schema::{SETTINGS, find};
+use super::suggest::closest;
 
 /// Where in which file something stands, with the line for people to see.
 #[derive(Debug)]
@@ -44,16 +45,16 @@ fn parse(path: &str, text: &str) -> Result<Vec<(&'static str, String, Place)>, S
     entries.sort_by_key(|(key, _)| key.span().start);
     let mut found = Vec::new();
     for (key, value) in entries {
-        let Some(definition) = find(key.get_ref()) else {
+        let Some(setting) = find(key.get_ref()) else {
             let why = unknown_key(key.get_ref(), value.get_ref());
             return Err(SettingsError(place(key.span()).refusal(&why)));
         };
-        let name = definition.name;
+        let name = setting.name;
         let refuse =
             |span, why: &str| SettingsError(place(span).refusal(&format!("{name}: {why}")));
-        if definition.is_list() {
+        if setting.is_list() {
             let DeValue::Array(items) = value.get_ref() else {
-                let example = definition.example;
+                let example = setting.example;
                 let why = format!("it is a list: write {name} = [\"{example}\"]");
                 return Err(refuse(value.span(), &why));
             };
@@ -89,13 +90,13 @@ fn as_text(value: &DeValue<'_>) -> Result<String, &'static str> {
 }
 
 fn unknown_key(key: &str, value: &DeValue<'_>) -> String {
-    let names = DEFINITIONS.iter().map(|definition| definition.name);
+    let names = SETTINGS.iter().map(|setting| setting.name);
     if matches!(value, DeValue::Table(_)) {
         return format!(
             "`{key}` is a table: all settings stand at the top of the file, outside of tables"
         );
     }
-    match value::closest(&key.to_ascii_lowercase().replace('_', "-"), names) {
+    match closest(&key.to_ascii_lowercase().replace('_', "-"), names) {
         Some(name) => format!("there is no setting `{key}`: did you mean `{name}`?"),
         None => format!("there is no setting `{key}`: `headwater serve --help` lists them"),
     }
@@ -127,7 +128,8 @@ impl Place {
         let indent = " ".repeat((column - 1).min(length));
         let marks = "^".repeat((*width).min(length.saturating_sub(indent.len())).max(1));
         format!(
-            "{path}:{line}:{column}: {why}\n{margin} |\n{number} | {shown}\n{margin} | {indent}{marks}"
+            "{path}:{line}:{column}: {why}\n{margin} |\n{number} | {shown}\n\
+             {margin} | {indent}{marks}"
         )
     }
 }
@@ -140,12 +142,12 @@ fn character_start(text: &str, at: usize) -> usize {
 /// The line, cut where a secret may begin: at the value of a secret setting, also when its name is
 /// misspelt or its string goes over several lines, and behind `://` wherever it stands.
 fn without_secrets(line: &str, up_to_line: &str) -> String {
-    let secret = |name: &str| DEFINITIONS.iter().any(|it| it.is_secret() && it.name == name);
+    let secret = |name: &str| SETTINGS.iter().any(|it| it.is_secret() && it.name == name);
     let of_a_secret = |line: &str| {
         let key = line.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let names = DEFINITIONS.iter().map(|definition| definition.name);
-        value::closest(&key, names).is_some_and(secret)
-            || DEFINITIONS.iter().any(|it| it.is_secret() && key.contains(it.name))
+        let names = SETTINGS.iter().map(|setting| setting.name);
+        closest(&key, names).is_some_and(secret)
+            || SETTINGS.iter().any(|it| it.is_secret() && key.contains(it.name))
     };
     let statement = up_to_line.lines().rev().find(|line| line.contains('='));
     if statement.is_some_and(of_a_secret) {
@@ -200,7 +202,8 @@ mod tests {
         check(
             "colour = 1",
             Err(
-                "a.toml:1:1: there is no setting `colour`: `headwater serve --help` lists them\n  |\n\
+                "a.toml:1:1: there is no setting `colour`: `headwater serve --help` lists them\n  \
+                 |\n\
                  1 | colour = 1\n  | ^^^^^^",
             ),
         );

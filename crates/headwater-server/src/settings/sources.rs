@@ -9,13 +9,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use headwater::{ChannelPatterns, RetentionRules};
+use headwater::channel::ChannelPatterns;
+use headwater::log::RetentionRules;
 
-use super::definition::{DEFINITIONS, Definition, Kind, find};
+use super::error::SettingsError;
 use super::file::{self, Place};
-use super::{RedisUrl, SettingsError, value};
-use crate::client::{AddressHeader, Rate, TrustedProxies};
-use crate::logging::{LogFilter, LogFormat};
+use super::schema::{Kind, SETTINGS, Setting, find};
+use super::suggest::closest;
+use super::value::{self, TrustedProxies};
 
 /// The flags of `headwater serve`, as typed. No `Debug`: one may hold a password.
 #[derive(Clone, Default)]
@@ -27,8 +28,8 @@ pub struct Flags {
 
 const CONFIG_VARIABLE: &str = "HEADWATER_CONFIG";
 
-/// Variables that begin like ours and belong to something else: the address and the token for the client
-/// commands, and the binary that tests run.
+/// Variables that begin like ours and belong to something else: the address and the token for the
+/// client commands, and the binary that tests run.
 const OTHER_VARIABLES: [&str; 4] =
     [CONFIG_VARIABLE, "HEADWATER_URL", "HEADWATER_TOKEN", "HEADWATER_BIN"];
 
@@ -38,9 +39,9 @@ impl clap::Args for Flags {
             .long("config")
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help_heading(DEFINITIONS[0].heading)
+            .help_heading(SETTINGS[0].heading)
             .help(format!("Read settings from this TOML file [env: {CONFIG_VARIABLE}]"));
-        command.arg(config).args(DEFINITIONS.iter().map(flag))
+        command.arg(config).args(SETTINGS.iter().map(flag))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -59,7 +60,7 @@ impl clap::FromArgMatches for Flags {
         if let Some(path) = matches.get_one::<PathBuf>("config") {
             self.config = Some(path.clone());
         }
-        for Definition { name, .. } in DEFINITIONS {
+        for Setting { name, .. } in SETTINGS {
             if let Some(texts) = matches.get_many::<String>(name) {
                 self.texts.insert(name, texts.cloned().collect());
             }
@@ -68,10 +69,10 @@ impl clap::FromArgMatches for Flags {
     }
 }
 
-fn flag(definition: &Definition) -> Arg {
-    let default = definition.default.map(|text| format!(" [default: {text}]")).unwrap_or_default();
-    let variable = definition.variable();
-    let Definition { name, value_name, heading, summary, details, .. } = definition;
+fn flag(setting: &Setting) -> Arg {
+    let default = setting.default.map(|text| format!(" [default: {text}]")).unwrap_or_default();
+    let variable = setting.variable();
+    let Setting { name, value_name, heading, summary, details, .. } = setting;
     let arg = Arg::new(*name)
         .long(*name)
         .value_name(*value_name)
@@ -80,9 +81,9 @@ fn flag(definition: &Definition) -> Arg {
         .long_help(
             format!("{summary}.\n{details}\n[env: {variable}]{default}").replace("\n\n", "\n"),
         );
-    match definition.kind {
+    match setting.kind {
         Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
-        _ if definition.is_list() => arg.action(ArgAction::Append),
+        _ if setting.is_list() => arg.action(ArgAction::Append),
         _ => arg,
     }
 }
@@ -99,8 +100,8 @@ enum Origin {
     File(Place),
 }
 
-/// Every value that was typed and counts: of several sources for one setting, the one that wins. Only
-/// a list has more than one value.
+/// Every value that was typed and counts: of several sources for one setting, the one that wins.
+/// Only a list has more than one value.
 pub(super) struct Sources(BTreeMap<&'static str, Vec<Typed>>);
 
 impl Sources {
@@ -141,10 +142,6 @@ impl Sources {
         self.get(name, |_, text| value::address(text).map(Some))
     }
 
-    pub(super) fn redis_url(&self, name: &str) -> Result<Option<RedisUrl>, SettingsError> {
-        self.get(name, |_, text| text.parse().map(Some))
-    }
-
     pub(super) fn directory(&self, name: &str) -> Result<Option<PathBuf>, SettingsError> {
         self.path(name, "a directory")
     }
@@ -160,39 +157,32 @@ impl Sources {
         })
     }
 
-    pub(super) fn rate(&self, name: &str) -> Result<Option<Rate>, SettingsError> {
+    pub(super) fn rate(&self, name: &str) -> Result<Option<value::Rate>, SettingsError> {
         self.get(name, |kind, text| match kind {
             Kind::Rate { off: true } if text == "off" => Ok(None),
-            Kind::Rate { .. } => value::rate(text).map(Some),
+            Kind::Rate { .. } => text.parse().map(Some),
             _ => panic!("the setting {name} is no rate"),
         })
     }
 
-    pub(super) fn address_header(
-        &self,
-        name: &str,
-    ) -> Result<Option<AddressHeader>, SettingsError> {
-        self.get(name, |_, text| value::address_header(text).map(Some))
-    }
-
     pub(super) fn networks(&self, name: &str) -> Result<TrustedProxies, SettingsError> {
-        let definition = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
+        let setting = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
         let mut networks = TrustedProxies::default();
         for typed in self.0.get(name).into_iter().flatten() {
             let added = networks.add(&typed.text);
-            added.map_err(|why| SettingsError(typed.refusal(definition, &why)))?;
+            added.map_err(|why| SettingsError(typed.refusal(setting, &why)))?;
         }
         Ok(networks)
     }
 
     /// The rules in the order in which they were typed.
     pub(super) fn retention_rules(&self, name: &str) -> Result<RetentionRules, SettingsError> {
-        let definition = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
+        let setting = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
         let mut rules = RetentionRules::new();
         for typed in self.0.get(name).into_iter().flatten() {
             rules
                 .parse_rule(&typed.text)
-                .map_err(|why| SettingsError(typed.refusal(definition, &why.to_string())))?;
+                .map_err(|why| SettingsError(typed.refusal(setting, &why.to_string())))?;
         }
         Ok(rules)
     }
@@ -202,13 +192,13 @@ impl Sources {
         &self,
         name: &str,
     ) -> Result<Option<Vec<T>>, SettingsError> {
-        let definition = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
+        let setting = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
         let Some(all) = self.0.get(name) else { return Ok(None) };
         let parse = |typed: &Typed| match typed.text.parse() {
             Ok(value) => Ok(value),
             Err(why) => {
                 let why: T::Err = why;
-                Err(SettingsError(typed.refusal(definition, &why.to_string())))
+                Err(SettingsError(typed.refusal(setting, &why.to_string())))
             }
         };
         all.iter().map(parse).collect::<Result<_, _>>().map(Some)
@@ -230,12 +220,12 @@ impl Sources {
 
     /// The patterns in the order in which they were typed.
     pub(super) fn channel_patterns(&self, name: &str) -> Result<ChannelPatterns, SettingsError> {
-        let definition = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
+        let setting = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
         let mut patterns = ChannelPatterns::new();
         for typed in self.0.get(name).into_iter().flatten() {
             patterns
                 .add(&typed.text)
-                .map_err(|why| SettingsError(typed.refusal(definition, &why.to_string())))?;
+                .map_err(|why| SettingsError(typed.refusal(setting, &why.to_string())))?;
         }
         Ok(patterns)
     }
@@ -265,15 +255,10 @@ impl Sources {
     }
 
     pub(super) fn switch(&self, name: &str) -> Result<Option<bool>, SettingsError> {
-        self.get(name, |_, text| value::switch(text).map(Some))
-    }
-
-    pub(super) fn log_filter(&self, name: &str) -> Result<Option<LogFilter>, SettingsError> {
-        self.get(name, |_, text| text.parse().map(Some))
-    }
-
-    pub(super) fn log_format(&self, name: &str) -> Result<Option<LogFormat>, SettingsError> {
-        self.get(name, |_, text| text.parse().map(Some))
+        self.get(name, |_, text| match text.parse() {
+            Ok(switch) => Ok(Some(switch)),
+            Err(_) => Err("it is neither true nor false".to_owned()),
+        })
     }
 
     /// Parses what was typed, else the default, and puts the place in front of what is wrong.
@@ -282,12 +267,12 @@ impl Sources {
         name: &str,
         parse: impl FnOnce(Kind, &str) -> Result<Option<T>, String>,
     ) -> Result<Option<T>, SettingsError> {
-        let definition = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
+        let setting = find(name).unwrap_or_else(|| panic!("there is no setting {name}"));
         let typed = self.0.get(name).and_then(|all| all.last());
-        match (typed, definition.default) {
-            (Some(typed), _) => parse(definition.kind, &typed.text)
-                .map_err(|why| SettingsError(typed.refusal(definition, &why))),
-            (None, Some(default)) => parse(definition.kind, default)
+        match (typed, setting.default) {
+            (Some(typed), _) => parse(setting.kind, &typed.text)
+                .map_err(|why| SettingsError(typed.refusal(setting, &why))),
+            (None, Some(default)) => parse(setting.kind, default)
                 .map_err(|why| SettingsError(format!("the default of {name}: {why}"))),
             (None, None) => Ok(None),
         }
@@ -295,20 +280,20 @@ impl Sources {
 }
 
 impl Typed {
-    fn refusal(&self, definition: &Definition, why: &str) -> String {
+    fn refusal(&self, setting: &Setting, why: &str) -> String {
         // Where a URL was meant, what stands before an `@` may be a password.
-        let is_url = matches!(definition.kind, Kind::HttpUrl | Kind::Jwks);
-        let is_hidden = definition.is_secret() || is_url && self.text.contains('@');
+        let is_url = matches!(setting.kind, Kind::HttpUrl | Kind::Jwks);
+        let is_hidden = setting.is_secret() || is_url && self.text.contains('@');
         let text = if is_hidden { "…" } else { &self.text };
         match &self.origin {
             // What is wrong with one of several says which it is.
-            Origin::Flag if definition.is_list() => format!("--{}: {why}", definition.name),
-            Origin::Environment if definition.is_list() => {
-                format!("{}: {why}", definition.variable())
+            Origin::Flag if setting.is_list() => format!("--{}: {why}", setting.name),
+            Origin::Environment if setting.is_list() => {
+                format!("{}: {why}", setting.variable())
             }
-            Origin::Flag => format!("--{}={text}: {why}", definition.name),
-            Origin::Environment => format!("{}={text}: {why}", definition.variable()),
-            Origin::File(place) => place.refusal(&format!("{}: {why}", definition.name)),
+            Origin::Flag => format!("--{}={text}: {why}", setting.name),
+            Origin::Environment => format!("{}={text}: {why}", setting.variable()),
+            Origin::File(place) => place.refusal(&format!("{}: {why}", setting.name)),
         }
     }
 }
@@ -338,15 +323,15 @@ impl Environment {
                 environment.config = Some(value.into());
                 continue;
             }
-            let found = DEFINITIONS.iter().find(|definition| definition.variable() == variable);
+            let found = SETTINGS.iter().find(|setting| setting.variable() == variable);
             match (found, value.into_string()) {
-                (Some(definition), Ok(text)) if definition.is_list() => {
+                (Some(setting), Ok(text)) if setting.is_list() => {
                     let items = text.split(';').map(str::trim).filter(|item| !item.is_empty());
                     let items = items.map(ToOwned::to_owned).collect();
-                    environment.texts.insert(definition.name, items);
+                    environment.texts.insert(setting.name, items);
                 }
-                (Some(definition), Ok(text)) => {
-                    environment.texts.insert(definition.name, vec![text]);
+                (Some(setting), Ok(text)) => {
+                    environment.texts.insert(setting.name, vec![text]);
                 }
                 (Some(_), Err(_)) => {
                     return Err(SettingsError(format!("{variable}: its value is not UTF-8")));
@@ -378,10 +363,10 @@ fn is_foreign(variable: &str, value: &str) -> bool {
 }
 
 fn unknown_variable(variable: &str) -> SettingsError {
-    let names: Vec<String> = DEFINITIONS.iter().map(Definition::variable).collect();
+    let names: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
     // The common beginning would make every name look alike.
     let ends = names.iter().map(|name| &name["HEADWATER_".len()..]).chain(["CONFIG"]);
-    let advice = match value::closest(&variable["HEADWATER_".len()..], ends) {
+    let advice = match closest(&variable["HEADWATER_".len()..], ends) {
         Some(end) => format!("did you mean HEADWATER_{end}?"),
         None => "`headwater serve --help` lists them; unset it".to_owned(),
     };

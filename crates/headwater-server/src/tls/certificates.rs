@@ -1,10 +1,10 @@
-//! The certificate that is in use, and the files it comes from. Look here for which files are taken, and which are
-//! refused with which words.
+//! The certificate that is in use, and the files it comes from. Look here for which files are
+//! taken, and which are refused with which words.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -15,17 +15,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::validity::Validity;
-use crate::cli::with_causes;
+use crate::exit::error_chain;
 use crate::limits::CERTIFICATE_FILE_BYTES_MAX;
-
-/// Where certificate and key are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// The chain, the server's own certificate first, in PEM.
-    pub certificate: PathBuf,
-    /// The key, in PEM.
-    pub key: PathBuf,
-}
+use crate::settings::CertificateFiles;
 
 /// What is in the files at one time.
 pub(super) struct Content {
@@ -70,7 +62,8 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
         .with_context(|| format!("cannot read {shown}"))?;
     if bytes.len() as u64 > CERTIFICATE_FILE_BYTES_MAX {
         bail!(
-            "{shown} is over {CERTIFICATE_FILE_BYTES_MAX} bytes: it holds more than a certificate or a key"
+            "{shown} is over {CERTIFICATE_FILE_BYTES_MAX} bytes: it holds more than a \
+             certificate or a key"
         );
     }
     Ok(bytes)
@@ -82,7 +75,7 @@ impl Content {
         Self { certificate: pem.to_vec(), key: pem.to_vec() }
     }
 
-    /// Tells contents apart.
+    /// Distinguishes contents.
     pub(super) fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         (&self.certificate, &self.key).hash(&mut hasher);
@@ -99,7 +92,10 @@ impl Content {
         let provider = aws_lc_rs::default_provider();
         let certified = CertifiedKey::from_der(chain, key, &provider).with_context(|| {
             let (certificate, key) = (files.certificate.display(), files.key.display());
-            format!("{certificate} and {key} do not fit together: the first certificate must be the one of the key")
+            format!(
+                "{certificate} and {key} do not fit together: the first certificate must be the \
+                 one of the key"
+            )
         })?;
         Ok((certified, validity.not_after))
     }
@@ -107,7 +103,7 @@ impl Content {
 
 fn certificates(pem: &[u8], path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let chain = chain.with_context(|| format!("{} is no good PEM", path.display()))?;
+    let chain = chain.with_context(|| format!("{} is invalid PEM", path.display()))?;
     if chain.is_empty() {
         bail!(
             "{} has no certificate in it: it must be PEM, with BEGIN CERTIFICATE",
@@ -121,11 +117,12 @@ fn key(pem: &[u8], path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
     match PrivateKeyDer::from_pem_slice(pem) {
         Ok(key) => Ok(key),
         Err(PemError::NoItemsFound) => bail!(
-            "{} has no private key in it: it must be PEM, with BEGIN PRIVATE KEY, and not encrypted",
+            "{} has no private key in it: it must be PEM, with BEGIN PRIVATE KEY, and not \
+             encrypted",
             path.display()
         ),
         // The cause of others may repeat what stands there.
-        Err(_) => bail!("{} is no good PEM", path.display()),
+        Err(_) => bail!("{} is invalid PEM", path.display()),
     }
 }
 
@@ -134,7 +131,7 @@ impl Certificates {
     pub(crate) fn load(files: CertificateFiles) -> anyhow::Result<Arc<Self>> {
         if files.key_is_readable_by_all() {
             tracing::warn!(
-                "everybody on this machine can read {}: take the right away with chmod o-r",
+                "every user of this machine can read {}: take the right away with chmod o-r",
                 files.key.display()
             );
         }
@@ -172,22 +169,23 @@ impl Certificates {
         &self.files
     }
 
-    /// Uses what the files hold now for handshakes to come, if it is good. If not, the one in use stays.
+    /// Uses what the files hold now for handshakes to come, if it is good. If not, the one in use
+    /// stays.
     pub(super) fn take(&self, content: anyhow::Result<Content>) {
         if let Err(error) = content.and_then(|content| self.replace(&content)) {
             self.count_failure();
             tracing::error!(
-                "the new TLS certificate is not used, the old one stays: {}",
-                with_causes(&error)
+                "new TLS certificate rejected, the old one stays: {}",
+                error_chain(&error)
             );
         }
     }
 
-    /// Uses this for handshakes to come. If it is no good, nothing changes.
+    /// Uses this for handshakes to come. If it is invalid, nothing changes.
     pub(super) fn replace(&self, content: &Content) -> anyhow::Result<()> {
         self.begin_with(content)?;
         self.reloads.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(expires_unix_s = self.not_after(), "a new TLS certificate is in use");
+        tracing::info!(expires_unix_s = self.not_after(), "new TLS certificate in use");
         Ok(())
     }
 
@@ -199,7 +197,7 @@ impl Certificates {
     fn warn_if_expired(&self) {
         if self.seconds_left() < 0 {
             let file = self.files.certificate.display();
-            tracing::warn!("the TLS certificate in {file} has expired: clients refuse it");
+            tracing::warn!("the TLS certificate in {file} has expired: clients reject it");
         }
     }
 
@@ -218,7 +216,7 @@ impl Certificates {
         self.reloads.load(Ordering::Relaxed)
     }
 
-    /// How often a changed file was no good, or no certificate was to be had.
+    /// How often a changed file was invalid, or no certificate could be obtained.
     pub(crate) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }

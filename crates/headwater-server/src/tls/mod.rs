@@ -1,5 +1,5 @@
-//! TLS of the server: which configuration, which certificate. Look here for versions, ciphers and ALPN; the handshake
-//! itself is the library's.
+//! TLS of the server: which configuration, which certificate. Look here for versions, ciphers and
+//! ALPN; the handshake itself is the library's.
 
 mod acme;
 mod certificates;
@@ -13,25 +13,15 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio::signal::unix::Signal;
 
-pub use acme::{AcmeSettings, DomainName};
 pub(crate) use acme::{
     check_certificate as check_acme_certificate, check_server as check_acme_server,
 };
-pub use certificates::CertificateFiles;
 pub(crate) use certificates::Certificates;
 
+use crate::settings::TlsSettings;
+use crate::signals::Reloads;
 use acme::{Acme, Challenges};
-
-/// Where the certificate comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TlsSource {
-    /// From files that somebody else looks after.
-    Files(CertificateFiles),
-    /// From an ACME server.
-    Acme(AcmeSettings),
-}
 
 /// What TLS needs while the server runs.
 pub(crate) struct Tls {
@@ -41,12 +31,12 @@ pub(crate) struct Tls {
 
 impl Tls {
     /// Reads the certificate, if it has to be there.
-    pub(crate) fn load(source: TlsSource) -> anyhow::Result<Self> {
+    pub(crate) fn load(source: TlsSettings) -> anyhow::Result<Self> {
         Ok(match source {
-            TlsSource::Files(files) => {
+            TlsSettings::Files(files) => {
                 Self { certificates: Certificates::load(files)?, acme: None }
             }
-            TlsSource::Acme(settings) => {
+            TlsSettings::Acme(settings) => {
                 let (certificates, acme) = Acme::load(settings)?;
                 Self { certificates, acme: Some(acme) }
             }
@@ -71,17 +61,18 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = protocols;
-        // Clients that come back all at once resume their sessions, which costs no signature; and the
-        // state is with the client, not in a table here.
+        // Clients that reconnect all at once resume their sessions, which costs no signature; and
+        // the state is with the client, not in a table here.
         config.ticketer = aws_lc_rs::Ticketer::new().context("TLS cannot be set up")?;
         Ok(Arc::new(config))
     }
 
-    /// Looks after the certificate for ever: as its files are, or as its ACME server gives it.
-    pub(crate) async fn keep_current(self, hangups: Signal) {
+    /// Keeps the certificate current: as its files are, or as its ACME server issues it. Never
+    /// returns.
+    pub(crate) async fn keep_current(self, reloads: Reloads) {
         match self.acme {
-            Some(acme) => acme.keep_current(&self.certificates, hangups).await,
-            None => reload::keep_current(self.certificates, hangups).await,
+            Some(acme) => acme.keep_current(&self.certificates, reloads).await,
+            None => reload::keep_current(self.certificates, reloads).await,
         }
     }
 }

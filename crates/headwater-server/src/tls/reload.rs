@@ -1,11 +1,11 @@
-//! Keeps the certificate as its files are: looks every few seconds, and at SIGHUP. Look here for when a change is taken.
+//! Keeps the certificate as its files are: looks every few seconds, and at SIGHUP. Look here for
+//! when a change is taken.
 
 use std::sync::Arc;
 
-use tokio::signal::unix::Signal;
-
 use super::certificates::{Certificates, Content};
 use crate::limits::CERTIFICATE_LOOK_INTERVAL;
+use crate::signals::Reloads;
 
 /// Why the files are looked at.
 enum Look {
@@ -15,8 +15,8 @@ enum Look {
     Asked,
 }
 
-/// Looks after the files for ever.
-pub(crate) async fn keep_current(certificates: Arc<Certificates>, mut hangups: Signal) {
+/// Keeps the certificate as the files are. Never returns.
+pub(crate) async fn keep_current(certificates: Arc<Certificates>, mut reloads: Reloads) {
     let mut interval = tokio::time::interval(CERTIFICATE_LOOK_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seen = hash(&read(&certificates).await);
@@ -24,8 +24,7 @@ pub(crate) async fn keep_current(certificates: Arc<Certificates>, mut hangups: S
     loop {
         let look = tokio::select! {
             _ = interval.tick() => Look::Routine,
-            // No more signals can come when there is no handler, and there is one.
-            _ = hangups.recv() => Look::Asked,
+            () = reloads.next() => Look::Asked,
         };
         let content = read(&certificates).await;
         let now = hash(&content);
@@ -48,7 +47,7 @@ async fn read(certificates: &Arc<Certificates>) -> anyhow::Result<Content> {
         .unwrap_or_else(|error| Err(error.into()))
 }
 
-/// Files that cannot be read are a content too: it is told once.
+/// Files that cannot be read are a content too: it is logged once.
 fn hash(content: &anyhow::Result<Content>) -> u64 {
     content.as_ref().map_or(0, Content::hash)
 }

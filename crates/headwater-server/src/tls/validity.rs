@@ -1,5 +1,5 @@
-//! From when until when a certificate is valid, read out of its DER. Look here for the few lines of X.509 (RFC 5280, 4.1) that this needs;
-//! whether a certificate is good is rustls' business.
+//! From when until when a certificate is valid, read out of its DER. Look here for the few lines of
+//! X.509 (RFC 5280, 4.1) that this needs; whether a certificate is good is rustls' business.
 
 const SEQUENCE: u8 = 0x30;
 const UTC_TIME: u8 = 0x17;
@@ -93,8 +93,8 @@ fn number(digits: &[u8]) -> Option<i64> {
     })
 }
 
-/// Days since 1970-01-01 in the Gregorian calendar. Years begin in March here, so that the leap day is
-/// the last one.
+/// Days since 1970-01-01 in the Gregorian calendar. Years begin in March here, so that the leap day
+/// is the last one.
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;

@@ -59,8 +59,8 @@ async fn large_bodies_that_do_not_end() {
     let _alone = alone().await;
     let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
-    // What all bodies together may hold; and twice as much again, because a body that grows is copied to a
-    // larger place, and the allocator keeps the smaller one for a while.
+    // What all bodies together may hold; and twice as much again, because a body that grows is
+    // copied to a larger place, and the allocator keeps the smaller one for a while.
     let memory = 3 * (64 << 20) + 40 * CONNECTION_BYTES;
     let refused = Arc::new(AtomicU64::new(0));
     let attack = |blows: Arc<AtomicU64>| {
@@ -161,7 +161,8 @@ async fn a_publisher_at_full_speed() {
         let mut socket = connect(address).await;
         let mut answer = vec![0; 64 << 10];
         loop {
-            let request = "POST /sse/publish?channel=healthy2 HTTP/1.1\r\nhost: h\r\nx-real-ip: 192.0.2.1\r\ncontent-length: 1\r\n\r\nx";
+            let request = "POST /sse/publish?channel=healthy2 HTTP/1.1\r\nhost: h\r\nx-real-ip: \
+                192.0.2.1\r\ncontent-length: 1\r\n\r\nx";
             socket.write_all(request.as_bytes()).await.expect("it is sent");
             assert_ne!(socket.read(&mut answer).await.expect("an answer"), 0);
             blows.fetch_add(1, Ordering::Relaxed);

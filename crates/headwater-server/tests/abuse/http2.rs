@@ -1,5 +1,6 @@
-//! Abuse over HTTP/2, with frames made by hand: rapid reset, CONTINUATION without an end, headers that grow when they
-//! are unpacked, pings and settings. Source of the frames: RFC 9113, section 6; of the headers: RFC 7541.
+//! Abuse over HTTP/2, with frames made by hand: rapid reset, CONTINUATION without an end, headers
+//! that grow when they are unpacked, pings and settings. Source of the frames: RFC 9113, section 6;
+//! of the headers: RFC 7541.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! Clients that mean no good, next to streams that must not notice. A test binary of its own, so that its load
-//! disturbs no test that measures times, and one test at a time. HEADWATER_TEST_FULL=1 measures longer.
+//! Malicious clients, next to streams that must not notice. A test binary of its own, so
+//! that its load disturbs no test that measures times, and one test at a time.
+//! HEADWATER_TEST_FULL=1 measures longer.
 //!
 //! Each test prints what it measured: `cargo test -p headwater-server --test abuse -- --nocapture`.
 
@@ -29,21 +30,23 @@ const HEALTHY: usize = 20;
 /// How often one of their events is published.
 const PACE: Duration = Duration::from_millis(5);
 
-/// Events of one window. What the machine does beside the test disturbs some windows, and an attack that works
-/// all of them: the median of their p99s counts.
+/// Events of one window. What the machine does beside the test disturbs some windows, and an attack
+/// that works all of them: the median of their p99s counts.
 const WINDOW_EVENTS: usize = 100;
 
-/// A delivery may take this long whatever it took before. Measured on two cores that six programs shared: 8 ms at most.
+/// A delivery may take this long whatever it took before. Measured on two cores that six programs
+/// shared: 8 ms at most.
 const FLOOR: Duration = Duration::from_millis(10);
 
-/// The same beside attackers that keep a core of that machine busy themselves. Measured there: 2 to 20 ms, and more in
-/// one round of twenty. Without what holds attackers back it takes seconds.
+/// The same beside attackers that keep a core of that machine busy themselves. Measured there: 2 to
+/// 20 ms, and more in one round of twenty. Without what holds attackers back it takes seconds.
 const FLOOR_BUSY: Duration = Duration::from_millis(20);
 
 /// Other programs disturb a measurement now and then; an attack that works does so every time.
 const ROUNDS_MAX: usize = 3;
 
-/// What an allocator may keep of what was given back to it, and what healthy streams need themselves.
+/// What an allocator may keep of what was given back to it, and what healthy streams need
+/// themselves.
 const MEMORY_NOISE_BYTES: u64 = 8 << 20;
 
 /// Whether the tests are to run in their full length.
@@ -87,14 +90,15 @@ impl Seen {
     }
 }
 
-/// Healthy streams and their publisher, on a thread of their own, so that attackers in this process do not
-/// keep them waiting.
+/// Healthy streams and their publisher, on a thread of their own, so that attackers in this process
+/// do not keep them waiting.
 struct Healthy {
     address: SocketAddr,
 }
 
 impl Healthy {
-    /// Opens streams, publishes for so many windows, and says how long deliveries took. All must arrive.
+    /// Opens streams, publishes for so many windows, and says how long deliveries took. All must
+    /// arrive.
     async fn measure(&self, windows: usize) -> Seen {
         let address = self.address;
         let (done, seen) = oneshot::channel();
@@ -152,10 +156,9 @@ async fn publish(socket: &mut TcpStream, data: &str) {
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }
 
-/// Measures healthy streams without and with an attack, and the memory of the node: their p99 may double, or be
-/// `floor`. `attack` is started
-/// once for every attacker, and dropped when the measurement is over; it says how often it did what
-/// it does.
+/// Measures healthy streams without and with an attack, and the memory of the node: their p99 may
+/// double, or be `floor`. `attack` is started once for every attacker, and dropped when the
+/// measurement is over; it says how often it did what it does.
 async fn withstand<F>(
     name: &str,
     node: &Node,
@@ -175,7 +178,8 @@ where
         let round = compare(node, healthy_at, attackers, windows, &attack).await;
         let Round { calm, attacked, grown_bytes, blows } = &round;
         println!(
-            "{name}: {attackers} attackers, {blows} blows; calm p50 {:.1?} p99 {:.1?}, attacked p50 {:.1?} p99 {:.1?}; memory +{} KiB",
+            "{name}: {attackers} attackers, {blows} blows; calm p50 {:.1?} p99 {:.1?}, attacked \
+             p50 {:.1?} p99 {:.1?}; memory +{} KiB",
             calm.p50,
             calm.p99s,
             attacked.p50,

@@ -56,7 +56,8 @@ async fn handshakes_without_an_end() {
             loop {
                 let _whole = connect_tls(address, &config).await;
                 blows.fetch_add(1, Ordering::Relaxed);
-                // The client's half of the work takes the CPU too: at full speed this would measure it.
+                // The client's half of the work takes the CPU too: at full speed this would measure
+                // it.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }

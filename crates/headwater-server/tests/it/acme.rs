@@ -1,5 +1,5 @@
-//! Certificates from a real ACME server: the first one, renewal, restarts, and what goes wrong. Look here for
-//! `acme-domain`.
+//! Certificates from a real ACME server: the first one, renewal, restarts, and what goes wrong.
+//! Look here for `acme-domain`.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -40,7 +40,7 @@ impl Place {
         ([127, 0, 0, 1], self.port).into()
     }
 
-    /// From now on nobody may tell the keys; the node's log is searched when it ends.
+    /// From now on the keys must not leak; the node's log is searched when it ends.
     fn keep_secrets(&self) {
         let read = |name| fs::read_to_string(self.path(name)).expect("what the node keeps");
         secrets::keep(read("certificate.pem").lines().rev().nth(1).expect("a line of the key"));
@@ -134,12 +134,13 @@ async fn a_restart_asks_for_nothing_unless_there_are_more_names() {
     );
     drop(more);
 
-    // A certificate without its key is no reason not to start, and none to go on without a certificate.
+    // A certificate without its key is no reason not to start, and none to go on without a
+    // certificate.
     let whole = fs::read_to_string(place.path("certificate.pem")).expect("the certificate");
     let (spoilt, _) = whole.split_once("-----BEGIN PRIVATE KEY").expect("the key");
     fs::write(place.path("certificate.pem"), spoilt).expect("it is written");
     let spoilt = place.start(&server, &[NAME]);
-    spoilt.wait_for_log("the certificate of the last run is not used");
+    spoilt.wait_for_log("certificate of the last run not used");
     spoilt.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
     spoilt.wait_for_log(KEPT);
     connect(place.address(), NAME, &config).await.expect("a handshake");
@@ -176,14 +177,14 @@ async fn a_directory_that_cannot_be_written_to_keeps_a_certificate_and_asks_for_
         .expect("the binary runs");
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("which acme-dir names: see that there is room"), "{text}");
+    assert!(text.contains("which acme-dir names: check that there is room"), "{text}");
 
     fs::remove_dir_all(place.path("probe")).expect("it is removed");
     let node = place.start(&server, &[NAME]);
     node.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
     fs::create_dir_all(&in_the_way).expect("a directory");
     node.wait_for_metric("headwater_tls_reload_errors_total", 1.0).await;
-    node.wait_for_log("no certificate was to be had: cannot write to");
+    node.wait_for_log("no certificate could be obtained: cannot write to");
     fs::remove_dir_all(place.path("probe")).expect("it is removed");
     node.signal("HUP");
     node.wait_for_metric("headwater_tls_reloads_total", 2.0).await;
@@ -195,11 +196,11 @@ async fn a_name_that_cannot_be_seen_is_told_and_tried_again_at_sighup() {
     let outside = stable_port();
     let server = AcmeServer::start(outside, HOUR);
     let node = place.start(&server, &[NAME]);
-    node.wait_for_log("could not see that the names are ours");
+    node.wait_for_log("could not verify the names");
     node.wait_for_log("Failed to connect to 127.0.0.1");
     node.wait_for_metric("headwater_tls_reload_errors_total", 1.0).await;
     node.wait_for_metric("headwater_tls_certificate_expiry_timestamp_seconds", 0.0).await;
-    // There is no certificate, and nobody who asks like the ACME server gets one.
+    // There is no certificate, and no client that asks like the ACME server gets one.
     for alpn in ["http/1.1", "acme-tls/1"] {
         let config = client(server.root().await, &[alpn]);
         assert!(connect(place.address(), NAME, &config).await.is_err(), "{alpn}");
@@ -246,7 +247,7 @@ async fn a_server_that_is_none_is_an_error_and_check_says_so() {
     assert!(text.contains("is no ACME server's directory"), "{text}");
     let (code, text) = check(&format!("https://localhost:{}/dir", stable_port()));
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("cannot reach it"), "{text}");
+    assert!(text.contains("cannot reach https://localhost:"), "{text}");
     let node = place.start(&server, &[NAME, NAME]);
     node.wait_for_metric("headwater_tls_reloads_total", 1.0).await;
     node.wait_for_log(KEPT);

@@ -1,10 +1,10 @@
-//! Health, metrics and logs: what operators see. Look here for the form of /metrics, and for where the
-//! three are served.
+//! Health, metrics and logs: what operators see. Look here for the form of /metrics, and for where
+//! the three are served.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use headwater::Message;
+use headwater::event::Message;
 use headwater_test_support::{EventStream, Node, RedisServer, free_port, http, wait_for};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
@@ -141,8 +141,8 @@ async fn metrics_count_what_happens_and_name_no_channel() {
         ("headwater_events_published_total", 3.0),
         ("headwater_publish_errors_total", 0.0),
         ("headwater_events_received_total", 4.0),
-        ("headwater_events_replaced_total", 1.0),
-        ("headwater_events_refused_total", 0.0),
+        ("headwater_events_sanitized_total", 1.0),
+        ("headwater_events_rejected_total", 0.0),
         ("headwater_events_sent_total", 7.0),
         ("headwater_sent_bytes_total", sent_bytes),
         ("headwater_redis_ready", 1.0),
@@ -178,7 +178,7 @@ async fn streams_write_nothing_to_the_log_at_the_default_level() {
     node.wait_for_metric("headwater_streams", 100.0).await;
     // What was logged before this line is in the log when this line is.
     node.signal("TERM");
-    node.wait_for_log("stopping");
+    node.wait_for_log("shutting down");
     wait_for("the rest of the log", || node.log().contains("\"stopped\""));
     let log = node.log();
     let new: Vec<&str> = log.lines().skip(before.lines().count()).collect();

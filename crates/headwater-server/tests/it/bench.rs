@@ -1,5 +1,5 @@
-//! `headwater bench`, run as a user runs it. Look here for its output and exit codes; what it notices of a server
-//! that misbehaves is tested in its crate.
+//! `headwater bench`, run as a user runs it. Look here for its output and exit codes; what it
+//! notices of a server that misbehaves is tested in its crate.
 
 use std::process::{Command, Output};
 use std::time::Instant;

@@ -1,6 +1,6 @@
-//! The binary `headwater`, run as a user runs it: arguments, standard streams, exit codes. Look here
-//! for what publish and subscribe do with what a server answers; the server here is a script, so
-//! that it can also answer what ours never would.
+//! The binary `headwater`, run as a user runs it: arguments, standard streams, exit codes. Look
+//! here for what publish and subscribe do with what a server answers; the server here is a script,
+//! so that it can also answer what ours never would.
 
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -11,6 +11,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 
 /// How long anything may take before the test gives up.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -117,8 +119,8 @@ fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The binary, with nobody's settings.
-fn headwater(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+pub(crate) fn headwater(arguments: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
     command.args(arguments).env_clear().stdin(Stdio::null()).kill_on_drop(true);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -140,7 +142,7 @@ async fn run_with_input(arguments: &[&str], input: &[u8]) -> (i32, String, Strin
     outcome(output.expect("it is read"))
 }
 
-fn outcome(output: Output) -> (i32, String, String) {
+pub(crate) fn outcome(output: Output) -> (i32, String, String) {
     let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
     let code = output.status.code().expect("it was not killed");
     (code, text(output.stdout), text(output.stderr))
@@ -149,7 +151,8 @@ fn outcome(output: Output) -> (i32, String, String) {
 fn json_answer(status: &str, content_type: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
+        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: \
+         {length}\r\n\r\n{body}"
     )
 }
 
@@ -204,7 +207,8 @@ async fn publish_refuses_input_that_is_no_event() {
     assert_eq!((code, &*output), (1, ""));
     assert_eq!(
         error,
-        "error: standard input is not UTF-8 at byte 5: events are text, so encode it, for example with \
+        "error: standard input is not UTF-8 at byte 5: events are text, so encode it, for example \
+         with \
          base64\n"
     );
     let (code, _, error) = run_with_input(&arguments, &vec![b'x'; (8 << 20) + 1]).await;
@@ -300,7 +304,7 @@ async fn subscribe_tells_a_gap_from_an_event() {
     let arguments = ["subscribe", "news", "--count", "1", "--url", &server.url];
     let (code, output, error) = run(&arguments).await;
     assert_eq!(code, 0, "{error}");
-    let gap = "news: GAP: events are missing: they are older than the history that is kept\n";
+    let gap = "news: GAP: events are missing: they are no longer retained\n";
     assert_eq!(output, format!("{gap}news #9: next\n"), "a gap is none of the events");
     let (_, output, _) = run(&[&arguments[..], &["--json"]].concat()).await;
     assert!(
@@ -417,7 +421,7 @@ async fn subscribe_ends_quietly_when_nobody_reads_its_output() {
 }
 
 /// Reads notices until one contains the text.
-async fn wait_for_notice(child: &mut Child, text: &str) {
+pub(crate) async fn wait_for_notice(child: &mut Child, text: &str) {
     let stderr = child.stderr.take().expect("a pipe");
     let mut lines = BufReader::new(stderr).lines();
     let found = timeout(DEADLINE, async {
@@ -513,8 +517,7 @@ async fn what_makes_no_sense_is_refused_with_2() {
     check(&["publish", "news", "x", "--event", "a\nb"], "--event").await;
     check(&["publish", "news", "x", "--id", "a\nb"], "--id").await;
     check(&["publish", "news", "x", "--retry", "5"], "write 5s or 5ms").await;
-    check(&["publish", "news", "x", "--url", "https://h"], "not supported by this command yet")
-        .await;
+    check(&["publish", "news", "x", "--url", "https://h/?a"], "leave out what begins there").await;
     check(&["publish", "news", "x", "--url", "http://me:s3cret@h"], "leave them out").await;
     check(&["publish", "news", "x", "--redis", ":s3cret@host"], "error: --redis: it is not a URL")
         .await;
@@ -551,7 +554,8 @@ async fn what_the_environment_gets_wrong_is_refused_with_2() {
         &["publish", "news", "x"],
         "HEADWATER_URL",
         "localhost:8000",
-        "HEADWATER_URL: it does not begin with http://: write http://HOST:PORT",
+        "HEADWATER_URL: it does not begin with http:// or https://: write http://HOST:PORT/PATH or \
+         https://HOST/PATH",
     )
     .await;
     check(
@@ -570,7 +574,7 @@ async fn help_and_version_go_to_standard_output() {
         (&["--help"], "headwater subscribe news"),
         (&["serve", "--help"], "[env: HEADWATER_LINGER] [default: 60s]"),
         (&["publish", "--help"], "date | headwater publish clock"),
-        (&["subscribe", "-h"], "until every channel was ended by its publisher"),
+        (&["subscribe", "-h"], "every channel was ended by its publisher"),
     ] {
         let (code, output, error) = run(arguments).await;
         assert_eq!((code, &*error), (0, ""));

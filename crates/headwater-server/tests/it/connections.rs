@@ -1,9 +1,9 @@
-//! Connections over HTTP/1.1: limits, silence, clients that leave. Look here for timeouts and counts;
-//! http2.rs has the same for HTTP/2, slow_client.rs the client that never reads.
+//! Connections over HTTP/1.1: limits, silence, clients that leave. Look here for timeouts and
+//! counts; http2.rs has the same for HTTP/2, slow_client.rs the client that never reads.
 
 use std::time::{Duration, Instant};
 
-use headwater::Item;
+use headwater::event::Item;
 use headwater_test_support::{EventStream, Node, PATIENCE, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -44,8 +44,8 @@ async fn a_client_that_closes_is_gone_without_a_publish() {
     node.wait_for_metric("headwater_channels", 0.0).await;
 }
 
-/// A client that closes only its own direction is taken for gone, as hyper does by default: no browser
-/// or proxy does that and goes on reading, while a FIN is how a client's end usually shows.
+/// A client that closes only its own direction is taken for gone, as hyper does by default: no
+/// browser or proxy does that and goes on reading, while a FIN is how a client's end usually shows.
 #[tokio::test]
 async fn a_client_that_closes_its_half_is_gone_as_well() {
     let node = Node::start(BINARY, &["--heartbeat", "off"]);

@@ -1,4 +1,5 @@
-//! A node that has run out of descriptors: its streams go on, new ones wait, and the log says it once.
+//! A node that has run out of descriptors: its streams go on, new ones wait, and the log says it
+//! once.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A node that is killed while it publishes, and comes back: with Redis, and with a directory of its
-//! own. And a disk that is full. HEADWATER_TEST_FULL=1 kills it 10 times instead of 3.
+//! A node that is killed while it publishes, and is restarted: with Redis, and with a directory of
+//! its own. And a disk that is full. HEADWATER_TEST_FULL=1 kills it 10 times instead of 3.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use headwater_test_support::{EventStream, Node, PATIENCE, RedisServer, http, sta
 use tempfile::TempDir;
 
 use crate::follower::{Follower, Wire, is_full};
-use crate::load::{Door, Load};
+use crate::load::{Load, Via};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 const KEEP: &str = "* events=100000 bytes=64MiB";
 
-/// What is killed with SIGKILL and started again loses nothing that was acknowledged, and listeners get
-/// each event once.
+/// What is killed with SIGKILL and started again loses nothing that was acknowledged, and listeners
+/// get each event once.
 async fn check(arguments: &[&str]) {
     let kills = if is_full() { 10 } else { 3 };
     let listen = format!("127.0.0.1:{}", stable_port());
@@ -26,7 +26,7 @@ async fn check(arguments: &[&str]) {
             ["/sse/stream?channel=a&channel=b", "/sse/stream?channel=b&channel=a&as=channel"];
         followers.push(Follower::open(&node, Wire::Http1, path[number % 2]).await);
     }
-    let load = Load::start(Door::Http(node.address()), &["a", "b"], 1_000);
+    let load = Load::start(Via::Http(node.address()), &["a", "b"], 1_000);
     for _ in 0..kills {
         let acknowledged = load.acknowledged();
         headwater_test_support::wait_for("events are published", || {
@@ -90,7 +90,8 @@ async fn without_a_directory_a_restart_is_told() {
 async fn a_full_disk_is_an_error_for_the_publisher_and_nothing_for_listeners() {
     let directory = TempDir::new().expect("a directory");
     let limited = directory.path().join("limited");
-    // 1,000 blocks are 500 or 1,000 KiB, as the shell counts. The signal of the limit is ignored, or it kills.
+    // 1,000 blocks are 500 or 1,000 KiB, as the shell counts. The signal of the limit is ignored,
+    // or it kills.
     let script = format!("#!/bin/sh\ntrap '' XFSZ && ulimit -f 1000 && exec '{BINARY}' \"$@\"\n");
     std::fs::write(&limited, script).expect("a file");
     std::fs::set_permissions(&limited, PermissionsExt::from_mode(0o755)).expect("its permissions");

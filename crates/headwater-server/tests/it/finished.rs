@@ -1,5 +1,5 @@
-//! Channels that their publisher ends: the terminal event, the end of streams, and 204 for whoever comes
-//! after it.
+//! Channels that their publisher ends: the terminal event, the end of streams, and 204 for clients
+//! that comes after it.
 
 use headwater_test_support::stream::End;
 use headwater_test_support::{EventStream, Node, PATIENCE, RedisServer, http};
@@ -191,7 +191,7 @@ async fn a_channel_that_keeps_nothing_is_plain_pubsub() {
         assert_eq!((&*second.name, &*second.data, &*second.id), ("named", "only here", "own"));
     }
     assert_ne!(followers[0].got[0].id, followers[1].got[0].id, "each node numbers for itself");
-    // A client that comes back to its node loses nothing.
+    // A client that reconnects to its node misses nothing.
     followers[0].go_away();
     publish("channel=x1", b"meanwhile").await;
     followers[0].resume().await;
@@ -209,7 +209,8 @@ async fn a_channel_that_keeps_nothing_is_plain_pubsub() {
     assert!(rewound.got.is_empty());
 }
 
-/// The history of the ended channel is gone too: the client is told once, then it stays away.
+/// The history of the ended channel is gone too: the client gets one gap event, then it stops
+/// reconnecting.
 #[tokio::test]
 async fn whoever_comes_after_the_end_and_its_history_is_told_once() {
     // Without a linger, so that the node's own memory of the channel goes with the last client.
@@ -224,7 +225,7 @@ async fn whoever_comes_after_the_end_and_its_history_is_told_once() {
     assert_eq!(status_of(&node, "channel=answer", &last_id).await, 204);
 }
 
-/// Comes back until the history is gone; the id that the client has then.
+/// Reconnects until the history is gone; the id that the client has then.
 async fn eventually_told(node: &Node, path: &str, header: &[(&str, &str)]) -> String {
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
@@ -239,8 +240,8 @@ async fn eventually_told(node: &Node, path: &str, header: &[(&str, &str)]) -> St
     }
 }
 
-/// A stream that opens while Redis is away must learn that its channel has ended, also if the node had
-/// the channel before.
+/// A stream that opens while Redis is away must learn that its channel has ended, also if the node
+/// had the channel before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channel_that_comes_back_during_an_outage_is_asked_about() {
     let durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
@@ -268,7 +269,7 @@ async fn a_channel_that_comes_back_during_an_outage_is_asked_about() {
     assert_eq!(status_of(&node, "channel=answer", "").await, 204);
 }
 
-/// There is nothing to give and never will be, so nobody is to come back.
+/// There are no events and never will be, so no client is to reconnect.
 #[tokio::test]
 async fn rewinding_a_channel_that_has_ended_and_keeps_nothing_gives_204() {
     let node = Node::start(BINARY, &["--retention", "* age=1s", "--linger", "0s"]);

@@ -1,10 +1,11 @@
-//! A client that drops its stream and comes back with its last id, and what it must have got then. Look
-//! here for what "gapless" means in these tests.
+//! A client that drops its stream and reconnects with its last id, and what it must have got then.
+//! Look here for what "gapless" means in these tests.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use headwater::{GAP_EVENT, Item, Message};
+use headwater::event::{Item, Message};
+use headwater::stream::GAP_EVENT;
 use headwater_test_support::{EventStream, Node, PATIENCE};
 use tokio::time::timeout;
 
@@ -62,12 +63,12 @@ impl Follower {
         }
     }
 
-    /// Comes back where it was.
+    /// Reconnects where it was.
     pub(crate) async fn resume(&mut self) {
         self.resume_at(self.address).await;
     }
 
-    /// Comes back to a node, as soon as there is one.
+    /// Reconnects to a node, as soon as there is one.
     pub(crate) async fn resume_at(&mut self, address: SocketAddr) {
         self.address = address;
         let deadline = Instant::now() + PATIENCE;
@@ -135,8 +136,8 @@ impl Follower {
         }
     }
 
-    /// The numbers that it got, up to the last one, are all there are, each once and in order, and it
-    /// was told of no gap.
+    /// The numbers that it got, up to the last one, are all there are, each once and in order, and
+    /// it received no gap event.
     #[track_caller]
     pub(crate) fn assert_gapless(&self, count: u64) {
         for (at, (expected, message)) in (0..count).zip(&self.got).enumerate() {
@@ -147,7 +148,7 @@ impl Follower {
         assert_eq!(self.got.len() as u64, count, "as many as there are");
     }
 
-    /// The gaps that it was told of, as channel and reason.
+    /// The gaps that were reported to it, as channel and reason.
     pub(crate) fn gaps(&self) -> Vec<(String, String)> {
         self.got.iter().filter_map(gap_in).collect()
     }
@@ -199,8 +200,8 @@ impl Open {
     }
 }
 
-/// Whether the tests are to run in their full length: HEADWATER_TEST_FULL=1. Without it they are short
-/// enough for every change.
+/// Whether the tests are to run in their full length: HEADWATER_TEST_FULL=1. Without it they are
+/// short enough for every change.
 pub(crate) fn is_full() -> bool {
     std::env::var("HEADWATER_TEST_FULL").is_ok_and(|full| full == "1")
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use headwater::{Decoder, Item, Message};
+use headwater::event::{Decoder, Item, Message};
 use headwater_test_support::{Node, PATIENCE, http as http1};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
@@ -196,7 +196,8 @@ async fn a_stream_that_nobody_reads_ends_and_the_others_do_not() {
     drop(stalled);
 }
 
-// On more than one thread, because the client must answer the server's last ping while the test waits.
+// On more than one thread, because the client must answer the server's last ping while the test
+// waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_end_well_when_the_server_stops() {
     let mut node = Node::start(BINARY, &["--drain-timeout", "60s"]);

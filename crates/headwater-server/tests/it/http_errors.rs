@@ -1,5 +1,5 @@
-//! What wrong requests get: a problem document that says what to do, and nothing else happens. Look here
-//! for the table of mistakes.
+//! What wrong requests get: a problem document that says what to do, and nothing else happens. Look
+//! here for the table of mistakes.
 
 use headwater_test_support::http::{self, Answer};
 use headwater_test_support::{EventStream, Node};
@@ -8,8 +8,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 
 const NDJSON: &[(&str, &str)] = &[("content-type", "application/x-ndjson")];
 
-/// A stream that is open while others make mistakes. It listens to every channel that a mistake could
-/// reach, and must notice nothing.
+/// A stream that is open while others make mistakes. It listens to every channel that a mistake
+/// could reach, and must notice nothing.
 struct Witness(EventStream);
 
 impl Witness {
@@ -130,7 +130,8 @@ async fn bodies_over_the_limit_are_refused_however_they_are_framed() {
 
     let chunked = |body: &[u8]| {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: \
+             chunked\r\n\r\n"
         );
         let mut request = head.into_bytes();
         for chunk in body.chunks(1000) {

@@ -1,9 +1,9 @@
-//! Limits of clients: streams in all and per address, publishing by rate. Look here for what a client sees at a limit;
-//! connections.rs has the limits of one connection.
+//! Limits of clients: streams in all and per address, publishing by rate. Look here for what a
+//! client sees at a limit; connections.rs has the limits of one connection.
 
 use std::time::{Duration, Instant};
 
-use headwater::Item;
+use headwater::event::Item;
 use headwater_test_support::stream::End;
 use headwater_test_support::{EventStream, Node, http};
 
@@ -54,13 +54,13 @@ async fn a_full_server_asks_to_come_back_later() {
     let node = Node::start(BINARY, &["--max-streams", "2"]);
     let mut first = EventStream::open(node.address(), PATH).await;
     let second = EventStream::open(node.address(), PATH).await;
-    // An EventSource would never come back after any other status.
+    // An EventSource would not reconnect after any other status.
     let mut third = EventStream::open(node.address(), PATH).await;
-    let Ok(Item::Retry(retry)) = third.next_item().await else { panic!("it is told when") };
+    let Ok(Item::Retry(retry)) = third.next_item().await else { panic!("it gets a delay") };
     assert!((10_000..=15_000).contains(&retry.as_millis()), "{retry:?}");
     assert_eq!(third.end().await, End::Clean);
     node.wait_for_metric("headwater_refusals_total{reason=\"streams\"}", 1.0).await;
-    node.wait_for_log("max-streams is reached");
+    node.wait_for_log("max-streams reached");
     http::post(node.address(), "/sse/publish?channel=news", b"x").await;
     assert_eq!(first.next().await.expect("an old stream stays").data, "x");
     drop(second);

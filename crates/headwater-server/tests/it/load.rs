@@ -1,5 +1,5 @@
-//! A publisher of numbered events at a steady rate, on a thread of its own. Look here for how the tests
-//! know what was published and acknowledged.
+//! A publisher of numbered events at a steady rate, on a thread of its own. Look here for how the
+//! tests know what was published and acknowledged.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write as _};
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use headwater_test_support::PATIENCE;
 
 /// Where events are published.
-pub(crate) enum Door {
-    /// In batches over a connection that is kept. A batch that fails is sent again until it is taken;
-    /// its events have idempotency keys, so they are taken once.
+pub(crate) enum Via {
+    /// In batches over a connection that is kept. A batch that fails is sent again until it is
+    /// taken; its events have idempotency keys, so they are taken once.
     Http(SocketAddr),
     /// As Redis' own `PUBLISH`.
     Redis(redis::Connection),
@@ -31,12 +31,12 @@ pub(crate) struct Load {
 const BATCH_MAX: u64 = 500;
 
 impl Load {
-    pub(crate) fn start(door: Door, channels: &[&str], per_second: u64) -> Self {
+    pub(crate) fn start(via: Via, channels: &[&str], per_second: u64) -> Self {
         let channels: Vec<String> = channels.iter().map(|&channel| channel.into()).collect();
         let acknowledged = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let mut publisher = Publisher {
-            door,
+            via,
             channels,
             run: format!("{:x}", fastrand::u64(..)),
             connection: None,
@@ -65,7 +65,7 @@ impl Load {
         self.acknowledged.load(Ordering::SeqCst)
     }
 
-    /// Stops after the batch on its way; says how many events there were.
+    /// Stops after the batch in flight; says how many events there were.
     pub(crate) fn stop(mut self) -> u64 {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.take().expect("stopped once").join().expect("the publisher");
@@ -81,7 +81,7 @@ impl Drop for Load {
 }
 
 struct Publisher {
-    door: Door,
+    via: Via,
     channels: Vec<String>,
     /// The beginning of its idempotency keys.
     run: String,
@@ -94,12 +94,12 @@ impl Publisher {
         self.stop.load(Ordering::SeqCst)
     }
 
-    /// Whether the events were taken. Tries again until they are, and for a while after it was stopped,
-    /// so that no batch is left half known.
+    /// Whether the events were taken. Tries again until they are, and for a while after it was
+    /// stopped, so that no batch is left half known.
     fn publish(&mut self, from: u64, to: u64) -> bool {
-        let address = match &mut self.door {
-            Door::Http(address) => *address,
-            Door::Redis(connection) => {
+        let address = match &mut self.via {
+            Via::Http(address) => *address,
+            Via::Redis(connection) => {
                 let mut pipeline = redis::pipe();
                 for number in from..to {
                     let channel = channel_of(&self.channels, number);
@@ -139,7 +139,8 @@ impl Publisher {
             self.connection.insert(BufReader::new(socket))
         };
         let request = format!(
-            "POST /sse/publish HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/x-ndjson\r\n\
+            "POST /sse/publish HTTP/1.1\r\nhost: {address}\r\ncontent-type: \
+             application/x-ndjson\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
         );

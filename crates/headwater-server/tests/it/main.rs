@@ -3,6 +3,7 @@
 mod access;
 mod acme;
 mod admin;
+mod banner;
 mod bench;
 mod command_line;
 mod connections;
@@ -25,6 +26,7 @@ mod resume_ids;
 mod resume_redis;
 mod resume_scale;
 mod settings;
+mod settings_docs;
 mod slow_client;
 mod starting;
 mod stopping;

@@ -1,6 +1,8 @@
-//! What is published arrives as it was, over both brokers and on every road. Look here for the payloads.
+//! What is published arrives as it was, over both brokers and on every road. Look here for the
+//! payloads.
 
-use headwater::{Item, Position};
+use headwater::event::Item;
+use headwater::log::Position;
 use headwater_test_support::{EventStream, Node, RedisServer, http};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
@@ -185,7 +187,7 @@ async fn bytes_that_are_not_utf8_are_replaced_and_counted() {
         publish(&mut connection, "news", payload);
         assert_eq!(stream.next().await.expect("the stream is open").data, wanted);
     }
-    node.wait_for_metric("headwater_events_replaced_total", 3.0).await;
+    node.wait_for_metric("headwater_events_sanitized_total", 3.0).await;
     node.wait_for_metric("headwater_events_received_total", 4.0).await;
 }
 
@@ -207,7 +209,7 @@ async fn an_event_over_8_mib_is_dropped_counted_and_logged_and_the_next_arrives(
         node.wait_for_log(&format!("\"bytes\":{size}"));
     }
     assert_eq!(node.log().matches("dropped an event from Redis").count(), 3);
-    node.wait_for_metric("headwater_events_refused_total", 3.0).await;
+    node.wait_for_metric("headwater_events_rejected_total", 3.0).await;
 }
 
 #[tokio::test]
@@ -217,7 +219,8 @@ async fn names_ids_and_retries_survive_redis_in_the_order_of_the_publisher() {
     check_order(&node, stream).await;
 }
 
-/// Without retention every other event is data only and goes as a plain PUBLISH, the others in an envelope.
+/// Without retention every other event is data only and goes as a plain PUBLISH, the others in an
+/// envelope.
 #[tokio::test]
 async fn names_ids_and_retries_survive_redis_in_order_without_retention() {
     let redis = RedisServer::start();

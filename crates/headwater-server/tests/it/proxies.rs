@@ -1,5 +1,5 @@
-//! Whose address counts behind a proxy: the PROXY protocol and headers, from trusted and from other peers. Look here for
-//! what is refused; the parsers have tests of their own.
+//! Whose address counts behind a proxy: the PROXY protocol and headers, from trusted and from other
+//! peers. Look here for what is refused; the parsers have tests of their own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 
-/// One publish in an hour for each address: the status tells addresses apart.
+/// One publish in an hour for each address: the status distinguishes addresses.
 const ONE_EACH: [&str; 4] = ["--max-publishes-per-address", "1/h", "--admin", "127.0.0.1:0"];
 
 const REQUEST: &str =
@@ -79,7 +79,7 @@ async fn who_does_not_begin_with_the_proxy_protocol_is_refused() {
         assert!(lasted < Duration::from_secs(3), "{bytes:?}: {lasted:?}");
     }
     node.wait_for_metric("headwater_proxy_headers_refused_total", 5.0).await;
-    // Strangers cannot fill the log. What was told comes through a pipe.
+    // Strangers cannot fill the log. The log comes through a pipe.
     node.wait_for_log("a connection is refused");
     assert_eq!(node.log().matches("a connection is refused").count(), 1, "{}", node.log());
     let whole = version_2([192, 0, 2, 1], 0);

@@ -58,8 +58,8 @@ async fn two_nodes_on_one_redis_get_the_same() {
     assert_eq!(there.next().await.expect("an event"), message);
 }
 
-/// A new stream is open only when Redis has confirmed its channels, so that who publishes in answer to
-/// an open stream reaches it.
+/// A new stream is open only when Redis has confirmed its channels, so that who publishes in answer
+/// to an open stream reaches it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_published_as_soon_as_a_stream_is_open_arrives() {
     let (redis, node) = start(&["--linger", "0s"]).await;
@@ -112,13 +112,14 @@ async fn streams_come_and_go_without_a_trace() {
         node.wait_for_metric("headwater_streams", 0.0).await;
     }
     println!("memory after each round: {memory:?}");
-    // What leaks grows in every round; what an allocator holds goes up and down, by megabytes in one step.
+    // What leaks grows in every round; what an allocator holds goes up and down, by megabytes in
+    // one step.
     let mut growth: Vec<i64> =
         memory[1..].windows(2).map(|pair| growth(pair[0], pair[1])).collect();
     growth.sort_unstable();
     let median = growth[growth.len() / 2];
     assert!(median < GROWTH_MAX, "memory grew by {median} in most rounds: {memory:?}");
-    eventually("Redis has no channel of ours left", || async {
+    eventually("Redis has no channel of the node left", || async {
         let channels: Vec<String> = redis.run(&["PUBSUB", "CHANNELS", "*churn*"]);
         channels.is_empty()
     })

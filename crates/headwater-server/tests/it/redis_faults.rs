@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater::Item;
+use headwater::event::Item;
 use headwater_test_support::{EventStream, Node, RedisServer, eventually, http};
 
 use crate::follower::gap_in;
@@ -16,7 +16,7 @@ struct World {
     redis: RedisServer,
     node: Node,
     streams: Vec<EventStream>,
-    /// The gaps that streams were told of: the stream, and the reason.
+    /// The gaps that were reported to streams: the stream, and the reason.
     gaps: Vec<(usize, String)>,
 }
 
@@ -48,10 +48,10 @@ impl World {
         }
     }
 
-    /// A plain event can come before the node has found out that the log began anew.
+    /// An ephemeral event can arrive before the node has found out that the log was reset.
     async fn read_to_gaps(&mut self) {
         for (number, stream) in self.streams.iter_mut().enumerate() {
-            while self.gaps.iter().all(|(told, _)| *told != number) {
+            while self.gaps.iter().all(|(reported, _)| *reported != number) {
                 let message = stream.next().await.expect("a gap");
                 self.gaps.extend(gap_in(&message).map(|(_, reason)| (number, reason)));
             }
@@ -113,7 +113,7 @@ async fn a_redis_that_is_stopped_for_ten_seconds_ends_no_stream() {
     world.heartbeats_go_on(Duration::from_secs(10)).await;
     world.redis.restart();
     world.events_arrive_again(Instant::now()).await;
-    // It came back without its data, and each stream is told once.
+    // It restarted without its data, and each stream gets one gap event.
     world.read_to_gaps().await;
     world.gaps.sort_unstable();
     let expected: Vec<_> = (0..11).map(|number| (number, "epoch".to_owned())).collect();
@@ -127,7 +127,7 @@ async fn a_redis_that_is_frozen_for_ten_seconds_ends_no_stream() {
     world.redis.freeze();
     world.heartbeats_go_on(Duration::from_secs(10)).await;
     let ready = http::get(world.node.address(), "/health/ready").await;
-    assert_eq!(ready.status, 503, "a probe that does not come back makes the node not ready");
+    assert_eq!(ready.status, 503, "a probe that does not return makes the node not ready");
     world.redis.thaw();
     world.events_arrive_again(Instant::now()).await;
 }

@@ -44,13 +44,14 @@ async fn a_hundred_thousand_channels_are_resubscribed_in_ten_seconds() {
     let after_restart = restarted.elapsed();
 
     println!(
-        "resubscribed {all} channels: {after_kill:?} after a kill, {after_restart:?} after a restart"
+        "resubscribed {all} channels: {after_kill:?} after a kill, {after_restart:?} after a \
+         restart"
     );
     assert!(after_kill < Duration::from_secs(10) && after_restart < Duration::from_secs(10));
     let reconnects = node.metric("headwater_redis_reconnects_total").await;
     assert!(reconnects < 2.5, "Redis dropped the subscriber again: {reconnects} reconnects");
     for (number, stream) in (0..).zip(&mut streams).step_by(97) {
-        // Redis came back without its data, and each channel is told so.
+        // Redis restarted without its data, and each channel gets a gap event.
         for _ in 0..CHANNELS_PER_STREAM {
             let gap = stream.next().await.expect("a gap");
             assert!(gap.name == "headwater-gap" && gap.data.contains("epoch"), "{gap:?}");

@@ -1,6 +1,6 @@
-//! A client that drops at random moments while 2,000 events a second are published, and comes back with
-//! its last id: nothing lost, nothing twice, in order. HEADWATER_TEST_FULL=1 runs 100 drops in 20 s
-//! instead of 30 in 5 s.
+//! A client that drops at random moments while 2,000 events a second are published, and reconnects
+//! with its last id: nothing lost, nothing twice, in order. HEADWATER_TEST_FULL=1 runs 100 drops in
+//! 20 s instead of 30 in 5 s.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use headwater_test_support::{Node, RedisServer};
 
 use crate::follower::{Follower, Wire, is_full};
 use crate::http2;
-use crate::load::{Door, Load};
+use crate::load::{Load, Via};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 const PER_SECOND: u64 = 2_000;
@@ -23,7 +23,7 @@ enum Away {
     Short,
 }
 
-async fn check(node: &Node, wire: Wire, door: Door, channels: &[&str], away: Away) {
+async fn check(node: &Node, wire: Wire, via: Via, channels: &[&str], away: Away) {
     let (lasts, drops) = if is_full() { (20_000, 100) } else { (5_000, 30) };
     let seed = fastrand::u64(..);
     println!("seed {seed}");
@@ -32,7 +32,7 @@ async fn check(node: &Node, wire: Wire, door: Door, channels: &[&str], away: Awa
     let path = format!("/sse/stream?{}", query.join("&"));
     let mut follower = Follower::open(node, wire, &path).await;
     let begin = Instant::now();
-    let load = Load::start(door, channels, PER_SECOND);
+    let load = Load::start(via, channels, PER_SECOND);
     let mut moments: Vec<u64> = (0..drops).map(|_| random.u64(0..lasts)).collect();
     moments.sort_unstable();
     for moment in moments {
@@ -65,39 +65,39 @@ fn over_redis() -> (RedisServer, Node) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_drops_loses_nothing_on_the_embedded_broker() {
     let node = Node::start(BINARY, &["--retention", KEEP]);
-    let door = Door::Http(node.address());
-    check(&node, Wire::Http1, door, &["news"], Away::UpToASecond).await;
+    let via = Via::Http(node.address());
+    check(&node, Wire::Http1, via, &["news"], Away::UpToASecond).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_of_five_channels_loses_nothing_on_the_embedded_broker() {
     let node = Node::start(BINARY, &["--retention", KEEP]);
-    let door = Door::Http(node.address());
-    check(&node, Wire::Http1, door, &FIVE, Away::UpToASecond).await;
+    let via = Via::Http(node.address());
+    check(&node, Wire::Http1, via, &FIVE, Away::UpToASecond).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_drops_loses_nothing_over_redis() {
     let (_redis, node) = over_redis();
     node.wait_until_ready().await;
-    let door = Door::Http(node.address());
-    check(&node, Wire::Http1, door, &["news"], Away::UpToASecond).await;
+    let via = Via::Http(node.address());
+    check(&node, Wire::Http1, via, &["news"], Away::UpToASecond).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_of_five_channels_loses_nothing_over_redis() {
     let (_redis, node) = over_redis();
     node.wait_until_ready().await;
-    let door = Door::Http(node.address());
-    check(&node, Wire::Http1, door, &FIVE, Away::UpToASecond).await;
+    let via = Via::Http(node.address());
+    check(&node, Wire::Http1, via, &FIVE, Away::UpToASecond).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_drops_loses_no_plain_publish_on_its_node() {
     let (redis, node) = over_redis();
     node.wait_until_ready().await;
-    let door = Door::Redis(redis.connection());
-    check(&node, Wire::Http1, door, &FIVE, Away::Short).await;
+    let via = Via::Redis(redis.connection());
+    check(&node, Wire::Http1, via, &FIVE, Away::Short).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,6 +105,6 @@ async fn a_client_that_drops_loses_nothing_over_http2() {
     let (_redis, node) = over_redis();
     node.wait_until_ready().await;
     let wire = Wire::Http2(http2::Connection::open(&node).await);
-    let door = Door::Http(node.address());
-    check(&node, wire, door, &FIVE, Away::UpToASecond).await;
+    let via = Via::Http(node.address());
+    check(&node, wire, via, &FIVE, Away::UpToASecond).await;
 }

@@ -1,5 +1,5 @@
-//! What a client may send as its last id, good and bad, and how far back a new stream can begin. Look
-//! here for `Last-Event-ID`, `last_event_id`, `rewind` and idempotency keys.
+//! What a client may send as its last id, good and bad, and how far back a new stream can begin.
+//! Look here for `Last-Event-ID`, `last_event_id`, `rewind` and idempotency keys.
 
 use std::time::{Duration, Instant};
 
@@ -31,8 +31,8 @@ async fn publish_with(node: &Node, query: &str, headers: &[(&str, &str)], data: 
     answer.json()["id"].as_str().expect("an id").to_owned()
 }
 
-/// What comes on a new stream until an event that is published when it is open: the data of events, and
-/// the reasons of gaps.
+/// What comes on a new stream until an event that is published when it is open: the data of events,
+/// and the reasons of gaps.
 async fn begins_with(node: &Node, query: &str, header: Option<&str>) -> Vec<String> {
     let path = format!("/sse/stream?{query}");
     let header = header.map(|id| ("last-event-id", id));
@@ -78,7 +78,8 @@ async fn an_id_that_leads_nowhere_gives_one_gap_event_then_live_ones() {
         ] {
             let begins = begins_with(&node, "channel=news", Some(given)).await;
             assert_eq!(begins[0], format!("gap news {reason}"), "{given:.40}: {begins:?}");
-            // What another node numbered after a known event of the log is lost; the log's events are not.
+            // What another node numbered after a known event of the log is lost; the log's events
+            // are not.
             let is_partly_known = given == other_node;
             assert!(begins.len() == 1 || is_partly_known, "{given:.40}: {begins:?}");
             if given.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-~".contains(&byte)) {
@@ -89,7 +90,7 @@ async fn an_id_that_leads_nowhere_gives_one_gap_event_then_live_ones() {
         }
         let query = format!("channel=news&last_event_id={percent}");
         assert_eq!(begins_with(&node, &query, None).await, ["gap news unknown-id"]);
-        // Of two channels each is told of its own.
+        // Of two channels each gets its gap.
         let begins = begins_with(&node, "channel=news&channel=few", Some("never-seen")).await;
         assert_eq!(begins, ["gap few unknown-id", "gap news unknown-id"]);
         // One gap event, then what is left.
@@ -119,7 +120,7 @@ async fn the_header_wins_over_the_query_and_an_empty_id_is_none() {
         check(&query, Some(""), &[]).await;
         check("channel=news&last_event_id=", None, &[]).await;
         check("channel=news", None, &[]).await;
-        // Whoever comes back does not rewind.
+        // A client that reconnects does not rewind.
         check("channel=news&rewind=all", Some(&two), &["3"]).await;
     }
 }
@@ -146,8 +147,8 @@ async fn a_new_stream_rewinds_by_count_by_time_or_to_the_beginning() {
         check("channel=c4&channel=a&channel=b&rewind=all", &["0", "1", "2", "3", "4", "5"]).await;
         check("channel=c5&channel=a&rewind=1000", &["0", "2", "4"]).await;
         check("channel=c6&channel=a&rewind=0", &[]).await;
-        // Only the last events of a history that is trimmed, without a word about the others: nobody
-        // has asked for more than there is.
+        // Only the last events of a history that is trimmed, without a word about the others:
+        // nobody has asked for more than there is.
         for number in 0..6 {
             publish(&node, "channel=few", &number.to_string()).await;
         }
@@ -229,7 +230,8 @@ async fn a_repeated_idempotency_key_publishes_nothing() {
     }
 }
 
-/// The stream begins with an `id:` of its own, so that a client that got nothing yet has where to go on.
+/// The stream begins with an `id:` of its own, so that a client that got nothing yet has where to
+/// go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_got_nothing_yet_comes_back_and_loses_nothing() {
     for (node, _redis) in over_both().await {

@@ -1,10 +1,10 @@
-//! Resuming on another node, and what a lost connection to Redis, a lost Redis or lost data mean for
-//! listeners. HEADWATER_TEST_FULL=1 publishes 2,000 events a second instead of 1,000.
+//! Resuming on another node, and what a lost connection to Redis, a lost Redis or lost data mean
+//! for listeners. HEADWATER_TEST_FULL=1 publishes 2,000 events a second instead of 1,000.
 
 use headwater_test_support::{EventStream, Node, RedisServer, eventually, http};
 
 use crate::follower::{Follower, Wire, gap_in, is_full};
-use crate::load::{Door, Load};
+use crate::load::{Load, Via};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 const KEEP: &str = "* events=100000 bytes=64MiB";
@@ -35,7 +35,7 @@ async fn a_client_changes_nodes_and_loses_nothing() {
     let path = "/sse/stream?channel=a&channel=b";
     let mut stays = Follower::open(&nodes[0], Wire::Http1, path).await;
     let mut moves = Follower::open(&nodes[0], Wire::Http1, path).await;
-    let load = Load::start(Door::Http(nodes[1].address()), &["a", "b"], per_second());
+    let load = Load::start(Via::Http(nodes[1].address()), &["a", "b"], per_second());
     for round in 1..=10 {
         let count = moves.got.len() + 200;
         while moves.got.len() < count {
@@ -63,7 +63,7 @@ async fn a_subscriber_connection_that_is_killed_20_times_loses_nothing() {
     {
         followers.push(Follower::open(&node, Wire::Http1, path).await);
     }
-    let load = Load::start(Door::Http(node.address()), &["a", "b"], per_second());
+    let load = Load::start(Via::Http(node.address()), &["a", "b"], per_second());
     for round in 1..=20 {
         let count = followers[1].got.len() + 100;
         while followers[1].got.len() < count {
@@ -98,7 +98,7 @@ async fn a_redis_that_comes_back_with_its_data_loses_nothing() {
     for _ in 0..3 {
         followers.push(Follower::open(&node, Wire::Http1, "/sse/stream?channel=a&channel=b").await);
     }
-    let load = Load::start(Door::Http(node.address()), &["a", "b"], 500);
+    let load = Load::start(Via::Http(node.address()), &["a", "b"], 500);
     for _ in 0..3 {
         let count = followers[0].got.len() + 300;
         while followers[0].got.len() < count {
@@ -189,7 +189,7 @@ async fn only_channels_with_plain_events_are_told_of_a_lost_connection() {
     let lost = vec![("plain".to_owned(), "broker-lost".to_owned())];
     assert_eq!((plain.gaps(), durable.gaps(), both.gaps()), (lost.clone(), vec![], lost.clone()));
     assert_eq!((plain.got.len(), durable.got.len(), both.got.len()), (3, 2, 5));
-    // A client that comes back to before the gap is told of it, too.
+    // A client that resumes from before the gap gets it, too.
     let id = both.got[1].id.clone();
     let path = "/sse/stream?channel=durable&channel=plain";
     let mut late =
@@ -243,8 +243,8 @@ async fn a_user_without_keys_gets_events_that_are_not_kept() {
     }
 }
 
-/// A laptop that slept over the weekend: what its channel had meanwhile is forgotten, and so is that it
-/// had anything.
+/// A laptop that slept over the weekend: what its channel had meanwhile is forgotten, and so is
+/// that it had anything.
 #[tokio::test]
 async fn a_client_that_was_away_longer_than_anything_is_remembered_is_told() {
     let redis = RedisServer::start();
@@ -359,8 +359,8 @@ async fn a_redis_that_refuses_writes_still_gives_new_listeners_what_is_published
     assert_eq!(back.next().await.expect("an event").data, "kept too");
 }
 
-/// Without a linger a channel leaves and comes back at each drop, sometimes between two looks of the
-/// connection at what is wanted.
+/// Without a linger a channel leaves and returns at each drop, sometimes between two looks of
+/// the connection at what is wanted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channel_that_leaves_and_comes_back_at_once_loses_nothing() {
     let redis = RedisServer::start();
@@ -368,7 +368,7 @@ async fn a_channel_that_leaves_and_comes_back_at_once_loses_nothing() {
     let node = Node::start(BINARY, &arguments);
     node.wait_until_ready().await;
     let mut follower = Follower::open(&node, Wire::Http1, "/sse/stream?channel=a").await;
-    let load = Load::start(Door::Http(node.address()), &["a"], per_second());
+    let load = Load::start(Via::Http(node.address()), &["a"], per_second());
     for _ in 0..if is_full() { 500 } else { 100 } {
         let count = follower.got.len() + 10;
         while follower.got.len() < count {

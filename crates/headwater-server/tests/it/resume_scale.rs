@@ -1,6 +1,6 @@
-//! Many streams that resume at the same time, and one that replays a long history slowly. Look here for
-//! the bounds on Redis and on memory. HEADWATER_TEST_FULL=1 resumes 10,000 streams instead of 2,000, and
-//! replays 100 MB instead of 30.
+//! Many streams that resume at the same time, and one that replays a long history slowly. Look here
+//! for the bounds on Redis and on memory. HEADWATER_TEST_FULL=1 resumes 10,000 streams instead of
+//! 2,000, and replays 100 MB instead of 30.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -20,8 +20,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 const CHANNELS: usize = 10;
 /// Events of each channel that a client has missed.
 const MISSED: usize = 10;
-/// What was promised for 10,000 streams, on a machine that does nothing else. On any other it may take twice
-/// as long as new streams do.
+/// What was promised for 10,000 streams, on a machine that does nothing else. On any other it may
+/// take twice as long as new streams do.
 const LIVE_WITHIN: Duration = Duration::from_secs(3);
 
 async fn publish(address: SocketAddr, channel: usize, data: &str) -> String {
@@ -76,7 +76,8 @@ async fn streams_that_resume_together_cost_redis_one_read_per_channel() {
     node.wait_until_ready().await;
     let before = calls(&redis, "xrange") + calls(&redis, "xrevrange");
 
-    // What as many new streams take on this machine now; they leave nothing from before in the rings.
+    // What as many new streams take on this machine now; they leave nothing from before in the
+    // rings.
     let opened = open_all(address, streams, &[]).await;
     let baseline = opened.iter().map(|client| client.at).max().expect("streams");
     drop(opened);
@@ -104,7 +105,8 @@ async fn streams_that_resume_together_cost_redis_one_read_per_channel() {
     }
     let all = checks.join_all().await;
     println!(
-        "{} streams resumed in {last:?}, live after {:?}, {reads} range reads; as many new ones opened in {baseline:?}",
+        "{} streams resumed in {last:?}, live after {:?}, {reads} range reads; as many new ones \
+         opened in {baseline:?}",
         all.len(),
         begin.elapsed()
     );
@@ -120,7 +122,7 @@ struct Client {
 }
 
 /// Opens streams, all at the same time: new ones, or, with the id that each channel's clients have,
-/// such that come back. Those have got everything then.
+/// such that reconnect. Those have got everything then.
 async fn open_all(address: SocketAddr, streams: usize, ids: &[String]) -> Vec<Client> {
     let begin = Instant::now();
     let mut clients = JoinSet::new();
@@ -148,9 +150,9 @@ async fn open_all(address: SocketAddr, streams: usize, ids: &[String]) -> Vec<Cl
 // === a long history ===
 
 const EVENT_BYTES: usize = 10_000;
-/// What a node may hold for one replay, beside what it held before: the ring and one read for it, 1 MiB
-/// each, and one page of the history, 256 KiB; each as Redis' answer, as events and as frames at the
-/// same time; and as much again for the allocator. Measured: 2 to 4 MiB.
+/// What a node may hold for one replay, beside what it held before: the ring and one read for it, 1
+/// MiB each, and one page of the history, 256 KiB; each as Redis' answer, as events and as frames
+/// at the same time; and as much again for the allocator. Measured: 2 to 4 MiB.
 const REPLAY_MEMORY_MAX: u64 = 16 << 20;
 
 async fn check_replay(redis: Option<&RedisServer>) -> u64 {

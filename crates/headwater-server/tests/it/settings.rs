@@ -1,5 +1,5 @@
 //! Settings: three ways to say each, who wins, and what is refused in which words. Look here for
-//! exact error texts; spellings of single values are tested beside `settings/value.rs`.
+//! exact error texts; spellings of single values are tested in `settings/value/`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,12 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args as _, Command, FromArgMatches as _};
-use headwater::{Channel, RetentionRules, limits};
-use headwater_server::client::{Rate, TrustedProxies};
-use headwater_server::logging::LogFormat;
-use headwater_server::settings::definition::{DEFINITIONS, Definition, Kind, find};
-use headwater_server::settings::docs;
-use headwater_server::settings::{Flags, Settings};
+use headwater::log::RetentionRules;
+use headwater::{Channel, limits};
+use headwater_server::settings::schema::{Kind, SETTINGS, Setting};
+use headwater_server::settings::{Flags, LogFormat, Rate, Settings};
 
 /// What somebody typed, everywhere it can be typed.
 #[derive(Default)]
@@ -44,7 +42,7 @@ fn parse_flags<T: AsRef<str>>(arguments: &[T]) -> Flags {
     Flags::from_arg_matches(&matches).expect("the flags of a command with flags")
 }
 
-fn by_flag(flags: &[&str]) -> Result<Settings, String> {
+pub(crate) fn by_flag(flags: &[&str]) -> Result<Settings, String> {
     load(&Said { flags, ..Said::default() })
 }
 
@@ -52,16 +50,16 @@ fn by_environment(environment: &[(&str, &str)]) -> Result<Settings, String> {
     load(&Said { environment, ..Said::default() })
 }
 
-fn by_file(file: &str) -> Result<Settings, String> {
+pub(crate) fn by_file(file: &str) -> Result<Settings, String> {
     load(&Said { file: Some(file), ..Said::default() })
 }
 
 /// The setting as a line of the file, bare where TOML has a type for it.
-fn line_of(definition: &Definition) -> String {
-    let Definition { name, example, .. } = definition;
-    match definition.kind {
+fn line_of(setting: &Setting) -> String {
+    let Setting { name, example, .. } = setting;
+    match setting.kind {
         Kind::Count { .. } | Kind::Switch => format!("{name} = {example}"),
-        _ if definition.is_list() => format!("{name} = [\"{example}\"]"),
+        _ if setting.is_list() => format!("{name} = [\"{example}\"]"),
         _ => format!("{name} = \"{example}\""),
     }
 }
@@ -83,23 +81,23 @@ fn companions(name: &str) -> &'static [&'static str] {
 
 #[test]
 fn every_setting_has_three_ways_to_the_same_value() {
-    for definition in DEFINITIONS {
-        let Definition { name, example, .. } = definition;
-        // What makes no sense alone. What is about tokens makes none without keys; `open` makes none
-        // beside rules.
+    for setting in SETTINGS {
+        let Setting { name, example, .. } = setting;
+        // What makes no sense alone. What is about tokens makes none without keys; `open` makes
+        // none beside rules.
         let key = if *name == "open" { &[][..] } else { &[("HEADWATER_JWKS", "keys.json")][..] };
         let flags = companions(name);
         let flag = format!("--{name}={example}");
         let flag =
             load(&Said { flags: &[flags, &[&*flag]].concat(), environment: key, file: None });
-        let variable = definition.variable();
+        let variable = setting.variable();
         let mut both = key.to_vec();
         both.retain(|(other, _)| *other != variable);
         both.push((&variable, example));
         let environment = load(&Said { flags, environment: &both, file: None });
         // The environment wins over the file.
         let key = if *name == "jwks" { &[][..] } else { key };
-        let file = load(&Said { flags, environment: key, file: Some(&line_of(definition)) });
+        let file = load(&Said { flags, environment: key, file: Some(&line_of(setting)) });
         assert_eq!(flag, environment, "{name}");
         assert_eq!(flag, file, "{name}");
         let without = by_environment(if *name == "jwks" { &[] } else { key });
@@ -111,36 +109,45 @@ fn every_setting_has_three_ways_to_the_same_value() {
 #[test]
 fn defaults_are_those_of_the_library_and_of_the_design() {
     let settings = by_flag(&[]).expect("the defaults are right");
-    assert_eq!(settings.listen.to_string(), "127.0.0.1:8000");
-    assert_eq!((settings.admin, settings.redis.is_none(), settings.open), (None, true, false));
-    assert_eq!((settings.data, settings.retention), (None, RetentionRules::default()));
-    assert_eq!(settings.heartbeat, Some(limits::HEARTBEAT_DEFAULT));
-    assert_eq!(settings.retry, limits::RETRY_DEFAULT);
-    assert_eq!(settings.linger, limits::LINGER_DEFAULT);
-    assert_eq!(settings.max_lifetime, None);
-    assert_eq!(settings.send_timeout, limits::SEND_TIMEOUT_DEFAULT);
-    assert_eq!(settings.queue_frames, limits::QUEUE_FRAMES_MAX);
-    assert_eq!(settings.queue_bytes, limits::QUEUE_BYTES_MAX);
-    assert_eq!(settings.max_connections, 10_000);
-    assert_eq!((settings.tls, settings.client_address_header), (None, None));
-    assert!(settings.trusted_proxies.is_empty() && !settings.proxy_protocol);
-    assert_eq!((settings.max_streams, settings.max_streams_per_address), (None, None));
-    assert_eq!(settings.max_streams_per_user, None);
-    assert_eq!((settings.max_publishes_per_address, settings.max_publishes_per_user), (None, None));
+    assert_eq!(settings.listen.address.to_string(), "127.0.0.1:8000");
+    assert_eq!(
+        (settings.listen.admin, settings.redis.url.is_none(), settings.listen.open),
+        (None, true, false)
+    );
+    assert_eq!((settings.redis.data, settings.redis.retention), (None, RetentionRules::default()));
+    assert_eq!(settings.streams.heartbeat, Some(limits::HEARTBEAT_DEFAULT));
+    assert_eq!(settings.streams.retry, limits::RETRY_DEFAULT);
+    assert_eq!(settings.streams.linger, limits::LINGER_DEFAULT);
+    assert_eq!(settings.streams.max_lifetime, None);
+    assert_eq!(settings.streams.send_timeout, limits::SEND_TIMEOUT_DEFAULT);
+    assert_eq!(settings.streams.queue_frames, limits::QUEUE_FRAMES_MAX);
+    assert_eq!(settings.streams.queue_bytes, limits::QUEUE_BYTES_MAX);
+    assert_eq!(settings.listen.max_connections, 10_000);
+    assert_eq!((settings.tls, settings.listen.client_address_header), (None, None));
+    assert!(settings.listen.trusted_proxies.is_empty() && !settings.listen.proxy_protocol);
+    assert_eq!(
+        (settings.limits.max_streams, settings.limits.max_streams_per_address),
+        (10_000, None)
+    );
+    assert_eq!(settings.limits.max_streams_per_user, None);
+    assert_eq!(
+        (settings.limits.max_publishes_per_address, settings.limits.max_publishes_per_user),
+        (None, None)
+    );
     let rate = Rate { count: 100, per: Duration::from_secs(60) };
-    assert_eq!(settings.max_failed_logins, Some(rate));
-    assert_eq!(settings.max_channels_per_stream, limits::CHANNELS_PER_STREAM_MAX);
-    assert_eq!(settings.max_body_bytes, limits::EVENT_DATA_BYTES_MAX);
-    assert_eq!(settings.header_timeout, Duration::from_secs(10));
-    assert_eq!(settings.drain_timeout, Duration::from_secs(10));
-    assert_eq!(settings.log.to_string(), "info");
-    assert_eq!(settings.log_format, LogFormat::Text);
+    assert_eq!(settings.limits.max_failed_logins, Some(rate));
+    assert_eq!(settings.streams.max_channels_per_stream, limits::CHANNELS_PER_STREAM_MAX);
+    assert_eq!(settings.limits.max_body_bytes, limits::EVENT_DATA_BYTES_MAX);
+    assert_eq!(settings.listen.header_timeout, Duration::from_secs(10));
+    assert_eq!(settings.listen.drain_timeout, Duration::from_secs(10));
+    assert_eq!(settings.log.filter.to_string(), "info");
+    assert_eq!(settings.log.format, LogFormat::Text);
 }
 
 #[test]
 fn bounds_are_inclusive_and_hold_for_every_way() {
-    for definition in DEFINITIONS {
-        let (inside, outside): (Vec<String>, Vec<String>) = match definition.kind {
+    for setting in SETTINGS {
+        let (inside, outside): (Vec<String>, Vec<String>) = match setting.kind {
             Kind::Duration { min, max, .. } => (
                 vec![format!("{}ms", min.as_millis()), format!("{}ms", max.as_millis())],
                 vec![format!("{}ms", max.as_millis() + 1)],
@@ -173,7 +180,7 @@ fn bounds_are_inclusive_and_hold_for_every_way() {
             | Kind::ChannelPatterns
             | Kind::LogFilter => continue,
         };
-        let (name, variable) = (definition.name, definition.variable());
+        let (name, variable) = (setting.name, setting.variable());
         for text in inside {
             let environment = &[(&*variable, &*text)];
             let flags = companions(name);
@@ -197,12 +204,12 @@ fn off_turns_off_what_can_be_off() {
     for text in ["off", "0", "0s"] {
         let settings = by_flag(&["--heartbeat", text, "--max-lifetime", text]);
         let settings = settings.expect("both can be off");
-        assert_eq!((settings.heartbeat, settings.max_lifetime), (None, None));
+        assert_eq!((settings.streams.heartbeat, settings.streams.max_lifetime), (None, None));
     }
-    assert_eq!(by_file("heartbeat = 0").expect("it can be off").heartbeat, None);
+    assert_eq!(by_file("heartbeat = 0").expect("it can be off").streams.heartbeat, None);
     let refused = by_flag(&["--retry", "off"]).expect_err("it cannot be off");
     assert_eq!(refused, "--retry=off: it is not a duration like 500ms, 2s, 5m or 1h");
-    let linger = by_flag(&["--linger", "0"]).expect("zero is a linger").linger;
+    let linger = by_flag(&["--linger", "0"]).expect("zero is a linger").streams.linger;
     assert_eq!(linger, Duration::ZERO);
 }
 
@@ -210,7 +217,7 @@ fn off_turns_off_what_can_be_off() {
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     #[track_caller]
     fn check(said: &Said<'_>, linger_s: u64) {
-        assert_eq!(load(said).expect("it is right").linger, Duration::from_secs(linger_s));
+        assert_eq!(load(said).expect("it is right").streams.linger, Duration::from_secs(linger_s));
     }
     let flags = &["--linger", "1s"][..];
     let environment = &[("HEADWATER_LINGER", "2s")][..];
@@ -233,7 +240,7 @@ fn the_environment_can_name_the_file() {
     fs::write(&second, "retry = \"4s\"").expect("the file is written");
     let environment = || [(OsString::from("HEADWATER_CONFIG"), OsString::from(&first))];
     let retry = |arguments: &[String]| {
-        Settings::load(&parse_flags(arguments), environment()).expect("it is right").retry
+        Settings::load(&parse_flags(arguments), environment()).expect("it is right").streams.retry
     };
     assert_eq!(retry(&[]), Duration::from_secs(3));
     assert_eq!(retry(&[format!("--config={}", second.display())]), Duration::from_secs(4));
@@ -261,7 +268,8 @@ fn refusals_show_the_place_and_what_to_do() {
     }
     check(
         "# ours\nopen = true\nlingr = \"2s\"\n",
-        "FILE:3:1: there is no setting `lingr`: did you mean `linger`?\n  |\n3 | lingr = \"2s\"\n  | ^^^^^",
+        "FILE:3:1: there is no setting `lingr`: did you mean `linger`?\n  |\n\
+         3 | lingr = \"2s\"\n  | ^^^^^",
     );
     check(
         "linger = \"2 minutes\"",
@@ -297,9 +305,8 @@ fn unknown_variables_are_refused_with_a_suggestion() {
     check(
         "HEADWATER_LINGR",
         "2s",
-        Err(
-            "HEADWATER_LINGR: no setting has this environment variable: did you mean HEADWATER_LINGER?",
-        ),
+        Err("HEADWATER_LINGR: no setting has this environment variable: did you mean \
+             HEADWATER_LINGER?"),
     );
     check(
         "HEADWATER_PORT",
@@ -346,10 +353,10 @@ fn an_address_others_can_reach_needs_a_word() {
     check(
         &["--listen", "0.0.0.0:8000"],
         Err(
-            "listen = 0.0.0.0:8000: other machines can reach this address, and nothing says who may \
-             listen and publish. There are three ways on: take tokens (--jwt-secret-file, \
-             --jwt-public-key or --jwks), ask your application (--authorize-url), or say --open \
-             (HEADWATER_OPEN=true, or open = true in the file)",
+            "listen = 0.0.0.0:8000: other machines can reach this address, and there are no access \
+             rules. Accept tokens (--jwt-secret-file, --jwt-public-key or --jwks), ask your \
+             application (--authorize-url), or say --open (HEADWATER_OPEN=true, or open = true in \
+             the file)",
         ),
     );
     check(&["--listen", "0.0.0.0:8000"], Err("Or listen on 127.0.0.1:8000"));
@@ -371,13 +378,13 @@ fn retention_is_a_list_in_each_of_its_three_ways() {
         .and_then(|rules| rules.with_rule("logs:* off"))
         .expect("both are rules");
     let found = by_flag(&["--retention", "chat:* events=100 age=1h", "--retention=logs:* off"]);
-    assert_eq!(found.expect("both are rules").retention, wanted);
+    assert_eq!(found.expect("both are rules").redis.retention, wanted);
     let environment =
-        |text| by_environment(&[("HEADWATER_RETENTION", text)]).map(|it| it.retention);
+        |text| by_environment(&[("HEADWATER_RETENTION", text)]).map(|it| it.redis.retention);
     assert_eq!(environment("chat:* events=100 age=1h; logs:* off"), Ok(wanted.clone()));
     assert_eq!(environment(";chat:* events=100 age=1h;;logs:* off;"), Ok(wanted.clone()));
     assert_eq!(environment(" ; "), Ok(RetentionRules::default()));
-    let file = |text| by_file(text).map(|it| it.retention);
+    let file = |text| by_file(text).map(|it| it.redis.retention);
     assert_eq!(
         file("retention = [\"chat:* events=100 age=1h\", \"logs:* off\"]"),
         Ok(wanted.clone())
@@ -393,14 +400,15 @@ fn retention_is_a_list_in_each_of_its_three_ways() {
         environment: &[("HEADWATER_RETENTION", "b off")],
         file: Some("retention = [\"c off\"]"),
     };
-    let rules = load(&said).expect("all are rules").retention;
+    let rules = load(&said).expect("all are rules").redis.retention;
     let is_off = |name| rules.for_channel(&Channel::new(name).expect("a name")).is_none();
     assert_eq!((is_off("a"), is_off("b"), is_off("c")), (true, false, false));
 }
 
 #[test]
 fn a_rule_that_is_refused_is_shown_with_its_place() {
-    let why = "the retention rule `chat:* evnts=1`: `evnts=1` is none of events=COUNT, age=DURATION, \
+    let why = "the retention rule `chat:* evnts=1`: `evnts=1` is none of events=COUNT, \
+        age=DURATION, \
                bytes=SIZE and off";
     assert_eq!(
         by_flag(&["--retention=a off", "--retention=chat:* evnts=1"]).expect_err("a typo"),
@@ -430,15 +438,15 @@ fn a_rule_that_is_refused_is_shown_with_its_place() {
     );
     assert_eq!(
         by_file("linger = [\"2s\"]").expect_err("a list"),
-        "FILE:1:10: linger: a list is no value for a setting\n  |\n1 | linger = [\"2s\"]\n  |          \
-         ^^^^^^"
+        "FILE:1:10: linger: a list is no value for a setting\n  |\n\
+         1 | linger = [\"2s\"]\n  |          ^^^^^^"
     );
 }
 
 #[test]
 fn data_is_a_path_and_not_for_redis() {
     let settings = by_flag(&["--data", "a/b c"]).expect("a path");
-    assert_eq!(settings.data.as_deref(), Some(Path::new("a/b c")));
+    assert_eq!(settings.redis.data.as_deref(), Some(Path::new("a/b c")));
     assert_eq!(
         by_flag(&["--data="]).expect_err("no path"),
         "--data=: it is empty: write the path of a directory, or leave it out"
@@ -462,13 +470,13 @@ fn what_needs_another_setting_says_which() {
         let refusal = by_flag(flags).expect_err("it is refused");
         assert!(refusal.contains(expected), "{refusal}");
     }
-    check(&["--tls-cert=a.pem"], "tls-cert is given and tls-key is not");
-    check(&["--tls-key=a.pem"], "tls-key is given and tls-cert is not");
+    check(&["--tls-cert=a.pem"], "tls-cert is set and tls-key is not");
+    check(&["--tls-key=a.pem"], "tls-key is set and tls-cert is not");
     check(
         &["--tls-cert=", "--tls-key=a.pem"],
         "--tls-cert=: it is empty: write the path of a file",
     );
-    check(&["--acme-domain=a.example"], "acme-domain is given and acme-dir is not");
+    check(&["--acme-domain=a.example"], "acme-domain is set and acme-dir is not");
     check(&["--acme-dir=acme"], "do nothing without acme-domain");
     check(&["--acme-contact=a@b.example"], "do nothing without acme-domain");
     check(
@@ -498,7 +506,7 @@ fn what_needs_another_setting_says_which() {
     );
     check(&["--proxy-protocol"], "with --trusted-proxy");
     check(&["--client-address-header=Forwarded"], "with --trusted-proxy");
-    check(&["--trusted-proxy=192.0.2.1"], "Say --client-address-header X-Forwarded-For");
+    check(&["--trusted-proxy=192.0.2.1"], "set --client-address-header X-Forwarded-For");
     check(&["--trusted-proxy=0.0.0.0/0"], "`0.0.0.0/0` is everybody");
     check(&["--trusted-proxy=proxy"], "neither an address nor a network");
 }
@@ -507,7 +515,7 @@ fn what_needs_another_setting_says_which() {
 fn the_password_of_redis_is_never_shown() {
     let right = "redis://me:s3cret@redis.example:6379/0";
     let settings = by_flag(&["--redis", right]).expect("it is right");
-    let redis = settings.redis.clone().expect("it was given");
+    let redis = settings.redis.url.clone().expect("it was given");
     assert_eq!(redis.expose(), right);
     assert_eq!(redis.to_string(), "redis://redis.example:6379");
     assert!(!format!("{settings:?}").contains("s3cret"));
@@ -529,63 +537,5 @@ fn the_password_of_redis_is_never_shown() {
         by_file("redis = \":s3cret@host\"").expect_err("it is no URL"),
         "FILE:1:9: redis: it is not a URL: write redis://USER:PASSWORD@HOST:PORT/DB, or \
          unix:///path/to/redis.sock\n  |\n1 | redis = …\n  |         ^"
-    );
-}
-
-#[test]
-fn the_example_file_is_right_with_and_without_its_comments() {
-    let example = docs::example_file();
-    let default = by_flag(&[]).expect("the defaults are right");
-    assert_eq!(by_file(&example), Ok(default.clone()));
-    let mut uncommented = String::new();
-    let mut settings = 0;
-    for line in example.lines() {
-        let name = line.strip_prefix('#').and_then(|line| line.split(' ').next());
-        if let Some(definition) = name.and_then(find) {
-            settings += 1;
-            // Not together with `redis`, and with a certificate in files.
-            if definition.name != "data"
-                && !["acme-domain", "acme-dir", "acme-contact"].contains(&definition.name)
-            {
-                uncommented.push_str(&line[1..]);
-                uncommented.push('\n');
-            }
-            assert!(definition.default.is_none_or(|text| line.contains(text)), "{line}");
-        }
-    }
-    assert_eq!(settings, DEFINITIONS.len());
-    let said = by_file(&uncommented).expect("every line is right");
-    // Only what has no default differs from it.
-    let without_default = Settings {
-        admin: None,
-        redis: None,
-        access: default.access.clone(),
-        tls: None,
-        trusted_proxies: TrustedProxies::default(),
-        client_address_header: None,
-        retention: RetentionRules::default(),
-        latest_only: headwater::ChannelPatterns::default(),
-        shards: None,
-        max_streams: None,
-        max_streams_per_address: None,
-        max_streams_per_user: None,
-        ..said
-    };
-    assert_eq!(without_default, default);
-}
-
-#[test]
-fn the_documentation_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
-    let wanted = docs::markdown();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
-        fs::write(&path, &wanted).expect("the page is written");
-    }
-    let found = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        found == wanted,
-        "docs/configuration.md is not what the settings say: run `UPDATE_DOCS=1 cargo test -p \
-         headwater-server --test it settings` and commit the file"
     );
 }

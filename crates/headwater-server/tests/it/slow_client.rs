@@ -23,17 +23,17 @@ const QUEUE_BYTES: usize = 1 << 20;
 const AHEAD_MAX: usize = QUEUE_BYTES / 2 / EVENT_BYTES;
 
 /// What a node may hold beyond what it held with all streams open and nothing published. Frames are
-/// shared, so all streams together hold the frames of one full queue, whoever is how far behind; and
-/// each connection holds what hyper took for its socket, the largest frame or 64 KiB of small ones.
-/// Those are shared too, but a bound that needs no luck counts them. The channel's history and its recent
-/// frames are there whoever listens.
+/// shared, so all streams together hold the frames of one full queue, however far each is behind;
+/// and each connection holds what hyper took for its socket, the largest frame or 64 KiB of small
+/// ones. Those are shared too, but a bound that needs no luck counts them. The channel's history
+/// and its recent frames are there whatever subscribes.
 const MEMORY_BYTES_MAX: u64 = (QUEUE_BYTES
     + (HEALTHY + 1) * (EVENT_BYTES + (64 << 10))
     + limits::RETENTION_BYTES_DEFAULT
     + limits::RING_BYTES_MAX) as u64;
 
-/// A client that only counts: it reads the number at the beginning of each event, and how many bytes
-/// of data there were.
+/// A client that only counts: it reads the number at the beginning of each event, and how many
+/// bytes of data there were.
 #[derive(Default)]
 struct Counter {
     chunks: Chunks,
@@ -152,12 +152,13 @@ async fn a_client_that_never_reads_costs_the_others_nothing() {
         "{baseline} bytes before, {highest} at most, {MEMORY_BYTES_MAX} more are allowed"
     );
 
-    // The full queue or the silent socket, whichever was noticed first; and its connection is closed.
+    // The full queue or the silent socket, whichever was noticed first; and its connection is
+    // closed.
     node.wait_for_metric("headwater_streams", 100.0).await;
     let overflow = node.metric("headwater_streams_ended_total{reason=\"overflow\"}").await;
     let silent = node.metric("headwater_streams_ended_total{reason=\"stalled\"}").await;
     assert!((overflow + silent - 1.0).abs() < f64::EPSILON, "{overflow} and {silent}");
-    node.wait_for_log("its client is too slow");
+    node.wait_for_log("client too slow");
     drop((healthy, stalled));
 }
 

@@ -1,5 +1,5 @@
-//! What is said when a start goes wrong: a Redis that is not there or says no, a port that is taken.
-//! Look here for messages about the surroundings; wrong settings have settings.rs.
+//! What is said when a start goes wrong: a Redis that is not there or says no, a port that is
+//! taken. Look here for messages about the surroundings; wrong settings have settings.rs.
 
 use std::net::TcpListener;
 use std::process::{Output, Stdio};
@@ -32,7 +32,8 @@ fn url_with(password: &str, redis: &RedisServer) -> String {
     format!("redis://:{password}@127.0.0.1:{}", redis.port())
 }
 
-/// What a node without a working Redis still does: it serves streams, and says that it is not ready.
+/// What a node without a working Redis still does: it serves streams, and says that it is not
+/// ready.
 async fn check_serving_without_redis(node: &Node) -> EventStream {
     let mut stream = EventStream::open(node.address(), "/sse/stream?channel=news").await;
     assert_eq!(stream.status, 200);
@@ -88,12 +89,12 @@ async fn a_redis_that_cannot_be_reached_is_waited_for() {
     // Said once, not at each attempt; those who look for more at `debug` find it.
     let log = node.log();
     let warnings = log.lines().filter(|line| line.contains("\"level\":\"WARN\""));
-    let told = warnings.filter(|line| line.contains("cannot connect"));
-    assert_eq!(told.count(), 1, "{log}");
+    let logged = warnings.filter(|line| line.contains("cannot connect"));
+    assert_eq!(logged.count(), 1, "{log}");
 }
 
 #[tokio::test]
-async fn a_redis_that_refuses_the_password_is_told_from_one_that_is_not_there() {
+async fn a_redis_that_refuses_the_password_is_not_taken_for_one_that_is_not_there() {
     let redis = guarded_redis();
     for (url, code) in [(url_with("wr0ng-w0rd", &redis), "WRONGPASS"), (redis.url(), "NOAUTH")] {
         let node = Node::start(BINARY, &["--redis", &url, "--heartbeat", "1s"]);

@@ -1,9 +1,9 @@
-//! How the server ends: streams on a whole event, requests in flight with their answer, and within the
-//! drain time whatever clients do. Look here for SIGTERM, SIGINT and the maximum lifetime.
+//! How the server ends: streams on a whole event, requests in flight with their answer, and within
+//! the drain time whatever clients do. Look here for SIGTERM, SIGINT and the maximum lifetime.
 
 use std::time::{Duration, Instant};
 
-use headwater::Item;
+use headwater::event::Item;
 use headwater_test_support::stream::End;
 use headwater_test_support::{EventStream, Node, PATIENCE, eventually, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -91,7 +91,7 @@ async fn no_connection_is_taken_while_streams_end() {
     let mut stuck = open_stuck(&node).await;
     let healthy = EventStream::open(node.address(), "/sse/stream?channel=news").await;
     node.signal("TERM");
-    node.wait_for_log("stopping");
+    node.wait_for_log("shutting down");
     assert_ends_well(healthy, &[]).await;
     wait_until_refused(&node).await;
     assert!(node.is_running(), "it waits for the stuck one: {}", node.log());
@@ -105,7 +105,8 @@ async fn no_connection_is_taken_while_streams_end() {
 async fn a_request_in_flight_gets_its_answer() {
     let mut node = Node::start(BINARY, &["--drain-timeout", "60s"]);
     let mut socket = TcpStream::connect(node.address()).await.expect("the server listens");
-    let head = "POST /sse/publish?channel=a HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\nfirst";
+    let head = "POST /sse/publish?channel=a HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\nexpect: \
+        100-continue\r\n\r\nfirst";
     socket.write_all(head.as_bytes()).await.expect("half of the request is sent");
     // The server has read the head, and waits for the body.
     let mut go_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
@@ -113,7 +114,7 @@ async fn a_request_in_flight_gets_its_answer() {
     read.expect("an answer in time").expect("an answer");
     assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
     node.signal("TERM");
-    node.wait_for_log("stopping");
+    node.wait_for_log("shutting down");
     wait_until_refused(&node).await;
     socket.write_all(b"later").await.expect("the other half is sent");
     let answer = http::read_answer(&mut socket).await;
@@ -160,7 +161,7 @@ async fn a_second_signal_stops_at_once() {
         let mut node = Node::start(BINARY, &["--drain-timeout", "600s", "--send-timeout", "600s"]);
         let _stuck = open_stuck(&node).await;
         node.signal(first);
-        node.wait_for_log("stopping");
+        node.wait_for_log("shutting down");
         wait_until_refused(&node).await;
         assert!(node.is_running(), "it waits for the stuck one: {}", node.log());
         node.signal(second);
@@ -182,8 +183,22 @@ async fn streams_that_reach_the_maximum_lifetime_end_well() {
     for stream in streams {
         assert_ends_well(stream, &["early"]).await;
     }
-    // Up to a tenth earlier, so that clients do not come back all at once.
+    // Up to a tenth earlier, so that clients do not reconnect all at once.
     assert!(begin.elapsed() >= Duration::from_millis(900), "{:?}", begin.elapsed());
     node.wait_for_metric("headwater_streams_ended_total{reason=\"lifetime\"}", 3.0).await;
     node.wait_for_metric("headwater_streams", 0.0).await;
+}
+
+#[tokio::test]
+async fn sighup_without_certificates_changes_nothing() {
+    let mut node = Node::start(BINARY, &[]);
+    let mut stream = EventStream::open(node.address(), "/sse/stream?channel=news").await;
+    for _ in 0..2 {
+        node.signal("HUP");
+    }
+    node.wait_for_log("nothing to reload");
+    assert!(node.is_running());
+    let published = http::post(node.address(), "/sse/publish?channel=news", b"x").await;
+    assert_eq!(published.status, 200);
+    assert_eq!(stream.next().await.expect("the stream is open").data, "x");
 }

@@ -1,5 +1,5 @@
-//! TLS: both versions of HTTP over it, a certificate that changes, and clients that do not speak it. Look here for
-//! what is promised to clients with https:// in their URL.
+//! TLS: both versions of HTTP over it, a certificate that changes, and clients that do not speak
+//! it. Look here for what is promised to clients with https:// in their URL.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::command_line::{headwater, outcome, wait_for_notice};
 use crate::http2::Connection;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
@@ -47,7 +48,8 @@ const OPEN: &str = "GET /sse/stream?channel=news HTTP/1.1\r\nhost: localhost\r\n
 fn publish(data: &str) -> String {
     let length = data.len();
     format!(
-        "POST /sse/publish?channel=news HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{data}"
+        "POST /sse/publish?channel=news HTTP/1.1\r\nhost: localhost\r\ncontent-length: \
+         {length}\r\n\r\n{data}"
     )
 }
 
@@ -88,7 +90,7 @@ async fn http1_and_both_versions_of_tls_are_spoken() {
         let mut publisher = connect(node.address(), &config).await;
         ask(&mut publisher, &publish("hello"), "\"channel\":\"news\"").await;
         read_until(&mut socket, "data: hello\n").await;
-        // The second handshake was cheap: clients that come back all at once cost no signatures.
+        // The second handshake was cheap: clients that reconnect all at once cost no signatures.
         assert_eq!(publisher.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
     }
 }
@@ -148,7 +150,7 @@ async fn a_new_certificate_is_used_and_open_streams_stay() {
     ask(&mut publisher, &publish("after the look"), "\"channel\":\"news\"").await;
     read_until(&mut stream, "data: after the look\n").await;
 
-    // Gone, and told once.
+    // Gone, and logged once.
     fs::remove_file(files.certificate_path()).expect("the certificate is removed");
     node.wait_for_metric("headwater_tls_reload_errors_total", 2.0).await;
     node.wait_for_log("cannot read");
@@ -231,7 +233,8 @@ async fn a_client_that_takes_nothing_loses_its_stream() {
     let mut stream = connect(node.address(), &config).await;
     ask(&mut stream, OPEN, "retry: ").await;
     let data = "x".repeat(200_000);
-    // More than the kernel holds for the client, and less than a queue: it must be the clock that ends it.
+    // More than the kernel holds for the client, and less than a queue: it must be the clock that
+    // ends it.
     for _ in 0..40 {
         ask(&mut publisher, &publish(&data), "\"channel\":\"news\"").await;
         if node.metric("headwater_streams").await < 0.5 {
@@ -303,5 +306,37 @@ async fn a_key_that_everybody_can_read_is_warned_about() {
     let node = files.start(BINARY, &[]);
     assert!(!node.log().contains("chmod"), "{}", node.log());
     fs::set_permissions(files.key_path(), fs::Permissions::from_mode(0o644)).expect("permissions");
-    files.start(BINARY, &[]).wait_for_log("everybody on this machine can read");
+    files.start(BINARY, &[]).wait_for_log("every user of this machine can read");
+}
+
+#[tokio::test]
+async fn client_commands_speak_https() {
+    let files = Files::new();
+    let node = files.start(BINARY, &[]);
+    let url = format!("https://localhost:{}", node.address().port());
+    let trusting = |arguments: &[&str]| {
+        let mut command = headwater(&[arguments, &["--url", &url]].concat());
+        command.env("SSL_CERT_FILE", files.certificate_path());
+        command
+    };
+    let mut subscriber = trusting(&["subscribe", "news", "--count", "1"]).spawn().expect("it runs");
+    wait_for_notice(&mut subscriber, "connected to https://").await;
+    let publish = timeout(PATIENCE, trusting(&["publish", "news", "hello"]).output()).await;
+    let (code, output, error) = outcome(publish.expect("it ends").expect("it runs"));
+    assert_eq!((code, &*error), (0, ""));
+    assert!(output.starts_with("published to news as "), "{output}");
+    let received = timeout(PATIENCE, subscriber.wait_with_output()).await.expect("it ends");
+    let (code, output, _) = outcome(received.expect("it is read"));
+    assert_eq!(code, 0);
+    assert!(output.starts_with("news #") && output.ends_with(": hello\n"), "{output}");
+
+    // Another certificate than the one that the server has.
+    let stranger = Files::new();
+    let mut distrusting = headwater(&["publish", "news", "x", "--url", &url]);
+    distrusting.env("SSL_CERT_FILE", stranger.certificate_path());
+    let publish = timeout(PATIENCE, distrusting.output()).await.expect("it ends");
+    let (code, output, error) = outcome(publish.expect("it runs"));
+    assert_eq!((code, &*output), (1, ""));
+    let expected = format!("error: cannot reach {url}: TLS failed: invalid peer certificate");
+    assert!(error.starts_with(&expected), "{error}");
 }

@@ -1,4 +1,5 @@
-//! TLS-ALPN-01 (RFC 8737): a handshake in which a name is shown to be ours. Look here for what such a handshake gets.
+//! TLS-ALPN-01 (RFC 8737): a handshake in which a name is shown to be ours. Look here for what such
+//! a handshake gets.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
@@ -25,7 +26,8 @@ pub(in crate::tls) fn is_challenge(hello: &ClientHello<'_>) -> bool {
 }
 
 impl Challenges {
-    /// The answer for the name that is asked for. Nobody else gets one, nor the server's certificate.
+    /// The answer for the name that is asked for. Nobody else gets one, nor the server's
+    /// certificate.
     pub(in crate::tls) fn answer(&self, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let answers = self.0.read().unwrap_or_else(PoisonError::into_inner);
         answers.get(&hello.server_name()?.to_ascii_lowercase()).cloned()

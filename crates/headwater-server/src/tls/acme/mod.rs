@@ -1,47 +1,32 @@
-//! Certificates from an ACME server (RFC 8555), such as Let's Encrypt. Look here for when one is asked for.
+//! Certificates from an ACME server (RFC 8555), such as Let's Encrypt. Look here for when one is
+//! asked for.
 //!
-//! That the names are ours is shown on the server's own port, by TLS-ALPN-01 (RFC 8737): there is nothing else
-//! to listen on. Account and certificate are kept in a directory, so that a restart asks for nothing.
+//! That the names are ours is shown on the server's own port, by TLS-ALPN-01 (RFC 8737): there is
+//! nothing else to listen on. Account and certificate are kept in a directory, so that a restart
+//! asks for nothing.
 
 mod challenges;
-mod client;
-mod domain;
 mod order;
 mod state;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::signal::unix::Signal;
 use tokio::time::timeout;
 
 pub(super) use challenges::{ALPN_PROTOCOL, Challenges, is_challenge};
-pub use domain::DomainName;
 
 use self::state::{Due, State};
 use super::certificates::{Certificates, Content};
-use crate::cli::with_causes;
-use crate::fetch;
+use crate::exit::error_chain;
 use crate::limits::{
     ACME_ANSWER_BYTES_MAX, ACME_ANSWER_TIMEOUT, ACME_LOOK_INTERVAL, ACME_ORDER_TIMEOUT,
     ACME_RETRY_MAX, ACME_RETRY_MIN,
 };
-use crate::settings::HttpUrl;
-
-/// Which certificate is asked for, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AcmeSettings {
-    /// The names that are in the certificate; at least one.
-    pub domains: Vec<DomainName>,
-    /// Where account, certificate and key are kept.
-    pub directory: PathBuf,
-    /// The address for mail of the ACME server's operator.
-    pub contact: Option<String>,
-    /// The URL of the ACME server's directory.
-    pub server: HttpUrl,
-}
+use crate::outbound::{self, Client};
+use crate::settings::AcmeSettings;
+use crate::signals::Reloads;
 
 /// Asks for a certificate when one is due.
 pub(super) struct Acme {
@@ -63,8 +48,8 @@ impl Acme {
         if let Some(pem) = &present
             && let Err(error) = certificates.begin_with(&Content::of_both(pem.as_bytes()))
         {
-            let why = with_causes(&error);
-            tracing::warn!("the certificate of the last run is not used: {why}");
+            let why = error_chain(&error);
+            tracing::warn!("certificate of the last run not used: {why}");
             present = None;
         }
         match state.try_writing() {
@@ -72,7 +57,7 @@ impl Acme {
             // It may be good for weeks.
             Err(error) if present.is_some() => {
                 certificates.count_failure();
-                tracing::error!("no certificate can be renewed: {}", with_causes(&error));
+                tracing::error!("no certificate can be renewed: {}", error_chain(&error));
             }
             Err(error) => return Err(error),
         }
@@ -84,29 +69,30 @@ impl Acme {
         Arc::clone(&self.challenges)
     }
 
-    /// Asks for a certificate whenever one is due, for ever; again after a while if there is none to be
-    /// had, or at SIGHUP.
-    pub(super) async fn keep_current(mut self, certificates: &Certificates, mut hangups: Signal) {
+    /// Requests a certificate whenever one is due; again after a while, or at SIGHUP, if that
+    /// failed.
+    pub(super) async fn keep_current(mut self, certificates: &Certificates, mut reloads: Reloads) {
         let mut failures = 0;
         loop {
             let wait = match self.look(certificates).await {
                 Ok(time) => {
                     failures = 0;
-                    tracing::debug!("the next certificate is due in {time:?}");
+                    tracing::debug!("the next certificate is due in {} s", time.as_secs());
                     time.clamp(Duration::from_secs(1), ACME_LOOK_INTERVAL)
                 }
                 Err(error) => {
                     failures += 1;
                     certificates.count_failure();
                     let wait = retry_after(failures);
-                    let why = with_causes(&error);
-                    tracing::error!("the next try is in {wait:.0?}, or at SIGHUP: {why}");
+                    let why = error_chain(&error);
+                    let seconds = wait.as_secs();
+                    tracing::error!("the next try is in {seconds} s, or at SIGHUP: {why}");
                     wait
                 }
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                _ = hangups.recv() => {}
+                () = reloads.next() => {}
             }
         }
     }
@@ -119,11 +105,11 @@ impl Acme {
             Some(Due::Now(why)) => format!("of the present one: {why}"),
             None => "there is none yet".to_owned(),
         };
-        tracing::info!("asking {} for a certificate; {why}", self.settings.server);
-        let (pem, time) = self.obtain().await.context("no certificate was to be had")?;
+        tracing::info!("requesting a certificate from {}; {why}", self.settings.server);
+        let (pem, time) = self.obtain().await.context("no certificate could be obtained")?;
         certificates
             .replace(&Content::of_both(pem.as_bytes()))
-            .context("the certificate that came is no good")?;
+            .context("the new certificate is invalid")?;
         (self.present, self.is_kept) = (Some(pem), false);
         self.keep()?;
         Ok(time)
@@ -135,12 +121,12 @@ impl Acme {
         let order = order::obtain(&self.settings, &self.state, &self.challenges);
         let pem = timeout(ACME_ORDER_TIMEOUT, order)
             .await
-            .with_context(|| format!("it took longer than {ACME_ORDER_TIMEOUT:?}"))??;
+            .with_context(|| format!("it took longer than {} s", ACME_ORDER_TIMEOUT.as_secs()))??;
         let pem = state::origin(&self.settings) + &pem;
         // Without this look it would be asked for again at once, and again.
         match Due::of(&pem, &self.settings) {
             Due::In(time) => Ok((pem, time)),
-            Due::Now(why) => bail!("the one that came is no good: {why}"),
+            Due::Now(why) => bail!("the new one is invalid: {why}"),
         }
     }
 
@@ -148,15 +134,15 @@ impl Acme {
     fn keep(&mut self) -> anyhow::Result<()> {
         if let (Some(pem), false) = (&self.present, self.is_kept) {
             let kept = self.state.keep_certificate(pem);
-            kept.context("the certificate is in use, but not kept for the next start")?;
+            kept.context("the certificate is in use, but not stored for the next start")?;
             self.is_kept = true;
         }
         Ok(())
     }
 }
 
-/// Longer after each failure in a row, and never the same time for all servers: an ACME server takes few wrong
-/// orders in an hour.
+/// Longer after each failure in a row, and never the same time for all servers: an ACME server
+/// takes few wrong orders in an hour.
 fn retry_after(failures: u32) -> Duration {
     let longest = ACME_RETRY_MIN.saturating_mul(1 << (failures - 1).min(16)).min(ACME_RETRY_MAX);
     longest.mul_f64(0.8 + 0.2 * fastrand::f64())
@@ -165,8 +151,10 @@ fn retry_after(failures: u32) -> Duration {
 /// For `headwater check`: whether the server can be asked. Nothing is made or changed.
 pub(crate) async fn check_server(settings: &AcmeSettings) -> anyhow::Result<String> {
     let url = &settings.server;
-    let request = fetch::get(url, "", [])?;
-    let answer = fetch::send(url, request, ACME_ANSWER_TIMEOUT, ACME_ANSWER_BYTES_MAX).await?;
+    let request = outbound::get(url, "", [])?;
+    let answer = Client::new()
+        .exchange(request, &url.to_string(), ACME_ANSWER_TIMEOUT, ACME_ANSWER_BYTES_MAX)
+        .await?;
     let directory = serde_json::from_slice::<serde_json::Value>(&answer.body).ok();
     if !directory.is_some_and(|directory| directory["newOrder"].is_string()) {
         bail!("{url} answers {}, and is no ACME server's directory", answer.status);

@@ -1,5 +1,5 @@
-//! One order (RFC 8555, 7.4): an account, the challenges, the certificate. Look here for what the ACME server is asked,
-//! in which order.
+//! One order (RFC 8555, 7.4): an account, the challenges, the certificate. Look here for what the
+//! ACME server is asked, in which order.
 
 use anyhow::{Context as _, bail};
 use instant_acme::{
@@ -7,11 +7,11 @@ use instant_acme::{
     OrderStatus, RetryPolicy,
 };
 
-use super::AcmeSettings;
 use super::challenges::Challenges;
-use super::client::Client;
 use super::state::State;
 use crate::limits::{ACME_POLL_INTERVAL, ACME_POLL_TIMEOUT};
+use crate::outbound::Client;
+use crate::settings::AcmeSettings;
 
 /// The factor is small, since the time is over at the end of a wait, without another look.
 const POLL: RetryPolicy =
@@ -34,7 +34,7 @@ pub(super) async fn obtain(
     match order.poll_ready(&POLL).await {
         Ok(OrderStatus::Ready) => {}
         Ok(status) => {
-            let end = anyhow::anyhow!("the order is {status:?}");
+            let end = anyhow::anyhow!("the order is {}", order_status(status));
             return Err(why_refused(&mut order, end).await);
         }
         Err(error) => return Err(why_refused(&mut order, error.into()).await),
@@ -42,6 +42,29 @@ pub(super) async fn obtain(
     let key = order.finalize().await.context("the order was not accepted")?;
     let chain = order.poll_certificate(&POLL).await.context("the certificate did not come")?;
     Ok(chain + &key)
+}
+
+/// The status as RFC 8555 writes it.
+fn order_status(status: OrderStatus) -> &'static str {
+    match status {
+        OrderStatus::Pending => "pending",
+        OrderStatus::Ready => "ready",
+        OrderStatus::Processing => "processing",
+        OrderStatus::Valid => "valid",
+        OrderStatus::Invalid => "invalid",
+    }
+}
+
+/// The status as RFC 8555 writes it.
+fn authorization_status(status: AuthorizationStatus) -> &'static str {
+    match status {
+        AuthorizationStatus::Pending => "pending",
+        AuthorizationStatus::Valid => "valid",
+        AuthorizationStatus::Invalid => "invalid",
+        AuthorizationStatus::Revoked => "revoked",
+        AuthorizationStatus::Expired => "expired",
+        AuthorizationStatus::Deactivated => "deactivated",
+    }
 }
 
 /// Orders with the account that there is, or with a new one.
@@ -52,13 +75,14 @@ async fn new_order(
 ) -> anyhow::Result<Order> {
     let server = settings.server.to_string();
     if let Some(credentials) = state.account(&server)? {
-        let account = Account::builder_with_http(Box::new(Client)).from_credentials(credentials);
-        let account = account.await.with_context(|| format!("{server} cannot be asked"))?;
+        let account =
+            Account::builder_with_http(Box::new(Client::new())).from_credentials(credentials);
+        let account = account.await.with_context(|| format!("{server} cannot be reached"))?;
         match account.new_order(names).await {
             Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(NO_ACCOUNT) => {
                 tracing::warn!("{server} does not know the account any more: a new one is made");
             }
-            order => return order.context("the order was refused"),
+            order => return order.context("the order was rejected"),
         }
     }
     let contact = settings.contact.as_ref().map(|address| format!("mailto:{address}"));
@@ -68,34 +92,38 @@ async fn new_order(
         terms_of_service_agreed: true,
         only_return_existing: false,
     };
-    let account =
-        Account::builder_with_http(Box::new(Client)).create(&new, server.clone(), None).await;
+    let account = Account::builder_with_http(Box::new(Client::new()))
+        .create(&new, server.clone(), None)
+        .await;
     let (account, credentials) = account.context("no account could be made")?;
     state.keep_account(&server, credentials)?;
-    account.new_order(names).await.context("the order was refused")
+    account.new_order(names).await.context("the order was rejected")
 }
 
 /// Answers the challenge of every name that was not shown to be ours a while ago.
 async fn answer(order: &mut Order, challenges: &Challenges) -> anyhow::Result<()> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.context("the names cannot be shown to be ours")?;
+        let mut authorization = authorization.context("the names cannot be verified")?;
         let name = authorization.identifier().to_string();
         match authorization.status {
             AuthorizationStatus::Valid => continue,
             AuthorizationStatus::Pending => {}
-            status => bail!("{name} cannot be shown to be ours: it is {status:?} already"),
+            status => {
+                bail!("{name} cannot be verified: it is {} already", authorization_status(status))
+            }
         }
         let mut challenge = authorization
             .challenge(ChallengeType::TlsAlpn01)
-            .with_context(|| format!("the server cannot look at {name} with TLS-ALPN-01"))?;
+            .with_context(|| format!("the server does not verify {name} by TLS-ALPN-01"))?;
         challenges.put(&name, challenge.key_authorization().digest().as_ref())?;
-        challenge.set_ready().await.with_context(|| format!("{name} is not looked at"))?;
+        challenge.set_ready().await.with_context(|| format!("{name} is not verified"))?;
     }
     Ok(())
 }
 
-/// Why an order did not get on: what the server found out about the names, or else the error itself.
+/// Why an order did not get on: what the server found out about the names, or else the error
+/// itself.
 async fn why_refused(order: &mut Order, error: anyhow::Error) -> anyhow::Error {
     let mut found = Vec::new();
     let mut authorizations = order.authorizations();
@@ -110,10 +138,11 @@ async fn why_refused(order: &mut Order, error: anyhow::Error) -> anyhow::Error {
         }));
     }
     if found.is_empty() {
-        return error.context("the order did not get on");
+        return error.context("the order failed");
     }
     anyhow::anyhow!(
-        "the ACME server could not see that the names are ours. It connects to port 443 of each, which must lead here: {}",
+        "the ACME server could not verify the names. It connects to port 443 of each, which must \
+         lead here: {}",
         found.join("; ")
     )
 }

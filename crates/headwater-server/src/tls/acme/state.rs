@@ -1,8 +1,9 @@
-//! What is kept over restarts: the account, and the certificate with its key. Look here for the files, and for when
-//! a certificate is due.
+//! What is kept over restarts: the account, and the certificate with its key. Look here for the
+//! files, and for when a certificate is due.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
+#[cfg(unix)]
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,8 +16,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
 use serde::{Deserialize, Serialize};
 
-use super::AcmeSettings;
-use crate::tls::certificates::{CertificateFiles, unix_now};
+use crate::settings::{AcmeSettings, CertificateFiles};
+use crate::tls::certificates::unix_now;
 use crate::tls::validity::Validity;
 
 /// More than a certificate with its chain and key has: so much must be free for it.
@@ -41,8 +42,8 @@ pub(super) enum Due {
 }
 
 impl Due {
-    /// By the certificate that there is: the next one is due when a third of its time is left (with ninety days,
-    /// thirty), and when it is for other names or from another server.
+    /// By the certificate that there is: the next one is due when a third of its time is left (with
+    /// ninety days, thirty), and when it is for other names or from another server.
     pub(super) fn of(pem: &str, settings: &AcmeSettings) -> Self {
         let leaf = CertificateDer::from_pem_slice(pem.as_bytes()).ok();
         let validity = leaf.as_ref().and_then(|leaf| Validity::of(leaf));
@@ -90,16 +91,19 @@ impl State {
     /// Makes the directory if it is not there, and keeps other servers away from it.
     pub(super) fn open(directory: &Path) -> anyhow::Result<Self> {
         let shown = directory.display();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        builder.mode(0o700);
+        builder
             .create(directory)
             .with_context(|| format!("cannot make {shown}, which acme-dir names"))?;
         let lock = private(&directory.join("lock")).with_context(|| no_writing(directory))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!(
-                "{shown}, which acme-dir names, is in use by another server: give this one another directory"
+                "{shown}, which acme-dir names, is in use by another server: give this one \
+                 another directory"
             ),
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("cannot lock {shown}"));
@@ -108,7 +112,7 @@ impl State {
         Ok(Self { directory: directory.to_owned(), _lock: Some(lock) })
     }
 
-    /// An ACME server gives few certificates, so none is asked for that could not be kept.
+    /// An ACME server issues few certificates, so none is requested that could not be stored.
     pub(super) fn try_writing(&self) -> anyhow::Result<()> {
         let probe = self.directory.join("probe");
         self.write(&probe, &[b'x'; PROBE_BYTES])?;
@@ -166,13 +170,16 @@ impl State {
     /// Writes a file that only its owner can read, whole or not at all.
     fn write(&self, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         let new = path.with_extension("new");
-        let write = || {
+        let write = || -> std::io::Result<()> {
             let mut file = private(&new)?;
             file.set_len(0)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&new, path)?;
-            File::open(&self.directory)?.sync_all()
+            // Elsewhere a directory cannot be opened as a file.
+            #[cfg(unix)]
+            File::open(&self.directory)?.sync_all()?;
+            Ok(())
         };
         write().with_context(|| no_writing(&self.directory))
     }
@@ -180,7 +187,11 @@ impl State {
 
 /// Opens a file that only its owner can read, and makes it if it is not there.
 fn private(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    options.mode(0o600);
+    options.open(path)
 }
 
 fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
@@ -192,7 +203,8 @@ fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
 
 fn no_writing(directory: &Path) -> String {
     format!(
-        "cannot write to {}, which acme-dir names: see that there is room, and that the server's user has the right to",
+        "cannot write to {}, which acme-dir names: check that there is room, and that the \
+         server's user has the right to",
         directory.display()
     )
 }

@@ -1,4 +1,5 @@
-//! The application decides: what it is asked, and that the door stays closed when it does not answer.
+//! The application decides: what it is asked, and that access stays denied when it does not
+//! answer.
 
 use std::time::{Duration, Instant};
 
@@ -113,7 +114,7 @@ async fn whatever_goes_wrong_closes_the_door() {
         let path = "/sse/publish?channel=a";
         http::request(node.address(), "POST", path, &headers, b"x").await.problem(503);
     }
-    // An EventSource would never come back after a 503: it gets a stream that ends.
+    // An EventSource would not reconnect after a 503: it gets a stream that ends.
     let mut soft = EventStream::open_with(
         node.address(),
         "/sse/stream?channel=a",

@@ -1,4 +1,5 @@
-//! A small HTTP server of a test's own, that answers what the test wants. Look here for what it counts.
+//! A small HTTP server of a test's own, that answers what the test wants. Look here for what it
+//! counts.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-/// Answers every request in the same way until it is told another.
+/// Answers every request in the same way until it is set to another.
 pub(crate) struct Backend {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -28,7 +29,8 @@ struct Shared {
 /// An answer with a body.
 pub(crate) fn answer(status: &str, content_type: &str, body: &str) -> String {
     format!(
-        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: \
+         close\r\n\r\n{body}",
         body.len()
     )
 }

@@ -1,5 +1,5 @@
-//! Rules and limits together: failed logins, limits per user, the address behind a proxy. Look here for whom a limit
-//! counts for once the rules know who it is.
+//! Rules and limits together: failed logins, limits per user, the address behind a proxy. Look here
+//! for whom a limit counts for once the rules know who it is.
 
 use std::time::Duration;
 

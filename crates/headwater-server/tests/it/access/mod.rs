@@ -1,10 +1,10 @@
-//! Who may listen and publish, tested from outside over real sockets: one file per theme. Look here for
-//! keys and tokens.
+//! Who may listen and publish, tested from outside over real sockets: one file per theme. Look here
+//! for keys and tokens.
 
 mod application;
 mod backend;
 mod commands;
-mod doors;
+mod endpoints;
 mod expiry;
 mod key_sets;
 mod limits;

@@ -1,4 +1,5 @@
-//! Pages of other origins: what they may read (CORS), and what they may not do with somebody's cookie (CSRF).
+//! Pages of other origins: what they may read (CORS), and what they may not do with somebody's
+//! cookie (CSRF).
 
 use headwater_test_support::http::{self, Answer};
 use headwater_test_support::{EventStream, Node};
@@ -45,7 +46,7 @@ async fn pages_on_the_list_may_use_it_with_their_cookies() {
             assert_eq!(answer.header("vary"), Some("origin"));
         }
     }
-    // The page must see a refusal too, or it cannot tell it from a lost network.
+    // The page must see a refusal too, or it cannot distinguish it from a lost network.
     let headers = [("origin", "https://app.example")];
     let refused = http::request(node.address(), "GET", "/sse/stream", &headers, b"").await;
     refused.problem(401);

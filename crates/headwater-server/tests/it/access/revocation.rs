@@ -59,7 +59,7 @@ async fn check(one: &Node, two: &Node) {
     assert_eq!(dan.end().await, End::Clean);
     two.wait_for_metric("headwater_streams_ended_total{reason=\"revoked\"}", 4.0).await;
     is_open(&mut eve, two, "f").await;
-    // Whose token is revoked stays out; the others may come back.
+    // Whose token is revoked stays out; the others may reconnect.
     assert_eq!(open(two, "channel=e", &bearer("dan", "4")).await.status, 401);
     assert_eq!(open(one, "channel=e", &bearer("dan", "4")).await.status, 401);
     assert_eq!(open(two, "channel=e", &bearer("dan", "6")).await.status, 200);

@@ -1,5 +1,5 @@
-//! No secret is told: not in a log at any level, not in a metric, not in an answer. Every node of every test is searched
-//! for secrets; here all kinds of them go every way.
+//! No secret leaks: not in a log at any level, not in a metric, not in an answer. Every node of
+//! every test is searched for secrets; here all kinds of them go every way.
 
 use headwater_test_support::{EventStream, Node, RedisServer, http, secrets};
 use serde_json::json;
@@ -35,7 +35,7 @@ async fn nothing_that_is_secret_is_seen_anywhere() {
     let expired = token(&expired);
     let forged = format!("{}forged", &good[..good.len() - 6]);
     let address = node.address();
-    let mut told = String::new();
+    let mut answered = String::new();
     let mut tickets = Vec::new();
     for token in [&good, &expired, &forged] {
         let bearer = format!("Bearer {token}");
@@ -43,14 +43,14 @@ async fn nothing_that_is_secret_is_seen_anywhere() {
         for headers in [[("authorization", &*bearer)], [("cookie", &*cookie)]] {
             let path = "/sse/stream?channel=news";
             let stream = EventStream::open_with(address, path, &headers, None).await;
-            told += &format!("{:?}", stream.headers);
+            answered += &format!("{:?}", stream.headers);
             let answers = [
                 http::request(address, "POST", "/sse/publish?channel=news", &headers, b"x").await,
                 http::request(address, "HEAD", "/sse/stream?channel=secret", &headers, b"").await,
                 http::request(address, "DELETE", "/admin/streams?user=a", &headers, b"").await,
             ];
-            told += &format!("{answers:?}");
-            told += &answers.map(|answer| answer.text()).concat();
+            answered += &format!("{answers:?}");
+            answered += &answers.map(|answer| answer.text()).concat();
             let made = http::request(address, "POST", "/sse/ticket", &headers, b"").await;
             if made.status == 200 {
                 let ticket = made.json()["ticket"].as_str().expect("a ticket").to_owned();
@@ -59,22 +59,23 @@ async fn nothing_that_is_secret_is_seen_anywhere() {
             }
         }
         let path = format!("/sse/stream?channel=news&token={token}&chanel=x");
-        told += &http::get(address, &path).await.text();
-        told += &http::get(address, &format!("/nothing?token={token}")).await.text();
-        told += &http::post(address, &format!("/sse/publish?token={token}%FF"), b"x").await.text();
+        answered += &http::get(address, &path).await.text();
+        answered += &http::get(address, &format!("/nothing?token={token}")).await.text();
+        answered +=
+            &http::post(address, &format!("/sse/publish?token={token}%FF"), b"x").await.text();
     }
     let cookie = [("cookie", "session=c00kie-of-somebody")];
-    told += &http::request(address, "GET", "/sse/stream?channel=x", &cookie, b"").await.text();
+    answered += &http::request(address, "GET", "/sse/stream?channel=x", &cookie, b"").await.text();
     for ticket in &tickets {
         let path = format!("/sse/stream?channel=news&ticket={ticket}");
         assert_eq!(EventStream::open(address, &path).await.status, 200);
-        told += &http::get(address, &path).await.text();
+        answered += &http::get(address, &path).await.text();
     }
     assert_eq!(tickets.len(), 2);
     over_http2(address, &good).await;
-    told += &http::get(address, "/metrics").await.text();
-    secrets::search("an answer", &told);
-    assert!(node.log().contains("a stream opened"), "everything is logged");
+    answered += &http::get(address, "/metrics").await.text();
+    secrets::search("an answer", &answered);
+    assert!(node.log().contains("stream opened"), "everything is logged");
 }
 
 /// Libraries for HTTP/2 write what they decode to their log.

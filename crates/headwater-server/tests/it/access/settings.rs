@@ -1,4 +1,4 @@
-//! Which settings open and close doors, and which make no sense together.
+//! Which settings open and close access, and which make no sense together.
 
 use headwater_test_support::{EventStream, Node, http, secrets};
 use tokio::process::Command;
@@ -37,7 +37,7 @@ async fn what_makes_no_sense_is_refused() {
     assert!(text.contains("there are access rules too"), "{text}");
     for about_tokens in ["--jwt-audience=a", "--jwt-issuer=a", "--allow-subscribe=a"] {
         let text = refusal(&[about_tokens]).await;
-        assert!(text.contains("no tokens are taken"), "{text}");
+        assert!(text.contains("no tokens are accepted"), "{text}");
     }
     for (arguments, part) in [
         (&["--jwt-secret-file", "/nowhere"][..], "cannot read the secret"),

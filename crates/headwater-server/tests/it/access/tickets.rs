@@ -80,7 +80,7 @@ async fn a_ticket_of_one_node_is_good_once_on_all() {
     let ticket = ticket_of(&get_ticket(&one, "", &[("authorization", &*bearer)]).await);
     let keys: Vec<String> = redis.run(&["KEYS", "headwater:{0}:ticket:*"]);
     assert_eq!(keys.len(), 1);
-    assert!(!keys[0].contains(&ticket), "whoever reads Redis cannot use it");
+    assert!(!keys[0].contains(&ticket), "a reader of Redis cannot use it");
     let left: i64 = redis.run(&["TTL", &keys[0]]);
     assert!((1..=30).contains(&left), "{left}");
     assert_eq!(open(&two, "news", &ticket).await, 200);

@@ -1,0 +1,243 @@
+//! The order in which a request is judged: what is public, then a ticket or a token, then the
+//! application. Look here for what each of them may allow.
+
+use std::pin::Pin;
+use std::time::SystemTime;
+
+use headwater::access::{AccessRequest, Action, Authorize, Decision, Denied};
+use headwater::channel::ChannelPattern;
+use headwater::{Channel, Hub};
+use http::header::{AUTHORIZATION, COOKIE};
+
+use super::authorize_url::AuthorizeUrl;
+use super::credentials::{self, Credential, Place};
+use super::identity::Identity;
+use super::origin;
+use super::tickets::Tickets;
+use super::time::seconds_since_1970;
+use super::tokens::Tokens;
+use crate::settings::{AccessSettings, Secret};
+
+/// Nothing is open that these do not open.
+pub(crate) struct Rules {
+    hub: Hub,
+    settings: AccessSettings,
+    tokens: Option<Tokens>,
+    authorize_url: Option<AuthorizeUrl>,
+    tickets: Tickets,
+}
+
+/// A decision, and who it is about if a ticket or a token says so.
+pub(super) struct Judgement {
+    pub(super) decision: Decision,
+    identity: Option<Identity>,
+}
+
+impl Judgement {
+    fn of_nobody(decision: Decision) -> Self {
+        Self { decision, identity: None }
+    }
+}
+
+impl Rules {
+    /// Reads the keys.
+    pub(super) async fn load(
+        settings: &AccessSettings,
+        hub: Hub,
+        tickets: Tickets,
+    ) -> anyhow::Result<Self> {
+        let settings = settings.clone();
+        let tokens = if settings.has_keys() { Some(Tokens::load(&settings).await?) } else { None };
+        let authorize_url = match &settings.authorize_url {
+            Some(url) => Some(AuthorizeUrl::new(url.clone(), settings.authorize_timeout)?),
+            None => None,
+        };
+        Ok(Self { hub, settings, tokens, authorize_url, tickets })
+    }
+
+    /// Whether a request is judged by credentials that it has.
+    pub(super) fn has_credentials(&self, request: &AccessRequest<'_>) -> bool {
+        if self.is_for_all(request) {
+            return false;
+        }
+        match credentials::find(request, &self.settings) {
+            Some(Credential::Ticket(_)) => true,
+            Some(Credential::Token(..)) if self.tokens.is_some() => true,
+            _ => {
+                self.authorize_url.is_some()
+                    && [AUTHORIZATION, COOKIE].iter().any(|it| request.headers.contains_key(it))
+            }
+        }
+    }
+
+    /// Judges a request.
+    pub(super) async fn decide(&self, request: &AccessRequest<'_>) -> Result<Judgement, Denied> {
+        if self.is_for_all(request) {
+            // Without credentials it would be allowed, so it does not matter who asks.
+            return Ok(Judgement::of_nobody(Decision::allow()));
+        }
+        self.decide_by_credentials(request).await
+    }
+
+    async fn decide_by_credentials(
+        &self,
+        request: &AccessRequest<'_>,
+    ) -> Result<Judgement, Denied> {
+        let AccessRequest { action, channels, .. } = *request;
+        let identity = match credentials::find(request, &self.settings) {
+            Some(Credential::Ticket(ticket)) => self.tickets.redeem(&ticket).await?,
+            Some(Credential::Token(token, place)) if self.tokens.is_some() => {
+                if place == Place::Cookie {
+                    origin::check(request, &self.settings.cors_origins)?;
+                }
+                self.verify(&token).await?
+            }
+            _ => return self.decide_by_application(request).await.map(Judgement::of_nobody),
+        };
+        if identity.token_id.as_ref().is_some_and(|id| self.hub.is_token_revoked(id)) {
+            return Err(Denied::bad_credentials());
+        }
+        if !identity.allows(action, channels, |channel| self.is_public(channel)) {
+            return Err(Denied::forbidden());
+        }
+        Ok(Judgement { decision: identity.decision(), identity: Some(identity) })
+    }
+
+    /// Whether everything asked for is public.
+    fn is_for_all(&self, request: &AccessRequest<'_>) -> bool {
+        let AccessRequest { action, channels, .. } = *request;
+        action == Action::Subscribe
+            && !channels.is_empty()
+            && channels.iter().all(|channel| self.is_public(channel))
+    }
+
+    async fn verify(&self, token: &str) -> Result<Identity, Denied> {
+        let Some(tokens) = &self.tokens else { return Err(Denied::no_credentials()) };
+        tokens.verify(token, seconds_since_1970(SystemTime::now())).await.map_err(|why| {
+            // Why, and nothing of the token.
+            tracing::debug!("token rejected: {why}");
+            Denied::bad_credentials()
+        })
+    }
+
+    /// Without a ticket and a token the application decides, if there is one.
+    async fn decide_by_application(&self, request: &AccessRequest<'_>) -> Result<Decision, Denied> {
+        let Some(authorize_url) = &self.authorize_url else { return Err(Denied::no_credentials()) };
+        if request.headers.contains_key(COOKIE) && !request.headers.contains_key(AUTHORIZATION) {
+            origin::check(request, &self.settings.cors_origins)?;
+        }
+        if request.channels.is_empty() && request.action != Action::Admin {
+            // It is asked when the channels are known.
+            return Ok(Decision::allow());
+        }
+        // What is public is not for the application to deny.
+        let (public, others): (Vec<Channel>, Vec<Channel>) = request
+            .channels
+            .iter()
+            .cloned()
+            .partition(|it| request.action == Action::Subscribe && self.is_public(it));
+        let allowed = authorize_url.decide(&request.about(&others)).await?;
+        let mut decision = match allowed.until {
+            Some(until) => Decision::allow_until(until),
+            None => Decision::allow(),
+        };
+        if let Some(only) = allowed.only {
+            decision = decision.only(only.into_iter().chain(public));
+        }
+        if let Some(user) = allowed.user {
+            decision = decision.user(user);
+        }
+        Ok(decision)
+    }
+
+    fn is_public(&self, channel: &Channel) -> bool {
+        self.settings.is_public(channel)
+    }
+
+    /// Issues a ticket for these channels, or for all that the token allows.
+    pub(crate) async fn issue_ticket(&self, request: &AccessRequest<'_>) -> Result<Secret, Denied> {
+        let judgement = match credentials::find(request, &self.settings) {
+            // A ticket must not make tickets.
+            Some(Credential::Ticket(_)) => return Err(Denied::no_credentials()),
+            // The ticket is for the user that the token names, also where channels are public.
+            Some(Credential::Token(..)) if self.tokens.is_some() => {
+                self.decide_by_credentials(request).await?
+            }
+            _ if request.channels.is_empty() => {
+                return Err(Denied::no_credentials().with_detail(
+                    "name the channels that the ticket is for: POST /sse/ticket?channel=NAME",
+                ));
+            }
+            _ => self.decide(request).await?,
+        };
+        let grant = request.check(&Decided(judgement.decision)).await?;
+        let subscribe = match &judgement.identity {
+            Some(identity) if request.channels.is_empty() => identity.subscribe.clone(),
+            _ => grant.channels.into_iter().map(ChannelPattern::exact).collect(),
+        };
+        let identity = Identity {
+            subscribe,
+            until: grant.until,
+            user: grant.user,
+            token_id: grant.token_id,
+            ..Identity::default()
+        };
+        self.tickets.issue(&identity).await
+    }
+}
+
+/// A decision that was made before.
+struct Decided(Decision);
+
+impl Authorize for Decided {
+    fn authorize<'a>(
+        &'a self,
+        _request: &'a AccessRequest<'a>,
+    ) -> Pin<Box<dyn Future<Output = Decision> + Send + 'a>> {
+        Box::pin(std::future::ready(self.0.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use http::Request;
+    use jsonwebtoken::{Algorithm, EncodingKey, Header};
+
+    use super::*;
+    use crate::settings::{Flags, Settings};
+
+    const SECRET: &str = "a-secret-of-32-bytes-or-longer-please";
+
+    #[tokio::test]
+    async fn a_ticket_verifies_its_token_once() {
+        let variables = [("HEADWATER_JWT_SECRET", SECRET), ("HEADWATER_PUBLIC", "news")];
+        let variables = variables.map(|(name, value)| (OsString::from(name), value.into()));
+        let settings = Settings::load(&Flags::default(), variables).expect("good settings");
+        let rules = Rules::load(&settings.access, Hub::in_memory(), Tickets::new(None)).await;
+        let rules = rules.expect("good keys");
+        let claims = serde_json::json!({
+            "sub": "42",
+            "headwater": { "subscribe": ["a", "b:*"], "publish": ["*"] },
+        });
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap();
+        let verified = || rules.tokens.as_ref().unwrap().verified();
+        for (names, until_now) in [(&["a"][..], 1), (&[], 2), (&["news"], 3), (&["a", "news"], 4)] {
+            let channels: Vec<_> = names.iter().map(|name| Channel::new(*name).unwrap()).collect();
+            let request = Request::post("/").header(AUTHORIZATION, format!("Bearer {token}"));
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            let request = AccessRequest::new(Action::Subscribe, &channels, &parts);
+            let ticket = rules.issue_ticket(&request).await.expect("a ticket");
+            assert_eq!(verified(), until_now, "{names:?}");
+            let identity = rules.tickets.redeem(ticket.expose()).await.expect("a good ticket");
+            assert_eq!(identity.user.as_deref(), Some("42"), "{names:?}");
+            assert!(identity.publish.is_empty() && !identity.admin, "{names:?}");
+            let others = [Channel::new("b:1").unwrap()];
+            let may_others = identity.allows(Action::Subscribe, &others, |_| false);
+            assert_eq!(may_others, names.is_empty(), "{names:?}");
+        }
+        assert_eq!(verified(), 4);
+    }
+}

@@ -1,0 +1,41 @@
+//! The gate of every endpoint: access rules, asked with the client's address. Look here for what
+//! counts as a failed login.
+
+use headwater::access::{AccessRequest, Action, Denied, Grant};
+use headwater::{Channel, Problem};
+use http::StatusCode;
+use http::request::Parts;
+
+use super::state::App;
+use crate::client::ClientAddress;
+
+/// Asks the rules whether a client may do this.
+pub(crate) async fn check(
+    app: &App,
+    client: ClientAddress,
+    action: Action,
+    channels: &[Channel],
+    parts: &Parts,
+) -> Result<Grant, Problem> {
+    let request = AccessRequest::new(action, channels, parts).from_address(client.ip());
+    counted(app, client, &request, request.check(&*app.access)).await
+}
+
+/// Asks, unless too many credentials from there were wrong. A request without credentials has
+/// failed at nothing.
+pub(crate) async fn counted<T>(
+    app: &App,
+    client: ClientAddress,
+    request: &AccessRequest<'_>,
+    ask: impl Future<Output = Result<T, Denied>>,
+) -> Result<T, Problem> {
+    if !app.access.has_credentials(request) {
+        return Ok(ask.await?);
+    }
+    app.limits.check_login(client)?;
+    let asked = ask.await;
+    if asked.as_ref().is_err_and(|denied| denied.status() == StatusCode::UNAUTHORIZED) {
+        app.limits.login_failed(client);
+    }
+    Ok(asked?)
+}

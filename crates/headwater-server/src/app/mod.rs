@@ -1,0 +1,17 @@
+//! What endpoints share, whatever their dialect: who asks, what they may, streams and publishing.
+
+mod body;
+mod client_address;
+mod gate;
+mod open_stream;
+mod problem;
+mod publish;
+mod state;
+
+pub(crate) use body::read as read_body;
+pub(crate) use client_address::with_client_address;
+pub(crate) use gate::{check, counted};
+pub(crate) use open_stream::{StreamRequest, open_stream, show_stream};
+pub(crate) use problem::method_not_allowed;
+pub(crate) use publish::{PublishRequest, check_publisher, publish};
+pub(crate) use state::App;

@@ -1,0 +1,46 @@
+//! What handlers share.
+
+use std::sync::Arc;
+
+use headwater::Hub;
+use tokio::sync::Semaphore;
+
+use crate::access::Access;
+use crate::client::ClientLimits;
+use crate::limits::BODIES_BYTES_MAX;
+use crate::settings::{LimitSettings, StreamSettings};
+
+/// What handlers share.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) hub: Hub,
+    pub(crate) access: Arc<Access>,
+    pub(crate) limits: Arc<ClientLimits>,
+    pub(crate) streams: Arc<StreamSettings>,
+    /// Largest body of a request, in bytes.
+    pub(crate) body_bytes_max: usize,
+    /// Permits for the bytes of bodies in flight.
+    pub(crate) body_room: Arc<Semaphore>,
+    pub(crate) broker_name: &'static str,
+}
+
+impl App {
+    pub(crate) fn new(
+        hub: Hub,
+        access: Access,
+        streams: &StreamSettings,
+        limits: &LimitSettings,
+        broker_name: &'static str,
+    ) -> Self {
+        let body_bytes_max = limits.max_body_bytes;
+        Self {
+            hub,
+            access: Arc::new(access),
+            limits: Arc::new(ClientLimits::new(limits)),
+            streams: Arc::new(streams.clone()),
+            body_bytes_max,
+            body_room: Arc::new(Semaphore::new(BODIES_BYTES_MAX.max(2 * body_bytes_max))),
+            broker_name,
+        }
+    }
+}

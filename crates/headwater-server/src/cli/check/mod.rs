@@ -1,0 +1,181 @@
+//! `headwater check`: verifies that a server with these settings would work, before it is started.
+//! Look here for what is checked, and for the warnings.
+
+mod findings;
+mod redis;
+
+use std::path::Path;
+
+use self::findings::Findings;
+use super::output::print;
+use crate::access::keys::{read_public_key, read_secret};
+use crate::access::{count_jwks, try_authorize_url};
+use crate::exit::{Failure, error_chain};
+use crate::settings::{AccessSettings, CertificateFiles, Origin, Secret, Settings, TlsSettings};
+use crate::tls::{self, Certificates};
+
+/// A secret should have as many bytes as the shortest hash of its algorithms (RFC 7518, 3.2).
+const SECRET_BYTES_MIN: usize = 32;
+
+/// What renews certificates does so weeks before they expire.
+const CERTIFICATE_DAYS_MIN: i64 = 7;
+
+/// Looks at everything that the settings name, and says what it found.
+pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
+    let mut findings = Findings::default();
+    print("settings\n")?;
+    findings.good("settings are valid and consistent")?;
+    if let Some(source) = &settings.tls {
+        print("tls\n")?;
+        check_tls(source, &mut findings).await?;
+    }
+    print("access\n")?;
+    check_access(&settings, &mut findings).await?;
+    if let Some(url) = &settings.redis.url {
+        print(&format!("redis {url}\n"))?;
+        redis::check(url, &settings.access, &mut findings).await?;
+    }
+    let Findings { good, failures, warnings } = findings;
+    print(&format!("{good} ok, {failures} failed, {warnings} warnings\n"))?;
+    if failures > 0 {
+        let error = anyhow::anyhow!("a server with these settings would not work as it should");
+        return Err(Failure::Failed(error));
+    }
+    Ok(())
+}
+
+async fn check_tls(source: &TlsSettings, findings: &mut Findings) -> Result<(), Failure> {
+    match source {
+        TlsSettings::Files(files) => {
+            check_certificate(files, findings)?;
+            check_mode(&files.key, findings)
+        }
+        TlsSettings::Acme(settings) => {
+            findings.add(tls::check_acme_server(settings).await)?;
+            findings.add(tls::check_acme_certificate(settings))
+        }
+    }
+}
+
+fn check_certificate(files: &CertificateFiles, findings: &mut Findings) -> Result<(), Failure> {
+    let certificates = match Certificates::load(files.clone()) {
+        Ok(certificates) => certificates,
+        Err(error) => return findings.fail(&error_chain(&error)),
+    };
+    let shown = files.certificate.display();
+    findings.good(&format!("{shown} and its key fit"))?;
+    let seconds = certificates.seconds_left();
+    let days = seconds / (24 * 60 * 60);
+    if seconds <= 0 {
+        return findings.fail(&format!("{shown} has expired: clients reject it"));
+    }
+    if days < CERTIFICATE_DAYS_MIN {
+        return findings.warn(&format!("{shown} expires in {days} days: renew it"));
+    }
+    findings.good(&format!("{shown} is good for {days} days"))
+}
+
+async fn check_access(settings: &Settings, findings: &mut Findings) -> Result<(), Failure> {
+    let access = &settings.access;
+    if !access.has_rules() {
+        if settings.is_local() {
+            return findings.good("open: there are no rules, and only this machine can reach it");
+        }
+        return findings
+            .warn("open: anybody who can reach it may subscribe and publish to everything");
+    }
+    check_keys(access, findings).await?;
+    if let Some(url) = &access.authorize_url {
+        let answered = try_authorize_url(url, access.authorize_timeout).await;
+        match answered {
+            Ok(status) if status.is_success() => findings.warn(&format!(
+                "{url} allows a client without a cookie to subscribe to `headwater-check` \
+                 ({status}): does it check who asks?"
+            ))?,
+            Ok(status) if [401, 403].contains(&status.as_u16()) => {
+                findings.good(&format!(
+                    "{url} answers, and denies clients without credentials ({status})"
+                ))?;
+            }
+            Ok(status) => findings.fail(&format!(
+                "{url} answers {status}, which denies: it should answer 2xx, 401 or 403"
+            ))?,
+            Err(error) => findings
+                .fail(&format!("the application cannot be asked: {}", error_chain(&error)))?,
+        }
+    }
+    if access.public.iter().flatten().any(|pattern| pattern.to_string() == "*") {
+        findings.warn("public has `*`: anybody may subscribe to every channel")?;
+    }
+    if access.jwt_in_query {
+        findings
+            .warn("jwt-in-query is on: tokens will stand in logs of proxies; tickets do not")?;
+    }
+    if access.cors_origins.contains(&Origin::Any) {
+        findings.warn("cors-origin has `*`: pages of every site may read what is public")?;
+    }
+    Ok(())
+}
+
+async fn check_keys(access: &AccessSettings, findings: &mut Findings) -> Result<(), Failure> {
+    if let Some(secret) = &access.jwt_secret {
+        check_secret("jwt-secret", secret, findings)?;
+    }
+    if let Some(path) = &access.jwt_secret_file {
+        match read_secret(path) {
+            Ok(secret) => check_secret(&path.display().to_string(), &secret, findings)?,
+            Err(error) => findings.fail(&error_chain(&error))?,
+        }
+        check_mode(path, findings)?;
+    }
+    if let Some(path) = &access.jwt_public_key {
+        let read = read_public_key(path);
+        findings.add(read.map(|_| format!("{} is a public key", path.display())))?;
+    }
+    if let Some(place) = &access.jwks {
+        let counted = count_jwks(place).await;
+        findings
+            .add(counted.map(|count| format!("the set of keys has {count} that can be used")))?;
+    }
+    if access.has_keys() && access.jwt_audience.is_none() {
+        findings.warn(
+            "jwt-audience is not set: tokens with an audience are rejected, and those without one \
+             count whatever they were made for",
+        )?;
+    }
+    Ok(())
+}
+
+fn check_secret(name: &str, secret: &Secret, findings: &mut Findings) -> Result<(), Failure> {
+    let bytes = secret.expose().len();
+    let mut letters: Vec<char> = secret.expose().chars().collect();
+    letters.sort_unstable();
+    letters.dedup();
+    if bytes == 0 {
+        return findings.fail(&format!("{name}: the secret is empty"));
+    }
+    if bytes < SECRET_BYTES_MIN || letters.len() < 8 {
+        return findings.warn(&format!(
+            "{name}: the secret is weak ({bytes} bytes): `openssl rand -hex 32` makes a good one"
+        ));
+    }
+    findings.good(&format!("{name}: the secret is long enough ({bytes} bytes)"))
+}
+
+#[cfg(unix)]
+fn check_mode(path: &Path, findings: &mut Findings) -> Result<(), Failure> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Ok(metadata) = std::fs::metadata(path) else { return Ok(()) };
+    let mode = metadata.permissions().mode() & 0o777;
+    let shown = path.display();
+    if mode & 0o077 != 0 {
+        return findings
+            .warn(&format!("{shown} can be read by others (mode {mode:03o}): chmod 600 {shown}"));
+    }
+    findings.good(&format!("{shown} can be read by nobody else"))
+}
+
+#[cfg(not(unix))]
+fn check_mode(_path: &Path, _findings: &mut Findings) -> Result<(), Failure> {
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! The composition root of `headwater serve`: from checked settings to a running server, and to its
+//! end. The only part that sees all settings. Look here for start and stop.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use headwater::broker::MemoryBroker;
+use headwater::serve::ServeCounts;
+use headwater::{Channel, Hub, RedisBroker};
+use redis::aio::ConnectionManager;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::access::{Access, Tickets};
+use crate::app::{App, with_client_address};
+use crate::banner::{AccessFacts, Banner, CHANNEL, RedisFacts, token_command};
+use crate::limits::{BANNER_LOOK_INTERVAL, BANNER_REDIS_TIMEOUT, LISTEN_BACKLOG};
+use crate::metrics::{MetricSources, Metrics};
+use crate::router;
+use crate::settings::{AccessSettings, LogFormat, Settings, TlsSettings, show_duration};
+use crate::signals::{Reloads, Stops};
+use crate::tls::Tls;
+
+/// Serves until a signal says stop.
+pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let mut stops = Stops::new()?;
+    let reloads = Reloads::new()?;
+    let listen = &settings.listen;
+    let listener = bind("listen", listen.address)?;
+    let admin_listener = listen.admin.map(|admin| bind("admin", admin)).transpose()?;
+    let tls = settings.tls.clone().map(Tls::load).transpose()?;
+    let (hub, redis) = hub(&settings)?;
+    let access = Access::load(&settings.access, hub.clone(), Tickets::new(redis)).await?;
+    let broker_name = if settings.redis.url.is_some() { "redis" } else { "memory" };
+    let app = App::new(hub.clone(), access, &settings.streams, &settings.limits, broker_name);
+    let admin_address = admin_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    log_start(&settings, &app, listener.local_addr()?, admin_address);
+    if settings.log.format == LogFormat::Text {
+        let banner = banner(&settings, listener.local_addr()?, admin_address);
+        // Ends with the runtime, as does what follows signals below.
+        tokio::spawn(print_banner(banner, hub.clone()));
+    }
+
+    let (stop, stopping) = watch::channel(false);
+    let mut servers = tokio::task::JoinSet::new();
+    let serve = |listener, router| {
+        let mut stopping = stopping.clone();
+        let server = headwater::serve(listener, router);
+        let server = match listen.shards {
+            Some(shards) => server.shards(shards),
+            None => server,
+        };
+        server
+            .connections_max(listen.max_connections)
+            .header_timeout(listen.header_timeout)
+            .send_timeout(settings.streams.send_timeout)
+            .with_graceful_shutdown(async move {
+                // Fails only when the sender is gone, which means stop as well.
+                let _ = stopping.wait_for(|stop| *stop).await;
+            })
+    };
+    // The router is chosen below: it shows what the server counts.
+    let counts = ServeCounts::default();
+    let sources = MetricSources {
+        hub: hub.clone(),
+        has_redis: settings.redis.url.is_some(),
+        limits: Arc::clone(&app.limits),
+        counts: counts.clone(),
+        certificates: tls.as_ref().map(Tls::certificates),
+    };
+    let admin = router::admin(app.clone(), Arc::new(Metrics::new(sources)));
+    let public = router::public(app.clone(), &settings.access.cors_origins);
+    let public = match admin_listener {
+        Some(admin_listener) => {
+            let admin = with_client_address(router::with_fallback(admin), listen);
+            servers.spawn(serve(admin_listener, admin).into_future());
+            public
+        }
+        None if settings.is_local() => public.merge(admin),
+        None => public,
+    };
+    let public = with_client_address(router::with_fallback(public), listen);
+    let mut server = serve(listener, public).with_counts(counts);
+    if listen.proxy_protocol {
+        let proxies = listen.trusted_proxies.clone();
+        server = server.proxy_protocol(move |peer| proxies.contains(peer));
+    }
+    match tls {
+        Some(tls) => {
+            server = server.tls(tls.config()?);
+            tokio::spawn(tls.keep_current(reloads));
+        }
+        None => {
+            tokio::spawn(report_reloads(reloads));
+        }
+    }
+    servers.spawn(server.into_future());
+
+    stops.next().await;
+    let streams = hub.streams();
+    tracing::info!(streams, "shutting down: draining streams");
+    hub.drain();
+    stop.send_replace(true);
+    let drain_timeout = listen.drain_timeout;
+    tokio::select! {
+        () = ended(servers) => Ok(()),
+        () = stops.next() => anyhow::bail!("stopped at once by a second signal"),
+        () = tokio::time::sleep(drain_timeout) => cut_off(&hub, drain_timeout),
+    }
+}
+
+async fn ended(mut servers: tokio::task::JoinSet<io::Result<()>>) {
+    while servers.join_next().await.is_some() {}
+    tracing::info!("stopped");
+}
+
+/// The drain time is over. That it is bounded is what was asked for, so it is no failure.
+#[expect(clippy::unnecessary_wraps, reason = "an arm beside others that fail")]
+fn cut_off(hub: &Hub, drain_timeout: Duration) -> anyhow::Result<()> {
+    let streams = hub.streams();
+    tracing::warn!(
+        streams,
+        "stopped: connections that did not end within {} are cut",
+        show_duration(drain_timeout)
+    );
+    Ok(())
+}
+
+/// The hub, and the connection for commands if there is Redis.
+fn hub(settings: &Settings) -> anyhow::Result<(Hub, Option<ConnectionManager>)> {
+    let streams = &settings.streams;
+    let builder = Hub::builder()
+        .linger(streams.linger)
+        .queue_frames_max(streams.queue_frames)
+        .queue_bytes_max(streams.queue_bytes)
+        .latest_only(streams.latest_only.clone())
+        .channels_per_stream_max(streams.max_channels_per_stream);
+    let Some(url) = &settings.redis.url else {
+        let broker = match &settings.redis.data {
+            Some(directory) => MemoryBroker::open(directory, settings.redis.retention.clone())?,
+            None => MemoryBroker::with_retention(settings.redis.retention.clone()),
+        };
+        return Ok((builder.build(broker), None));
+    };
+    let mut broker =
+        RedisBroker::connect(url.expose())?.with_retention(settings.redis.retention.clone());
+    if let Some(patterns) = settings.access.plain_channels() {
+        broker = broker.with_redis_channels(patterns);
+    }
+    let commands = broker.connection();
+    Ok((builder.build(broker), Some(commands)))
+}
+
+fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let listen = || {
+        let socket = socket?;
+        // A restart must not wait for connections of the last run to time out. On Windows it would
+        // let two servers share the port.
+        #[cfg(not(windows))]
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(LISTEN_BACKLOG.unsigned_abs())
+    };
+    listen().with_context(|| {
+        format!(
+            "cannot listen on {address}: stop the program that does, or choose another address \
+             with --{setting}"
+        )
+    })
+}
+
+/// Logs where everything is, and what of it works otherwise than one may expect.
+fn log_start(settings: &Settings, app: &App, listen: SocketAddr, admin: Option<SocketAddr>) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %listen,
+        admin = admin.map(tracing::field::display),
+        broker = app.broker_name,
+        access = if app.access.is_open() { "open" } else { "rules" },
+        "serving"
+    );
+    if settings.redis.url.is_some() && settings.access.silences_plain_publish() {
+        tracing::warn!(
+            "plain PUBLISH messages are not delivered: access rules are set and redis-channels is \
+             not"
+        );
+    }
+}
+
+/// Prints the banner, once it is known whether Redis answers.
+async fn print_banner(mut banner: Banner, hub: Hub) {
+    if let Some(redis) = &mut banner.redis {
+        redis.is_reachable = timeout(BANNER_REDIS_TIMEOUT, ready(&hub)).await.is_ok();
+    }
+    // stdout may be closed.
+    let _ = writeln!(io::stdout(), "{}", banner.text());
+}
+
+async fn ready(hub: &Hub) {
+    let mut looks = tokio::time::interval(BANNER_LOOK_INTERVAL);
+    while !hub.status().ready {
+        looks.tick().await;
+    }
+}
+
+fn banner(settings: &Settings, listen: SocketAddr, admin: Option<SocketAddr>) -> Banner {
+    let base = match &settings.tls {
+        // The certificate is for this name, whose port 443 leads here.
+        Some(TlsSettings::Acme(acme)) => format!("https://{}", acme.domains[0]),
+        Some(TlsSettings::Files(_)) => format!("https://{}", reachable(listen)),
+        None => format!("http://{}", reachable(listen)),
+    };
+    let access = &settings.access;
+    let channel = Channel::new(CHANNEL);
+    let is_for_channel = |test: &dyn Fn(&Channel) -> bool| channel.as_ref().is_ok_and(test);
+    let redis = settings.redis.url.as_ref().map(|url| RedisFacts {
+        shown: url.to_string(),
+        command: url.cli_command().to_owned(),
+        is_reachable: false,
+        delivers_plain: is_for_channel(&|channel| access.delivers_plain(channel)),
+    });
+    let access = if access.has_rules() {
+        AccessFacts::Rules {
+            is_public: is_for_channel(&|channel| access.is_public(channel)),
+            token_command: token_command_for(access),
+        }
+    } else {
+        AccessFacts::Open { is_local: settings.is_local() }
+    };
+    Banner { base, admin, redis, access, is_behind_proxy: settings.listen.proxy_protocol }
+}
+
+/// Only where `headwater token` finds the secret: in its file, or in this environment.
+fn token_command_for(access: &AccessSettings) -> Option<String> {
+    let file = access.jwt_secret_file.as_deref().map(std::path::absolute);
+    let file = file.transpose().ok()?;
+    let in_environment = || {
+        let secret = access.jwt_secret.as_ref()?;
+        std::env::var("HEADWATER_JWT_SECRET").ok().filter(|it| it == secret.expose())
+    };
+    if file.is_none() {
+        in_environment()?;
+    }
+    let (audience, issuer) = (access.jwt_audience.as_deref(), access.jwt_issuer.as_deref());
+    Some(token_command(file.as_deref(), audience, issuer))
+}
+
+/// SIGHUP without certificates: the server goes on.
+async fn report_reloads(mut reloads: Reloads) {
+    loop {
+        reloads.next().await;
+        tracing::info!(
+            "nothing to reload: there is no certificate, and other settings are read at start"
+        );
+    }
+}
+
+/// The address as one would type it into a browser on this machine.
+fn reachable(listen: SocketAddr) -> String {
+    if listen.ip().is_unspecified() {
+        return format!("localhost:{}", listen.port());
+    }
+    listen.to_string()
+}

@@ -1,0 +1,143 @@
+//! Settings of limits. Look here to add or change one.
+
+use headwater::limits;
+
+use super::setting::{Kind, MINUTE, SECOND, Setting};
+
+const LIMITS: &str = "Limits";
+
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "latest-only",
+        value_name: "PATTERN",
+        kind: Kind::ChannelPatterns,
+        default: None,
+        example: "prices:*",
+        heading: LIMITS,
+        summary: "Channels of which slow clients get only the newest event",
+        details: "For values of which only the last counts. On every other channel a client that \
+                  is too slow is disconnected, and receives what it missed when it reconnects. A \
+                  pattern is the name of a channel or the beginning of names and `*`, and there \
+                  can be 100. The flag can be repeated, `;` stands between patterns in the \
+                  environment variable, and the file has a list of them.",
+    },
+    Setting {
+        name: "shards",
+        value_name: "COUNT",
+        kind: Kind::Count { min: 0, max: limits::SHARDS_MAX },
+        default: None,
+        example: "4",
+        heading: LIMITS,
+        summary: "Number of I/O threads for streams",
+        details: "Without it, one per core. With 0, or over HTTP/2, each stream has its own task \
+                  and buffers, which cost some 20 times the memory; docs/engine.md says more.",
+    },
+    Setting {
+        name: "max-connections",
+        value_name: "COUNT",
+        kind: Kind::Count { min: 1, max: 10_000_000 },
+        default: Some("10000"),
+        example: "50000",
+        heading: LIMITS,
+        summary: "Maximum number of connections",
+        details: "Each needs a file descriptor: `ulimit -n` (in systemd `LimitNOFILE=`) must be \
+                  higher than this by about 100.",
+    },
+    Setting {
+        name: "max-streams",
+        value_name: "COUNT",
+        kind: Kind::Count { min: 1, max: 10_000_000 },
+        default: None,
+        example: "8000",
+        heading: LIMITS,
+        summary: "Maximum number of open streams",
+        details: "Without it, as many as `max-connections`. A further one is answered with a \
+                  stream that ends at once, so that an EventSource reconnects later. Lower than \
+                  `max-connections`, it leaves connections for that answer.",
+    },
+    Setting {
+        name: "max-streams-per-address",
+        value_name: "COUNT",
+        kind: Kind::Count { min: 1, max: 10_000_000 },
+        default: None,
+        example: "100",
+        heading: LIMITS,
+        summary: "Maximum number of open streams per client address",
+        details: "A further one is rejected with 429. An IPv6 /64 counts as one address. Offices \
+                  and mobile networks put many people behind one address. Behind a proxy this \
+                  needs `trusted-proxy`, or all clients have the proxy's address.",
+    },
+    Setting {
+        name: "max-streams-per-user",
+        value_name: "COUNT",
+        kind: Kind::Count { min: 1, max: 10_000_000 },
+        default: None,
+        example: "20",
+        heading: LIMITS,
+        summary: "Maximum number of open streams per user",
+        details: "A further one is rejected with 429. Access rules define who is a user.",
+    },
+    Setting {
+        name: "max-publishes-per-address",
+        value_name: "RATE",
+        kind: Kind::Rate { off: true },
+        default: Some("off"),
+        example: "100/s",
+        heading: LIMITS,
+        summary: "Maximum rate of events that one client address publishes",
+        details: "`100/s`, `6000/m` and so on: so many can also come at once, after a pause. Every \
+                  event of a batch and every channel counts; more is rejected with 429 and \
+                  `Retry-After`. A batch may exceed the rate, and the client then waits longer.",
+    },
+    Setting {
+        name: "max-publishes-per-user",
+        value_name: "RATE",
+        kind: Kind::Rate { off: true },
+        default: Some("off"),
+        example: "100/s",
+        heading: LIMITS,
+        summary: "Maximum rate of events that one user publishes",
+        details: "",
+    },
+    Setting {
+        name: "max-failed-logins",
+        value_name: "RATE",
+        kind: Kind::Rate { off: true },
+        default: Some("100/m"),
+        example: "10/m",
+        heading: LIMITS,
+        summary: "Maximum rate of invalid credentials from one client address",
+        details: "Beyond it all credentials from there are rejected with 429 for a while.",
+    },
+    Setting {
+        name: "max-channels-per-stream",
+        value_name: "COUNT",
+        kind: Kind::Count { min: 1, max: limits::CHANNELS_PER_STREAM_MAX },
+        default: Some("100"),
+        example: "10",
+        heading: LIMITS,
+        summary: "Maximum number of channels on one stream",
+        details: "",
+    },
+    Setting {
+        name: "max-body",
+        value_name: "BYTES",
+        kind: Kind::Bytes { min: 1 << 10, max: 64 << 20 },
+        default: Some("8MiB"),
+        example: "64KiB",
+        heading: LIMITS,
+        summary: "Maximum size of a request body",
+        details: "The data of one event is at most 8 MiB in any case; a larger body can only be a \
+                  batch.",
+    },
+    Setting {
+        name: "header-timeout",
+        value_name: "DURATION",
+        kind: Kind::Duration { min: SECOND, max: MINUTE.saturating_mul(5), off: false },
+        default: Some("10s"),
+        example: "5s",
+        heading: LIMITS,
+        summary: "Time in which the head of a request must arrive",
+        details: "The connection is closed after it.",
+    },
+];

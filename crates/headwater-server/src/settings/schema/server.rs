@@ -1,0 +1,96 @@
+//! Settings of addresses, proxies and shutdown. Look here to add or change one.
+
+use std::time::Duration;
+
+use super::setting::{Kind, MINUTE, Setting};
+
+const PROXY: &str = "Behind a proxy";
+const STOPPING_HEADING: &str = "Stopping";
+
+/// The heading of addresses, and of where Redis is.
+pub(super) const WHERE: &str = "Where";
+
+pub(super) const ADDRESSES: &[Setting] = &[
+    Setting {
+        name: "listen",
+        value_name: "ADDRESS:PORT",
+        kind: Kind::Address,
+        default: Some("127.0.0.1:8000"),
+        example: "127.0.0.1:8080",
+        heading: WHERE,
+        summary: "Address of streams, publishing and the demo page",
+        details: "`localhost` stands for 127.0.0.1, and port 0 takes any free port. An address \
+                  that other machines can reach needs access rules, or `open`.",
+    },
+    Setting {
+        name: "admin",
+        value_name: "ADDRESS:PORT",
+        kind: Kind::Address,
+        default: None,
+        example: "127.0.0.1:9000",
+        heading: WHERE,
+        summary: "Address of /health/live, /health/ready and /metrics",
+        details: "Without it `listen` serves them itself if it is a loopback address; on any other \
+                  address they are not served at all.",
+    },
+];
+
+pub(super) const OPEN: &[Setting] = &[Setting {
+    name: "open",
+    value_name: "BOOL",
+    kind: Kind::Switch,
+    default: Some("false"),
+    example: "true",
+    heading: WHERE,
+    summary: "Allow anybody who can reach `listen` to subscribe and publish to every channel",
+    details: "An address that is not loopback needs this or access rules. It cannot be \
+                  combined with access rules, under which nothing is open but what they open.",
+}];
+
+pub(super) const PROXIES: &[Setting] = &[
+    Setting {
+        name: "trusted-proxy",
+        value_name: "NETWORK",
+        kind: Kind::Networks,
+        default: None,
+        example: "10.0.0.0/8",
+        heading: PROXY,
+        summary: "Networks of trusted reverse proxies",
+        details: "A network, or a single address. The flag can be repeated, `;` stands between \
+                  networks in the environment variable, and the file has a list of them. How \
+                  proxies report a client's address is set by `client-address-header`, \
+                  `proxy-protocol`, or both.",
+    },
+    Setting {
+        name: "client-address-header",
+        value_name: "NAME",
+        kind: Kind::Choice(&["X-Forwarded-For", "Forwarded", "X-Real-IP"]),
+        default: None,
+        example: "X-Forwarded-For",
+        heading: PROXY,
+        summary: "Header in which trusted proxies send the client's address",
+        details: "Of several addresses the last one counts that is not a trusted proxy's.",
+    },
+    Setting {
+        name: "proxy-protocol",
+        value_name: "BOOL",
+        kind: Kind::Switch,
+        default: Some("false"),
+        example: "true",
+        heading: PROXY,
+        summary: "Expect the PROXY protocol, version 1 or 2, on every connection to `listen`",
+        details: "Then only trusted proxies can connect. The header comes before TLS.",
+    },
+];
+
+pub(super) const STOPPING: &[Setting] = &[Setting {
+    name: "drain-timeout",
+    value_name: "DURATION",
+    kind: Kind::Duration { min: Duration::ZERO, max: MINUTE.saturating_mul(10), off: false },
+    default: Some("10s"),
+    example: "30s",
+    heading: STOPPING_HEADING,
+    summary: "Shutdown grace period",
+    details: "For streams and requests to end after SIGTERM or SIGINT; a second signal stops \
+                  the server at once.",
+}];

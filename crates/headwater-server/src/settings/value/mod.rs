@@ -1,0 +1,29 @@
+//! Types of settings that parse themselves. They import nothing of the server's.
+
+mod address;
+mod domain;
+mod http_url;
+mod jwks_place;
+mod log;
+mod networks;
+mod origin;
+mod quantity;
+mod rate;
+mod redis_url;
+mod secret;
+mod template;
+
+pub(in crate::settings) use address::address;
+pub use domain::DomainName;
+pub use http_url::HttpUrl;
+pub use jwks_place::JwksPlace;
+pub use log::{LogFilter, LogFormat};
+pub use networks::{AddressHeader, TrustedProxies};
+pub use origin::Origin;
+pub(in crate::settings) use quantity::{bytes, count, show_bytes};
+pub(crate) use quantity::{duration, show_duration};
+pub use rate::Rate;
+pub use redis_url::RedisUrl;
+pub use secret::Secret;
+pub use template::Template;
+pub(crate) use template::as_text;

@@ -1,0 +1,140 @@
+//! `POST /sse/publish`: a program publishes one event, or a batch of them.
+
+use std::collections::BTreeSet;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, post};
+use axum::{Extension, Json};
+use headwater::event::IdempotencyKey;
+use headwater::{Channel, Problem, Publish, Receipt};
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use serde::Serialize;
+
+use super::ndjson;
+use super::query::{PublishQuery, default_channel};
+use crate::app::{self, App, PublishRequest};
+use crate::client::ClientAddress;
+
+pub(crate) fn route() -> MethodRouter<App> {
+    post(publish).fallback(|| async {
+        app::method_not_allowed(
+            "POST",
+            "publish with POST, the body is the data: curl --data-binary 'hello' \
+             'http://HOST/sse/publish?channel=NAME' (a GET must have no effects)",
+        )
+    })
+}
+
+/// What the publisher reads about one event.
+#[derive(Serialize)]
+struct Published {
+    id: Option<String>,
+    channel: String,
+}
+
+async fn publish(
+    State(app): State<App>,
+    Extension(client): Extension<ClientAddress>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let query = parts.uri.query().unwrap_or_default();
+    let query = PublishQuery::parse(query).map_err(Problem::bad_request)?;
+    let is_batch = is_ndjson(&parts);
+    // Before the body is read. Where a batch goes stands in the body; then only who sends it is
+    // judged.
+    let named = if is_batch {
+        Vec::new()
+    } else {
+        query.channels_or_default().map_err(Problem::bad_request)?
+    };
+    let mut user = app::check_publisher(&app, client, &named, &parts).await?;
+    let key = idempotency_key(&parts)?;
+    if is_batch && key.is_some() {
+        return Err(Problem::bad_request(
+            "the idempotency keys of a batch stand in its lines: {\"data\": ..., \"key\": ...}",
+        ));
+    }
+    app.limits.check_publisher(client, user.as_deref())?;
+    let (body, _room) = app::read_body(body, app.body_bytes_max, &app.body_room).await?;
+    let batch = if is_batch {
+        let batch = batch(&query, &body)?;
+        let channels: BTreeSet<Channel> = batch.iter().map(|it| it.channel().clone()).collect();
+        let channels = Vec::from_iter(channels);
+        // The application says only now who it is.
+        user = app::check_publisher(&app, client, &channels, &parts).await?;
+        batch
+    } else {
+        one_event(&query, named, body, key.as_ref())?
+    };
+    let is_single = !is_batch && batch.len() == 1;
+    let receipts = app::publish(&app, PublishRequest { client, user, batch }).await?;
+    let mut published: Vec<Published> = receipts.into_iter().map(Published::from).collect();
+    Ok(match published.pop() {
+        Some(single) if is_single => Json(single).into_response(),
+        last => {
+            published.extend(last);
+            Json(published).into_response()
+        }
+    })
+}
+
+fn one_event(
+    query: &PublishQuery,
+    channels: Vec<Channel>,
+    data: String,
+    key: Option<&IdempotencyKey>,
+) -> Result<Vec<Publish>, Problem> {
+    let event = query.event(data).map_err(Problem::bad_request)?;
+    let end = query.is_end();
+    let publish = |channel| {
+        let publish = Publish::to(channel, event.clone()).with_end(end);
+        match key {
+            Some(key) => publish.with_key(key.clone()),
+            None => publish,
+        }
+    };
+    Ok(channels.into_iter().map(publish).collect())
+}
+
+fn idempotency_key(request: &Parts) -> Result<Option<IdempotencyKey>, Problem> {
+    let Some(key) = request.headers.get("idempotency-key") else { return Ok(None) };
+    // What is not visible ASCII is refused by the key itself.
+    let key = String::from_utf8_lossy(key.as_bytes());
+    Ok(Some(IdempotencyKey::new(key)?))
+}
+
+fn batch(query: &PublishQuery, body: &str) -> Result<Vec<Publish>, Problem> {
+    if query.is_about_one_event() {
+        return Err(Problem::bad_request(
+            "event, id, retry and end of a batch stand in its lines: leave them out of the query",
+        ));
+    }
+    let fallback = match query.channels.as_slice() {
+        [] => default_channel().map_err(Problem::bad_request)?,
+        [channel] => channel.clone(),
+        _ => {
+            return Err(Problem::bad_request(
+                "a batch takes one channel in the query at most: name the others in its lines",
+            ));
+        }
+    };
+    ndjson::parse(body, &fallback).map_err(Problem::bad_request)
+}
+
+fn is_ndjson(request: &Parts) -> bool {
+    let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+    // The first is the usual name; none is registered.
+    ["application/x-ndjson", "application/ndjson", "application/jsonl"]
+        .iter()
+        .any(|known| media_type.trim().eq_ignore_ascii_case(known))
+}
+
+impl From<Receipt> for Published {
+    fn from(receipt: Receipt) -> Self {
+        Self { id: receipt.id.map(|id| id.to_string()), channel: receipt.channel.to_string() }
+    }
+}
