@@ -16,34 +16,34 @@ pub(crate) struct Layers {
 
 pub(crate) const LAYERS: &[Layers] = &[
     Layers {
+        folder: "crates/headwater-core/src",
+        order: "limits error counter clock
+            | quantity channel pattern event sse/
+            | log/ gap close revocation publish
+            | frame/ | stream/ | broker/ | memory/ | hub/
+            | transport testing/ | lib",
+    },
+    Layers {
         folder: "crates/headwater/src",
-        order: "limits error
-            | channel pattern event/ position
-            | gap closed revocation publish retention | frame
-            | hub/queue hub/mailbox
-            | broker/ | broker/store/ | broker/memory/
-            | hub/
-            | broker/redis/
-            | authorize last_event_id
-            | response/ | serve/engine/ | serve/
+        order: "limits problem last_event_id
+            | access/ | response/ | engine/ | serve/
             | testing lib",
     },
     Layers {
+        folder: "crates/headwater-redis/src",
+        order: "limits keys errors resp envelope ephemeral
+            | library/ history connect
+            | wanted catch_up probe
+            | node revocations
+            | session/ | subscriber | broker | lib",
+    },
+    Layers {
         folder: "crates/headwater-server/src",
-        order: "limits
-            | settings/value settings/secret settings/http_url settings/redis_url settings/origin
-              settings/template
-            | settings/
-            | fetch logging commands/http
-            | client/ tls/
-            | access/
-            | routes/door routes/problem
-            | routes/query routes/ndjson routes/stream routes/publish routes/ticket
-            | metrics routes/health routes/streams routes/demo
-            | routes/
-            | serve
-            | cli commands/
-            | main lib",
+        order: "limits exit | settings/value/ | settings/
+            | outbound/ logging signals
+            | client/ tls/ | access/ | app/ | sse/
+            | metrics admin/ demo banner
+            | router | server | cli/ | main lib",
     },
     Layers {
         folder: "crates/headwater-bench/src",
@@ -51,21 +51,22 @@ pub(crate) const LAYERS: &[Layers] = &[
             | control framing process scanner server target window
             | floor/ worker/ publisher/ generator
             | options report | session | run
-            | lib bin/floor",
+            | lib bin/floor bin/worker",
     },
     Layers {
-        folder: "crates/headwater-bench/src/bin/compare",
-        order: "programs redis sizes | contender machine | results | goals | table | groups | main",
+        folder: "bench/compare/src",
+        order: "programs sizes median measure startup | redis machine | contender | group | run
+            | results scene | goals | table | main",
     },
     Layers {
         folder: "crates/soak/src",
-        order: "id data log requests tally | ledger redis_calls | check/
+        order: "id data log phase requests tally | ledger redis_calls | check/
             | counterexample scenario | connection world | faults client publisher
             | round | storm | lib main",
     },
     Layers {
         folder: "crates/test-support/src",
-        order: "secrets | http | stream redis_server node | tls | acme_server | lib",
+        order: "secrets wait ports process | http | stream redis_server node | tls | acme_server | lib",
     },
     Layers {
         folder: "xtask/src",

@@ -147,7 +147,7 @@ impl Broker for RedisBroker {
             address: self.address.clone(),
             commands: self.commands.clone(),
             wanted: Arc::clone(&self.wanted),
-            rules: self.rules.as_ref().map(RetentionRules::to_redis_text),
+            rules: self.rules.as_ref().map(library::rules_text),
             ephemeral: self.ephemeral.clone(),
             sink,
         };

@@ -1,7 +1,7 @@
 //! How much of each channel's history is kept: rules as text, checked. Look here for what a rule may
 //! say and for the numbers of a channel that no rule names.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::time::Duration;
 
 use crate::channel::Channel;
@@ -17,6 +17,7 @@ use crate::quantity::{self, Bare, DURATION_UNITS, Grammar, SIZE_UNITS};
 /// How much of one channel's history is kept. What is over any of the three is dropped, the oldest
 /// events first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Retention {
     /// Most events, from 1 to 1,000,000. The default is 1,000.
     pub events: usize,
@@ -34,6 +35,34 @@ impl Default for Retention {
             age: RETENTION_AGE_DEFAULT,
             bytes: RETENTION_BYTES_DEFAULT,
         }
+    }
+}
+
+impl Retention {
+    /// The default retention.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Retains at most this many events, within their bounds.
+    #[must_use]
+    pub fn with_events(mut self, events: usize) -> Self {
+        self.events = events.clamp(1, RETENTION_EVENTS_MAX);
+        self
+    }
+
+    /// Retains events up to this age, within its bounds.
+    #[must_use]
+    pub fn with_age(mut self, age: Duration) -> Self {
+        self.age = age.clamp(RETENTION_AGE_MIN, RETENTION_AGE_MAX);
+        self
+    }
+
+    /// Retains at most this many bytes of data, within their bounds.
+    #[must_use]
+    pub fn with_bytes(mut self, bytes: usize) -> Self {
+        self.bytes = bytes.clamp(RETENTION_BYTES_MIN, RETENTION_BYTES_MAX);
+        self
     }
 }
 
@@ -92,12 +121,44 @@ impl RetentionRules {
         Ok(self)
     }
 
+    /// Adds a rule after the others, as values: what the channels of a pattern retain, `None` for
+    /// nothing.
+    ///
+    /// ```
+    /// use headwater::Channel;
+    /// use headwater::channel::ChannelPattern;
+    /// use headwater::log::{Retention, RetentionRules};
+    ///
+    /// let rules = RetentionRules::new()
+    ///     .with(ChannelPattern::new("chat:*")?, Retention::new().with_events(100))?
+    ///     .with(ChannelPattern::new("logs:*")?, None)?;
+    /// assert_eq!(rules.for_channel(&Channel::new("chat:7")?).unwrap().events, 100);
+    /// # Ok::<(), headwater::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if an earlier rule matches every channel that this one does;
+    /// [`ErrorKind::TooLarge`] if there are 100 rules already.
+    pub fn with(
+        mut self,
+        pattern: ChannelPattern,
+        keep: impl Into<Option<Retention>>,
+    ) -> Result<Self, Error> {
+        let name = pattern.to_string();
+        self.add(&name, Rule { pattern, keep: keep.into() })?;
+        Ok(self)
+    }
+
     /// Adds a rule behind the others, in place. After an error the rules are as they were.
     ///
     /// # Errors
     /// Those of [`with_rule`](Self::with_rule).
     pub fn parse_rule(&mut self, text: &str) -> Result<(), Error> {
         let rule = Rule::parse(text).map_err(|why| Error::invalid(about(text, &why)))?;
+        self.add(text, rule)
+    }
+
+    fn add(&mut self, text: &str, rule: Rule) -> Result<(), Error> {
         if let Some(earlier) = self.rules.iter().find(|it| it.pattern.covers(&rule.pattern)) {
             let why = format!(
                 "it can never count, because `{}` stands before it and the first rule that fits a \
@@ -124,19 +185,9 @@ impl RetentionRules {
         }
     }
 
-    /// The rules as nodes write them to Redis for the function `headwater_publish`: one line each,
-    /// `PATTERN EVENTS AGE_MS BYTES` or `PATTERN off`.
-    pub fn to_redis_text(&self) -> String {
-        let mut text = String::new();
-        for Rule { pattern, keep } in &self.rules {
-            let _ = match keep {
-                Some(Retention { events, age, bytes }) => {
-                    writeln!(text, "{pattern} {events} {} {bytes}", age.as_millis())
-                }
-                None => writeln!(text, "{pattern} off"),
-            };
-        }
-        text
+    /// The rules in their order: a pattern, and what its channels retain; `None` for nothing.
+    pub fn iter(&self) -> impl Iterator<Item = (&ChannelPattern, Option<Retention>)> {
+        self.rules.iter().map(|Rule { pattern, keep }| (pattern, *keep))
     }
 }
 
@@ -335,8 +386,11 @@ mod tests {
         assert_eq!(events("chat:vip"), Some(5));
         assert_eq!(events("chat:vip2"), None);
         assert_eq!(events("news"), Some(7));
-        assert_eq!(rules.to_redis_text(), "chat:vip 5 600000 8388608\nchat:* off\n* 7 1000 1024\n");
-        assert_eq!(RetentionRules::new().to_redis_text(), "");
+        let all: Vec<_> = rules.iter().map(|(pattern, keep)| (pattern.to_string(), keep)).collect();
+        assert_eq!(all[1], ("chat:*".to_owned(), None));
+        let keep =
+            Retention::new().with_events(7).with_age(Duration::from_secs(1)).with_bytes(1024);
+        assert_eq!(all[2], ("*".to_owned(), Some(keep)));
     }
 
     #[test]

@@ -4,9 +4,11 @@
 #[cfg(all(test, feature = "__live"))]
 mod live_tests;
 
+use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use headwater_core::Event;
+use headwater_core::log::{Retention, RetentionRules};
 use redis::aio::ConnectionManager;
 use redis::{Pipeline, RedisError, Script, cmd, pipe};
 
@@ -159,6 +161,21 @@ pub(crate) fn add_publish(
     }
 }
 
+/// The rules as the function reads them: one line each.
+pub(crate) fn rules_text(rules: &RetentionRules) -> String {
+    let mut text = String::new();
+    for (pattern, keep) in rules.iter() {
+        // Writing to a string does not fail.
+        let _ = match keep {
+            Some(Retention { events, age, bytes, .. }) => {
+                writeln!(text, "{pattern} {events} {} {bytes}", age.as_millis())
+            }
+            None => writeln!(text, "{pattern} off"),
+        };
+    }
+    text
+}
+
 /// Writes the retention rules that the function goes by, in the form that it reads: lines
 /// `PATTERN EVENTS AGE_MS BYTES` or `PATTERN off`.
 ///
@@ -177,6 +194,17 @@ mod tests {
 
     use super::*;
     use crate::history;
+
+    #[test]
+    fn rules_are_written_as_the_function_reads_them() {
+        let rules = RetentionRules::new()
+            .with_rule("chat:vip events=5")
+            .and_then(|rules| rules.with_rule("chat:* off"))
+            .and_then(|rules| rules.with_rule("* events=7 age=1s bytes=1KiB"))
+            .unwrap();
+        assert_eq!(rules_text(&rules), "chat:vip 5 600000 8388608\nchat:* off\n* 7 1000 1024\n");
+        assert_eq!(rules_text(&RetentionRules::new()), "");
+    }
 
     #[test]
     fn both_sides_have_the_same_numbers() {
