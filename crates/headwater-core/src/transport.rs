@@ -9,3 +9,4 @@ pub use crate::sse::encode;
 pub use crate::stream::mailbox::{
     Attachment, ChannelSlot, Counts, Mailbox, Message, Progress, Revoked,
 };
+pub use crate::stream::slow_client::{WaitingBounds, replaced};

@@ -7,6 +7,7 @@ mod circles;
 mod debt;
 mod files;
 mod imports;
+mod orphans;
 mod structure;
 mod tokens;
 mod words;
@@ -83,6 +84,7 @@ fn check(files: &[Source]) -> Result<Found, String> {
     let structure = structure::check(files);
     let mut found =
         Found { faults: structure.faults, errors: structure.errors, circles: structure.circles };
+    found.errors.extend(orphans::find(files));
     for file in files {
         let errors = files::check(&file.path, &file.text);
         found.errors.extend(errors.into_iter().map(|error| format!("{}{error}", file.path)));
@@ -126,6 +128,7 @@ fn find<'a>(files: &'a [Source], path: &str) -> Result<&'a Source, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::LAYERS;
 
     #[test]
     fn options_are_checked() {
@@ -165,6 +168,22 @@ mod tests {
         file.text.push_str(line);
         let found = check(&files).expect("all files are there");
         [found.errors, debt.added(&found.faults)].concat()
+    }
+
+    /// The words of a text, so that line breaks do not matter.
+    fn words(text: &str) -> String {
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_map_shows_the_layers_of_the_published_crates() {
+        let map = words(include_str!("../../../ARCHITECTURE.md"));
+        for crate_name in ["headwater-core", "headwater", "headwater-redis", "headwater-server"] {
+            let folder = format!("crates/{crate_name}/src");
+            let row = LAYERS.iter().find(|row| row.folder == folder).expect(crate_name);
+            let shown = format!("{folder} {}", words(row.order));
+            assert!(map.contains(&shown), "ARCHITECTURE.md lacks: {shown}");
+        }
     }
 
     #[test]

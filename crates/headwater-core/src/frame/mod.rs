@@ -154,17 +154,6 @@ impl Frame {
         }
     }
 
-    /// Where a frame waits that this one makes useless, on a channel whose slow clients get the newest event
-    /// only: an older event of the same channel, unless it ends it.
-    #[doc(hidden)]
-    pub fn conflated_in<'a>(
-        &self,
-        mut waiting: impl DoubleEndedIterator<Item = &'a Self> + ExactSizeIterator,
-    ) -> Option<usize> {
-        let channel = self.channel()?;
-        waiting.rposition(|frame| frame.channel() == Some(channel) && !frame.is_end())
-    }
-
     pub(crate) fn publisher_id(&self) -> Option<&str> {
         match &self.0.kind {
             Kind::Event { publisher_id, .. } => publisher_id.as_deref(),

@@ -10,6 +10,7 @@ use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::frame::Frame;
 use crate::stream::mailbox::{Mailbox, Message};
+use crate::stream::slow_client::WaitingBounds;
 
 /// A hub, as the engine knows it.
 #[derive(Clone)]
@@ -68,10 +69,10 @@ impl ShardPort {
         &self.mailbox
     }
 
-    /// Most frames and most bytes of one stream's backlog.
-    pub fn backlog_bounds(&self) -> (usize, usize) {
+    /// How much may wait in one stream's backlog.
+    pub fn backlog_bounds(&self) -> WaitingBounds {
         let config = &self.hub.fanout.config;
-        (config.queue_frames_max, config.queue_bytes_max)
+        WaitingBounds { frames_max: config.queue_frames_max, bytes_max: config.queue_bytes_max }
     }
 
     /// Whether a frame replaces older ones of its channel for a slow client.

@@ -7,4 +7,5 @@ pub(crate) mod mailbox;
 #[cfg(test)]
 mod mailbox_tests;
 pub(crate) mod queue;
+pub(crate) mod slow_client;
 mod sync;

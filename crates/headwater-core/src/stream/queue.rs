@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::slow_client::{WaitingBounds, replaced};
 use crate::close::CloseReason;
 use crate::frame::Frame;
 
 /// Frames that wait for one stream. The hub pushes, the subscription pops.
 pub(crate) struct Queue {
-    frames_max: usize,
-    bytes_max: usize,
+    bounds: WaitingBounds,
     state: Mutex<State>,
 }
 
@@ -26,7 +26,7 @@ struct State {
 
 impl Queue {
     pub(crate) fn new(frames_max: usize, bytes_max: usize) -> Self {
-        Self { frames_max, bytes_max, state: Mutex::default() }
+        Self { bounds: WaitingBounds { frames_max, bytes_max }, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -41,14 +41,12 @@ impl Queue {
             return;
         }
         if latest_only
-            && let Some(at) = frame.conflated_in(state.frames.iter())
+            && let Some(at) = replaced(frame, state.frames.iter().map(Some))
             && let Some(old) = state.frames.remove(at)
         {
             state.bytes -= old.len();
         }
-        let full = state.frames.len() >= self.frames_max
-            || (!state.frames.is_empty() && state.bytes + frame.len() > self.bytes_max);
-        if full {
+        if !self.bounds.fits(state.frames.len(), state.bytes, frame.len()) {
             // What waits is given up, since the client resumes from the last id it got.
             state.closed = Some(CloseReason::Overflow);
             state.frames = VecDeque::new();

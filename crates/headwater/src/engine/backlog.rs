@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 
 use headwater_core::frame::Frame;
+use headwater_core::transport::{WaitingBounds, replaced};
 
 /// Most pieces of one write. Linux takes 1024; what fits a socket's buffer is rarely more than this.
 const PIECES_MAX: usize = 64;
@@ -43,13 +44,6 @@ impl Piece {
     }
 }
 
-/// The bounds of one backlog.
-#[derive(Clone, Copy)]
-pub(super) struct Bounds {
-    pub(super) frames_max: usize,
-    pub(super) bytes_max: usize,
-}
-
 impl Backlog {
     /// An empty one, of a socket that blocked at this tick.
     pub(super) fn since(tick: u32) -> Self {
@@ -65,11 +59,9 @@ impl Backlog {
     }
 
     /// Adds a frame, or says that it does not fit. A frame always fits an empty backlog.
-    pub(super) fn push_frame(&mut self, frame: &Frame, named: bool, bounds: Bounds) -> bool {
+    pub(super) fn push_frame(&mut self, frame: &Frame, named: bool, bounds: WaitingBounds) -> bool {
         let bytes = frame.chunks(named).len();
-        let full = self.pieces.len() >= bounds.frames_max
-            || (!self.pieces.is_empty() && self.bytes + bytes > bounds.bytes_max);
-        if full {
+        if !bounds.fits(self.pieces.len(), self.bytes, bytes) {
             return false;
         }
         self.bytes += bytes;
@@ -85,13 +77,8 @@ impl Backlog {
     /// Takes out what a newer frame of a channel makes useless, unless it has begun to go out.
     pub(super) fn conflate(&mut self, newer: &Frame, named: bool) {
         let begun = usize::from(self.sent > 0);
-        let Some(channel) = newer.channel() else { return };
-        let is_older = |piece: &Piece| {
-            piece.frame().is_some_and(|it| it.channel() == Some(channel) && !it.is_end())
-        };
-        let Some(at) = self.pieces.iter().rposition(is_older).filter(|at| *at >= begun) else {
-            return;
-        };
+        let waiting = self.pieces.iter().map(Piece::frame);
+        let Some(at) = replaced(newer, waiting).filter(|at| *at >= begun) else { return };
         if let Some(piece) = self.pieces.remove(at) {
             self.bytes -= piece.bytes(named).len();
         }
@@ -188,7 +175,7 @@ mod tests {
         }
     }
 
-    const BOUNDS: Bounds = Bounds { frames_max: 3, bytes_max: 100 };
+    const BOUNDS: WaitingBounds = WaitingBounds { frames_max: 3, bytes_max: 100 };
 
     fn frame(channel: &str, data: &str, end: bool) -> Frame {
         let published = Published { end, ..Published::default() };

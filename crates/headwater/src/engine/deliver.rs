@@ -2,9 +2,8 @@
 
 use headwater_core::close::CloseReason;
 use headwater_core::frame::Frame;
-use headwater_core::transport::ShardPort;
+use headwater_core::transport::{ShardPort, WaitingBounds};
 
-use super::backlog::Bounds;
 use super::batch::{Batch, Item, Run};
 use super::shard::Shard;
 use super::stream::Stream;
@@ -42,7 +41,7 @@ enum Outcome {
 /// What a write must know beside its stream.
 struct Writer<'a> {
     port: &'a ShardPort,
-    bounds: Bounds,
+    bounds: WaitingBounds,
     now: u32,
 }
 

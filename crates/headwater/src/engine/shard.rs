@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use headwater_core::close::CloseReason;
-use headwater_core::transport::{Message, ShardPort};
+use headwater_core::transport::{Message, ShardPort, WaitingBounds};
 use mio::{Interest, Poll, Token};
 use slab::Slab;
 
-use super::backlog::Bounds;
 use super::batch::Batch;
 use super::channels::Channels;
 use super::stream::{Profile, Stream};
@@ -32,7 +31,7 @@ pub(super) struct Shard {
     pub(super) began: Instant,
     /// The tick that is now.
     pub(super) now: u32,
-    pub(super) bounds: Bounds,
+    pub(super) bounds: WaitingBounds,
     pub(super) profiles: Vec<Rc<Profile>>,
     /// Empty, to be exchanged for the mailbox's messages.
     pub(super) inbox: Vec<Message>,
@@ -44,7 +43,7 @@ pub(super) struct Shard {
 
 impl Shard {
     pub(super) fn new(port: ShardPort, poll: Poll) -> Self {
-        let (frames_max, bytes_max) = port.backlog_bounds();
+        let bounds = port.backlog_bounds();
         Self {
             port: Arc::new(port),
             poll,
@@ -53,7 +52,7 @@ impl Shard {
             wheel: TimerWheel::at(0),
             began: Instant::now(),
             now: 0,
-            bounds: Bounds { frames_max, bytes_max },
+            bounds,
             profiles: Vec::new(),
             inbox: Vec::new(),
             pending: VecDeque::new(),
