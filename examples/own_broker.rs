@@ -1,9 +1,9 @@
-//! A broker of your own, with a log. `Server` stands for what carries events between nodes, such as
-//! NATS, Kafka or a database; each node has an `OwnBroker`.
+//! A broker of your own, with a log. `Server` stands for NATS, Kafka or a database between nodes.
 
 use std::{future::ready, sync::Arc, sync::Mutex};
 
-use headwater_core::broker::*;
+use headwater_core::broker::{Baseline, Broker, BrokerFuture, BrokerStatus};
+use headwater_core::broker::{History, LoggedEvent, ReadRange, Sink};
 use headwater_core::log::{Epoch, Position};
 use headwater_core::{Channel, Error, Publish, Receipt, clock::now_ms};
 
@@ -19,7 +19,7 @@ struct OwnBroker {
     sink: Option<Sink>,
 }
 
-/// The offsets of a channel's events. An event's offset is its place in the log, from 1.
+/// The offsets of a channel's events: their places in the log, from 1.
 fn offsets(log: &[(Publish, u64)], channel: &Channel) -> Vec<u64> {
     (1..).zip(log).filter(|(_, (it, _))| it.channel() == channel).map(|(at, _)| at).collect()
 }
@@ -57,13 +57,13 @@ impl Broker for OwnBroker {
 
     fn read(&self, of: &Channel, range: ReadRange) -> BrokerFuture<'_, Result<History, Error>> {
         let log = &self.server.lock().unwrap().log;
-        let (all, mut history) = (offsets(log, of), History::new(log.len() as u64));
-        for at in range.select(&all) {
-            let previous = all.iter().rfind(|it| **it < at).copied().unwrap_or(0);
-            let ((it, ms), position) = (&log[at as usize - 1], Position::new(self.epoch, at));
-            history.push(LoggedEvent::new(of, it.event(), position, previous, *ms));
+        let (all, mut found) = (offsets(log, of), History::new(log.len() as u64));
+        let is_wanted = |at: &u64| range.select(&all).any(|it| it == *at);
+        for (at, (it, ms)) in (1..).zip(log).filter(|(at, _)| is_wanted(at)) {
+            let prev = all.iter().rfind(|it| **it < at).copied().unwrap_or(0);
+            found.push(LoggedEvent::new(of, it.event(), Position::new(self.epoch, at), prev, *ms));
         }
-        Box::pin(ready(Ok(history)))
+        Box::pin(ready(Ok(found)))
     }
 
     fn status(&self) -> BrokerStatus {

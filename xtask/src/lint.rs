@@ -8,6 +8,14 @@ use crate::{repo, tidy as rules};
 
 const FUZZ: &[&str] = &["--manifest-path", "fuzz/Cargo.toml"];
 
+/// Sets of features that compile on their own: each feature of the libraries alone, and none. CI's
+/// workflow checks all sets.
+const FEATURES: &[(&str, &[&str])] = &[
+    ("headwater-core", &["", "hub"]),
+    ("headwater-redis", &["", "tls"]),
+    ("headwater", &["", "serve", "tls", "redis", "redis-tls", "testing"]),
+];
+
 /// Runs all checks, the quick ones first.
 pub(crate) fn run(report: &mut Report, install: bool) {
     report.step("formatting", || cargo(&["fmt", "--all", "--check"]));
@@ -25,9 +33,7 @@ pub(crate) fn run(report: &mut Report, install: bool) {
         ])
     });
     report.step("documentation", documentation);
-    report.step("library without default features", || {
-        cargo(&["check", "--package", "headwater", "--no-default-features", "--locked"])
-    });
+    report.step("each feature alone", features);
     report.step("fuzz targets", || fuzz_targets(install));
 }
 
@@ -47,6 +53,18 @@ fn documentation() -> Result<(), String> {
         "--locked",
     ]);
     run_command(cargo.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn features() -> Result<(), String> {
+    for (package, sets) in FEATURES {
+        for features in *sets {
+            let mut check = repo::cargo();
+            check.args(["check", "--package", package, "--no-default-features", "--locked"]);
+            check.args(["--features", features]);
+            run_command(&mut check)?;
+        }
+    }
+    Ok(())
 }
 
 /// They are a workspace of their own, and build libFuzzer from C++.

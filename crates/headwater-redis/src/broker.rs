@@ -176,7 +176,7 @@ impl Broker for RedisBroker {
                     answers[at] = answer;
                 }
             }
-            let published = batch.into_iter().zip(answers);
+            let published = batch.iter().zip(answers);
             published
                 .map(|(publish, answer)| Ok(receipt(publish, answer.map_err(publish_error)?)))
                 .collect()
@@ -270,7 +270,7 @@ impl RedisBroker {
                 }
                 None if needs_log => return Err(without_log(channel)),
                 None => {
-                    add_publish(&mut pipeline, channel, event, self.ephemeral.contains(channel))
+                    add_publish(&mut pipeline, channel, event, self.ephemeral.contains(channel));
                 }
             }
         }
@@ -298,7 +298,7 @@ fn without_log(channel: &Channel) -> Error {
     )
 }
 
-fn receipt(publish: Publish, answer: Value) -> Receipt {
+fn receipt(publish: &Publish, answer: Value) -> Receipt {
     // Only the function answers with a position; PUBLISH with a number of receivers.
     let position = match answer {
         Value::BulkString(id) => String::from_utf8(id).ok(),

@@ -20,12 +20,13 @@ pub(crate) fn find(files: &[Source]) -> Vec<String> {
 /// Whether cargo compiles a file without a `mod`.
 fn is_root(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
-    match parts[..] {
-        [.., "src", "lib.rs" | "main.rs"] | [.., "build.rs"] => true,
-        [.., "tests" | "examples" | "bin" | "benches" | "fuzz_targets", _] => true,
-        [.., "tests" | "examples" | "bin", _, "main.rs"] => true,
-        _ => false,
-    }
+    matches!(
+        parts[..],
+        [.., "src", "lib.rs" | "main.rs"]
+            | [.., "build.rs"]
+            | [.., "tests" | "examples" | "bin" | "benches" | "fuzz_targets", _]
+            | [.., "tests" | "examples" | "bin", _, "main.rs"]
+    )
 }
 
 /// The paths that the modules of a file may have.
@@ -59,7 +60,11 @@ fn declares(file: &Source) -> Vec<String> {
 fn normalized(path: &str) -> String {
     let mut parts = Vec::new();
     for part in path.split('/') {
-        if part == ".." { drop(parts.pop()) } else { parts.push(part) }
+        if part == ".." {
+            parts.pop();
+        } else {
+            parts.push(part);
+        }
     }
     parts.join("/")
 }

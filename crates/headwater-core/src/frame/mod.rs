@@ -197,6 +197,7 @@ impl Frame {
 
     /// How many bytes the event has on the wire in its longer view.
     #[doc(hidden)]
+    #[allow(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {
         self.0.name.len() + self.0.body.len()
     }

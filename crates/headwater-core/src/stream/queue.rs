@@ -46,14 +46,14 @@ impl Queue {
         {
             state.bytes -= old.len();
         }
-        if !self.bounds.fits(state.frames.len(), state.bytes, frame.len()) {
-            // What waits is given up, since the client resumes from the last id it got.
+        if self.bounds.fits(state.frames.len(), state.bytes, frame.len()) {
+            state.bytes += frame.len();
+            state.frames.push_back(frame.clone());
+        } else {
+            // What waits is dropped, since the client resumes from the last id that it received.
             state.closed = Some(CloseReason::Overflow);
             state.frames = VecDeque::new();
             state.bytes = 0;
-        } else {
-            state.bytes += frame.len();
-            state.frames.push_back(frame.clone());
         }
         Self::wake(state);
     }
