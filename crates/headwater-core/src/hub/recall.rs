@@ -32,7 +32,7 @@ impl Recall {
         self.read_until_answered(channel, range).await.unwrap_or_default()
     }
 
-    /// Reads a page of history, once for all streams that need the same page at the time.
+    /// Reads a page of history, once for all streams that need the same page at the same time.
     pub(super) async fn read_page(&self, channel: &Channel, range: ReadRange) -> Option<History> {
         let key = (channel.clone(), range);
         let page = self.pages.lock().unwrap_or_else(PoisonError::into_inner).join(key.clone());
@@ -74,7 +74,7 @@ impl Recall {
             let history = self.read(channel, ReadRange::Newest { count: RING_FRAMES_MAX }).await;
             self.fanout.stats.backfills.add(1);
             self.fanout.table.with(channel, |entry| {
-                // A reset of the log has replaced the cell; then the history is of the old epoch.
+                // A reset of the log replaces the cell; then the history is from the old epoch.
                 if Arc::ptr_eq(&entry.ring.backfill(), &once) {
                     entry.ring.prepend(&history);
                 }
@@ -138,7 +138,7 @@ impl Recall {
         position.offset() > self.read(channel, range).await.log_last
     }
 
-    /// The position of the oldest event with this ID of its publisher.
+    /// The position of the oldest event to which its publisher gave this ID.
     pub(super) async fn find_publisher_id(
         &self,
         channels: &[Channel],

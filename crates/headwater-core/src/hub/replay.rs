@@ -28,7 +28,7 @@ pub(super) struct Replay {
     pub(super) queue: Arc<Queue>,
     pub(super) epoch: Epoch,
     pub(super) cursors: Vec<ChannelCursor>,
-    /// Events older than this are skipped, in milliseconds since 1970.
+    /// The time before which events are skipped, in milliseconds since 1970.
     pub(super) since_ms: u64,
 }
 

@@ -198,7 +198,7 @@ impl Ring {
         Some(self.entries.get(at.checked_sub(1)?)?.0)
     }
 
-    /// The oldest event with this ID of its publisher.
+    /// The oldest event to which its publisher gave this ID.
     pub(super) fn find_publisher_id(&self, id: &str) -> Option<&Frame> {
         self.entries.iter().map(|(_, frame)| frame).find(|frame| frame.publisher_id() == Some(id))
     }

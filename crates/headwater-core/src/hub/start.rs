@@ -19,9 +19,9 @@ use crate::stream::queue::Queue;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rewind {
-    /// With this many of the newest events of each channel.
+    /// With this many of the newest events of each channel; at most [`REWIND_EVENTS_MAX`].
     Events(usize),
-    /// With the events published within this time.
+    /// With the events published within this time; at most [`REWIND_AGE_MAX`].
     Age(Duration),
     /// With the oldest retained event.
     All,

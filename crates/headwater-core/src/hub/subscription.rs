@@ -173,9 +173,9 @@ impl Subscription {
     }
 
     /// Waits until events published to the channels from now on are known to arrive and, for a
-    /// subscription that starts earlier, until the first event is available; at most
-    /// [`CONFIRM_TIMEOUT`]. With the embedded broker this takes no time; a networked broker needs
-    /// one round trip for the first subscriber of a channel.
+    /// subscription that starts earlier, until the first event is available; at most for
+    /// [`CONFIRM_TIMEOUT`], which is 1 s. With the embedded broker this takes no time; a networked
+    /// broker needs one round trip for the first subscriber of a channel.
     ///
     /// Await this before you answer a request: then a client that publishes as soon as its stream
     /// is open receives its own event. Cancel safe.
