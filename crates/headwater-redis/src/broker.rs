@@ -185,7 +185,7 @@ impl Broker for RedisBroker {
             }
             let published = batch.into_iter().zip(answers);
             published
-                .map(|(publish, answer)| Ok(receipt(publish, answer.map_err(publish_error)?)))
+                .map(|(publish, answer)| Ok(receipt(&publish, answer.map_err(publish_error)?)))
                 .collect()
         })
     }
@@ -272,7 +272,7 @@ impl RedisBroker {
                 }
                 None if needs_log => return Err(without_log(channel)),
                 None => {
-                    add_publish(&mut pipeline, channel, event, self.ephemeral.contains(channel))
+                    add_publish(&mut pipeline, channel, event, self.ephemeral.contains(channel));
                 }
             }
         }
@@ -309,7 +309,7 @@ fn without_log(channel: &Channel) -> Error {
     )
 }
 
-fn receipt(publish: Publish, answer: Value) -> Receipt {
+fn receipt(publish: &Publish, answer: Value) -> Receipt {
     // Only the function answers with a position; PUBLISH answers with the number of receivers.
     let position = match answer {
         Value::BulkString(id) => String::from_utf8(id).ok(),
