@@ -101,7 +101,7 @@ async fn a_redis_that_refuses_the_password_is_not_taken_for_one_that_is_not_ther
         node.wait_for_log("rejects the user or password");
         check_serving_without_redis(&node).await;
         let answer = http::post(node.address(), "/sse/publish", b"x").await;
-        assert!(answer.problem(503).contains("refused"), "{}", answer.text());
+        assert!(answer.problem(503).contains("denied"), "{}", answer.text());
         let log = node.log();
         assert!(log.contains(code) && log.contains("\"level\":\"ERROR\""), "{log}");
         assert!(!log.contains("cannot connect"), "{log}");
