@@ -1,11 +1,12 @@
-//! The broker over Redis. Look here for which Redis channels and keys carry what, and for publishing.
+//! The broker over Redis. Look here for which Redis channel carries which event, and for
+//! publishing.
 //!
-//! An event of a channel with retention goes through the function `headwater_publish`, which keeps it in
-//! the log and publishes it, in an [envelope], on `headwater:{0}:<channel>`. Without retention an event
-//! that is only data is a plain `PUBLISH` on the channel's own name, so that every Redis subscriber sees
-//! it; one with a name, an id or a retry travels in an envelope without a position. Every Redis client
-//! can send plain events. A node subscribes to both names; Redis keeps their order, since both arrive
-//! over one connection.
+//! An event of a channel with retention is published through the function `headwater_publish`,
+//! which appends it to the log and publishes it, in an [envelope], on `headwater:{0}:<channel>`.
+//! Without retention an event that has only data is a plain `PUBLISH` on the channel's own name, so
+//! that every Redis subscriber receives it; an event with a name, an ID or a retry is sent in an
+//! envelope without a position. Any Redis client can send ephemeral events with `PUBLISH`. A node
+//! subscribes to both names; their order is preserved, since both arrive over one connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,31 +36,34 @@ use crate::revocations;
 use crate::subscriber::Subscriber;
 use crate::wanted::{Confirmation, Wanted};
 
-/// How many commands may wait for the command connection; redis' own 50 makes publishers queue up.
+/// The number of commands that may wait for the command connection; with redis' default of 50,
+/// publishers queue up.
 const PIPELINE_BUFFER: usize = 1024;
 
 /// Carries events through Redis: Redis 6.2 or newer, or Valkey.
 ///
-/// A process has two connections to Redis, however many streams and channels it serves: one subscribes,
-/// one sends commands. Both are opened in the background, reconnect for ever, and neither is needed to
-/// start: without Redis, streams open and wait, and publishing fails with [`ErrorKind::Unavailable`].
+/// A process has two connections to Redis, however many streams and channels it serves: one
+/// subscribes, one sends commands. Both are opened in the background and reconnect indefinitely,
+/// and neither is needed to start: without Redis, streams open and wait, and publishing fails with
+/// [`ErrorKind::Unavailable`].
 ///
-/// Events are kept in Redis, within their [retention](RetentionRules), so that streams resume on any
-/// node, and what a node missed while its connection was lost is read again and given in its place.
+/// Redis retains events within their [retention](RetentionRules), so that streams resume on any
+/// node. Events that a node missed while its connection was lost are read from the log and
+/// delivered in order.
 ///
 /// ```no_run
 /// use headwater::{Hub, RedisBroker};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), headwater::Error> {
 /// let broker = RedisBroker::connect("redis://127.0.0.1:6379")?;
-/// let redis = broker.connection(); // for handlers that want Redis itself
+/// let redis = broker.connection(); // for handlers that use Redis directly
 /// let hub = Hub::new(broker);
 /// # Ok(()) }
 /// ```
 pub struct RedisBroker {
     address: Address,
     commands: ConnectionManager,
-    /// `None` leaves the rules that stand in Redis.
+    /// `None` leaves the rules in Redis unchanged.
     rules: Option<RetentionRules>,
     ephemeral: EphemeralChannels,
     wanted: Arc<Wanted>,
@@ -68,21 +72,23 @@ pub struct RedisBroker {
 }
 
 impl RedisBroker {
-    /// A broker over the Redis at a URL: `redis://[user][:password@]host[:port][/db]`, `rediss://` for TLS with
-    /// the system's certificates, `unix:///path/to/socket`. Returns at once.
+    /// A broker over the Redis at a URL: `redis://[user][:password@]host[:port][/db]`, `rediss://`
+    /// for TLS with the system's certificates, or `unix:///path/to/socket`. Returns at once, before
+    /// it is connected.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the URL is not one of these; [`ErrorKind::NoRuntime`] outside of a Tokio
-    /// runtime.
+    /// [`ErrorKind::Invalid`] if the URL has none of these forms; [`ErrorKind::NoRuntime`] outside
+    /// a Tokio runtime.
     pub fn connect(url: &str) -> Result<Self, Error> {
         let runtime = Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::NoRuntime, "connect to Redis inside of a Tokio runtime")
+            Error::new(ErrorKind::NoRuntime, "connect to Redis inside a Tokio runtime")
                 .with_source(error)
         })?;
         let info = url.into_connection_info().map_err(|error| {
-            // The URL may hold a password, so it is not repeated.
+            // The URL may contain a password, so it is not repeated.
             Error::invalid(
-                "the Redis URL is not one: write redis://[user][:password@]host[:port][/db], rediss://... for TLS, or unix:///path",
+                "the Redis URL is invalid: write redis://[user][:password@]host[:port][/db], \
+                 rediss://... for TLS, or unix:///path",
             )
             .with_source(error)
         })?;
@@ -90,7 +96,7 @@ impl RedisBroker {
         let address = Address::new(&info)?;
         let config = ConnectionManagerConfig::new()
             .set_max_delay(RECONNECT_WAIT_MAX)
-            // A publisher gets its error soon; the next publish tries again.
+            // A publisher should fail early; the next publish reconnects.
             .set_number_of_retries(1)
             .set_connection_timeout(Some(REDIS_RESPONSE_TIMEOUT))
             .set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT))
@@ -112,19 +118,19 @@ impl RedisBroker {
         })
     }
 
-    /// Keeps what the rules say, and writes them to Redis for all who publish there. Without this call the
-    /// rules that stand in Redis count, or the default. Nodes on one Redis should have the same rules:
-    /// those of the node that connected last hold.
+    /// Sets the retention rules and writes them to Redis, where they apply to every publisher.
+    /// Without this call the rules in Redis apply, or the default. Nodes on one Redis should have
+    /// the same rules: those of the node that connected last apply.
     #[must_use]
     pub fn with_retention(mut self, rules: RetentionRules) -> Self {
         self.rules = Some(rules);
         self
     }
 
-    /// Listens only to those plain Redis channels that a pattern fits: nothing else that is published in
-    /// this Redis by other programs reaches a stream, and nothing is published where they listen.
-    /// Events that come through a hub or the function reach every channel all the same. Without this
-    /// call every plain channel is listened to that a stream asks for.
+    /// Restricts the plain Redis channels that are shared with other programs to those that match a
+    /// pattern: no other plain `PUBLISH` reaches a stream, and this node does not send any on other
+    /// channels. Events published through a hub or the function reach every channel regardless.
+    /// Without this call the plain Redis channel of every subscribed channel is shared.
     #[must_use]
     pub fn with_redis_channels(
         mut self,
@@ -134,8 +140,8 @@ impl RedisBroker {
         self
     }
 
-    /// The connection for commands, shared and pipelined: for handlers that want Redis itself. It must
-    /// not be used to subscribe, nor for commands that block.
+    /// The shared, pipelined connection for commands, for handlers that use Redis directly. Do not
+    /// use it to subscribe or for blocking commands.
     pub fn connection(&self) -> ConnectionManager {
         self.commands.clone()
     }
@@ -164,15 +170,16 @@ impl Broker for RedisBroker {
             };
             let mut answers =
                 self.send(&mut commands, &batch.iter().collect::<Vec<_>>(), mode).await?;
-            // Redis restarted without its data: the function is gone, and what needs it was not published.
+            // If Redis restarted without its data, the function is gone, and the events that need
+            // it were not published.
             let missing: Vec<usize> = (0..answers.len())
                 .filter(|at| answers[*at].as_ref().is_err_and(errors::is_missing))
                 .collect();
             if !missing.is_empty() {
                 mode = self.install(&mut commands).await?;
-                let again: Vec<&Publish> = missing.iter().map(|at| &batch[*at]).collect();
-                let anew = self.send(&mut commands, &again, mode).await?;
-                for (at, answer) in missing.into_iter().zip(anew) {
+                let unpublished: Vec<&Publish> = missing.iter().map(|at| &batch[*at]).collect();
+                let retried = self.send(&mut commands, &unpublished, mode).await?;
+                for (at, answer) in missing.into_iter().zip(retried) {
                     answers[at] = answer;
                 }
             }
@@ -209,7 +216,7 @@ impl Broker for RedisBroker {
     ) -> BrokerFuture<'a, Result<History, Error>> {
         Box::pin(async move {
             let Some(epoch) = self.wanted.epoch() else {
-                // Without permission for the log there is no history.
+                // The log is not known yet, or the Redis user may not use it.
                 return Ok(History::default());
             };
             let mut commands = self.commands.clone();
@@ -220,14 +227,9 @@ impl Broker for RedisBroker {
     fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BrokerFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let mut commands = self.commands.clone();
-            revocations::publish(&mut commands, revocation, &self.wanted).await.map_err(|error| {
-                let kind = if is_denied(&error) { ErrorKind::PermissionDenied } else { ErrorKind::Unavailable };
-                Error::new(
-                    kind,
-                    "Redis did not take the revocation, so other nodes may not know of it: revoke again",
-                )
-                .with_source(error)
-            })
+            revocations::publish(&mut commands, revocation, &self.wanted)
+                .await
+                .map_err(revoke_error)
         })
     }
 
@@ -249,7 +251,7 @@ impl RedisBroker {
         }
     }
 
-    /// Sends a batch in one round trip; the answer to each event.
+    /// Sends a batch in one round trip; returns the answer for each event.
     async fn send(
         &self,
         commands: &mut ConnectionManager,
@@ -260,7 +262,7 @@ impl RedisBroker {
         for publish in batch {
             let (channel, event) = (publish.channel(), publish.event());
             let (end, key) = (publish.is_end(), publish.idempotency_key());
-            // Of rules that only Redis knows, the function finds out.
+            // If only Redis has the rules, the function applies them.
             let is_off = self.rules.as_ref().is_some_and(|it| it.for_channel(channel).is_none());
             let needs_log = end || key.is_some();
             match mode.filter(|_| !is_off || needs_log) {
@@ -282,24 +284,33 @@ fn subscribe_denied(channel: &Channel) -> Error {
     Error::new(
         ErrorKind::PermissionDenied,
         format!(
-            "Redis denies subscribing to channel {channel}: give the Redis user the permissions that \
-             docs/redis.md lists"
+            "Redis denies subscribing to channel {channel}: give the Redis user the permissions \
+             that docs/redis.md lists"
         ),
     )
 }
 
-/// An end, or a key, that could not be recorded.
+fn revoke_error(error: RedisError) -> Error {
+    let kind = if is_denied(&error) { ErrorKind::PermissionDenied } else { ErrorKind::Unavailable };
+    let message =
+        "Redis did not accept the revocation, so other nodes may not receive it: revoke again";
+    Error::new(kind, message).with_source(error)
+}
+
+/// The error for an end or an idempotency key that cannot be recorded.
 fn without_log(channel: &Channel) -> Error {
     Error::new(
         ErrorKind::PermissionDenied,
         format!(
-            "Redis does not permit the keys headwater:{{0}}:*, so neither an end nor an idempotency key of channel {channel} can be kept: leave them out, or give the Redis user the permissions that docs/redis.md lists"
+            "Redis denies the keys headwater:{{0}}:*, so neither an end nor an idempotency key of \
+             channel {channel} can be recorded: omit them, or give the Redis user the permissions \
+             that docs/redis.md lists"
         ),
     )
 }
 
 fn receipt(publish: &Publish, answer: Value) -> Receipt {
-    // Only the function answers with a position; PUBLISH with a number of receivers.
+    // Only the function answers with a position; PUBLISH answers with the number of receivers.
     let position = match answer {
         Value::BulkString(id) => String::from_utf8(id).ok(),
         Value::SimpleString(id) => Some(id),
@@ -309,6 +320,7 @@ fn receipt(publish: &Publish, answer: Value) -> Receipt {
     Receipt::new(publish.channel().clone(), publish.event(), position)
 }
 
+/// Adds an event that is not in the log. `may_be_plain` allows a plain `PUBLISH`.
 fn add_publish(pipeline: &mut Pipeline, channel: &Channel, event: &Event, may_be_plain: bool) {
     let only_data = event.name().is_none() && event.id().is_none() && event.retry().is_none();
     let command = pipeline.cmd("PUBLISH");

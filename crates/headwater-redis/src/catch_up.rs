@@ -1,5 +1,5 @@
-//! What a node missed while its subscriber connection was away, or through a hole, read from the log.
-//! Look here for how missing events are found and put in order.
+//! Reads from the log what a node missed while its subscriber connection was lost, or through a
+//! hole in what it received. Look here for how missing events are found and ordered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,31 +14,32 @@ use headwater_core::Channel;
 use headwater_core::broker::Baseline;
 use headwater_core::gap::GapReason;
 
-/// Channels that are asked about with one command.
-const ASK_CHANNELS: usize = 256;
-/// Channels that are read at the same time, pipelined on the command connection.
+/// The number of channels whose last offsets one command reads.
+const QUERY_CHANNELS: usize = 256;
+/// The number of channels that are read concurrently, pipelined on the command connection.
 const READ_CHANNELS: usize = 16;
-/// Most entries and bytes of one read; what is more is read in turns.
+/// Maximum number of entries, and of bytes, in one read; larger histories take several reads.
 const READ_ENTRIES: usize = 2_000;
 const READ_BYTES: usize = 1 << 20;
-/// How much is read before it is given to the hub, and what is on its way when that is reached: one read of
-/// each channel of a batch. What is beyond is announced as a gap: a node that missed so much must not
-/// die of it.
+/// The number of bytes after which no further read starts. Reads in flight then, at most one for
+/// each channel of a batch, come on top. Events beyond are reported as a gap: a node that missed
+/// that much must not run out of memory.
 const TOTAL_BYTES_MAX: usize = 64 << 20;
-/// How often reading is tried before the connection is given up, and how long between.
+/// The number of attempts to read before the connection is given up, and the wait between them.
 const ATTEMPTS: u32 = 5;
 const ATTEMPT_WAIT: Duration = Duration::from_millis(200);
 
-/// What was missed.
+/// Missed events.
 #[derive(Default)]
 pub(crate) struct CatchUp {
     /// Events of all channels, in the order of the log.
     pub(crate) events: Vec<(Channel, Entry)>,
-    /// Channels of which not everything is there, with the offset up to which events may be missing.
+    /// Channels that miss events which cannot be read, each with the offset up to which events may
+    /// be missing.
     pub(crate) gaps: Vec<(Channel, GapReason, u64)>,
 }
 
-/// Reads what channels got after the offsets that the node has, up to an offset.
+/// Reads the events of channels after the offsets that the node has, up to an offset.
 pub(crate) async fn catch_up(
     commands: ConnectionManager,
     channels: Vec<(Channel, u64)>,
@@ -46,15 +47,15 @@ pub(crate) async fn catch_up(
 ) -> RedisResult<CatchUp> {
     let mut missed = CatchUp::default();
     let room = Arc::new(AtomicUsize::new(TOTAL_BYTES_MAX));
-    for asked in channels.chunks(ASK_CHANNELS) {
-        let behind = find_behind(&commands, asked, until).await?;
+    for queried in channels.chunks(QUERY_CHANNELS) {
+        let behind = find_behind(&commands, queried, until).await?;
         for batch in behind.chunks(READ_CHANNELS) {
             let mut reads = JoinSet::new();
             for behind in batch.iter().cloned() {
                 reads.spawn(read_channel(commands.clone(), behind, until, Arc::clone(&room)));
             }
             while let Some(read) = reads.join_next().await {
-                // A task fails only by a panic, which is ours.
+                // A task fails only if it panics, which is a bug.
                 let Ok(read) = read else { continue };
                 let one = read?;
                 missed.events.extend(one.events);
@@ -70,9 +71,9 @@ pub(crate) async fn catch_up(
 #[derive(Clone)]
 struct Behind {
     channel: Channel,
-    /// The last that the node has.
+    /// The offset of the last event that the node has.
     after: u64,
-    /// The last that there is.
+    /// The offset of the channel's last event in the log.
     last: u64,
 }
 
@@ -85,7 +86,7 @@ async fn find_behind(
     let names: Vec<Channel> = channels.iter().map(|(channel, _)| channel.clone()).collect();
     let lasts = with_attempts(|| {
         let (mut commands, names) = (commands.clone(), names.clone());
-        async move { history::lasts(&mut commands, &names).await }
+        async move { history::last_offsets(&mut commands, &names).await }
     })
     .await?;
     let with_last = channels.iter().zip(lasts);
@@ -128,12 +129,12 @@ async fn read_channel(
         if let Some(first) = entries.first()
             && first.previous > at
         {
-            // Events between were trimmed.
+            // The events between were trimmed.
             missed.gaps.push((channel.clone(), GapReason::Trimmed, first.previous));
         }
         let Some(newest) = entries.last() else {
-            // If the last event came after `until`, the connection gives it, and its own `prev` says
-            // whether something before it is missing.
+            // An event after `until` arrives over the connection, and its `prev` header shows
+            // whether an event before it is missing.
             if at < last && last <= until {
                 missed.gaps.push((channel, GapReason::Trimmed, last));
             }
@@ -157,7 +158,7 @@ where
         attempts += 1;
         match attempt().await {
             Err(error) if attempts < ATTEMPTS => {
-                tracing::debug!("reading missed events failed, trying again: {error}");
+                tracing::debug!("reading missed events failed, retrying: {error}");
                 tokio::time::sleep(ATTEMPT_WAIT).await;
             }
             result => return result,

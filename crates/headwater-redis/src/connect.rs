@@ -1,5 +1,5 @@
-//! Opening the subscriber's connection: TCP, TLS or a unix socket, then HELLO. Look here for what can
-//! go wrong on the way, and what the log says about it.
+//! Opens the subscriber connection: TCP, TLS or a Unix socket, then HELLO. Look here for why a
+//! connection attempt fails, and for the message that is logged then.
 
 use std::fmt;
 use std::io;
@@ -21,18 +21,18 @@ use crate::resp::{self, Parsed, Value};
 /// The name of the connection in Redis' `CLIENT LIST`.
 const CLIENT_NAME: &[u8] = b"headwater-subscriber";
 
-/// A dead peer is noticed by the kernel after about 30 s, should the probe not notice it first.
+/// The kernel detects a dead peer after about 30 s, unless the probe detects it first.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(15))
     .with_interval(Duration::from_secs(5))
     .with_retries(3);
 
-/// A connection to Redis, whatever carries it.
+/// A connection to Redis, over any transport.
 pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-/// Where Redis is, and as whom to log in.
+/// The address of Redis, and the credentials.
 #[derive(Clone)]
 pub(crate) struct Address {
     target: Target,
@@ -70,11 +70,12 @@ impl Address {
             ConnectionAddr::Unix(path) => Target::Unix(path.clone()),
             #[cfg(not(unix))]
             ConnectionAddr::Unix(_) => {
-                return Err(Error::invalid("this system has no unix sockets: use redis://"));
+                return Err(Error::invalid("this system has no Unix sockets: use redis://"));
             }
             _ => {
                 return Err(Error::invalid(
-                    "the Redis URL asks for TLS without checking the certificate: leave out #insecure and install the authority's certificate in the system",
+                    "the Redis URL requests TLS without certificate verification: remove #insecure \
+                     and install the authority's certificate in the system",
                 ));
             }
         };
@@ -148,7 +149,7 @@ async fn dial_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// How to reach a Redis over TLS.
+/// The target of a TLS connection.
 #[cfg(feature = "tls")]
 #[derive(Clone)]
 struct Tls {
@@ -160,19 +161,19 @@ struct Tls {
 
 #[cfg(feature = "tls")]
 impl Tls {
-    /// With the program's crypto provider and the system's certificates.
+    /// Uses the program's crypto provider and the system's certificates.
     fn new(host: &str, port: u16) -> Result<Self, Error> {
         use std::sync::Arc;
 
         let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|error| {
-            Error::invalid(format!("the Redis URL's host {host} cannot be a name in a certificate"))
+            Error::invalid(format!("the host {host} of the Redis URL is no valid certificate name"))
                 .with_source(error)
         })?;
-        // Without one, both this connection and the one for commands would panic.
+        // Without a provider, both this connection and the one for commands would panic.
         let provider = rustls::crypto::CryptoProvider::get_default().ok_or_else(|| {
             Error::invalid(
-                "rediss:// needs a crypto provider of rustls: call `install_default` on one, such as \
-                 `rustls::crypto::ring::default_provider()`, before connecting to Redis",
+                "rediss:// needs a crypto provider of rustls: call `install_default` on one, such \
+                 as `rustls::crypto::ring::default_provider()`, before connecting to Redis",
             )
         })?;
         let mut roots = rustls::RootCertStore::empty();
@@ -198,7 +199,7 @@ fn check_hello(answer: &Value<'_>) -> Result<(), Error> {
     if is_denial(code) || message.contains("without any password configured") {
         return Err(Error::new(
             ErrorKind::PermissionDenied,
-            format!("it refuses the user or password of the Redis URL ({message})"),
+            format!("it rejects the user or password of the Redis URL ({message})"),
         ));
     }
     if message.contains("unknown command") {
@@ -222,7 +223,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Without the password.
+/// Omits the password.
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")

@@ -1,5 +1,6 @@
-//! How an event of the log, or one with a name, an id or a retry, travels through Redis: header lines, an
-//! empty line, the data as it is. Look here for its form; other programs need not know it.
+//! The envelope: the form in which an event of the log, or an event with a name, an ID or a retry,
+//! is sent through Redis. It has header lines, an empty line, and the data unchanged. Look here for
+//! its format; other programs need not know it.
 //!
 //! ```text
 //! epoch: 5f3a9c01d2e7
@@ -12,11 +13,11 @@
 //!
 //! the data, any bytes, to the end
 //! ```
-//! The first four are there for an event of the log only: its position, the offset of its channel's
-//! event before it, and when it was published. `end: 1` says that it ends its channel.
+//! Only an event of the log has the first four headers: its position, the offset of its channel's
+//! previous event, and its publish time. `end: 1` means that the event ends its channel.
 //!
-//! Names and ids cannot hold a line end. Headers that a node does not know are passed over, so nodes
-//! of different versions can share a Redis.
+//! Names and IDs cannot contain a line end. Unknown headers are skipped, so that nodes of different
+//! versions can share a Redis.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use headwater_core::Error;
 use headwater_core::Event;
 use headwater_core::log::{Epoch, Position};
 
-/// Longest headers that we write, with room for those of newer nodes.
+/// Maximum size of all headers, with room for those of newer nodes.
 pub(crate) const HEADERS_BYTES_MAX: usize = 4096;
 
 pub(crate) fn encode(event: &Event) -> Vec<u8> {
@@ -49,26 +50,26 @@ pub(crate) fn encode(event: &Event) -> Vec<u8> {
     envelope
 }
 
-/// What was in an envelope.
+/// The content of an envelope.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Opened {
+pub(crate) struct Decoded {
     pub(crate) event: Event,
-    /// Whether bytes that are not UTF-8 were replaced in its data.
-    pub(crate) replaced: bool,
-    /// For an event of the log.
-    pub(crate) place: Option<Place>,
+    /// Whether invalid UTF-8 in its data was replaced.
+    pub(crate) sanitized: bool,
+    /// Set for an event of the log.
+    pub(crate) log: Option<LogHeaders>,
 }
 
-/// Where an event of the log stands.
+/// The headers that only an event of the log has.
 #[derive(Debug, PartialEq, Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct LogHeaders {
     pub(crate) position: Position,
     pub(crate) previous: u64,
     pub(crate) time_ms: u64,
     pub(crate) end: bool,
 }
 
-pub(crate) fn decode(mut envelope: &[u8]) -> Result<Opened, Error> {
+pub(crate) fn decode(mut envelope: &[u8]) -> Result<Decoded, Error> {
     let broken = || Error::invalid("an envelope needs header lines and an empty line");
     let number = |value: &str| value.parse::<u64>().map_err(|_| broken());
     let (mut name, mut id, mut retry) = (None, None, None);
@@ -92,7 +93,7 @@ pub(crate) fn decode(mut envelope: &[u8]) -> Result<Opened, Error> {
         }
     }
     let data = String::from_utf8_lossy(envelope);
-    let replaced = matches!(data, Cow::Owned(_));
+    let sanitized = matches!(data, Cow::Owned(_));
     let mut event = Event::new(data);
     if let Some(name) = name {
         event = event.with_name(name)?;
@@ -103,13 +104,13 @@ pub(crate) fn decode(mut envelope: &[u8]) -> Result<Opened, Error> {
     if let Some(retry) = retry {
         event = event.with_retry(retry);
     }
-    let place = epoch.zip(offset).map(|(epoch, offset)| Place {
+    let log = epoch.zip(offset).map(|(epoch, offset)| LogHeaders {
         position: Position::new(epoch, offset),
         previous,
         time_ms,
         end,
     });
-    Ok(Opened { event, replaced, place })
+    Ok(Decoded { event, sanitized, log })
 }
 
 #[cfg(test)]
@@ -117,25 +118,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn encoded_events_are_decoded_unchanged() {
         for data in ["", "x", "\n", "\n\nid: no", "event: no\n", "ü\0\u{2028}"] {
-            let plain = Event::new(data);
-            let named = plain.clone().with_name("a: b").unwrap();
+            let only_data = Event::new(data);
+            let named = only_data.clone().with_name("a: b").unwrap();
             let all = named.clone().with_id("1").unwrap().with_retry(Duration::from_millis(7));
-            for event in [plain, named, all] {
-                let opened = Opened { event: event.clone(), replaced: false, place: None };
-                assert_eq!(decode(&encode(&event)).unwrap(), opened);
+            for event in [only_data, named, all] {
+                let decoded = Decoded { event: event.clone(), sanitized: false, log: None };
+                assert_eq!(decode(&encode(&event)).unwrap(), decoded);
             }
         }
     }
 
     #[test]
-    fn unknown_headers_are_passed_over_and_broken_ones_refused() {
-        let opened = decode(b"later: 1\nevent: n\n\nd").unwrap();
-        assert_eq!(opened.event, Event::new("d").with_name("n").unwrap());
-        let opened = decode(b"epoch: ab\noffset: 7\nprev: 5\ntime: 9\nend: 1\n\nd").unwrap();
+    fn unknown_headers_are_skipped_and_malformed_ones_rejected() {
+        let decoded = decode(b"later: 1\nevent: n\n\nd").unwrap();
+        assert_eq!(decoded.event, Event::new("d").with_name("n").unwrap());
+        let decoded = decode(b"epoch: ab\noffset: 7\nprev: 5\ntime: 9\nend: 1\n\nd").unwrap();
         let position = Position::new(Epoch::from_bits(0xab).unwrap(), 7);
-        assert_eq!(opened.place, Some(Place { position, previous: 5, time_ms: 9, end: true }));
+        assert_eq!(decoded.log, Some(LogHeaders { position, previous: 5, time_ms: 9, end: true }));
         for broken in
             [&b""[..], b"event: n", b"event: n\n", b"no colon\n\n", b"retry: x\n\n", b"id: \n\n"]
         {
@@ -144,8 +145,8 @@ mod tests {
     }
 
     #[test]
-    fn data_that_is_not_utf8_is_replaced_and_told() {
-        let opened = decode(b"\na\xffb").unwrap();
-        assert_eq!((opened.event.data(), opened.replaced), ("a\u{fffd}b", true));
+    fn data_that_is_not_utf8_is_sanitized_and_reported() {
+        let decoded = decode(b"\na\xffb").unwrap();
+        assert_eq!((decoded.event.data(), decoded.sanitized), ("a\u{fffd}b", true));
     }
 }

@@ -1,5 +1,5 @@
-//! Ephemeral events: which channels exchange a plain `PUBLISH` with other programs, and which are known to.
-//! Look here for the note that other nodes find in Redis.
+//! Ephemeral events: the channels that share plain `PUBLISH` with other programs, and those that
+//! are known to receive ephemeral events. Look here for when a node notes the latter in Redis.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ impl EphemeralChannels {
     }
 }
 
-/// Subscribed channels that are known to get ephemeral events, and when that was noted in Redis last, in
-/// milliseconds since 1970; 0 for never.
+/// Subscribed channels that are known to receive ephemeral events, each with the time when that was
+/// last noted in Redis, in milliseconds since 1970; 0 for never.
 #[derive(Default)]
 pub(crate) struct KnownEphemeral(HashMap<Channel, u64>);
 
 impl KnownEphemeral {
-    /// A channel is known to get ephemeral events.
+    /// Records that a channel receives ephemeral events.
     pub(crate) fn insert(&mut self, channel: &Channel) {
         self.0.entry(channel.clone()).or_default();
     }
@@ -42,7 +42,8 @@ impl KnownEphemeral {
         self.0.retain(|channel, _| is_wanted(channel));
     }
 
-    /// Whether it is to be noted in Redis now that the channel gets ephemeral events: once a day.
+    /// Whether it must be noted in Redis now that the channel receives ephemeral events, which is
+    /// once per [`EPHEMERAL_NOTE_INTERVAL`]. Returns true once for each note.
     pub(crate) fn note_due(&mut self, channel: &Channel, now_ms: u64) -> bool {
         let noted_ms = self.0.entry(channel.clone()).or_default();
         let interval_ms = u64::try_from(EPHEMERAL_NOTE_INTERVAL.as_millis()).unwrap_or(u64::MAX);
@@ -68,6 +69,6 @@ mod tests {
         }
         assert!(known.contains(&a));
         known.remove(&a);
-        assert!(known.note_due(&a, 2 * day_ms), "a channel that was left is noted again");
+        assert!(known.note_due(&a, 2 * day_ms), "a removed channel is noted again");
     }
 }

@@ -1,5 +1,5 @@
-//! The log as it stands in Redis: reading it, and finding out where it is. Look here for the keys that
-//! a node reads; `publish.lua` writes them.
+//! Reads the log from Redis: its entries, its position and the baselines of channels. Look here for
+//! the keys that a node reads; `publish.lua` writes them.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -19,31 +19,31 @@ static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("libra
 static BASELINE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("library/baseline.lua")));
 
-/// An event of the log as it is kept.
+/// An event as the log stores it.
 pub(crate) struct Entry {
     pub(crate) offset: u64,
     pub(crate) previous: u64,
     pub(crate) time_ms: u64,
     pub(crate) end: bool,
     pub(crate) event: Event,
-    pub(crate) replaced: bool,
+    pub(crate) sanitized: bool,
 }
 
 impl Entry {
-    /// What it takes in memory, about.
+    /// Its approximate size in memory, in bytes.
     pub(crate) fn cost(&self) -> usize {
         self.event.data().len() + size_of::<Self>() + 64
     }
 }
 
-/// Where the log is at one moment, and what is known of some of its channels.
+/// The position of the log at one moment, and the baselines of some of its channels.
 pub(crate) struct LogState {
     pub(crate) epoch: Epoch,
     pub(crate) last: u64,
     pub(crate) baselines: Vec<Baseline>,
 }
 
-/// What to read.
+/// The bounds of a read.
 pub(crate) struct Bounds<'a> {
     pub(crate) newest: bool,
     /// Events after this offset.
@@ -55,10 +55,11 @@ pub(crate) struct Bounds<'a> {
     pub(crate) channel: &'a Channel,
 }
 
-/// How much longer than its history a channel's last offset is known. `publish.lua` has the same.
+/// How much longer than its history a channel's last offset is retained. `publish.lua` has the same
+/// number.
 pub(crate) const LAST_EXTRA_MS: u64 = 24 * 3600 * 1000;
 
-/// The fields of an entry as Redis gives them.
+/// The fields of an entry as Redis returns them.
 type Fields = Vec<(String, Vec<u8>)>;
 
 /// Reads entries, oldest first, and the log's last offset.
@@ -77,7 +78,7 @@ pub(crate) async fn read_entries(
         .arg(bounds.bytes)
         .invoke_async(commands)
         .await?;
-    // What another program put there and is no entry of ours is passed over.
+    // Entries that another program added in another form are skipped.
     let mut entries: Vec<_> =
         raw.into_iter().filter_map(|(id, fields)| entry(&id, fields)).collect();
     if bounds.newest {
@@ -93,14 +94,14 @@ fn entry(id: &str, fields: Fields) -> Option<Entry> {
         time_ms: 0,
         end: false,
         event: Event::new(""),
-        replaced: false,
+        sanitized: false,
     };
     let (mut name, mut publisher_id, mut retry) = (None, None, None);
     for (field, value) in fields {
         let text = String::from_utf8_lossy(&value);
         match field.as_str() {
             "d" => {
-                entry.replaced = matches!(text, Cow::Owned(_));
+                entry.sanitized = matches!(text, Cow::Owned(_));
                 entry.event = Event::new(text);
             }
             "p" => entry.previous = text.parse().ok()?,
@@ -124,7 +125,7 @@ fn entry(id: &str, fields: Fields) -> Option<Entry> {
     Some(entry)
 }
 
-/// Reads a part of a channel's history for the hub.
+/// Reads part of a channel's history for the hub.
 pub(crate) async fn read_history(
     commands: &mut ConnectionManager,
     channel: &Channel,
@@ -163,8 +164,9 @@ pub(crate) async fn read_history(
     Ok(history)
 }
 
-/// Up to where events may have been forgotten, of channels of which nothing is known: the oldest note of
-/// the sequence that is not older than what channels are remembered for, else all of it.
+/// The offset up to which a channel without a last offset may have had events that are forgotten:
+/// the offset of the oldest horizon note that is younger than [`LAST_EXTRA_MS`], or else the log's
+/// last offset.
 fn forgotten_to(horizon: Option<&str>, now_ms: u64, last: u64) -> u64 {
     let numbers = horizon.unwrap_or_default().split(' ').map_while(|word| word.parse().ok());
     let numbers: Vec<u64> = numbers.collect();
@@ -174,50 +176,51 @@ fn forgotten_to(horizon: Option<&str>, now_ms: u64, last: u64) -> u64 {
     known.unwrap_or(last)
 }
 
-/// Finds out, at one moment, where the log is and what is known of channels, and publishes a marker at
-/// that moment, so that the subscriber connection knows when it has everything from before. Gives the log
-/// an epoch if it has none.
+/// Reads, at one moment, the position of the log and the baselines of channels, and publishes a
+/// marker at that moment, so that the subscriber connection knows when it has received everything
+/// from before. Creates the log's epoch if there is none.
 pub(crate) async fn query_baseline(
     commands: &mut ConnectionManager,
     channels: &[Channel],
     marker_channel: &str,
     marker: &str,
 ) -> RedisResult<LogState> {
-    let mut question = BASELINE.prepare_invoke();
-    question.key(keys::LOG).arg(marker_channel).arg(marker);
+    let mut query = BASELINE.prepare_invoke();
+    query.key(keys::LOG).arg(marker_channel).arg(marker);
     for channel in channels {
-        question.arg(channel.as_str());
+        query.arg(channel.as_str());
     }
-    let mut answer: Option<Vec<String>> = question.invoke_async(commands).await?;
+    let mut answer: Option<Vec<String>> = query.invoke_async(commands).await?;
     if answer.is_none() {
-        begin(commands).await?;
-        answer = question.invoke_async(commands).await?;
+        create_log(commands).await?;
+        answer = query.invoke_async(commands).await?;
     }
     let answer = answer.filter(|answer| answer.len() == 4 + 2 * channels.len());
-    let answer = answer.ok_or_else(|| unexpected("where the log is was not answered as asked"))?;
+    let answer =
+        answer.ok_or_else(|| unexpected("unexpected answer for the position of the log"))?;
     log_state(&answer)
 }
 
-/// Gives the log an epoch, at offset 0, unless somebody else was faster.
-async fn begin(commands: &mut ConnectionManager) -> RedisResult<()> {
-    // The function begins a new epoch when it finds the one without the other.
-    let mut begin = redis::cmd("MSETNX");
-    begin.arg(keys::EPOCH).arg(padded(Epoch::random()));
-    begin.arg(keys::SEQUENCE).arg(0);
-    begin.query_async(commands).await
+/// Creates the log's epoch, at offset 0, unless another node was faster.
+async fn create_log(commands: &mut ConnectionManager) -> RedisResult<()> {
+    // Both keys in one command: the function starts a new epoch if it finds only one of them.
+    let mut create = redis::cmd("MSETNX");
+    create.arg(keys::EPOCH).arg(padded(Epoch::random()));
+    create.arg(keys::SEQUENCE).arg(0);
+    create.query_async(commands).await
 }
 
-/// What `baseline.lua` answered.
+/// Parses the answer of `baseline.lua`.
 fn log_state(answer: &[String]) -> RedisResult<LogState> {
     let (log, channels) = answer.split_at(4);
     let number =
-        |text: &str| text.parse::<u64>().map_err(|_| unexpected("no number where one must be"));
+        |text: &str| text.parse::<u64>().map_err(|_| unexpected("expected a whole number"));
     let (epoch, last) = (parse_epoch(&log[0])?, number(&log[1])?);
     let forgotten_to = forgotten_to(Some(&log[2]), number(&log[3])? * 1000, last);
     let (lasts, ephemeral) = channels.split_at(channels.len() / 2);
     let with_ephemeral = lasts.iter().zip(ephemeral.iter().map(|note| !note.is_empty()));
     let baselines = with_ephemeral.map(|(last, ephemeral)| match &**last {
-        // A channel of which nothing is known may have had events that are forgotten.
+        // A channel without a last offset may have had events that are forgotten.
         "" => Baseline::new(forgotten_to).with_ephemeral(ephemeral),
         last => baseline(Some(last)).with_ephemeral(ephemeral),
     });
@@ -228,8 +231,8 @@ fn unexpected(what: &'static str) -> RedisError {
     RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
 }
 
-/// The last offsets of channels.
-pub(crate) async fn lasts(
+/// Reads the last offsets of channels.
+pub(crate) async fn last_offsets(
     commands: &mut ConnectionManager,
     channels: &[Channel],
 ) -> RedisResult<Vec<Baseline>> {
@@ -241,7 +244,7 @@ pub(crate) async fn lasts(
     Ok(lasts.iter().map(|last| baseline(last.as_deref())).collect())
 }
 
-/// Notes, for every node, that channels get events that are in no log.
+/// Notes in Redis, for all nodes, that channels receive ephemeral events.
 pub(crate) async fn note_ephemeral(
     mut commands: ConnectionManager,
     channels: Vec<Channel>,
@@ -254,16 +257,17 @@ pub(crate) async fn note_ephemeral(
     pipeline.query_async(&mut commands).await
 }
 
-/// The epoch as Redis keeps it: 12 digits, of which the first is not 0.
+/// The epoch as Redis stores it: 12 hexadecimal digits, the first of which is not 0.
 fn padded(epoch: Epoch) -> String {
     Epoch::from_bits(epoch.to_bits() | 1 << 47).unwrap_or(epoch).to_string()
 }
 
 pub(crate) fn parse_epoch(text: &str) -> RedisResult<Epoch> {
-    text.parse().map_err(|_| unexpected("the key headwater:{0}:epoch holds no epoch: delete it"))
+    text.parse()
+        .map_err(|_| unexpected("the key headwater:{0}:epoch has no valid epoch: delete it"))
 }
 
-/// `OFFSET`, or `OFFSET end` for a channel that was ended.
+/// Parses `OFFSET`, or `OFFSET end` for a channel that has ended.
 fn baseline(text: Option<&str>) -> Baseline {
     let text = text.unwrap_or("0");
     let (last, ended) = match text.strip_suffix(" end") {
@@ -278,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_key_tells_of_is_taken_for_forgotten() {
+    fn events_before_the_oldest_valid_note_may_be_forgotten() {
         #[track_caller]
         fn check(horizon: Option<&str>, expected: u64) {
             assert_eq!(forgotten_to(horizon, 10 * LAST_EXTRA_MS, 99), expected, "{horizon:?}");

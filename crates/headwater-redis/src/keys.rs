@@ -1,20 +1,21 @@
-//! Every key and Redis channel that a node uses. Look here for what Headwater writes in a Redis.
+//! Every key and Redis channel that a node uses. Look here for what Headwater writes to Redis.
 //!
-//! `{0}` is the log, in Redis Cluster's hash tag, so that all keys of a log are in one slot.
+//! `{0}` names the log in Redis Cluster's hash tag, so that all keys of a log are in one slot.
 
 use headwater_core::Channel;
 
-/// The log: what all its keys and Redis channels begin with.
+/// The log: the prefix of all its keys and Redis channels.
 pub(crate) const LOG: &str = "headwater:{0}";
 
-/// Redis channels of events that travel in an envelope.
+/// The prefix of the Redis channels for events in an envelope.
 pub(crate) const ENVELOPES: &str = "headwater:{0}:";
 
-/// The Redis channel over which nodes send each other revocations. No channel has an envelope of this
-/// name.
+/// The Redis channel on which nodes send each other revocations. It cannot collide with a channel's
+/// envelopes.
 pub(crate) const REVOCATIONS_CHANNEL: &str = "headwater:revoked:{0}";
 
-/// What was revoked, as a sorted set by the time until which it is retained, in milliseconds since 1970.
+/// The revocations, as a sorted set by the time until which each is retained, in milliseconds since
+/// 1970.
 pub(crate) const REVOCATIONS: &str = "headwater:{0}:revoked";
 
 /// The epoch of the log.
@@ -31,17 +32,17 @@ pub(crate) fn last(channel: &Channel) -> String {
     format!("{LOG}:last:{channel}")
 }
 
-/// Whether a channel gets events that are in no log.
+/// The note that a channel receives ephemeral events.
 pub(crate) fn ephemeral(channel: &Channel) -> String {
     format!("{LOG}:plain:{channel}")
 }
 
-/// The Redis channel of a channel's envelopes.
+/// The Redis channel for a channel's envelopes.
 pub(crate) fn envelopes(channel: &Channel) -> String {
     format!("{ENVELOPES}{channel}")
 }
 
-/// A Redis channel for the probes of one node.
+/// The Redis channel for the probes of one node.
 pub(crate) fn probe(node: u64) -> String {
     format!("headwater:probe:{node:016x}")
 }

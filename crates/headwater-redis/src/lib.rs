@@ -1,14 +1,14 @@
-//! Headwater's broker over Redis Pub/Sub: [`RedisBroker`]. It retains events in a log in Redis, so that
-//! streams resume on any node.
+//! Headwater's broker over Redis Pub/Sub: [`RedisBroker`]. It retains events in a log in Redis, so
+//! that streams resume on any node.
 //!
 //! Applications use it through the crate `headwater`, with its feature `redis`.
 //!
 //! # Layout
 //!
-//! In reading order: [`RedisBroker`] publishes and reads; `library` is the function in Redis that appends
-//! and publishes; `subscriber` keeps the one subscriber connection, and `session` is one life of it;
-//! `catch_up` reads what a node missed; `keys` has every key and Redis channel, `errors` every error of
-//! Redis, `limits` every bound.
+//! In reading order: [`RedisBroker`] publishes and reads; `library` is the function in Redis that
+//! appends and publishes; `subscriber` maintains the one subscriber connection, and `session`
+//! serves it from HELLO to its loss; `catch_up` reads missed events; `keys` has every key and Redis
+//! channel, `errors` every error of Redis, `limits` every bound.
 //!
 //! # Features
 //!

@@ -1,4 +1,5 @@
-//! What the sessions of a node share, and what is remembered from one to the next.
+//! The state that a node's sessions share, and the state that is carried from one to the next. Look
+//! here for what survives a lost connection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,29 +13,29 @@ use crate::connect::Address;
 use crate::ephemeral::{EphemeralChannels, KnownEphemeral};
 use crate::wanted::Wanted;
 
-/// A node on a Redis.
+/// A node on a Redis server.
 pub(crate) struct Node {
     pub(crate) address: Address,
     pub(crate) commands: ConnectionManager,
     pub(crate) wanted: Arc<Wanted>,
-    /// The retention rules as the function reads them; `None` leaves those that are there.
+    /// The retention rules in the function's text form; `None` leaves the rules in Redis unchanged.
     pub(crate) rules: Option<String>,
-    /// Which plain Redis channels are listened to.
+    /// The plain Redis channels that the node subscribes to.
     pub(crate) ephemeral: EphemeralChannels,
     pub(crate) sink: Sink,
 }
 
-/// What is remembered from one session to the next: where the log was, and where each channel was that
+/// What is carried from one session to the next: the position of the log, and of each channel that
 /// the node has received without a hole.
 #[derive(Default)]
 pub(crate) struct Known {
     pub(crate) epoch: Option<Epoch>,
-    pub(crate) lasts: HashMap<Channel, u64>,
+    pub(crate) last_offsets: HashMap<Channel, u64>,
     /// When the last session ended, in milliseconds since 1970.
     pub(crate) lost_ms: Option<u64>,
-    /// Channels that are known to get ephemeral events.
+    /// Channels that are known to receive ephemeral events.
     pub(crate) ephemeral: KnownEphemeral,
-    /// Channels of which that is still to be noted in Redis. Bounded by the channels that are
-    /// subscribed, each of which is noted once a day.
+    /// Channels for which that is not noted in Redis yet. The number of subscribed channels bounds
+    /// the list, since each is noted once a day.
     pub(crate) unnoted: Vec<Channel>,
 }

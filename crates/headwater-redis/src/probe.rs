@@ -1,5 +1,5 @@
-//! Proof that what is published arrives: a message through Pub/Sub and back. Look here for when a node
-//! is ready, and for how a deaf connection is found.
+//! The probe: a message through Pub/Sub and back, which shows that published events arrive. Look
+//! here for how a connection that receives nothing is detected.
 
 use redis::RedisResult;
 use redis::aio::ConnectionManager;
@@ -9,7 +9,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use crate::keys;
 use crate::limits::PROBE_INTERVAL;
 
-/// Proves that what is published arrives: TCP keepalive does not.
+/// Sends probes and tracks the one in flight. TCP keepalive would not show that events arrive.
 pub(crate) struct Probe {
     pub(crate) channel: String,
     commands: ConnectionManager,
@@ -21,7 +21,7 @@ pub(crate) struct Probe {
 pub(crate) struct InFlight {
     pub(crate) number: u64,
     pub(crate) sent_at: Instant,
-    /// How many subscribers Redis gave it to, once Redis has answered.
+    /// Resolves to the number of subscribers that received it, when Redis answers.
     receivers: Option<oneshot::Receiver<RedisResult<i64>>>,
 }
 
@@ -35,13 +35,13 @@ impl Probe {
     pub(crate) fn new(commands: ConnectionManager) -> Self {
         let mut interval = tokio::time::interval(PROBE_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first one goes out when its channel is confirmed.
+        // The first probe is sent when its channel is confirmed.
         interval.reset();
         let channel = keys::probe(fastrand::u64(..));
         Self { channel, commands, interval, in_flight: None, count: 0 }
     }
 
-    /// Waits until there is something to do. Cancel safe.
+    /// Waits until a probe must be sent, was answered or is overdue. Cancel safe.
     pub(crate) async fn due(&mut self) -> Due {
         let Some(probe) = &mut self.in_flight else {
             self.interval.tick().await;
@@ -52,7 +52,7 @@ impl Probe {
             tokio::time::sleep_until(overdue).await;
             return Due::Overdue;
         };
-        // Redis' answer is waited for without a bound of ours: the command connection has its own.
+        // This wait needs no timeout: the command connection has one.
         let answer = receivers.await;
         probe.receivers = None;
         match answer {
@@ -67,7 +67,7 @@ impl Probe {
         let mut commands = self.commands.clone();
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(&self.channel).arg(self.count);
-        // A task of its own, since the answer may come after the probe itself.
+        // In its own task, because the answer may arrive after the probe itself.
         tokio::spawn(async move {
             let _ = answered.send(publish.query_async(&mut commands).await);
         });
@@ -78,7 +78,7 @@ impl Probe {
         });
     }
 
-    /// While not ready, readiness is looked for more often.
+    /// Shortens the wait for the next probe, while the node is not ready.
     pub(crate) fn retry_soon(&mut self) {
         self.interval.reset_after(PROBE_INTERVAL / 5);
     }

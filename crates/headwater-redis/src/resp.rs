@@ -1,5 +1,6 @@
-//! Redis' protocol (RESP2 and RESP3) as far as a subscriber needs it. No IO in here. Source: the
-//! "Redis serialization protocol specification" in Redis' documentation.
+//! Redis' protocol (RESP2 and RESP3), as far as a subscriber needs it. It does no IO. Look here for
+//! how replies are parsed; the source is the "Redis serialization protocol specification" in Redis'
+//! documentation.
 
 use std::fmt::Write;
 
@@ -8,35 +9,35 @@ use bytes::{BufMut, BytesMut};
 use crate::limits::REDIS_MESSAGE_BYTES_MAX;
 use headwater_core::{Error, ErrorKind};
 
-/// Longest line of a header or a simple value; Redis' own are far below it.
+/// Longest line of a header or a simple value; lines from Redis are far shorter.
 const LINE_BYTES_MAX: usize = 64 << 10;
-/// Most values in one another: the answer to HELLO has a map that holds a list.
+/// Maximum nesting: the answer to HELLO is a map that holds a list.
 const DEPTH_MAX: usize = 4;
-/// Most values in one aggregate: a push has three, the answer to HELLO fourteen.
+/// Maximum number of values in one aggregate: a push has three, the answer to HELLO fourteen.
 const ITEMS_MAX: usize = 1024;
 
 /// A value, borrowed from the read buffer.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Value<'a> {
-    /// Text, binary or not: simple string, bulk string, verbatim string, big number, double.
+    /// A simple, bulk or verbatim string, a big number, a double or a boolean, as bytes.
     Text(&'a [u8]),
     Error(&'a [u8]),
     Integer(i64),
-    /// Anything with members; a map's keys and values in turn.
+    /// Any aggregate; a map's keys and values alternate.
     List(Vec<Value<'a>>),
     Null,
 }
 
-/// What is in the buffer.
+/// The result of parsing the buffer.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Parsed<'a> {
-    /// A value, and how many bytes it took.
+    /// A value, and its length in bytes.
     Value(Value<'a>, usize),
-    /// Not a whole value yet: at least so many bytes in all are needed.
+    /// An incomplete value: the buffer needs at least this many bytes in total.
     Incomplete(usize),
 }
 
-/// Parses the value at the beginning of the buffer. Its cost does not grow with the length of texts, so
+/// Parses the value at the start of the buffer. Its cost does not grow with the length of texts, so
 /// it can be called again for each piece that arrives.
 pub(crate) fn parse(buffer: &[u8]) -> Result<Parsed<'_>, Error> {
     let mut cursor = Cursor { buffer, at: 0 };
@@ -45,7 +46,7 @@ pub(crate) fn parse(buffer: &[u8]) -> Result<Parsed<'_>, Error> {
         Err(Stop::Incomplete(needed)) => Ok(Parsed::Incomplete(needed)),
         Err(Stop::Broken(what)) => Err(Error::new(
             ErrorKind::Protocol,
-            format!("what came from Redis is not its protocol: {what}"),
+            format!("received bytes that are not Redis' protocol: {what}"),
         )),
     }
 }
@@ -101,7 +102,7 @@ impl<'a> Cursor<'a> {
 
     fn list(&mut self, items: usize, depth: usize) -> Result<Value<'a>, Stop> {
         if depth == DEPTH_MAX {
-            return Err(Stop::Broken("too many lists in one another"));
+            return Err(Stop::Broken("lists that are nested too deeply"));
         }
         (0..items).map(|_| self.value(depth + 1)).collect::<Result<_, _>>().map(Value::List)
     }
@@ -137,7 +138,7 @@ fn number(digits: &[u8]) -> Result<i64, Stop> {
     std::str::from_utf8(digits)
         .ok()
         .and_then(|digits| digits.parse().ok())
-        .ok_or(Stop::Broken("a number that is none"))
+        .ok_or(Stop::Broken("an invalid number"))
 }
 
 /// A length; `None` is RESP2's null.
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_parsed_whole_and_asked_for_when_cut() {
+    fn complete_values_are_parsed_and_partial_ones_ask_for_more() {
         check("+OK\r\n", text("OK"));
         check("-NOAUTH no\r\n", Value::Error(b"NOAUTH no"));
         check(":-42\r\n", Value::Integer(-42));
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_resp_is_denied() {
+    fn bytes_that_are_not_resp_are_rejected() {
         for broken in [
             "?\r\n",
             "\r\n",
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_written_as_lists_of_texts() {
+    fn commands_are_encoded_as_lists_of_texts() {
         let mut out = BytesMut::new();
         encode_command([b"PUBLISH".as_slice(), b"c", b""], &mut out);
         assert_eq!(out, "*3\r\n$7\r\nPUBLISH\r\n$1\r\nc\r\n$0\r\n\r\n");

@@ -1,5 +1,5 @@
-//! Revocations through Redis: told to all nodes at once, and kept for those that are away. Look here for
-//! the channel and the key.
+//! Revocations through Redis: published to all connected nodes, and retained for nodes that
+//! reconnect. Look here for how a node learns what was revoked while it was disconnected.
 
 use headwater_core::broker::Sink;
 use headwater_core::clock::now_ms;
@@ -13,11 +13,11 @@ use crate::library::LogMode;
 use crate::limits::REVOCATION_KEPT;
 use crate::wanted::Wanted;
 
-/// By how much clocks of nodes may differ.
+/// The tolerated difference between the clocks of nodes.
 const CLOCK_SKEW_MS: u64 = 30_000;
 
-/// Tells all nodes that have a connection, and keeps it for the others. The publish comes first: it
-/// needs fewer permissions.
+/// Publishes a revocation to all connected nodes, and stores it for the others. It is published
+/// first, because that needs fewer permissions.
 pub(crate) async fn publish(
     commands: &mut ConnectionManager,
     revocation: &Revocation,
@@ -30,12 +30,13 @@ pub(crate) async fn publish(
     publish.arg(REVOCATIONS_CHANNEL).arg(&text).exec_async(commands).await?;
     if wanted.log_mode() == LogMode::Denied {
         tracing::warn!(
-            "a revocation is not kept for nodes that are away: the Redis user may not use {REVOCATIONS}"
+            "a revocation is not retained for disconnected nodes: Redis denies the key \
+             {REVOCATIONS}"
         );
         return Ok(());
     }
-    let kept_ms = u64::try_from(REVOCATION_KEPT.as_millis()).unwrap_or(u64::MAX);
-    let until_ms = record.token_until_ms().unwrap_or(0).max(now_ms + kept_ms);
+    let retained_ms = u64::try_from(REVOCATION_KEPT.as_millis()).unwrap_or(u64::MAX);
+    let until_ms = record.token_until_ms().unwrap_or(0).max(now_ms + retained_ms);
     let newest = -1 - isize::try_from(REVOKED_TOKENS_MAX).unwrap_or(isize::MAX - 1);
     redis::pipe()
         .cmd("ZADD")
@@ -54,15 +55,15 @@ pub(crate) async fn publish(
         .await
 }
 
-/// Gives what was revoked and is still kept: every token, and of the others what was revoked since the
-/// connection was lost, which is at `lost_ms`.
+/// Passes retained revocations to the hub: of tokens all, and of the rest those since `lost_ms`,
+/// when the connection was lost, in milliseconds since 1970.
 pub(crate) async fn catch_up(mut commands: ConnectionManager, sink: Sink, lost_ms: Option<u64>) {
     let mut query = redis::cmd("ZRANGEBYSCORE");
     query.arg(REVOCATIONS).arg(now_ms()).arg("+inf");
-    let kept: Result<Vec<Vec<u8>>, RedisError> = query.query_async(&mut commands).await;
-    match kept {
-        Ok(kept) => {
-            for record in kept.iter().filter_map(|bytes| RevocationRecord::decode(bytes)) {
+    let records: Result<Vec<Vec<u8>>, RedisError> = query.query_async(&mut commands).await;
+    match records {
+        Ok(records) => {
+            for record in records.iter().filter_map(|bytes| RevocationRecord::decode(bytes)) {
                 let is_missed =
                     lost_ms.is_some_and(|lost| record.at_ms.saturating_add(CLOCK_SKEW_MS) >= lost);
                 let is_token = record.token_until_ms().is_some();
@@ -72,17 +73,17 @@ pub(crate) async fn catch_up(mut commands: ConnectionManager, sink: Sink, lost_m
             }
         }
         Err(error) => tracing::warn!(
-            "what was revoked while this node was away cannot be read from Redis: {error}"
+            "cannot read from Redis what was revoked while this node was disconnected: {error}"
         ),
     }
 }
 
-/// What came over the channel.
+/// Handles a message on the revocations' Redis channel.
 pub(crate) fn receive(payload: &[u8], sink: &Sink) {
     match RevocationRecord::decode(payload).and_then(RevocationRecord::revocation) {
         Some(revocation) => sink.revoke(&revocation),
         None => {
-            tracing::warn!("what came over {REVOCATIONS_CHANNEL} is no revocation: passed over");
+            tracing::warn!("ignored a message on {REVOCATIONS_CHANNEL} that is no revocation");
         }
     }
 }

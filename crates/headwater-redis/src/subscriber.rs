@@ -1,5 +1,5 @@
-//! The one subscriber connection of a node: connect, serve a session, connect again. Look here for
-//! reconnecting.
+//! The one subscriber connection of a node: connect, serve a session, reconnect. Look here for the
+//! pace of reconnecting, and for when the function is installed.
 
 use std::time::Duration;
 
@@ -15,10 +15,11 @@ use crate::limits::RECONNECT_WAIT_MAX;
 use crate::node::{Known, Node};
 use crate::session::Session;
 
-/// The first wait before connecting again; doubled up to the limit. Chosen to be kind to a Redis that restarts.
+/// The first wait before reconnecting; doubled up to the limit. Chosen to spare a Redis that
+/// restarts.
 const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(50);
 
-/// Keeps a node subscribed until its task is aborted.
+/// Maintains a node's subscriptions until its task is aborted.
 pub(crate) struct Subscriber(pub(crate) Node);
 
 impl Subscriber {
@@ -33,11 +34,14 @@ impl Subscriber {
                     tracing::info!(%address, "connected to Redis");
                     failures = Failures::default();
                     self.install().await;
-                    let lost = Session::new(connection, node, &mut known).run().await;
+                    let end = Session::new(connection, node, &mut known).run().await;
                     known.lost_ms = Some(now_ms());
                     self.0.wanted.end();
                     self.0.wanted.update_status(|status| status.reconnects += 1);
-                    tracing::warn!(%address, "lost the connection to Redis, streams stay open: {lost}");
+                    tracing::warn!(
+                        %address,
+                        "lost the connection to Redis, streams stay open: {end}"
+                    );
                 }
                 Err(error) => failures.log(address, &error),
             }
@@ -45,7 +49,7 @@ impl Subscriber {
         }
     }
 
-    /// Brings the function into Redis, and the retention rules that it goes by.
+    /// Installs the function in Redis, and writes the retention rules that it applies.
     async fn install(&self) {
         let mut commands = self.0.commands.clone();
         let installed = match library::install(&mut commands).await {
@@ -56,11 +60,12 @@ impl Subscriber {
             Ok(mode) => self.0.wanted.set_log_mode(LogMode::Available(mode)),
             Err(error) if is_denied(&error) => {
                 tracing::warn!(
-                    "events are not kept: the Redis user may not use the keys headwater:{{0}}:*, so streams resume on the same node only ({error})"
+                    "retention disabled: Redis denies the keys headwater:{{0}}:*, so streams \
+                     resume on the same node only ({error})"
                 );
                 self.0.wanted.set_log_mode(LogMode::Denied);
             }
-            Err(error) => tracing::debug!("the Redis function could not be installed: {error}"),
+            Err(error) => tracing::debug!("cannot install the Redis function: {error}"),
         }
     }
 
@@ -72,7 +77,7 @@ impl Subscriber {
     }
 }
 
-/// Attempts that failed in a row.
+/// Consecutive failed attempts.
 #[derive(Default)]
 struct Failures {
     count: u32,
@@ -80,7 +85,7 @@ struct Failures {
 }
 
 impl Failures {
-    /// Says the same thing once.
+    /// Logs a failure; a repeated one only at the level debug.
     fn log(&mut self, address: &Address, error: &Error) {
         let message = error.to_string();
         if self.logged.as_ref() == Some(&message) {
@@ -88,14 +93,14 @@ impl Failures {
             return;
         }
         if error.kind() == ErrorKind::PermissionDenied {
-            tracing::error!(%address, "Redis: {message}; trying again until it accepts them");
+            tracing::error!(%address, "Redis: {message}; retrying until it accepts them");
         } else {
-            tracing::warn!(%address, "Redis: {message}; trying again, streams stay open");
+            tracing::warn!(%address, "Redis: {message}; retrying, streams stay open");
         }
         self.logged = Some(message);
     }
 
-    /// Nothing after a loss, then longer and longer, with full jitter.
+    /// The wait before the next attempt: exponential backoff with full jitter.
     fn next_wait(&mut self) -> Duration {
         let longest = RECONNECT_WAIT_MIN.saturating_mul(1 << self.count.min(16));
         self.count += 1;
@@ -108,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_and_are_bounded() {
+    fn waits_between_attempts_are_bounded() {
         let mut failures = Failures::default();
         for count in 0..100 {
             let wait = failures.next_wait();

@@ -1,5 +1,5 @@
-//! What the hub wants to receive, against what Redis has confirmed. The hub writes, the session reads; look
-//! here for who waits for a confirmation.
+//! The channels that the hub wants, and which of them Redis has confirmed. Look here for what waits
+//! for a confirmation.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,8 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::library::LogMode;
 
-/// What the hub wants to receive, and how the connection is. The hub writes, the session reads.
+/// The channels that the hub wants, and the state of the connection. The hub adds and removes
+/// channels, the session confirms them.
 #[derive(Default)]
 pub(crate) struct Wanted {
     state: Mutex<State>,
@@ -20,37 +21,38 @@ pub(crate) struct Wanted {
 
 #[derive(Default)]
 struct State {
-    channels: HashMap<Channel, Listening>,
-    /// Channels that came or went since the session looked. Kept only while there is a session, for a
-    /// new one asks for everything: so it is bounded by what can change between two looks.
+    channels: HashMap<Channel, ChannelState>,
+    /// Channels that were added or removed since the session last took the changes. They are
+    /// recorded only during a session, since a new session subscribes to everything. So the set is
+    /// bounded by the channels that change between two such calls.
     changes: HashSet<Channel>,
     in_session: bool,
     log_mode: LogMode,
-    /// The life of the log, once it is known.
+    /// The epoch of the log, once it is known.
     epoch: Option<Epoch>,
     status: BrokerStatus,
 }
 
-/// A channel that is wanted.
+/// The state of a wanted channel.
 #[derive(Default)]
-struct Listening {
+struct ChannelState {
     /// Whether Redis confirmed it in this session.
     confirmed: bool,
-    /// Whether the hub was told where the channel stands, in this session or before.
+    /// Whether the hub has received the channel's baseline, in this session or before.
     had_baseline: bool,
     /// Whether Redis denied it in this session, so that there is nothing to wait for.
     denied: bool,
-    /// Those who wait to know.
+    /// What waits for the confirmation.
     waiters: Vec<oneshot::Sender<()>>,
 }
 
-/// What is known of a channel's subscription.
+/// The state of a channel's confirmation.
 #[derive(Debug)]
 pub(crate) enum Confirmation {
     Confirmed,
-    /// Redis denies it, or the hub does not want the channel any more.
+    /// Redis denies it, or the hub no longer wants the channel.
     Denied,
-    /// Resolves when it is confirmed; it is dropped when Redis denies it.
+    /// Resolves when Redis confirms the channel; the sender is dropped if Redis denies it.
     Pending(oneshot::Receiver<()>),
 }
 
@@ -62,19 +64,19 @@ impl Wanted {
     pub(crate) fn insert(&self, channel: &Channel) {
         let mut state = self.state();
         state.channels.entry(channel.clone()).or_default();
-        self.change(state, channel);
+        self.record_change(state, channel);
     }
 
     pub(crate) fn remove(&self, channel: &Channel) {
         let mut state = self.state();
         let removed = state.channels.remove(channel);
-        if removed.is_some_and(|listening| listening.confirmed) {
+        if removed.is_some_and(|subscription| subscription.confirmed) {
             state.status.channels_confirmed -= 1;
         }
-        self.change(state, channel);
+        self.record_change(state, channel);
     }
 
-    fn change(&self, mut state: MutexGuard<'_, State>, channel: &Channel) {
+    fn record_change(&self, mut state: MutexGuard<'_, State>, channel: &Channel) {
         if state.in_session {
             state.changes.insert(channel.clone());
             drop(state);
@@ -82,46 +84,48 @@ impl Wanted {
         }
     }
 
-    /// Redis confirmed a channel, or had done so before.
+    /// Records that Redis confirmed a channel, in this session or before.
     pub(crate) fn confirm(&self, channel: &Channel) {
         let mut state = self.state();
-        let Some(listening) = state.channels.get_mut(channel) else { return };
-        for waiter in listening.waiters.drain(..) {
-            // Who waited may have left.
+        let Some(subscription) = state.channels.get_mut(channel) else { return };
+        for waiter in subscription.waiters.drain(..) {
+            // The receiver may be gone.
             let _ = waiter.send(());
         }
-        listening.had_baseline = true;
-        if !std::mem::replace(&mut listening.confirmed, true) {
+        subscription.had_baseline = true;
+        if !std::mem::replace(&mut subscription.confirmed, true) {
             state.status.channels_confirmed += 1;
         }
     }
 
-    /// Whether the hub knows where a channel stands: not if it left and came back meanwhile.
+    /// Whether the hub has the channel's baseline: not if the channel was removed and added again.
     pub(crate) fn had_baseline(&self, channel: &Channel) -> bool {
-        self.state().channels.get(channel).is_some_and(|listening| listening.had_baseline)
+        self.state().channels.get(channel).is_some_and(|subscription| subscription.had_baseline)
     }
 
-    /// Redis denied a channel: whoever waits for it goes on.
+    /// Records that Redis denied a channel; this drops its waiters.
     pub(crate) fn deny(&self, channel: &Channel) {
-        if let Some(listening) = self.state().channels.get_mut(channel) {
-            *listening = Listening { denied: true, ..Listening::default() };
+        if let Some(subscription) = self.state().channels.get_mut(channel) {
+            *subscription = ChannelState { denied: true, ..ChannelState::default() };
         }
     }
 
     /// Whether a channel is confirmed, or what to wait for.
     pub(crate) fn confirmation(&self, channel: &Channel) -> Confirmation {
         let mut state = self.state();
-        let Some(listening) = state.channels.get_mut(channel) else { return Confirmation::Denied };
-        if listening.confirmed {
+        let Some(subscription) = state.channels.get_mut(channel) else {
+            return Confirmation::Denied;
+        };
+        if subscription.confirmed {
             return Confirmation::Confirmed;
         }
-        if listening.denied {
+        if subscription.denied {
             return Confirmation::Denied;
         }
         let (waiter, confirmation) = oneshot::channel();
-        // Receivers that were dropped make room, so the list is bounded by those that wait.
-        listening.waiters.retain(|waiter| !waiter.is_closed());
-        listening.waiters.push(waiter);
+        // Dropped receivers are removed, so the number of waiting streams bounds the list.
+        subscription.waiters.retain(|waiter| !waiter.is_closed());
+        subscription.waiters.push(waiter);
         Confirmation::Pending(confirmation)
     }
 
@@ -133,7 +137,7 @@ impl Wanted {
         self.state().log_mode = log_mode;
     }
 
-    /// The life of the log; `None` until it is known.
+    /// The epoch of the log; `None` until it is known.
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         self.state().epoch
     }
@@ -153,12 +157,12 @@ impl Wanted {
         update(&mut self.state().status);
     }
 
-    /// Waits until a channel came or went. Cancel safe.
+    /// Waits until a channel was added or removed. Cancel safe.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// A session begins: everything that is wanted now. Changes are noted from here on.
+    /// Starts a session: returns all wanted channels, and records changes from here on.
     pub(crate) fn begin(&self) -> Vec<Channel> {
         let mut state = self.state();
         state.in_session = true;
@@ -166,26 +170,27 @@ impl Wanted {
         state.channels.keys().cloned().collect()
     }
 
+    /// Ends a session: nothing is confirmed any more.
     pub(crate) fn end(&self) {
         let mut state = self.state();
         state.in_session = false;
         state.changes = HashSet::new();
-        for listening in state.channels.values_mut() {
-            // Those who wait go on waiting for the next session.
-            listening.confirmed = false;
-            listening.denied = false;
+        for subscription in state.channels.values_mut() {
+            // Waiters stay: the next session may confirm the channel.
+            subscription.confirmed = false;
+            subscription.denied = false;
         }
         state.status.ready = false;
         state.status.lag = None;
         state.status.channels_confirmed = 0;
     }
 
-    /// The channels that came or went since the last call.
+    /// The channels that were added or removed since the last call.
     pub(crate) fn take_changes(&self) -> Vec<Channel> {
         self.state().changes.drain().collect()
     }
 
-    /// Sorts channels into those that are wanted and those that are not.
+    /// Splits channels into those that are wanted and those that are not.
     pub(crate) fn partition(&self, channels: Vec<Channel>) -> (Vec<Channel>, Vec<Channel>) {
         let state = self.state();
         channels.into_iter().partition(|channel| state.channels.contains_key(channel))
@@ -204,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_noted_only_in_a_session() {
+    fn changes_are_recorded_only_during_a_session() {
         let (a, b) = (Channel::new("a").unwrap(), Channel::new("b").unwrap());
         let wanted = Wanted::default();
         wanted.insert(&a);
@@ -224,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn confirmations_are_counted_and_told() {
+    fn confirmations_are_counted_and_reach_waiters() {
         let (a, b) = (Channel::new("a").unwrap(), Channel::new("b").unwrap());
         let wanted = Wanted::default();
         wanted.insert(&a);

@@ -1,5 +1,5 @@
-//! Publishers wait while a shard is far behind, for a bounded time. Look here for the shards that serve
-//! a hub.
+//! Backpressure: publishers wait for a bounded time while a shard is far behind. Look here for the
+//! list of shards that serve a hub.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,11 +8,11 @@ use super::stats::Stats;
 use crate::limits;
 use crate::stream::mailbox::Mailbox;
 
-/// The shards that serve a hub, and how far behind they are.
+/// The shards that serve a hub, and the bytes of their backlogs.
 #[derive(Default)]
 pub(super) struct Backpressure {
     shards: Mutex<Vec<Arc<Mailbox>>>,
-    /// Whether there are any.
+    /// Whether there ever was a shard; without one, `admit` takes no lock.
     has_shards: AtomicBool,
     /// Bytes in the backlogs of all streams.
     pub(super) backlog_bytes: AtomicUsize,
@@ -27,14 +27,14 @@ impl Backpressure {
         self.lock().clone()
     }
 
-    /// Adds a shard; in the place of `before` if it is restarted.
+    /// Adds a shard; a restarted one replaces `before`.
     pub(super) fn add_shard(&self, mailbox: Arc<Mailbox>, before: Option<&Mailbox>) {
         let mut shards = self.lock();
-        let place = shards
+        let replaced = shards
             .iter_mut()
             .find(|it| before.is_some_and(|old| std::ptr::eq(Arc::as_ptr(it), old)));
-        match place {
-            Some(place) => *place = mailbox,
+        match replaced {
+            Some(replaced) => *replaced = mailbox,
             None => shards.push(mailbox),
         }
         self.has_shards.store(true, Ordering::Release);
@@ -44,7 +44,7 @@ impl Backpressure {
         self.lock().retain(|other| !std::ptr::eq(Arc::as_ptr(other), mailbox));
     }
 
-    /// Waits while a shard is far behind, for a bounded time.
+    /// Waits while a shard is far behind, at most for [`limits::PUBLISH_WAIT_MAX`].
     pub(super) async fn admit(&self, stats: &Stats) {
         if !self.has_shards.load(Ordering::Acquire) {
             return;

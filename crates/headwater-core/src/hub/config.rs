@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::limits;
 use crate::pattern::ChannelPatterns;
 
-/// The bounds of a hub, as its builder sets them.
+/// The bounds that a hub's builder sets.
 #[derive(Debug, Clone)]
 pub(crate) struct HubConfig {
     pub(crate) linger: Duration,

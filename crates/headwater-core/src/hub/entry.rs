@@ -1,5 +1,5 @@
-//! One channel: its subscribers, the shards with streams on it, and its ring. Look here for what a
-//! channel costs.
+//! One channel: its subscribers, the shards with streams on it, and its ring. Look here for the
+//! memory that a channel costs.
 
 use std::sync::Arc;
 
@@ -18,23 +18,23 @@ pub(super) struct ChannelEntry {
     /// Shards with streams on the channel.
     recipients: Vec<Recipient>,
     pub(super) ring: Ring,
-    /// Whether a slow client gets only the newest event.
+    /// Whether a slow client receives only the newest event.
     latest_only: bool,
-    /// When the last subscriber left, while there is none.
+    /// When the last subscriber left; `None` while there is one.
     idle_since: Option<Instant>,
-    /// Whether the linger has this channel on its list already: at most once, so the list is bounded
-    /// by the table.
+    /// Whether the channel is on the linger's list. It is listed at most once, so the table bounds
+    /// the list.
     is_on_linger_list: bool,
 }
 
-/// Who leaves a channel.
+/// What leaves a channel.
 #[derive(Clone, Copy)]
 pub(super) enum Departure<'a> {
-    /// The subscriber at this place.
+    /// The subscriber with this key.
     Subscriber(usize),
     /// One of a shard's streams.
     Stream(&'a Arc<Mailbox>),
-    /// All of a shard's streams: the shard is gone.
+    /// All of a shard's streams, because the shard is gone.
     Shard(&'a Arc<Mailbox>),
 }
 
@@ -43,7 +43,7 @@ struct Recipient {
     mailbox: Arc<Mailbox>,
     /// The channel's slot in the mailbox.
     slot: u32,
-    /// How many of the shard's streams are on it.
+    /// The number of the shard's streams on the channel.
     streams: u32,
 }
 
@@ -64,16 +64,16 @@ impl ChannelEntry {
         self.subscribers.iter().map(|(_, queue)| &**queue)
     }
 
-    /// Hands a frame to all subscribers. Never waits.
+    /// Delivers a frame to all subscribers. Never waits.
     pub(super) fn deliver(&self, frame: &Frame) {
         self.queues().for_each(|queue| queue.push(frame, self.latest_only));
         for Recipient { mailbox, slot, .. } in &self.recipients {
-            // A shard that is gone has no streams any more.
+            // A shard that is gone has no streams to deliver to.
             let _ = mailbox.push(Message::Deliver { slot: *slot, frame: frame.clone() });
         }
     }
 
-    /// Ends all streams on the channel, which their clients may not have any more.
+    /// Closes all streams on the channel: their clients are no longer allowed to receive it.
     pub(super) fn revoke(&self) {
         self.queues().for_each(Queue::revoke);
         for Recipient { mailbox, slot, .. } in &self.recipients {
@@ -91,7 +91,7 @@ impl ChannelEntry {
         self.subscribers.is_empty() && self.recipients.is_empty()
     }
 
-    /// Adds a subscriber; returns its place.
+    /// Adds a subscriber; returns its key.
     pub(super) fn insert(&mut self, queue: &Arc<Queue>) -> usize {
         self.idle_since = None;
         self.subscribers.insert(Arc::clone(queue))
@@ -100,22 +100,24 @@ impl ChannelEntry {
     pub(super) fn remove(&mut self, departure: Departure<'_>) {
         match departure {
             Departure::Subscriber(key) => drop(self.subscribers.try_remove(key)),
-            Departure::Stream(mailbox) => self.part(mailbox),
+            Departure::Stream(mailbox) => self.remove_stream(mailbox),
             Departure::Shard(mailbox) => {
                 self.recipients.retain(|recipient| !Arc::ptr_eq(&recipient.mailbox, mailbox));
             }
         }
     }
 
-    /// The last subscriber left. Returns whether the channel must go on the linger's list.
+    /// Starts the linger after the last subscriber left. Returns whether the channel must be added
+    /// to the linger's list.
     pub(super) fn start_linger(&mut self) -> bool {
         self.idle_since = Some(Instant::now());
-        // A thousand subscribers must not leave their memory behind for the linger.
+        // Frees the slots of what may have been thousands of subscribers.
         self.subscribers = Slab::new();
         !std::mem::replace(&mut self.is_on_linger_list, true)
     }
 
-    /// When the last subscriber left. If there is one again, the channel is off the linger's list.
+    /// When the last subscriber left. If there is a subscriber again, this takes the channel off
+    /// the linger's list.
     pub(super) fn idle_since(&mut self) -> Option<Instant> {
         if self.idle_since.is_none() {
             self.is_on_linger_list = false;
@@ -127,7 +129,7 @@ impl ChannelEntry {
         self.recipients.iter().any(|recipient| Arc::ptr_eq(&recipient.mailbox, mailbox))
     }
 
-    /// A subscriber becomes a stream of a shard. To be called with the locks of all its channels held.
+    /// Moves a subscriber to a shard. The caller holds the locks of all channels of the subscriber.
     pub(super) fn attach(
         &mut self,
         channel: &Channel,
@@ -138,25 +140,25 @@ impl ChannelEntry {
         if self.subscribers.is_empty() {
             self.subscribers = Slab::new();
         }
-        let slot = self.join(mailbox);
+        let slot = self.add_stream(mailbox);
         ChannelSlot { channel: channel.clone(), slot }
     }
 
-    fn join(&mut self, mailbox: &Arc<Mailbox>) -> u32 {
+    /// Counts one more stream of a shard; returns the channel's slot there.
+    fn add_stream(&mut self, mailbox: &Arc<Mailbox>) -> u32 {
         let is_same = |recipient: &&mut Recipient| Arc::ptr_eq(&recipient.mailbox, mailbox);
         if let Some(recipient) = self.recipients.iter_mut().find(is_same) {
             recipient.streams += 1;
             return recipient.slot;
         }
         let slot = mailbox.allocate_slot();
-        // Channels are many, and most have streams on one shard or on all.
+        // There are many channels, and most have streams on one shard or on all of them.
         self.recipients.reserve_exact(1);
         self.recipients.push(Recipient { mailbox: Arc::clone(mailbox), slot, streams: 1 });
         slot
     }
 
-    /// A stream of a shard left.
-    fn part(&mut self, mailbox: &Arc<Mailbox>) {
+    fn remove_stream(&mut self, mailbox: &Arc<Mailbox>) {
         let is_same = |recipient: &Recipient| Arc::ptr_eq(&recipient.mailbox, mailbox);
         let Some(at) = self.recipients.iter().position(is_same) else { return };
         self.recipients[at].streams -= 1;
@@ -168,6 +170,6 @@ impl ChannelEntry {
     }
 }
 
-// What a channel costs beside its name, its table's share and its frames: a hundred thousand channels of one
-// stream must stay in some tens of megabytes.
+// The cost of a channel besides its name, its share of the table and its frames: a hundred thousand
+// channels with one stream each must fit in some tens of megabytes.
 const _: () = assert!(size_of::<ChannelEntry>() <= 320);

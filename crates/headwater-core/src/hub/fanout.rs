@@ -1,5 +1,5 @@
-//! Delivers what the broker passes on to all subscribers of a channel. Look here for where the log is,
-//! as this node knows it, and for what happens when the log lost its data.
+//! Delivers events from the broker to all subscribers of a channel. Look here for this node's view
+//! of the log's position, and for what happens when the log lost its data.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -25,19 +25,19 @@ pub(super) struct Fanout {
     pub(super) pressure: Backpressure,
     pub(super) config: HubConfig,
     pub(super) stats: Stats,
-    /// This node's own epoch, for events that are in no log.
+    /// This node's own epoch, for ephemeral events.
     pub(super) node: Epoch,
     log: Mutex<LogState>,
 }
 
-/// Where the log is, as this node has delivered it.
+/// The position of the log, as far as this node has delivered it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LogState {
     /// `None` until the broker has reported it.
     pub(super) epoch: Option<Epoch>,
     /// Everything up to here is in the rings.
     pub(super) last: Key,
-    /// The last number that this node assigned to an event that is in no log.
+    /// The last number that this node assigned to something that is not in the log.
     pub(super) number: u64,
 }
 
@@ -62,15 +62,16 @@ impl Fanout {
         *self.lock_log()
     }
 
-    /// A position of its own, after every event that was delivered before: what was published while a
-    /// channel was not received is unknown also to a stream that has the newest of all.
+    /// A new key after every event delivered so far, for a channel that the node starts to receive.
+    /// It is unique because even a stream with the newest event of all has not seen what was
+    /// published while the channel was not received.
     pub(super) fn next_joined(&self) -> Key {
         let mut log = self.lock_log();
         log.number += 1;
         Key { offset: log.last.offset, number: log.number }
     }
 
-    /// Whether a channel had an ephemeral event, as far as is known.
+    /// Whether a channel is known to have had ephemeral events.
     pub(super) fn has_ephemeral(&self, channel: &Channel) -> bool {
         self.table.with(channel, |entry| entry.ring.has_ephemeral()).unwrap_or(false)
     }
@@ -81,7 +82,7 @@ impl Fanout {
         self.table.each(|_, entry| entry.ring.expire(now_ms));
     }
 
-    /// The log lost its data: every stream gets a gap event.
+    /// Starts a new epoch after the log lost its data: every stream receives a gap event.
     fn reset(&self, epoch: Epoch, last: u64) {
         tracing::warn!(%epoch, "log reset, new epoch: sending gap events");
         self.table.each(|channel, entry| {
@@ -90,24 +91,25 @@ impl Fanout {
             entry.deliver(&Frame::of_gap(gap, None));
             (0..entry.count()).for_each(|_| self.stats.gap(GapReason::Epoch));
         });
-        // Clients move to the new log only now: a stream of several channels that is cut before this has
-        // some of the gap events, and gets all of them when it resumes.
+        // Clients move to the new epoch only now. A client that is disconnected before this has
+        // only some of the gap events of its channels, and receives all of them when it resumes.
         let marker = Frame::marker(Position::new(epoch, last));
         self.table.each(|_, entry| entry.queues().for_each(|queue| queue.push(&marker, false)));
         for mailbox in self.pressure.shards() {
-            // A shard that is gone has no streams.
+            // A shard that is gone has no streams to deliver to.
             let _ = mailbox.push(Message::DeliverToAll(marker.clone()));
         }
     }
 
-    /// Records that everything up to here is in the rings. That comes before delivery: a client that
-    /// has the event and reconnects at once must find it there, and not once more among live events.
+    /// Records that everything up to a key is in the rings. This happens before delivery: a client
+    /// that has the event and reconnects at once must find it in the rings, and must not receive it
+    /// again as a live event.
     fn advance_log(&self, key: Key) {
         let mut log = self.lock_log();
         log.last = log.last.max(key);
     }
 
-    /// Delivers what stands between two events of the log.
+    /// Delivers an ephemeral event or a gap event, which is ordered between two events of the log.
     fn deliver_between(&self, channel: &Channel, frame: &Frame, key: Option<Key>) {
         let delivered = self.table.with(channel, |entry| {
             if let Some(key) = key {
@@ -121,7 +123,8 @@ impl Fanout {
         }
     }
 
-    /// The next position of this node, for what is in no log; `None` before the log is known.
+    /// The next position of this node, for an event that is not in the log; `None` until the log is
+    /// known.
     fn next_local(&self) -> Option<Position> {
         let mut log = self.lock_log();
         let epoch = log.epoch?;
@@ -131,7 +134,7 @@ impl Fanout {
 }
 
 impl Inlet for Fanout {
-    /// The broker's log and its last offset. A new epoch means that the log lost its data.
+    /// Sets the log's epoch and last offset. A new epoch means that the log lost its data.
     fn set_log(&self, epoch: Epoch, last: u64) {
         let before = {
             let mut log = self.lock_log();
@@ -151,7 +154,7 @@ impl Inlet for Fanout {
         });
     }
 
-    /// Delivers a frame of the log. Never waits: a stream whose queue is full is closed.
+    /// Delivers an event of the log. Never waits: a stream whose queue is full is closed.
     fn deliver(&self, channel: &Channel, frame: &Frame, previous: u64) {
         self.stats.received.add(1);
         let Some(key) = frame.key() else { return };

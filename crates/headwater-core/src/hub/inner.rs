@@ -1,5 +1,5 @@
-//! The parts of a hub that its subscriptions and shards share. Look here for how a channel is subscribed
-//! in the broker, and left.
+//! The parts of a hub that its subscriptions and shards share. Look here for when a channel is
+//! subscribed and unsubscribed in the broker.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::stream::queue::Queue;
 
-/// What a hub is made of.
+/// The shared parts of a hub.
 pub(crate) struct HubInner {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) fanout: Arc<Fanout>,
@@ -25,7 +25,7 @@ pub(crate) struct HubInner {
 }
 
 impl HubInner {
-    /// A subscriber of a channel arrived; returns its place among them.
+    /// Adds a subscriber to a channel and returns its key in the channel's entry.
     pub(super) fn join(&self, channel: &Channel, queue: &Arc<Queue>) -> usize {
         let Fanout { table, config, .. } = &*self.fanout;
         let latest_only = || config.latest_only.matches(channel.as_str());
@@ -33,7 +33,7 @@ impl HubInner {
         table.insert(channel, queue, latest_only, joined, first)
     }
 
-    /// A subscriber left. The channel stays subscribed for the linger.
+    /// Removes a subscriber. The channel stays subscribed in the broker for the linger.
     pub(super) fn leave(&self, channel: &Channel, departure: Departure<'_>) {
         let unsubscribe = || self.broker.unsubscribe(channel);
         if self.fanout.table.remove(channel, departure, self.linger.period(), unsubscribe) {
@@ -41,24 +41,25 @@ impl HubInner {
         }
     }
 
-    /// Unsubscribes channels whose linger is over; returns the others, and when to look again.
+    /// Unsubscribes channels whose linger is over; returns the others with the time of their next
+    /// check.
     pub(super) fn sweep(&self, due: Vec<Channel>, expires: bool) -> Vec<(Instant, Channel)> {
         if expires {
             self.fanout.expire_rings();
         }
-        let look_again = |channel: Channel| {
+        let sweep_channel = |channel: Channel| {
             let unsubscribe = || self.broker.unsubscribe(&channel);
-            let again = self.fanout.table.sweep(&channel, self.linger.period(), unsubscribe);
-            again.map(|at| (at, channel))
+            let next_check = self.fanout.table.sweep(&channel, self.linger.period(), unsubscribe);
+            next_check.map(|at| (at, channel))
         };
-        due.into_iter().filter_map(look_again).collect()
+        due.into_iter().filter_map(sweep_channel).collect()
     }
 
     pub(super) fn stream_ended(&self, reason: CloseReason) {
         self.lifecycle.stream_ended(reason, &self.fanout.stats);
     }
 
-    /// A stream that had an owner is gone; 0 is none.
+    /// Removes a closed stream from the registry; the number 0 means that it has no owner.
     pub(super) fn forget_owner(&self, number: u64) {
         if number > 0 {
             self.fanout.registry.remove(number);

@@ -1,4 +1,5 @@
-//! How many streams a hub has, and its drain. Look here for what counts a stream as opened and closed.
+//! The number of a hub's streams, and its drain. Look here for when a stream counts as opened and
+//! as closed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,10 +8,10 @@ use tokio::sync::watch;
 use super::stats::Stats;
 use crate::close::CloseReason;
 
-/// The streams of a hub, from the first to the last.
+/// The streams of a hub, from the first opened to the last closed.
 pub(super) struct Lifecycle {
     draining: AtomicBool,
-    /// How many subscriptions there are, to wait for the last one.
+    /// The number of subscriptions; a drain waits for zero.
     streams: watch::Sender<usize>,
 }
 
@@ -44,7 +45,7 @@ impl Lifecycle {
     /// Resolves when no stream is left. Cancel safe.
     pub(super) async fn drained(&self) {
         let mut streams = self.streams.subscribe();
-        // Fails only when the sender is dropped, and this borrows it.
+        // Fails only when the sender is dropped, and `self` owns it.
         let _ = streams.wait_for(|streams| *streams == 0).await;
     }
 }

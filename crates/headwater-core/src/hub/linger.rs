@@ -1,4 +1,5 @@
-//! Channels whose last subscriber left, until they are unsubscribed. Look here for the linger's one task.
+//! Channels whose last subscriber left, until they are unsubscribed. Look here for the hub's one
+//! background task.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,13 +12,14 @@ use tokio::time::Instant;
 
 use crate::channel::Channel;
 
-/// How many channels are looked at in one turn, so that a hundred thousand of them do not hold up the runtime.
+/// The number of channels that one turn checks, so that a hundred thousand of them do not block the
+/// runtime.
 const SWEEP_MAX: usize = 1024;
 
-/// How often rings of quiet channels are looked at for what is too old.
+/// How often the rings of idle channels are checked for frames that are too old.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The list of channels that linger, and the task that takes them off it. One task per hub.
+/// The list of channels that linger, and the task that sweeps it. There is one task per hub.
 pub(super) struct Linger {
     period: Duration,
     due: Mutex<BinaryHeap<Reverse<(Instant, Channel)>>>,
@@ -34,8 +36,9 @@ impl Linger {
         self.period
     }
 
-    /// Starts the task, once. `sweep` gets the channels whose linger may be over, and whether rings are to
-    /// be expired; it returns the channels to look at again, and when, or `None` if the hub is gone.
+    /// Starts the task, once. `sweep` receives the channels whose linger may be over, and whether
+    /// to expire rings. It returns the channels to check again, each with its time, or `None` if
+    /// the hub is gone.
     pub(super) fn start<S>(self: &Arc<Self>, runtime: &Handle, sweep: impl FnOnce() -> S)
     where
         S: FnMut(Vec<Channel>, bool) -> Option<Vec<(Instant, Channel)>> + Send + 'static,
@@ -50,7 +53,7 @@ impl Linger {
         self.changed.notify_one();
     }
 
-    /// Ends the task: the hub is gone.
+    /// Wakes the task after the hub was dropped, so that it ends.
     pub(super) fn stop(&self) {
         self.changed.notify_one();
     }
@@ -84,10 +87,10 @@ async fn run(
             expire_at = Instant::now() + EXPIRE_INTERVAL;
         }
         let due = std::iter::from_fn(|| linger.pop_due()).take(SWEEP_MAX).collect();
-        let Some(again) = sweep(due, expires) else { return };
-        linger.due().extend(again.into_iter().map(Reverse));
-        let look_again = linger.next_due().map_or(expire_at, |due| due.min(expire_at));
-        let _ = tokio::time::timeout_at(look_again, linger.changed.notified()).await;
+        let Some(not_over) = sweep(due, expires) else { return };
+        linger.due().extend(not_over.into_iter().map(Reverse));
+        let next_check = linger.next_due().map_or(expire_at, |due| due.min(expire_at));
+        let _ = tokio::time::timeout_at(next_check, linger.changed.notified()).await;
         tokio::task::yield_now().await;
     }
 }

@@ -47,9 +47,9 @@ pub use start::Rewind;
 pub use stats::{EndedStreams, Gaps, HubStats, ShardStats};
 pub use subscription::{Started, Subscription};
 
-/// The fan-out of this node: publishers give it events, streams subscribe to channels.
+/// The fan-out of this node: publishers pass events to it, streams subscribe to channels.
 ///
-/// Cheap to clone, and meant to be injected: put it into axum's `State`.
+/// It is cheap to clone and made to be injected, for example as the state of a web framework.
 ///
 /// ```
 /// use headwater::{Channel, Event, Hub};
@@ -59,7 +59,7 @@ pub use subscription::{Started, Subscription};
 /// let news = Channel::new("news")?;
 /// let mut subscription = hub.subscribe([news.clone()])?;
 /// hub.publish(&news, Event::new("hello")).await?;
-/// let frame = subscription.next().await.expect("the hub is not ending");
+/// let frame = subscription.next().await.expect("the hub is not draining");
 /// assert_eq!(frame.event().data(), "hello");
 /// # Ok(()) }
 /// ```
@@ -68,7 +68,7 @@ pub struct Hub {
     inner: Arc<HubInner>,
 }
 
-/// Sets up a [`Hub`] with other bounds than the defaults of [`limits`].
+/// Builds a [`Hub`] with bounds other than the defaults in [`limits`].
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct HubBuilder {
@@ -91,25 +91,28 @@ impl Hub {
         HubBuilder::default()
     }
 
-    /// Publishes an event to everybody who listens to the channel, on every node.
+    /// Publishes an event to all subscribers of a channel, on every node.
     ///
     /// # Errors
-    /// [`ErrorKind::TooLarge`] if the data is over [`limits::EVENT_DATA_BYTES_MAX`];
-    /// [`ErrorKind::Unavailable`] or [`ErrorKind::PermissionDenied`] if the broker did not take it.
+    /// [`ErrorKind::TooLarge`] if the data exceeds [`limits::EVENT_DATA_BYTES_MAX`];
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::PermissionDenied`] if the broker did not accept
+    /// it.
     ///
     /// # Cancel safety
-    /// When the future is dropped before it resolves, the event is published or not.
+    /// If the future is dropped before it resolves, the event may or may not have been published.
     pub async fn publish(&self, channel: &Channel, event: Event) -> Result<Receipt, Error> {
         let mut receipts = self.publish_all([(channel.clone(), event)]).await?;
-        receipts.pop().ok_or_else(|| Error::new(ErrorKind::Protocol, "the broker gave no receipt"))
+        receipts
+            .pop()
+            .ok_or_else(|| Error::new(ErrorKind::Protocol, "the broker returned no receipt"))
     }
 
-    /// Publishes events in their order, in one go: with Redis, in one round trip.
+    /// Publishes events in order, as one batch: a networked broker needs one round trip.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish), and [`ErrorKind::Ended`] for a channel that was ended. Sizes are
-    /// checked before the first event is published; after an error of the broker a part of the batch
-    /// may have been published.
+    /// As [`publish`](Self::publish), and [`ErrorKind::Ended`] for a channel that has ended. Sizes
+    /// are checked before the first event is published; after an error of the broker, part of the
+    /// batch may have been published.
     pub async fn publish_all<P: Into<Publish>>(
         &self,
         batch: impl IntoIterator<Item = P>,
@@ -120,7 +123,8 @@ impl Hub {
                 return Err(Error::new(
                     ErrorKind::TooLarge,
                     format!(
-                        "the event for channel {channel} has {} bytes of data: at most {} are allowed",
+                        "the event for channel {channel} has {} bytes of data: at most {} are \
+                         allowed",
                         event.data().len(),
                         limits::EVENT_DATA_BYTES_MAX
                     ),
@@ -137,17 +141,17 @@ impl Hub {
         result
     }
 
-    /// Listens to channels. A channel named twice counts once.
+    /// Subscribes to channels. A channel named twice counts once.
     ///
-    /// The subscription begins now, which with Redis is when it has confirmed the channels: see
-    /// [`Subscription::ready`]. To begin earlier, say so before you read from it:
-    /// [`since`](Subscription::after) the event that a client got last, or with a
+    /// The subscription starts now, which with a networked broker is when that broker has confirmed
+    /// the channels: see [`Subscription::ready`]. To start earlier, call one of these before the
+    /// first read: [`after`](Subscription::after) with the ID of the client's last event, or
     /// [`rewind`](Subscription::rewind).
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] without a channel; [`ErrorKind::TooLarge`] with more than the hub allows on one stream
-    /// (100 by default); [`ErrorKind::Draining`] when the hub is ending its streams;
-    /// [`ErrorKind::NoRuntime`] outside of a Tokio runtime.
+    /// [`ErrorKind::Invalid`] without a channel; [`ErrorKind::TooLarge`] with more channels than
+    /// the hub allows on one stream (100 by default); [`ErrorKind::Draining`] while the hub is
+    /// draining; [`ErrorKind::NoRuntime`] outside a Tokio runtime.
     pub fn subscribe(
         &self,
         channels: impl IntoIterator<Item = Channel>,
@@ -167,7 +171,7 @@ impl Hub {
             })
             .collect();
         let subscription = Subscription::new(Arc::clone(&self.inner), queue, entries);
-        // A drain that began meanwhile may have missed this one.
+        // A drain that started meanwhile may have missed this subscription.
         if self.is_draining() {
             subscription.queue().close(CloseReason::Drain);
         }
@@ -183,19 +187,19 @@ impl Hub {
             return Err(Error::new(
                 ErrorKind::TooLarge,
                 format!(
-                    "{channels} channels on one stream: at most {channels_max} are allowed, so open more streams"
+                    "{channels} channels on one stream: at most {channels_max} are allowed, so \
+                     open more streams"
                 ),
             ));
         }
         if self.is_draining() {
             return Err(Error::new(
                 ErrorKind::Draining,
-                "the node is stopping and takes no new streams: try again in a moment",
+                "the node is shutting down and accepts no new streams: retry in a moment",
             ));
         }
         let runtime = Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::NoRuntime, "subscribe inside of a Tokio runtime")
-                .with_source(error)
+            Error::new(ErrorKind::NoRuntime, "subscribe inside a Tokio runtime").with_source(error)
         })?;
         self.inner.linger.start(&runtime, || {
             let hub = Arc::downgrade(&self.inner);
@@ -204,8 +208,9 @@ impl Hub {
         Ok(())
     }
 
-    /// Ends all streams in an orderly way: each gets what is waiting for it, then its end, with
-    /// [`CloseReason::Drain`] as the reason. New subscriptions are refused from now on; publishing goes on.
+    /// Closes all streams gracefully: each delivers the frames that wait in its queue and then ends
+    /// with [`CloseReason::Drain`]. From now on new subscriptions are rejected; publishing still
+    /// works.
     pub fn drain(&self) {
         self.inner.lifecycle.drain();
         self.inner
@@ -213,7 +218,7 @@ impl Hub {
             .table
             .each(|_, entry| entry.queues().for_each(|queue| queue.close(CloseReason::Drain)));
         for mailbox in self.inner.fanout.pressure.shards() {
-            // A shard that is gone has no streams.
+            // A shard that is gone has no streams to drain.
             let _ = mailbox.push(Message::Drain);
         }
     }
@@ -228,56 +233,56 @@ impl Hub {
         self.inner.lifecycle.drained().await;
     }
 
-    /// How many subscriptions are open.
+    /// The number of open subscriptions.
     pub fn streams(&self) -> usize {
         self.inner.lifecycle.streams()
     }
 
-    /// How many channels have at least one subscriber.
+    /// The number of channels with at least one subscriber.
     pub fn channels(&self) -> usize {
         self.inner.fanout.table.channels()
     }
 
-    /// How many subscribers a channel has on this node.
+    /// The number of subscribers that a channel has on this node.
     pub fn subscribers(&self, channel: &Channel) -> usize {
         self.inner.fanout.table.subscribers(channel)
     }
 
-    /// How many bytes the recent frames of all channels take.
+    /// The size of the recent frames in the rings of all channels, in bytes.
     pub fn ring_bytes(&self) -> usize {
         self.inner.fanout.table.ring_bytes()
     }
 
-    /// What the hub has counted since it began.
+    /// The hub's counters since it was created.
     pub fn stats(&self) -> HubStats {
         self.inner.fanout.stats.snapshot()
     }
 
-    /// What the engine's shards that serve this hub tell of themselves; empty until
-    /// [`serve`](crate::serve()) has taken over a stream.
+    /// The figures of the engine's shards that serve this hub. Empty until `serve` has attached a
+    /// stream to a shard.
     pub fn shards(&self) -> Vec<ShardStats> {
         self.inner.fanout.pressure.shards().iter().map(|mailbox| ShardStats::of(mailbox)).collect()
     }
 
-    /// How the broker is.
+    /// The state of the broker.
     pub fn status(&self) -> BrokerStatus {
         self.inner.broker.status()
     }
 
-    /// Closes streams on every node, with [`CloseReason::Revoked`] as the reason; what waits for them is
-    /// not sent. Those of this node have closed before the broker is asked to inform the others. Clients
-    /// reconnect by themselves, so whatever admitted them should deny them from now on: only
+    /// Closes streams on every node with [`CloseReason::Revoked`]; frames that wait for them are
+    /// not sent. The streams of this node are closed before the broker notifies the other nodes.
+    /// Clients reconnect automatically, so the application must deny them from now on: only
     /// [`Revocation::Token`] does that by itself.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] or [`ErrorKind::PermissionDenied`] if other nodes may not have received
-    /// it: revoke again.
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::PermissionDenied`] if other nodes may not have
+    /// received the revocation: revoke again.
     pub async fn revoke(&self, revocation: &Revocation) -> Result<(), Error> {
         self.inner.fanout.revoke(revocation);
         self.inner.broker.revoke(revocation).await
     }
 
-    /// Whether the token with this id was revoked.
+    /// Whether the token with this ID is revoked.
     pub fn is_token_revoked(&self, id: &str) -> bool {
         self.inner.fanout.registry.is_revoked(id)
     }
@@ -293,36 +298,37 @@ impl fmt::Debug for Hub {
 }
 
 impl HubBuilder {
-    /// How long a channel stays subscribed in the broker after its last subscriber left. Default 60 s;
-    /// zero unsubscribes at once.
+    /// How long a channel stays subscribed in the broker after its last subscriber left. Default
+    /// 60 s; zero unsubscribes at once.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.config.linger = linger;
         self
     }
 
-    /// Most frames that may wait for one stream; at least 1. Default [`limits::QUEUE_FRAMES_MAX`].
+    /// Maximum number of frames that wait for one stream; at least 1. Default
+    /// [`limits::QUEUE_FRAMES_MAX`].
     pub fn queue_frames_max(mut self, frames: usize) -> Self {
         self.config.queue_frames_max = frames.max(1);
         self
     }
 
-    /// Most bytes that may wait for one stream; one frame alone may be larger. Default
+    /// Maximum number of bytes that wait for one stream; a single frame may be larger. Default
     /// [`limits::QUEUE_BYTES_MAX`].
     pub fn queue_bytes_max(mut self, bytes: usize) -> Self {
         self.config.queue_bytes_max = bytes;
         self
     }
 
-    /// Most channels of one stream. Default [`limits::CHANNELS_PER_STREAM_MAX`].
+    /// Maximum number of channels on one stream. Default [`limits::CHANNELS_PER_STREAM_MAX`].
     pub fn channels_per_stream_max(mut self, channels: usize) -> Self {
         self.config.channels_per_stream_max = channels;
         self
     }
 
-    /// Channels on which a client that is too slow gets only the newest event, instead of losing its
-    /// stream: for values of which only the last counts, like prices. An event that another one of its
-    /// channel follows is passed over; the id of the later one moves the client's position over both.
-    /// Default none.
+    /// Channels on which a slow client receives only the newest event instead of being
+    /// disconnected: for values of which only the latest matters, such as prices. A waiting event
+    /// that a newer one of its channel follows is skipped; the newer event's ID moves the client's
+    /// position past both. Default none.
     pub fn latest_only(mut self, channels: ChannelPatterns) -> Self {
         self.config.latest_only = channels;
         self

@@ -1,5 +1,5 @@
-//! Pages of history that are being read, so that streams that resume together ask the broker once. No
-//! IO in here.
+//! Pages of history that are being read, so that streams that resume together cause one read from
+//! the broker. It does no IO. Look here for how long a page is shared.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -9,23 +9,23 @@ use tokio::sync::OnceCell;
 use crate::broker::{History, ReadRange};
 use crate::channel::Channel;
 
-/// One page: filled by the first who asks, `None` if the broker refuses.
+/// One page: filled by the first stream that needs it; `None` if the broker denies reading.
 pub(super) type Page = OnceCell<Option<History>>;
 
 pub(super) type PageKey = (Channel, ReadRange);
 
-/// The pages that somebody waits for. Nothing is kept beyond that, so there are at most as many as
+/// The pages that streams wait for. Nothing else is retained, so there are at most as many pages as
 /// streams that replay.
 #[derive(Default)]
 pub(super) struct Pages(HashMap<PageKey, Weak<Page>>);
 
 impl Pages {
-    /// The page, shared with whoever is reading it.
+    /// The page, shared with the streams that are reading it.
     pub(super) fn join(&mut self, key: PageKey) -> Arc<Page> {
         if let Some(page) = self.0.get(&key).and_then(Weak::upgrade) {
             return page;
         }
-        // Streams that were dropped while they waited left theirs behind.
+        // Streams that are dropped while they wait leave their entries behind.
         if self.0.len() == self.0.capacity() {
             self.0.retain(|_, page| page.strong_count() > 0);
         }
@@ -34,10 +34,10 @@ impl Pages {
         page
     }
 
-    /// The page was read: who asks from now on reads anew, since there may be more.
+    /// Removes a page that was read: later streams read it again, since there may be more events.
     pub(super) fn leave(&mut self, key: &PageKey, page: &Arc<Page>) {
-        let is_it = |other: &Weak<Page>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(page));
-        if self.0.get(key).is_some_and(is_it) {
+        let is_same = |other: &Weak<Page>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(page));
+        if self.0.get(key).is_some_and(is_same) {
             self.0.remove(key);
         }
         if self.0.is_empty() {
@@ -55,19 +55,19 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_shared_while_it_is_read_and_read_anew_after() {
+    fn a_page_is_shared_while_it_is_read_and_read_again_afterwards() {
         let mut pages = Pages::default();
         let (one, two, other) = (pages.join(key(1)), pages.join(key(1)), pages.join(key(2)));
         assert!(Arc::ptr_eq(&one, &two) && !Arc::ptr_eq(&one, &other));
         pages.leave(&key(1), &one);
-        let anew = pages.join(key(1));
-        assert!(!Arc::ptr_eq(&one, &anew));
+        let next = pages.join(key(1));
+        assert!(!Arc::ptr_eq(&one, &next));
         pages.leave(&key(1), &two);
-        assert!(Arc::ptr_eq(&anew, &pages.join(key(1))), "who is late takes away no other page");
+        assert!(Arc::ptr_eq(&next, &pages.join(key(1))), "a late leave removes no other page");
     }
 
     #[test]
-    fn pages_of_streams_that_were_dropped_do_not_pile_up() {
+    fn pages_of_dropped_streams_do_not_accumulate() {
         let mut pages = Pages::default();
         (0..10_000).for_each(|offset| drop(pages.join(key(offset))));
         assert!(pages.0.len() < 100, "{}", pages.0.len());

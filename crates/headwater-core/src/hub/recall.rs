@@ -1,5 +1,5 @@
-//! What a stream that begins asks about the past: pages of history, where a position or an id stands, where a
-//! rewind begins. Look here for what is read from the broker, and how often.
+//! Reads the past for streams that start: pages of history, the position of an ID, the start of a
+//! rewind. Look here for what is read from the broker, and how often.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ use crate::limits::{REPLAY_FRAMES_MAX, REPLAY_RETRY, RING_FRAMES_MAX};
 use crate::log::{Epoch, Key, Position};
 use crate::stream::queue::Queue;
 
-/// Reads the past: from the rings, and from the broker for what is older.
+/// Reads past events: recent ones from the rings, older ones from the broker.
 pub(super) struct Recall {
     pub(super) fanout: Arc<Fanout>,
     pub(super) broker: Arc<dyn Broker>,
@@ -27,53 +27,54 @@ impl Recall {
         Self { fanout, broker, pages: Mutex::default() }
     }
 
-    /// Reads history. A broker that refuses has none for us.
+    /// Reads history. It is empty if the broker denies reading.
     pub(super) async fn read(&self, channel: &Channel, range: ReadRange) -> History {
-        self.ask(channel, range).await.unwrap_or_default()
+        self.read_until_answered(channel, range).await.unwrap_or_default()
     }
 
-    /// Reads a page of history, once for all streams that ask for the same one meanwhile.
+    /// Reads a page of history, once for all streams that need the same page at the same time.
     pub(super) async fn read_page(&self, channel: &Channel, range: ReadRange) -> Option<History> {
         let key = (channel.clone(), range);
         let page = self.pages.lock().unwrap_or_else(PoisonError::into_inner).join(key.clone());
-        let history = page.get_or_init(|| self.ask(channel, range)).await.clone();
+        let read = || self.read_until_answered(channel, range);
+        let history = page.get_or_init(read).await.clone();
         self.pages.lock().unwrap_or_else(PoisonError::into_inner).leave(&key, &page);
         history
     }
 
-    /// Reads history, and tries again until the broker answers; `None` if it refuses.
-    async fn ask(&self, channel: &Channel, range: ReadRange) -> Option<History> {
+    /// Reads history, and retries until the broker answers; `None` if it denies reading.
+    async fn read_until_answered(&self, channel: &Channel, range: ReadRange) -> Option<History> {
         loop {
             match self.broker.read(channel, range).await {
                 Ok(history) => return Some(history),
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    tracing::warn!(%channel, "the broker refuses to read history: {error}");
+                    tracing::warn!(%channel, "the broker denies reading history: {error}");
                     return None;
                 }
-                Err(error) => self.wait_to_read_again(channel, &error).await,
+                Err(error) => self.wait_to_retry(channel, &error).await,
             }
         }
     }
 
-    async fn wait_to_read_again(&self, channel: &Channel, error: &Error) {
-        tracing::debug!(%channel, "reading history failed, trying again: {error}");
+    async fn wait_to_retry(&self, channel: &Channel, error: &Error) {
+        tracing::debug!(%channel, "reading history failed, retrying: {error}");
         tokio::time::sleep(REPLAY_RETRY).await;
     }
 
-    /// Fills a channel's ring from the broker's history, once, however many streams ask.
+    /// Fills a channel's ring from the broker's history, once for all streams.
     pub(super) async fn backfill(&self, channel: &Channel) {
         let Some(once) = self.fanout.table.with(channel, |entry| entry.ring.backfill()) else {
             return;
         };
         once.get_or_init(|| async {
-            // Complete since the beginning: there is nothing older.
+            // The ring is complete since the first event: there is nothing older.
             if self.complete_since(channel) == 0 {
                 return;
             }
             let history = self.read(channel, ReadRange::Newest { count: RING_FRAMES_MAX }).await;
             self.fanout.stats.backfills.add(1);
             self.fanout.table.with(channel, |entry| {
-                // Not if the log began anew meanwhile.
+                // A reset of the log replaces the cell; then the history is from the old epoch.
                 if Arc::ptr_eq(&entry.ring.backfill(), &once) {
                     entry.ring.prepend(&history);
                 }
@@ -87,12 +88,13 @@ impl Recall {
         self.fanout.table.with(channel, |entry| entry.ring.complete_since()).flatten()
     }
 
-    /// The same; 0 for all there ever was, or if nothing is known.
+    /// How far back a channel's ring is complete; 0 if it has every event ever, or if nothing is
+    /// known.
     fn complete_since(&self, channel: &Channel) -> u64 {
         self.ring_begin(channel).unwrap_or(0)
     }
 
-    /// How many channels are not finished, or are with an end that waits in the queue.
+    /// The number of channels that have not ended, or whose end still waits in the queue.
     pub(super) fn open_or_ending(&self, channels: &[Channel], queue: &Queue) -> usize {
         let open = self.fanout.table.with_all(channels.iter(), |entries| {
             let open = entries.iter().filter(|entry| entry.ring.ended().is_none()).count();
@@ -101,8 +103,8 @@ impl Recall {
         open.unwrap_or(channels.len())
     }
 
-    /// The position of a stream that has everything up to a point. The node's own numbers are in it only
-    /// if they matter, since no other node knows them.
+    /// The position of a stream that has everything up to a point. It includes the node's own
+    /// number only if that matters, since no other node can interpret it.
     pub(super) fn position(&self, channels: &[Channel], epoch: Epoch, key: Key) -> Position {
         let is_ephemeral =
             key.number > 0 && channels.iter().any(|channel| self.fanout.has_ephemeral(channel));
@@ -113,18 +115,19 @@ impl Recall {
         }
     }
 
-    /// Since when the node receives a channel.
+    /// The point since which the node receives a channel.
     pub(super) fn joined(&self, channel: &Channel) -> Key {
         self.fanout.table.with(channel, |entry| entry.ring.joined()).unwrap_or_default()
     }
 
-    /// The newest plain event that is no longer in a channel's ring.
+    /// The newest ephemeral event that a channel's ring has dropped.
     pub(super) fn lost_ephemeral(&self, channel: &Channel) -> Option<Key> {
         self.fanout.table.with(channel, |entry| entry.ring.lost_ephemeral_after(Key::default()))?
     }
 
-    /// Whether a position is not in the log yet, though it is of this log's life: someone made it up,
-    /// or the log was put back to an older state. A node that is only late is not ahead of itself.
+    /// Whether a position is after the end of the log, though its epoch is the log's: it was made
+    /// up, or the log was restored from an older state. The log itself is asked, since this node
+    /// may merely be behind it.
     pub(super) async fn is_ahead(&self, channel: &Channel, position: Position, last: Key) -> bool {
         if position.offset() <= last.offset {
             return position.ephemeral_part().is_some_and(|local| {
@@ -135,7 +138,7 @@ impl Recall {
         position.offset() > self.read(channel, range).await.log_last
     }
 
-    /// The position of the oldest event with an id of its publisher's.
+    /// The position of the oldest event to which its publisher gave this ID.
     pub(super) async fn find_publisher_id(
         &self,
         channels: &[Channel],
@@ -155,7 +158,7 @@ impl Recall {
 
     async fn find_publisher_id_in(&self, channel: &Channel, id: &str) -> Option<Position> {
         self.backfill(channel).await;
-        // What is older than the ring, in pages.
+        // Events older than the ring, in pages.
         let mut after = 0;
         while after < self.complete_since(channel) {
             let range = ReadRange::After { offset: after, count: REPLAY_FRAMES_MAX };
@@ -173,13 +176,14 @@ impl Recall {
         self.fanout.table.with(channel, |entry| entry.ring.find_publisher_id(id)?.position())?
     }
 
+    /// The point before the last `count` retained events of a channel.
     pub(super) async fn before_last(&self, channel: &Channel, count: usize) -> Key {
         let in_ring =
             self.fanout.table.with(channel, |entry| entry.ring.before_last(count)).flatten();
         if let Some(key) = in_ring {
             return key;
         }
-        // One answer of the broker may have fewer, so they are counted in pages.
+        // One answer of the broker may have fewer events, so pages are read until they add up.
         let (mut left, page) = (count.max(1), |left: usize| left.min(RING_FRAMES_MAX));
         let mut history = self.read(channel, ReadRange::Newest { count: page(left) }).await;
         let mut begin = self.begin_of(channel, &history);
@@ -195,6 +199,8 @@ impl Recall {
         begin
     }
 
+    /// The point before the events published at or after a time, in milliseconds since 1970, or a
+    /// point before that.
     pub(super) async fn before_time(&self, channel: &Channel, since_ms: u64) -> Key {
         let in_ring =
             self.fanout.table.with(channel, |entry| entry.ring.before_time(since_ms)).flatten();
@@ -204,13 +210,15 @@ impl Recall {
         }
     }
 
+    /// The point before the oldest retained event of a channel.
     pub(super) async fn before_all(&self, channel: &Channel) -> Key {
         let range = ReadRange::After { offset: 0, count: 1 };
         let history = self.read_page(channel, range).await.unwrap_or_default();
         self.begin_of(channel, &history)
     }
 
-    /// The point before the first event of a history, or before all that the ring has.
+    /// The point before the first event of a history, or if it is empty, before all events of the
+    /// ring.
     fn begin_of(&self, channel: &Channel, history: &History) -> Key {
         if history.frames.is_empty() {
             return Key { offset: self.complete_since(channel), number: 0 };

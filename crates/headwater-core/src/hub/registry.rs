@@ -1,5 +1,5 @@
-//! Streams that can be ended from outside, and tokens that stay out. Look here for what a revocation
-//! finds. A stream without an owner is not in here and costs nothing.
+//! Streams that have an owner, and revoked tokens. Look here for which streams a revocation closes.
+//! A stream without an owner is not registered and costs nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,24 +17,24 @@ pub(super) struct Registry {
 
 #[derive(Default)]
 struct State {
-    /// The number of the last stream that got one.
+    /// The last number that was assigned to a stream.
     last: u64,
     streams: HashMap<u64, Owned>,
-    /// Ids of tokens, and until when they stay out.
+    /// Revoked tokens: their IDs, each with the end of its revocation.
     tokens: HashMap<String, SystemTime>,
 }
 
-/// Where a stream is.
-enum Place {
-    /// It takes frames from its queue.
+/// How a stream is reached.
+enum Target {
+    /// Through the queue of its subscription.
     Queue(Weak<Queue>),
-    /// A shard has it.
+    /// Through the shard that it is attached to.
     Shard(Arc<Mailbox>),
 }
 
-/// A stream and whose it is.
+/// A stream and its owner.
 struct Owned {
-    place: Place,
+    target: Target,
     user: Option<Box<str>>,
     token: Option<Box<str>>,
 }
@@ -44,7 +44,8 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a stream; gives its number. A token that was revoked meanwhile ends it at once.
+    /// Registers a stream; returns its number. A stream whose token is already revoked is closed at
+    /// once.
     pub(super) fn insert(
         &self,
         queue: &Arc<Queue>,
@@ -60,11 +61,12 @@ impl Registry {
         let (user, token) = (user.map(Into::into), token.map(Into::into));
         state
             .streams
-            .insert(number, Owned { place: Place::Queue(Arc::downgrade(queue)), user, token });
+            .insert(number, Owned { target: Target::Queue(Arc::downgrade(queue)), user, token });
         number
     }
 
-    /// A stream went to a shard. If it was ended on the way, the shard is told.
+    /// Records that a stream was attached to a shard. `is_late` returns whether a revocation closed
+    /// its queue during that, too late for the shard to notice; then the shard revokes the stream.
     pub(super) fn attach(
         &self,
         number: u64,
@@ -72,68 +74,69 @@ impl Registry {
         is_late: impl FnOnce() -> bool,
     ) {
         let mut state = self.state();
-        // A shard that failed meanwhile has cleared up already, and did not find this one.
+        // A shard that failed meanwhile has removed its streams already, but not this one.
         if mailbox.is_closed() {
             state.streams.remove(&number);
         }
         let Some(owned) = state.streams.get_mut(&number) else { return };
-        owned.place = Place::Shard(Arc::clone(mailbox));
+        owned.target = Target::Shard(Arc::clone(mailbox));
         if is_late() {
-            owned.place.revoke(number);
+            owned.target.revoke(number);
         }
     }
 
-    /// A shard is gone, with all its streams.
+    /// Removes all streams of a shard that is gone.
     pub(super) fn remove_shard(&self, gone: &Arc<Mailbox>) {
-        let is_same =
-            |place: &Place| matches!(place, Place::Shard(mailbox) if Arc::ptr_eq(mailbox, gone));
-        self.state().streams.retain(|_, owned| !is_same(&owned.place));
+        let is_gone =
+            |target: &Target| matches!(target, Target::Shard(it) if Arc::ptr_eq(it, gone));
+        self.state().streams.retain(|_, owned| !is_gone(&owned.target));
     }
 
     pub(super) fn remove(&self, number: u64) {
         let mut state = self.state();
         state.streams.remove(&number);
-        // A table that was large once gives its memory back.
+        // Frees the memory of a table that was much larger.
         if state.streams.capacity() > 1024 && state.streams.len() < state.streams.capacity() / 4 {
             state.streams.shrink_to_fit();
         }
     }
 
-    /// How many streams have an owner.
+    /// The number of streams that have an owner.
     pub(super) fn streams(&self) -> usize {
         self.state().streams.len()
     }
 
-    /// Whether the token with this id was revoked, and would not have expired by itself.
+    /// Whether the token with this ID is revoked. A revocation ends when the token would expire.
     pub(super) fn is_revoked(&self, token: &str) -> bool {
         self.state().is_revoked(token)
     }
 
-    /// Ends the streams of a user, of a token, or one by its number. Looks at all of them: it is seldom.
+    /// Closes the streams of a user or of a token, or one stream by its number. It scans all
+    /// streams: revocations are rare.
     pub(super) fn revoke(&self, revocation: &Revocation, number_of: impl Fn(&str) -> Option<u64>) {
         let mut state = self.state();
         if let Revocation::Token { id, until } = revocation {
-            state.keep_out(id, *until);
+            state.revoke_token(id, *until);
         }
         let number = match revocation {
             Revocation::Stream(id) => number_of(id),
             _ => None,
         };
-        for (at, Owned { place, user, token }) in &state.streams {
-            let is_meant = match revocation {
+        for (at, Owned { target, user, token }) in &state.streams {
+            let is_revoked = match revocation {
                 Revocation::User(id) => user.as_deref() == Some(id),
                 Revocation::Token { id, .. } => token.as_deref() == Some(id),
                 Revocation::Stream(_) => Some(*at) == number,
                 Revocation::Channel(_) => false,
             };
-            if is_meant {
-                place.revoke(*at);
+            if is_revoked {
+                target.revoke(*at);
             }
         }
     }
 }
 
-impl Place {
+impl Target {
     fn revoke(&self, number: u64) {
         match self {
             Self::Queue(queue) => {
@@ -141,7 +144,7 @@ impl Place {
                     queue.revoke();
                 }
             }
-            // A shard that is gone has no streams.
+            // A shard that is gone has no streams to revoke.
             Self::Shard(mailbox) => {
                 let _ = mailbox.push(Message::Revoke(Revoked::Stream(number)));
             }
@@ -154,15 +157,16 @@ impl State {
         self.tokens.get(token).is_some_and(|until| *until > SystemTime::now())
     }
 
-    fn keep_out(&mut self, token: &str, until: SystemTime) {
+    fn revoke_token(&mut self, token: &str, until: SystemTime) {
         if self.tokens.len() >= REVOKED_TOKENS_MAX {
             let now = SystemTime::now();
             self.tokens.retain(|_, until| *until > now);
         }
         if self.tokens.len() >= REVOKED_TOKENS_MAX && !self.tokens.contains_key(token) {
-            // The one that expires first makes room: it is out for the shortest time anyway.
+            // The revocation with the shortest time left makes room.
             tracing::error!(
-                "more than {REVOKED_TOKENS_MAX} tokens are revoked: the one that expires first is let in again; change the keys instead"
+                "more than {REVOKED_TOKENS_MAX} tokens are revoked: the one that expires first is \
+                 accepted again; change the keys instead"
             );
             let first = self.tokens.iter().min_by_key(|(_, until)| **until);
             if let Some(first) = first.map(|(token, _)| token.clone()) {
@@ -182,7 +186,7 @@ mod tests {
     use crate::close::CloseReason;
 
     #[test]
-    fn a_revocation_finds_whom_it_means() {
+    fn a_revocation_closes_exactly_the_streams_it_names() {
         let registry = Registry::default();
         let queues: Vec<_> = (0..4).map(|_| Arc::new(Queue::new(1, 1))).collect();
         let owners = [(Some("ann"), Some("t1")), (Some("bob"), Some("t2")), (None, None)];
@@ -204,11 +208,11 @@ mod tests {
         assert_eq!(closed(), [true, true, true, false]);
         assert!(registry.is_revoked("t2") && !registry.is_revoked("t1"));
         registry.insert(&queues[3], None, Some("t2"));
-        assert_eq!(queues[3].closed(), Some(CloseReason::Revoked), "it came too late");
+        assert_eq!(queues[3].closed(), Some(CloseReason::Revoked), "its token was revoked before");
     }
 
     #[test]
-    fn a_token_is_out_until_it_expires_and_no_shorter() {
+    fn a_token_stays_revoked_until_its_latest_expiry() {
         let registry = Registry::default();
         let revoke = |until| {
             registry.revoke(&Revocation::Token { id: "t".into(), until }, |_| None);

@@ -1,11 +1,12 @@
-//! From where a stream left off, or rewinds to, up to what is live: without a gap, without a duplicate,
-//! in order. Look here for what happens to a `Last-Event-ID`.
+//! Replay: from a stream's start up to live events, without loss, without duplicates and in order.
+//! Look here for how a stream that resumes or rewinds becomes live; `start` resolves where it
+//! starts.
 //!
-//! While a stream replays it gets nothing from the fan-out. It reads in rounds: each round has a target,
-//! the last event that the node had delivered when the round began, and takes from the rings (or, for
-//! what is older, from the broker) all that stands before it, merged over the stream's channels in the
-//! order of the log. When a round ends and nothing came meanwhile, the stream is attached to the
-//! fan-out, under the locks of all its channels.
+//! While a stream replays, the fan-out delivers nothing to it. It reads in rounds: each round has a
+//! target, the last event that the node had delivered when the round started. The round reads all
+//! events up to the target from the rings or, for older events, from the broker, merged over the
+//! stream's channels in the order of the log. If nothing was delivered during a round, the stream
+//! is attached to the fan-out, under the locks of all its channels.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,34 +28,34 @@ pub(super) struct Replay {
     pub(super) queue: Arc<Queue>,
     pub(super) epoch: Epoch,
     pub(super) cursors: Vec<ChannelCursor>,
-    /// Events that are older than this are skipped.
+    /// The time before which events are skipped, in milliseconds since 1970.
     pub(super) since_ms: u64,
 }
 
-/// How far a replay is with one channel.
+/// The progress of a replay on one channel.
 pub(super) struct ChannelCursor {
     channel: Channel,
-    /// What was read up to here is delivered or in the buffer.
+    /// Everything up to here was read, and is delivered or in the buffer.
     pub(super) filled: Key,
-    /// Plain events up to here may be missing, and the stream knows.
+    /// The stream was notified that ephemeral events up to here may be missing.
     pub(super) reported: Key,
     buffer: VecDeque<(Key, Frame)>,
 }
 
-/// What one step of a replay gave.
+/// The result of one step of a replay.
 pub(super) struct Step {
     pub(super) frames: VecDeque<Frame>,
-    /// Says that the stream is attached.
+    /// Set if the stream is attached.
     pub(super) live: Option<Attached>,
 }
 
-/// A stream that has replayed all there was.
+/// A stream that has replayed everything and is attached to the fan-out.
 pub(super) struct Attached {
-    /// How many of its channels are not finished.
+    /// The number of its channels that have not ended.
     pub(super) open: usize,
-    /// Up to where everything was delivered.
+    /// Everything up to here was delivered.
     pub(super) delivered: Key,
-    /// The same, for a client that has no id yet.
+    /// The same as a position, for a client that has no ID yet.
     pub(super) position: Position,
 }
 
@@ -64,8 +65,9 @@ impl ChannelCursor {
         Self { channel, filled, reported, buffer: VecDeque::new() }
     }
 
-    /// Begins with what is live, since what was before cannot be found. The last announcement moves
-    /// the client's position: a stream that is cut between two is reported of both again.
+    /// Cursors that start live with a gap event for each channel, because the client's position is
+    /// unknown. Only the last gap event moves that position: a client that is disconnected between
+    /// two of them receives all of them again.
     pub(super) fn all_after_gap(
         channels: &[Channel],
         reason: GapReason,
@@ -92,8 +94,8 @@ impl ChannelCursor {
 }
 
 impl Replay {
-    /// Reads on: gives the next frames, or attaches the stream. Fails never; it waits for a broker that
-    /// does not answer.
+    /// Returns the next frames, or attaches the stream. It never fails: if the broker does not
+    /// answer, it waits.
     pub(super) async fn step(mut self) -> (Self, Step) {
         let mut frames = VecDeque::new();
         let mut bytes = 0;
@@ -124,7 +126,7 @@ impl Replay {
         }
     }
 
-    /// The log lost its data: what was to be replayed is gone.
+    /// Starts over after a reset of the log: what was to be replayed is gone.
     fn reset(&mut self, log: &LogState) {
         let Some(epoch) = log.epoch else { return };
         self.epoch = epoch;
@@ -134,13 +136,14 @@ impl Replay {
         self.cursors = ChannelCursor::all_after_gap(&channels, GapReason::Epoch, log.last, now);
     }
 
-    /// The next entry over all channels, in order, up to the target; `None` too when the log begins anew.
+    /// The next entry over all channels, in order, up to the target. `None` also if the log was
+    /// reset.
     async fn next(&mut self, target: Key) -> Option<(Key, Frame)> {
         for cursor in &mut self.cursors {
             while cursor.needs_more(target) {
                 fill(&self.recall, cursor, target).await;
                 if self.recall.fanout.log().epoch != Some(self.epoch) {
-                    // What was read may be of either log.
+                    // What was read may come from either epoch.
                     return None;
                 }
             }
@@ -150,7 +153,7 @@ impl Replay {
         first.buffer.pop_front()
     }
 
-    /// Attaches the stream to the fan-out if nothing came after the target.
+    /// Attaches the stream to the fan-out if nothing was delivered after the target.
     fn attach(&self, target: Key) -> Option<Attached> {
         let delivered = self.cursors.iter().map(|cursor| cursor.filled).fold(target, Key::max);
         let channels: Vec<Channel> =
@@ -160,8 +163,8 @@ impl Replay {
             if entries.iter().any(|entry| entry.ring.last() > delivered) {
                 return None;
             }
-            // A log that began anew since the target was read has reported all but this stream, which took
-            // nothing; one that begins anew after this tells this one too.
+            // If the log was reset since the target was read, all other streams received gap
+            // events, but this one was paused. A reset after this point reaches this stream too.
             if self.recall.fanout.log().epoch != Some(self.epoch) {
                 return None;
             }
@@ -182,8 +185,8 @@ async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Key) {
         return;
     }
     let after = cursor.filled.offset;
-    // What is older than this is in the history, if it is kept: it was published before the history is
-    // read. What the ring gives up meanwhile need not be.
+    // Retained events that are older than this are in the history, since they were published before
+    // the history is read. Events that the ring drops meanwhile need not be.
     let known_begin = recall.ring_begin(&cursor.channel);
     let ring_begin = known_begin.unwrap_or(0);
     let history = read_after(recall, cursor, ring_begin).await;
@@ -204,7 +207,7 @@ async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Key) {
     }
     for frame in history.frames {
         let Some(key) = frame.key() else { continue };
-        // Beyond where the ring begins, it has plain events too.
+        // From where the ring begins, take from it: it has ephemeral events too.
         if key > target || (ring_begin > after && key.offset > ring_begin) {
             break;
         }
@@ -212,8 +215,8 @@ async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Key) {
         cursor.buffer.push_back((key, frame));
     }
     if cursor.filled.offset == after {
-        // There is no more in the history: the ring has the rest, if only plain events because it does
-        // not know how far back it is complete.
+        // The history has no more events. The ring has the rest; if it does not know how far back
+        // it is complete, that is ephemeral events only.
         if ring_begin > after {
             cursor.filled = target.min(Key { offset: ring_begin, number: 0 });
         } else {
@@ -226,7 +229,7 @@ async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Key) {
 async fn read_after(recall: &Recall, cursor: &ChannelCursor, ring_begin: u64) -> History {
     let range = ReadRange::After { offset: cursor.filled.offset, count: REPLAY_FRAMES_MAX };
     match recall.read_page(&cursor.channel, range).await {
-        // It is shared, and may have been read before what is looked for was published.
+        // The page is shared, and may have been read before the wanted events were published.
         Some(page) if page.frames.is_empty() && page.log_last < ring_begin => {
             recall.read(&cursor.channel, range).await
         }
@@ -234,7 +237,7 @@ async fn read_after(recall: &Recall, cursor: &ChannelCursor, ring_begin: u64) ->
     }
 }
 
-/// Whether the ring reaches back far enough; if so, takes from it.
+/// Takes the next frames from the ring if it reaches back far enough; returns whether it does.
 fn fill_from_ring(recall: &Recall, cursor: &mut ChannelCursor, target: Key) -> bool {
     let filled = cursor.filled;
     take_from_ring(recall, cursor, target, |ring| ring.covers(filled))

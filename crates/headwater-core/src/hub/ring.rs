@@ -1,7 +1,8 @@
-//! The recent frames of one channel, for streams that come back. No IO in here.
+//! The recent frames of one channel, for streams that resume. It does no IO. Look here for when the
+//! broker's history is needed, and for how a ring is bounded.
 //!
-//! The ring knows how far back it is complete: a stream that left off after that point is resumed from
-//! the ring alone, every other one needs the broker's history first.
+//! The ring knows how far back it is complete: a stream whose position is after that point resumes
+//! from the ring alone, any other stream needs the broker's history first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,30 +16,31 @@ use crate::frame::Frame;
 use crate::limits::{RING_AGE_MAX, RING_BYTES_MAX, RING_FRAMES_MAX, RING_TOTAL_BYTES_MAX};
 use crate::log::Key;
 
-/// What a frame costs beside its bytes: its allocations and its place in the ring.
+/// The cost of a frame besides its bytes: its allocations and its entry in the ring.
 const FRAME_OVERHEAD_BYTES: usize = 200;
 
 pub(super) struct Ring {
     entries: VecDeque<(Key, Frame)>,
-    /// The newest that was ever in here: what is too large is given up at once.
+    /// The key of the newest frame that was ever added, even if it was too large to be retained.
     last: Key,
     bytes: usize,
-    /// All rings' bytes.
+    /// The bytes of all rings.
     total: Arc<AtomicUsize>,
-    /// Every event of the log with a larger offset is in here. `None` until the broker has told where
-    /// the channel stood when its events began to arrive.
+    /// The ring has every event of the log with a larger offset. `None` until the broker has
+    /// reported the channel's baseline, or an event of the log has arrived.
     complete_since: Option<u64>,
-    /// Whether the broker has told where the channel stood.
+    /// Whether the broker has reported the channel's baseline.
     has_baseline: bool,
     /// The offset of the event that ended the channel.
     ended: Option<u64>,
-    /// The node receives the channel since this point; plain events from before are unknown.
+    /// The node has received the channel since this point; earlier ephemeral events are unknown.
     joined: Key,
-    /// The newest plain event, or announcement of a gap, that was given up.
+    /// The newest ephemeral event, or gap event, that was dropped.
     ephemeral_lost: Option<Key>,
     has_ephemeral: bool,
-    /// Filled from the broker's history, once; whoever comes meanwhile waits for the one who reads.
-    /// `None` until somebody asks: most channels' rings never are.
+    /// Set when the ring was filled from the broker's history, which happens once; other streams
+    /// wait for the one that reads. `None` until a stream needs it, which is never for most
+    /// channels.
     backfill: Option<Arc<OnceCell<()>>>,
 }
 
@@ -59,14 +61,16 @@ impl Ring {
         }
     }
 
-    /// What the broker knows of the channel now that its events begin to arrive, which is after `joined`.
+    /// Takes what the broker knows of the channel when its events start to arrive. `joined` returns
+    /// the point since which the node receives them.
     pub(super) fn set_baseline(&mut self, baseline: Baseline, joined: impl FnOnce() -> Key) {
         self.has_ephemeral |= baseline.ephemeral;
         if !std::mem::replace(&mut self.has_baseline, true) {
-            // When the first subscriber came, the node may not have known yet where the log is.
+            // When the first subscriber arrived, the node may not have known the log's position
+            // yet.
             self.joined = joined();
             let since = *self.complete_since.get_or_insert(baseline.last);
-            // Plain events from before that point would stand among what is read from the history.
+            // Earlier ephemeral events would be mixed with what is read from the history.
             while self.entries.front().is_some_and(|(key, _)| key.offset < since) {
                 let Some((key, frame)) = self.entries.pop_front() else { break };
                 self.remove_bytes(&frame);
@@ -79,12 +83,13 @@ impl Ring {
     /// Adds an event of the log. `previous` is the offset of the channel's event before it.
     pub(super) fn push(&mut self, key: Key, frame: Frame, previous: u64) {
         self.complete_since.get_or_insert(previous);
-        // An end that was forgotten is none: the channel goes on.
+        // An event after an end means that the log has forgotten the end: the channel is open
+        // again.
         self.ended = frame.is_end().then_some(key.offset);
         self.push_back(key, frame);
     }
 
-    /// Adds an event that is in no log, or the announcement of a gap.
+    /// Adds an ephemeral event or a gap event.
     pub(super) fn push_ephemeral(&mut self, key: Key, frame: Frame) {
         self.has_ephemeral |= frame.gap().is_none();
         self.push_back(key, frame);
@@ -96,20 +101,20 @@ impl Ring {
         self.add_bytes(&frame);
         let now_ms = frame.time_ms();
         self.entries.push_back((key, frame));
-        while self.is_over_its_bounds() {
+        while self.exceeds_bounds() {
             self.pop_front();
         }
         self.expire(now_ms);
     }
 
-    fn is_over_its_bounds(&self) -> bool {
+    fn exceeds_bounds(&self) -> bool {
         self.entries.len() > RING_FRAMES_MAX
             || self.bytes > RING_BYTES_MAX
             || (self.total.load(Ordering::Relaxed) > RING_TOTAL_BYTES_MAX
                 && !self.entries.is_empty())
     }
 
-    /// Gives up what is older than is kept.
+    /// Drops frames that are older than rings retain.
     pub(super) fn expire(&mut self, now_ms: u64) {
         let age_max_ms = u64::try_from(RING_AGE_MAX.as_millis()).unwrap_or(u64::MAX);
         let oldest_ms = now_ms.saturating_sub(age_max_ms);
@@ -117,7 +122,7 @@ impl Ring {
             self.pop_front();
         }
         if self.entries.is_empty() {
-            // A channel that was busy once keeps no buffer.
+            // Frees the buffer of a channel that is idle now.
             self.entries = VecDeque::new();
         }
     }
@@ -132,13 +137,14 @@ impl Ring {
         }
     }
 
-    /// Adds older events in front, as far as there is room.
+    /// Adds older events at the front, as far as there is room.
     pub(super) fn prepend(&mut self, history: &History) {
         let Some(complete_since) = self.complete_since else { return };
         let keyed = history.frames.iter().filter_map(|frame| Some((frame.key()?, frame)));
         let older: Vec<_> = keyed.filter(|(key, _)| key.offset <= complete_since).collect();
         if older.last().is_none_or(|(key, _)| key.offset != complete_since) {
-            // The ring gave up events that came after the history was read: there is a hole between.
+            // The ring has dropped events that arrived after the history was read, so there is a
+            // hole.
             return;
         }
         for (at, (key, frame)) in older.iter().enumerate().rev() {
@@ -155,7 +161,7 @@ impl Ring {
         }
     }
 
-    /// Whether everything of the log after a point is in here.
+    /// Whether the ring has all events of the log after a point.
     pub(super) fn covers(&self, point: Key) -> bool {
         self.complete_since.is_some_and(|since| point.offset >= since)
     }
@@ -165,7 +171,7 @@ impl Ring {
         self.complete_since
     }
 
-    /// The entries after one point and up to another, at most so many.
+    /// The entries after one point and up to another, at most `count_max`.
     pub(super) fn range(
         &self,
         after: Key,
@@ -177,7 +183,7 @@ impl Ring {
         self.entries.range(from..to).take(count_max)
     }
 
-    /// Where one must begin to get the last events, if the ring has so many.
+    /// The point before the last `count` entries, if the ring has so many.
     pub(super) fn before_last(&self, count: usize) -> Option<Key> {
         match self.entries.len().checked_sub(count)? {
             0 => self.complete_since.map(|offset| Key { offset, number: 0 }),
@@ -185,18 +191,19 @@ impl Ring {
         }
     }
 
-    /// Where one must begin to get what was published since a time, if the ring reaches back so far.
+    /// The point before the first entry published at or after a time, if the ring reaches back that
+    /// far.
     pub(super) fn before_time(&self, since_ms: u64) -> Option<Key> {
         let at = self.entries.partition_point(|(_, frame)| frame.time_ms() < since_ms);
         Some(self.entries.get(at.checked_sub(1)?)?.0)
     }
 
-    /// The oldest event with an id of its publisher's.
+    /// The oldest event to which its publisher gave this ID.
     pub(super) fn find_publisher_id(&self, id: &str) -> Option<&Frame> {
         self.entries.iter().map(|(_, frame)| frame).find(|frame| frame.publisher_id() == Some(id))
     }
 
-    /// The newest plain event, or announcement of a gap, after a point that is no longer in here.
+    /// The newest ephemeral event or gap event that was dropped, if it is after a point.
     pub(super) fn lost_ephemeral_after(&self, point: Key) -> Option<Key> {
         self.ephemeral_lost.filter(|lost| *lost > point)
     }
@@ -213,7 +220,7 @@ impl Ring {
         self.ended
     }
 
-    /// The newest that was ever in here.
+    /// The key of the newest frame that was ever added.
     pub(super) fn last(&self) -> Key {
         self.last
     }
@@ -222,10 +229,11 @@ impl Ring {
         Arc::clone(self.backfill.get_or_insert_default())
     }
 
-    /// The log began anew: nothing of the old one is of use.
+    /// Empties the ring: the log was reset, and positions of the old epoch have no meaning.
     pub(super) fn reset(&mut self, joined: Key) {
         let total = Arc::clone(&self.total);
-        // The mark may be lost with the log's data, so it is made again.
+        // The broker may have lost its mark of ephemeral events with the log, so the ring retains
+        // it.
         let has_ephemeral = self.has_ephemeral;
         *self = Self::new(joined, total);
         self.has_ephemeral = has_ephemeral;
@@ -294,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn it_knows_how_far_back_it_is_complete() {
+    fn a_ring_knows_how_far_back_it_is_complete() {
         let mut ring = ring();
         assert!(!ring.covers(Key::end_of(100)), "nothing is known yet");
         push(&mut ring, 7, 5);
@@ -307,25 +315,29 @@ mod tests {
         for offset in 10..=9 + RING_FRAMES_MAX as u64 {
             push(&mut ring, offset, offset - 1);
         }
-        assert!(!ring.covers(Key::end_of(8)) && ring.covers(Key::end_of(9)), "two were given up");
+        assert!(!ring.covers(Key::end_of(8)) && ring.covers(Key::end_of(9)), "two were dropped");
     }
 
     #[test]
-    fn a_baseline_counts_until_events_say_more() {
+    fn events_after_a_baseline_supersede_it() {
         let mut ring = ring();
         let baseline = |last, ended, ephemeral| Baseline { last, ended, ephemeral };
         ring.set_baseline(baseline(5, false, false), || Key { offset: 7, number: 1 });
-        ring.set_baseline(baseline(8, false, false), || unreachable!("it is received already"));
+        ring.set_baseline(baseline(8, false, false), || {
+            unreachable!("the channel is received already")
+        });
         assert_eq!(ring.complete_since(), Some(5));
         assert_eq!((ring.joined(), ring.has_ephemeral()), (Key { offset: 7, number: 1 }, false));
-        ring.set_baseline(baseline(8, true, true), || unreachable!("it is received already"));
+        ring.set_baseline(baseline(8, true, true), || {
+            unreachable!("the channel is received already")
+        });
         assert_eq!((ring.ended(), ring.has_ephemeral()), (Some(8), true));
         push(&mut ring, 9, 0);
-        assert_eq!(ring.ended(), None, "the end was forgotten, and the channel goes on");
+        assert_eq!(ring.ended(), None, "an event after the end reopens the channel");
     }
 
     #[test]
-    fn history_goes_in_front_without_what_is_there() {
+    fn history_is_prepended_without_duplicates() {
         let mut ring = ring();
         let baseline = Baseline { last: 6, ended: false, ephemeral: false };
         ring.set_baseline(baseline, Key::default);
@@ -340,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_events_stand_between_those_of_the_log() {
+    fn ephemeral_events_are_ordered_between_events_of_the_log() {
         let mut ring = ring();
         push(&mut ring, 1, 0);
         for number in 1..3 {
@@ -359,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_and_age_are_bounded_and_given_back() {
+    fn bytes_and_age_are_bounded_and_bytes_are_released() {
         let total = Arc::new(AtomicUsize::new(0));
         let mut ring = Ring::new(Key::default(), Arc::clone(&total));
         let large = "x".repeat(RING_BYTES_MAX / 4);

@@ -1,5 +1,5 @@
-//! What a shard may ask of its hub, and the only way in for the engine. Look here before you let a
-//! transport know anything else about a hub.
+//! The interface of a hub for the shards of an engine, and the only one that an engine uses. Look
+//! here before you let a transport use anything else of a hub.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,11 +12,11 @@ use crate::frame::Frame;
 use crate::stream::mailbox::{Mailbox, Message};
 use crate::stream::slow_client::WaitingBounds;
 
-/// A hub, as the engine knows it.
+/// A hub, as an engine sees it.
 #[derive(Clone)]
 pub struct HubRef(Arc<HubInner>);
 
-/// The connection of one shard to its hub: the mailbox, and what the shard reports and asks.
+/// The connection of one shard to its hub: the mailbox, and the shard's reports and queries.
 pub struct ShardPort {
     hub: Arc<HubInner>,
     mailbox: Arc<Mailbox>,
@@ -32,7 +32,8 @@ impl HubRef {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Adds a shard that is woken by calling `wake`; in the place of `before` if that one failed.
+    /// Adds a shard, which the hub wakes by calling `wake`. It replaces `before`, a shard that
+    /// failed.
     pub fn open(
         &self,
         before: Option<&Mailbox>,
@@ -52,12 +53,12 @@ impl HubRef {
         self.0.fanout.pressure.shards()
     }
 
-    /// How many streams have an owner.
+    /// The number of streams that have an owner.
     pub fn owned_streams(&self) -> usize {
         self.0.fanout.registry.streams()
     }
 
-    /// Removes a shard that does not start again.
+    /// Removes a shard that does not restart.
     pub fn remove(&self, mailbox: &Mailbox) {
         self.0.fanout.pressure.remove_shard(mailbox);
     }
@@ -81,17 +82,17 @@ impl ShardPort {
         frame.channel().is_some_and(|channel| latest_only.matches(channel.as_str()))
     }
 
-    /// Whether the hub closes its streams.
+    /// Whether the hub is draining.
     pub fn is_draining(&self) -> bool {
         self.hub.lifecycle.is_draining()
     }
 
-    /// A stream left a channel.
+    /// Reports that a stream left a channel.
     pub fn left(&self, channel: &Channel) {
         self.hub.leave(channel, Departure::Stream(&self.mailbox));
     }
 
-    /// Frames were sent.
+    /// Counts frames that were sent, and their bytes.
     pub fn sent(&self, frames: u64, bytes: usize) {
         let stats = &self.hub.fanout.stats;
         stats.sent.add(frames);
@@ -103,7 +104,7 @@ impl ShardPort {
         self.hub.fanout.pressure.backlog_bytes.load(Ordering::Relaxed)
     }
 
-    /// A backlog had `before` bytes and has `after` now.
+    /// Reports that a stream's backlog changed from `before` to `after` bytes.
     pub fn backlog_changed(&self, before: usize, after: usize) {
         let of_shard = &self.mailbox.counts.backlog_bytes;
         let of_all = &self.hub.fanout.pressure.backlog_bytes;
@@ -122,26 +123,26 @@ impl ShardPort {
         };
     }
 
-    /// A stream that had an owner is gone. Its number in the registry is 0 if it had none.
+    /// Removes a closed stream from the registry; the number 0 means that it has no owner.
     pub fn forget_owner(&self, number: u64) {
         self.hub.forget_owner(number);
     }
 
-    /// A stream closed.
+    /// Reports that a stream closed.
     pub fn ended(&self, reason: CloseReason) {
         self.mailbox.counts.streams.fetch_sub(1, Ordering::Relaxed);
         self.hub.stream_ended(reason);
     }
 
-    /// The shard is gone, and with it all of its streams. Returns the messages that were not handled,
-    /// among them streams that were being attached.
+    /// Closes the port: the shard is gone, and with it all of its streams. Returns the messages
+    /// that were not handled, among them streams that were being attached.
     pub fn close(&self) -> Vec<Message> {
-        let left = self.mailbox.close();
+        let unhandled = self.mailbox.close();
         self.hub.fanout.registry.remove_shard(&self.mailbox);
         for channel in self.hub.fanout.table.channels_of(&self.mailbox) {
             self.hub.leave(&channel, Departure::Shard(&self.mailbox));
         }
-        left
+        unhandled
     }
 
     /// Counts the streams and bytes that a failed shard could not account for.

@@ -1,5 +1,5 @@
-//! Where a stream starts: now, after the client's last event, or at an earlier point. Look here for what
-//! happens to a `Last-Event-ID`; `replay` reads from there on.
+//! Where a stream starts: now, after the client's last event, or at an earlier point. Look here for
+//! how a `Last-Event-ID` is resolved; `replay` reads from there on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,45 +15,45 @@ use crate::limits::{REWIND_AGE_MAX, REWIND_EVENTS_MAX};
 use crate::log::{Epoch, Key, Position};
 use crate::stream::queue::Queue;
 
-/// How far back a new stream begins.
+/// How far back a new stream starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rewind {
-    /// With the last so many events of each channel.
+    /// With this many of the newest events of each channel; at most [`REWIND_EVENTS_MAX`].
     Events(usize),
-    /// With what was published in the last so long.
+    /// With the events published within this time; at most [`REWIND_AGE_MAX`].
     Age(Duration),
-    /// With the oldest event that is kept.
+    /// With the oldest retained event.
     All,
 }
 
-/// Where a stream begins.
+/// Where a stream starts.
 #[derive(Debug, Clone)]
 pub(super) enum Start {
-    /// With what is published from now on.
+    /// With events published from now on.
     Now,
-    /// After the event with this id.
+    /// After the event with this ID.
     After(String),
-    /// With what was published before.
+    /// With events published before.
     Rewind(Rewind),
 }
 
-/// How a stream starts.
+/// The result of starting a stream.
 pub(super) struct Begun {
     pub(super) kind: BegunKind,
-    /// Why a channel's events will not arrive, if the broker says so.
+    /// Why a channel's events will not arrive, if the broker reports that.
     pub(super) unconfirmed: Option<Error>,
 }
 
-/// What there is to do first.
+/// What a started stream does first.
 pub(super) enum BegunKind {
-    /// Nothing: the stream is attached. How many of its channels have not ended, and its position.
+    /// It is attached to the fan-out. `open` is the number of its channels that have not ended.
     Live { open: usize, position: Option<Position> },
-    /// There is something to replay, or may be.
+    /// It replays, even if there turns out to be nothing to replay.
     Replay(Replay),
 }
 
-/// Begins a stream whose queue is in the channel table already.
+/// Starts a stream whose queue is in the channel table already.
 pub(super) async fn start(
     recall: Arc<Recall>,
     queue: Arc<Queue>,
@@ -78,7 +78,7 @@ async fn begin(
 ) -> BegunKind {
     let log = recall.fanout.log();
     let Some(epoch) = log.epoch else {
-        // A broker without a log: nothing can be resumed, the stream starts now.
+        // The broker has no log: nothing can be resumed, so the stream starts now.
         queue.resume_push();
         return BegunKind::Live { open: channels.len(), position: None };
     };
@@ -94,7 +94,7 @@ async fn begin(
     BegunKind::Replay(Replay { recall, queue, epoch, cursors, since_ms })
 }
 
-/// Where each channel is resumed, with announcements of what is known to be missing.
+/// Where each channel resumes, with gap events for what is known to be missing.
 async fn after(
     recall: &Recall,
     channels: &[Channel],
@@ -119,20 +119,21 @@ async fn after(
     let from_ephemeral = position.ephemeral_part().is_some();
     let is_ephemeral: Vec<bool> =
         channels.iter().map(|channel| recall.fanout.has_ephemeral(channel)).collect();
-    // If it is not known which channel the id's event came from, it may be each of them.
+    // If the channel of the ID's event is unknown, it may be any of them.
     let none_known = from_ephemeral && !is_ephemeral.contains(&true);
     let with_ephemeral =
         channels.iter().zip(is_ephemeral.iter().map(|is_ephemeral| *is_ephemeral || none_known));
     with_ephemeral
         .map(|(channel, is_ephemeral)| {
-            since_position(recall, channel, position, log.last, is_ephemeral)
+            after_position(recall, channel, position, log.last, is_ephemeral)
         })
         .collect()
 }
 
-/// Where a channel is resumed. Only the node that received an ephemeral event retains it, so a stream of
-/// a channel that has some gets a gap event where this node cannot know.
-fn since_position(
+/// Where a channel resumes. Only the node that received an ephemeral event retains it. A stream of
+/// a channel with ephemeral events therefore gets a gap event if this node cannot know whether the
+/// stream has all of them.
+fn after_position(
     recall: &Recall,
     channel: &Channel,
     position: Position,
@@ -142,8 +143,9 @@ fn since_position(
     let mut cursor = ChannelCursor::new(channel, position.key());
     let reason = match position.ephemeral_part() {
         Some(ephemeral) if ephemeral.node != recall.fanout.node => {
-            // Another node numbered it, or this one in another life. What this node has between the
-            // same two events of the log may have been seen or not; what comes from now on was not.
+            // Another node assigned the number, or this one before it restarted. The client may
+            // have seen what this node retains between the same two events of the log, so that is
+            // skipped; it has not seen what arrives from now on.
             let begin = Key { offset: position.offset(), number: 0 };
             cursor.filled = last.min(Key::end_of(position.offset())).max(begin);
             cursor.reported = cursor.filled;
@@ -164,7 +166,8 @@ fn since_position(
     cursor
 }
 
-/// Where each channel starts, and the time before which events are skipped, in milliseconds since 1970.
+/// Where each channel starts, and the time before which events are skipped, in milliseconds since
+/// 1970.
 async fn rewound(
     recall: &Recall,
     channels: &[Channel],

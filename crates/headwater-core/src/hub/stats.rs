@@ -1,4 +1,4 @@
-//! What a hub counts. Look here for the meaning of each number.
+//! The counters of a hub. Look here for the meaning of each number.
 
 use std::sync::atomic::Ordering;
 
@@ -23,51 +23,51 @@ pub(crate) struct Stats {
     gaps: [Counter; GapReason::ALL.len()],
 }
 
-/// What a [`Hub`](crate::Hub) has counted since it began.
+/// The counters of a [`Hub`](crate::Hub) since it was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HubStats {
     /// Subscriptions opened.
     pub streams_opened: u64,
-    /// Subscriptions ended, by reason.
+    /// Subscriptions closed, by reason.
     pub streams_ended: EndedStreams,
     /// Events that this node published.
     pub events_published: u64,
     /// Publishes that failed.
     pub publish_errors: u64,
-    /// Events that the broker gave to this node.
+    /// Events that this node received from the broker.
     pub events_received: u64,
-    /// Events received that were not UTF-8, so that U+FFFD stands in them.
+    /// Received events that were not valid UTF-8; U+FFFD replaced the invalid bytes.
     pub events_sanitized: u64,
-    /// Events received that were too large or not understood, and not delivered.
+    /// Received events that were too large or malformed, and were not delivered.
     pub events_rejected: u64,
-    /// Gaps that streams were told of, by reason.
+    /// Gap events sent to streams, by reason.
     pub gaps: Gaps,
-    /// Histories of channels read from the broker into the ring, for streams that came back.
+    /// Reads of a channel's history from the broker into its ring, for streams that resume.
     pub backfills: u64,
     /// Publishes that had to wait because a shard of the engine was far behind.
     pub publishes_delayed: u64,
-    /// Events handed to streams.
+    /// Events sent to clients, counted per stream.
     pub events_sent: u64,
-    /// Bytes of these events as they stand on the wire, without HTTP's framing.
+    /// Bytes of these events on the wire, without HTTP's framing.
     pub bytes_sent: u64,
 }
 
-/// What a shard of the engine tells of itself.
+/// The figures of a shard of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShardStats {
-    /// Streams it has now.
+    /// Streams that are on the shard now.
     pub streams: usize,
-    /// Messages that wait for it now.
+    /// Messages that wait in its mailbox now.
     pub mailbox: usize,
-    /// Bytes that wait for slow clients now. Streams share frames; each counts them.
+    /// Bytes that wait for slow clients now. Streams share frames; each stream counts them.
     pub backlog_bytes: usize,
-    /// Writes to sockets. With the events sent they show how many events went out together.
+    /// Writes to sockets. Events sent divided by writes is the mean number of events per write.
     pub writes: u64,
-    /// Turns of its loop that had something to do.
+    /// Turns of its loop that had work to do.
     pub turns: u64,
-    /// How often it panicked, lost its streams and began anew.
+    /// How often it panicked, closed its streams and restarted.
     pub panics: u64,
 }
 
@@ -85,33 +85,33 @@ impl ShardStats {
     }
 }
 
-/// How many streams ended, by reason.
+/// The number of closed streams, by reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndedStreams([u64; CloseReason::ALL.len()]);
 
 impl EndedStreams {
-    /// How many ended for a reason.
+    /// The number of streams closed for a reason.
     pub fn by(&self, reason: CloseReason) -> u64 {
         self.0[reason as usize]
     }
 
-    /// Every reason with its number.
+    /// Every reason with its count.
     pub fn iter(&self) -> impl Iterator<Item = (CloseReason, u64)> + '_ {
         CloseReason::ALL.into_iter().zip(self.0)
     }
 }
 
-/// How many gaps streams were told of, by reason.
+/// The number of gap events sent to streams, by reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gaps([u64; GapReason::ALL.len()]);
 
 impl Gaps {
-    /// How many for a reason.
+    /// The number of gap events with a reason.
     pub fn by(&self, reason: GapReason) -> u64 {
         self.0[reason as usize]
     }
 
-    /// Every reason with its number.
+    /// Every reason with its count.
     pub fn iter(&self) -> impl Iterator<Item = (GapReason, u64)> + '_ {
         GapReason::ALL.into_iter().zip(self.0)
     }
@@ -144,7 +144,7 @@ impl Stats {
     }
 }
 
-// The reason is the index.
+// The reason is the index of its counter.
 const _: () = {
     let mut at = 0;
     while at < CloseReason::ALL.len() {

@@ -1,4 +1,5 @@
-//! A stream's interest in channels: frames come out, in order. Look here for the async side of the hub.
+//! A subscription to channels: an async stream of frames, in order. Look here for the phases of a
+//! stream, and for how it is attached to a shard.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -25,40 +26,39 @@ use crate::log::Key;
 use crate::stream::mailbox::{Attachment, Mailbox, Message, Progress};
 use crate::stream::queue::Queue;
 
-/// An async stream of [`Frame`]s of the channels it was made for, from
-/// [`Hub::subscribe`](crate::Hub::subscribe).
+/// An async stream of [`Frame`]s of its channels, from [`Hub::subscribe`](crate::Hub::subscribe).
 ///
-/// Its queue is bounded: a subscription that is not read fast enough ends, with
-/// [`CloseReason::Overflow`], and costs the others nothing. What it replays is not queued but read on as it is taken.
-/// Dropping it unsubscribes.
+/// Its queue is bounded: a subscription that is not read fast enough is closed with
+/// [`CloseReason::Overflow`], without affecting others. Replayed events are not queued: they are
+/// read as they are consumed. Dropping the subscription unsubscribes.
 ///
 /// # Cancel safety
 /// [`next`](Self::next) can be dropped at any time without losing a frame.
-#[must_use = "a subscription that is dropped gets nothing"]
+#[must_use = "a subscription that is dropped receives nothing"]
 pub struct Subscription {
     hub: Arc<HubInner>,
     queue: Arc<Queue>,
-    /// The channels, each with the place of this subscriber in the channel table.
+    /// The channels, each with the key of this subscriber in the channel's entry.
     entries: Box<[(Channel, usize)]>,
     phase: Phase,
     progress: Progress,
     client_id: ClientId,
-    /// Why a channel's events will not arrive, once the broker has said so.
+    /// Why a channel's events will not arrive, if the broker has reported that.
     unconfirmed: Option<Error>,
-    /// Whether a shard has the stream now.
-    handed_over: bool,
-    /// Its place in the registry; 0 if it has none.
+    /// Whether the stream is attached to a shard.
+    is_attached: bool,
+    /// Its number in the registry; 0 if it is not registered.
     number: u64,
 }
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The last event id that the client has.
+/// The last event ID that the client has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ClientId {
-    /// None, and it received nothing.
+    /// None, and it has received nothing.
     None,
-    /// One that is older than the gap event it received last: with that it would get the gap again.
+    /// One older than the last gap event it received: resuming from it would repeat the gap event.
     BeforeGap,
     /// One that covers everything it received.
     Current,
@@ -68,28 +68,28 @@ enum ClientId {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Started {
-    /// Live events: nothing is to be replayed.
+    /// Live events: there is nothing to replay.
     Live,
     /// Retained events, then live ones.
     Replaying,
     /// Every channel was ended by its publisher, and nothing is left to deliver.
     Ended,
-    /// Events of a channel may not arrive: the broker denies it, or has not confirmed it in time. The
-    /// subscription stays open, and delivers what arrives.
+    /// Events of a channel may not arrive: the broker denies it, or has not confirmed it in time.
+    /// The subscription stays open and delivers what arrives.
     Unconfirmed(Error),
 }
 
-/// How far a subscription is.
+/// The phase of a subscription.
 enum Phase {
-    /// It was not read yet.
+    /// It has not been read yet.
     New(Start),
     /// The broker is confirming the channels.
     Starting(Boxed<Begun>),
-    /// It reads what was published before, in steps.
+    /// It reads past events, in steps.
     Replaying(Boxed<(Replay, Step)>),
-    /// Frames that are ready, and what comes after them.
+    /// It delivers these frames, and then takes the next step of the replay, if any.
     Ready(VecDeque<Frame>, Option<Boxed<(Replay, Step)>>),
-    /// The queue gives what is published.
+    /// It delivers from its queue.
     Live,
 }
 
@@ -109,7 +109,7 @@ impl Subscription {
             progress,
             client_id: ClientId::None,
             unconfirmed: None,
-            handed_over: false,
+            is_attached: false,
             number: 0,
         }
     }
@@ -118,15 +118,16 @@ impl Subscription {
         &self.queue
     }
 
-    /// Begins after the event with this id, which a client says it got last: see
-    /// [`LastEventId`](crate::LastEventId). With `None`, or an empty id, it begins now.
+    /// Resumes after this event ID, the client's `Last-Event-ID`. With `None` or an empty ID the
+    /// subscription starts now.
     ///
-    /// What cannot be found is announced, by a frame with a [`gap`](Frame::gap); then the subscription goes on with
-    /// what is there. To be called before the first read; later it has no effect.
+    /// Missed events that cannot be found are reported by a frame with a [`gap`](Frame::gap); the
+    /// subscription then delivers what is available. Call this before the first read; later it has
+    /// no effect.
     pub fn after(self, last_event_id: impl Into<Option<String>>) -> Self {
         match last_event_id.into() {
             Some(id) if !id.is_empty() => {
-                let mut subscription = self.begin(Start::After(id));
+                let mut subscription = self.start_at(Start::After(id));
                 subscription.client_id = ClientId::Current;
                 subscription
             }
@@ -134,14 +135,15 @@ impl Subscription {
         }
     }
 
-    /// Begins with events that were published before. To be called before the first read; later it has
-    /// no effect.
+    /// Starts with retained events that were published before. Call this before the first read;
+    /// later it has no effect.
     pub fn rewind(self, rewind: Rewind) -> Self {
-        self.begin(Start::Rewind(rewind))
+        self.start_at(Start::Rewind(rewind))
     }
 
-    /// Says whose it is, so that [`Hub::revoke`](crate::Hub::revoke) can end it by its user, its token
-    /// or its [id](Self::id). If the token is revoked already, it ends at once.
+    /// Sets the owner, so that [`Hub::revoke`](crate::Hub::revoke) can close the subscription by
+    /// its user, its token or its [ID](Self::id). If the token is already revoked, the subscription
+    /// is closed at once.
     pub fn owned_by(mut self, user: Option<&str>, token_id: Option<&str>) -> Self {
         if self.number == 0 {
             self.number = self.hub.fanout.registry.insert(&self.queue, user, token_id);
@@ -149,13 +151,14 @@ impl Subscription {
         self
     }
 
-    /// Its id among all nodes, for [`Revocation::Stream`](crate::Revocation::Stream); `None` unless it
-    /// has an [owner](Self::owned_by).
+    /// Its ID, unique among all nodes, for
+    /// [`Revocation::Stream`](crate::revocation::Revocation::Stream). `None` unless it has an
+    /// [owner](Self::owned_by).
     pub fn id(&self) -> Option<String> {
         (self.number > 0).then(|| format!("{}-{}", self.hub.fanout.node, self.number))
     }
 
-    fn begin(mut self, start: Start) -> Self {
+    fn start_at(mut self, start: Start) -> Self {
         if matches!(self.phase, Phase::New(_)) {
             self.queue.pause();
             self.phase = Phase::New(start);
@@ -163,26 +166,27 @@ impl Subscription {
         self
     }
 
-    /// The next frame; `None` when the subscription has ended, and [`closed`](Self::closed) says why.
+    /// The next frame. `None` when the subscription has ended; [`closed`](Self::closed) returns
+    /// why.
     pub async fn next(&mut self) -> Option<Frame> {
         std::future::poll_fn(|context| self.poll_event(context)).await
     }
 
-    /// Waits until what is published to the channels from now on is known to arrive and, for a
-    /// subscription that begins earlier, until the first event is there; for a second at most. With the
-    /// embedded broker that is at once; with Redis it takes one round trip for the first subscriber of a
-    /// channel.
+    /// Waits until events published to the channels from now on are known to arrive and, for a
+    /// subscription that starts earlier, until the first event is available; at most for
+    /// [`CONFIRM_TIMEOUT`], which is 1 s. With the embedded broker this takes no time; a networked
+    /// broker needs one round trip for the first subscriber of a channel.
     ///
-    /// Wait for it before you answer a request, and a client that publishes as soon as its stream is
-    /// open gets its own event. Cancel safe.
+    /// Await this before you answer a request: then a client that publishes as soon as its stream
+    /// is open receives its own event. Cancel safe.
     pub async fn ready(&mut self) -> Started {
         let started = std::future::poll_fn(|context| self.poll_started(context));
-        // Late is better than never: the stream opens all the same.
+        // A stream whose events may arrive late is better than none, so it opens anyway.
         if tokio::time::timeout(CONFIRM_TIMEOUT, started).await.is_err() {
             return Started::Unconfirmed(Error::new(
                 ErrorKind::Unavailable,
-                "the broker has not confirmed the channels in time: events that are published \
-                 meanwhile may arrive late",
+                "the broker has not confirmed the channels in time: events published meanwhile may \
+                 arrive late",
             ));
         }
         if let Some(error) = self.unconfirmed.take() {
@@ -196,14 +200,14 @@ impl Subscription {
         }
     }
 
-    /// Whether every channel was ended by its publisher and nothing is left to give. Known after
-    /// [`ready`](Self::ready); [`EventSourceResponse`](crate::EventSourceResponse) answers such
-    /// a subscription with `204`, so that clients do not come back.
+    /// Whether every channel was ended by its publisher and nothing is left to deliver. Known after
+    /// [`ready`](Self::ready). An `EventSourceResponse` of such a subscription has the status
+    /// `204`, so that clients stop reconnecting.
     pub fn is_finished(&self) -> bool {
         matches!(self.phase, Phase::Live) && self.progress.open == 0 && self.queue.is_empty()
     }
 
-    /// Why the subscription ended, if it did.
+    /// Why the subscription has ended, if it has.
     pub fn closed(&self) -> Option<CloseReason> {
         self.queue.closed()
     }
@@ -213,7 +217,7 @@ impl Subscription {
         self.entries.iter().map(|(channel, _)| channel)
     }
 
-    /// Resolves when there is something to read, or it is known that there is nothing yet.
+    /// Resolves when there is a frame to deliver, or the subscription is live.
     fn poll_started(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut self.phase {
@@ -233,8 +237,7 @@ impl Subscription {
                     match kind {
                         BegunKind::Live { open, position } => {
                             self.progress.open = open_count(open);
-                            // With its position from the beginning, a client that got nothing yet loses
-                            // nothing either.
+                            // A client that reconnects before its first event can then resume too.
                             let is_new = open > 0 && self.queue.is_empty();
                             let marker = position.filter(|_| is_new).map(Frame::marker);
                             self.phase = Phase::Ready(marker.into_iter().collect(), None);
@@ -255,7 +258,7 @@ impl Subscription {
                         Some(Attached { open, delivered, position }) => {
                             self.progress = Progress { until: delivered, open: open_count(open) };
                             let needs_id = match self.client_id {
-                                // Nobody comes back to what has ended.
+                                // Clients do not reconnect to a stream that has ended.
                                 ClientId::None => open > 0,
                                 ClientId::BeforeGap => true,
                                 ClientId::Current => false,
@@ -277,12 +280,12 @@ impl Subscription {
         }
     }
 
-    /// The next frame, markers too.
+    /// The next frame, including markers.
     #[doc(hidden)]
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
         loop {
             if self.poll_started(context).is_pending() {
-                // While nothing can be read, only the end of the hub matters.
+                // Until there is something to read, only a closed queue ends the stream.
                 return match self.queue.watch_close(context) {
                     Some(_) => Poll::Ready(None),
                     None => Poll::Pending,
@@ -292,7 +295,7 @@ impl Subscription {
                 return Poll::Ready(Some(frame));
             }
             if !matches!(self.phase, Phase::Live) {
-                // A drain ends a replay too, on a whole event.
+                // A drain ends a replay too, after a complete event.
                 if self.queue.closed().is_some() {
                     return Poll::Ready(None);
                 }
@@ -310,7 +313,7 @@ impl Subscription {
         }
     }
 
-    /// A frame that waits already, if it has at most so many bytes.
+    /// The next frame if it is available now and has at most `bytes_max` bytes.
     #[doc(hidden)]
     pub fn take_waiting(&mut self, bytes_max: usize) -> Option<Frame> {
         match &mut self.phase {
@@ -328,7 +331,8 @@ impl Subscription {
         }
     }
 
-    /// A frame that was read ahead, or the stream's first marker, if it has at most so many bytes.
+    /// The next frame that was read ahead, or the stream's first marker, if it has at most
+    /// `bytes_max` bytes.
     #[doc(hidden)]
     pub fn take_replayed(&mut self, bytes_max: usize) -> Option<Frame> {
         let Phase::Ready(frames, _) = &mut self.phase else { return None };
@@ -352,7 +356,8 @@ impl Subscription {
         }
     }
 
-    /// Whether nothing is left to replay and nothing that was read ahead waits, so that a shard can have it.
+    /// Whether nothing is left to replay and no frame that was read ahead waits, so that the
+    /// subscription can be attached to a shard.
     #[doc(hidden)]
     pub fn is_live(&mut self) -> bool {
         if let Phase::Ready(frames, None) = &self.phase
@@ -363,12 +368,12 @@ impl Subscription {
         matches!(self.phase, Phase::Live)
     }
 
-    /// Hands a [live](Self::is_live) subscription over to a shard. If the shard is gone, the stream has
-    /// ended with it, and the payload comes back.
+    /// Attaches a [live](Self::is_live) subscription to a shard. If the shard is gone, the stream
+    /// has ended with it, and the payload is returned.
     ///
-    /// Under the locks of all its channels its queue leaves the fan-out, what waits in it is packed, and
-    /// the packet is put into the shard's mailbox. What is delivered afterwards is put behind it, so
-    /// nothing is missed, nothing comes twice, and the order stays.
+    /// Under the locks of all channels, the queue leaves the fan-out, and an attachment with the
+    /// frames that wait in it is pushed to the shard's mailbox. Frames delivered later are pushed
+    /// after the attachment, so none is lost or duplicated, and the order stays.
     #[doc(hidden)]
     pub fn attach(
         mut self,
@@ -376,7 +381,7 @@ impl Subscription {
         payload: Box<dyn Any + Send>,
     ) -> Result<(), Box<dyn Any + Send>> {
         debug_assert!(self.is_live());
-        self.handed_over = true;
+        self.is_attached = true;
         mailbox.counts.streams.fetch_add(1, Ordering::Relaxed);
         let entries = std::mem::take(&mut self.entries);
         let mut channels = Vec::with_capacity(entries.len());
@@ -389,19 +394,20 @@ impl Subscription {
             payload,
         };
         let names = entries.iter().map(|(channel, _)| channel);
-        let mut held = self.hub.fanout.table.lock_all(names);
+        let mut locked = self.hub.fanout.table.lock_all(names);
         for (channel, key) in &entries {
-            channels.extend(held.attach(channel, *key, mailbox));
+            channels.extend(locked.attach(channel, *key, mailbox));
         }
         let (waiting, closed) = self.queue.attach();
         (attachment.waiting, attachment.closed) = (waiting, closed);
         attachment.channels = channels.into();
         let pushed = mailbox.push(Message::Attach(Box::new(attachment)));
-        drop(held);
+        drop(locked);
         let closed_before = closed;
         let Err(Message::Attach(attachment)) = pushed else {
             if self.number > 0 {
-                // Whoever ends it from now on tells the shard; who did so a moment ago told the queue.
+                // A revocation from now on goes to the shard; one a moment ago closed the queue,
+                // which the attachment did not see.
                 let is_late = || {
                     let revoked = Some(CloseReason::Revoked);
                     self.queue.closed() == revoked && closed_before != revoked
@@ -425,7 +431,7 @@ impl Subscription {
         HubRef::new(Arc::clone(&self.hub))
     }
 
-    /// Ends the subscription for a reason of its owner's.
+    /// Closes the subscription for a reason that the caller chooses.
     #[doc(hidden)]
     pub fn close(&self, reason: CloseReason) {
         self.queue.close(reason);
@@ -452,7 +458,7 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if self.handed_over {
+        if self.is_attached {
             return;
         }
         for (channel, key) in &self.entries {

@@ -1,5 +1,5 @@
-//! Who subscribes to what: channel -> subscribers and recent frames. Says who is first and who is last. No
-//! IO in here.
+//! The channel table: channel -> subscribers and recent frames. It does no IO. Look here for the
+//! locks of the fan-out, and for how the first and the last subscriber of a channel are detected.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -16,16 +16,17 @@ use crate::log::Key;
 use crate::stream::mailbox::{ChannelSlot, Mailbox};
 use crate::stream::queue::Queue;
 
-/// How many locks the table is divided into, so that channels seldom wait for one another. A power of
-/// two well over the number of cores; chosen arbitrarily.
+/// The number of locks that the table is divided into, so that channels rarely contend. A power of
+/// two well above the number of cores; chosen arbitrarily.
 const PARTS: usize = 64;
 
 /// The channel table.
 ///
-/// The lock of a part is held while an event is handed to all subscribers of a channel: that is what keeps
-/// the order the same for all of them, and keeps "first" and "last" in order for the broker.
+/// The lock of a part is held while an event is delivered to all subscribers of a channel. That
+/// gives all of them the same order, and makes the calls to `first` and `last` reach the broker in
+/// order.
 pub(super) struct ChannelTable {
-    // Names come from outside, so the hash is keyed (SipHash).
+    // Clients choose the names, so the hash is keyed (SipHash).
     hasher: RandomState,
     parts: Box<[Mutex<Part>]>,
     /// Channels with at least one subscriber.
@@ -34,7 +35,7 @@ pub(super) struct ChannelTable {
     ring_bytes: Arc<AtomicUsize>,
 }
 
-/// In boxes, since a table is half empty at times and a thousand channels must not pay for the empty half.
+/// Entries are boxed because a hash map can be half empty, and empty buckets should be small.
 type Part = HashMap<Channel, Box<ChannelEntry>>;
 
 impl ChannelTable {
@@ -59,8 +60,8 @@ impl ChannelTable {
         self.lock(self.part_index(channel))
     }
 
-    /// Adds a subscriber; calls `joined` and `first` if the channel was not in the table. A channel that is
-    /// new is received from `joined` on.
+    /// Adds a subscriber; calls `joined` and `first` if the channel was not in the table. The node
+    /// receives a new channel from `joined` on.
     pub(super) fn insert(
         &self,
         channel: &Channel,
@@ -83,8 +84,8 @@ impl ChannelTable {
         entry.insert(queue)
     }
 
-    /// Removes a subscriber. Without a linger, calls `last` if it was the last one; with one, says whether
-    /// the channel must go on the linger's list.
+    /// Removes a subscriber. Without a linger, calls `last` if it was the last one; with a linger,
+    /// returns whether the channel must be added to the linger's list.
     pub(super) fn remove(
         &self,
         channel: &Channel,
@@ -110,7 +111,8 @@ impl ChannelTable {
         entry.start_linger()
     }
 
-    /// Takes a channel out whose linger is over, and calls `last`; else says when to look again.
+    /// Removes a channel whose linger is over, and calls `last`. Returns the time of the next check
+    /// if the linger is not over yet.
     pub(super) fn sweep(
         &self,
         channel: &Channel,
@@ -124,7 +126,7 @@ impl ChannelTable {
             return Some(idle_since + linger);
         }
         part.remove(channel);
-        // A table that was large once gives its memory back.
+        // Frees the memory of a table that was much larger.
         if part.capacity() > 64 && part.len() < part.capacity() / 4 {
             part.shrink_to_fit();
         }
@@ -141,14 +143,14 @@ impl ChannelTable {
         self.part(channel).get_mut(channel).map(|entry| visit(entry))
     }
 
-    /// Calls `visit` with several channels at one moment, so that nothing is delivered to one of them
-    /// meanwhile. `None` if one is not in the table.
+    /// Calls `visit` with several channels while all of them are locked, so that nothing is
+    /// delivered to them meanwhile. `None` if one of them is not in the table.
     pub(super) fn with_all<'a, T>(
         &self,
         channels: impl Iterator<Item = &'a Channel> + Clone,
         visit: impl FnOnce(&[&ChannelEntry]) -> T,
     ) -> Option<T> {
-        // Locks are taken in the order of their index, so two of these cannot wait for each other.
+        // Locks are taken in the order of their index, so that two callers cannot deadlock.
         let mut parts = BTreeMap::new();
         for channel in channels.clone() {
             parts.insert(self.part_index(channel), None);
@@ -163,7 +165,7 @@ impl ChannelTable {
         entries.map(|entries| visit(&entries))
     }
 
-    /// Holds several channels still: while it is there, nothing is delivered to any of them.
+    /// Locks several channels: nothing is delivered to any of them until the result is dropped.
     pub(super) fn lock_all<'a>(
         &self,
         channels: impl Iterator<Item = &'a Channel>,
@@ -171,12 +173,12 @@ impl ChannelTable {
         let mut indexes: Vec<usize> = channels.map(|channel| self.part_index(channel)).collect();
         indexes.sort_unstable();
         indexes.dedup();
-        // In the order of their index, as in `with_all`.
+        // In the order of their index, like `with_all`.
         let parts = indexes.into_iter().map(|index| (index, self.lock(index))).collect();
         LockedChannels { table: self, parts }
     }
 
-    /// The channels that a shard has streams on.
+    /// The channels on which a shard has streams.
     pub(super) fn channels_of(&self, mailbox: &Arc<Mailbox>) -> Vec<Channel> {
         let mut channels = Vec::new();
         self.each(|channel, entry| {
@@ -209,14 +211,14 @@ impl ChannelTable {
     }
 }
 
-/// The locks of some channels.
+/// The locks of several channels.
 pub(super) struct LockedChannels<'a> {
     table: &'a ChannelTable,
     parts: Vec<(usize, MutexGuard<'a, Part>)>,
 }
 
 impl LockedChannels<'_> {
-    /// Makes a subscriber of one of the channels a stream of a shard.
+    /// Moves a subscriber of one of the channels to a shard.
     pub(super) fn attach(
         &mut self,
         channel: &Channel,
@@ -236,7 +238,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn first_and_last_are_told_once_and_in_order() {
+    async fn first_and_last_are_called_once_and_in_order() {
         let table = ChannelTable::new();
         let calls = RefCell::new(Vec::new());
         let first = || calls.borrow_mut().push("first");
@@ -249,22 +251,19 @@ mod tests {
         let (one, two) = (insert(), insert());
         assert_eq!((table.channels(), table.subscribers(&channel)), (1, 2));
         assert!(!table.remove(&channel, Departure::Subscriber(one), linger, last));
-        assert!(
-            table.remove(&channel, Departure::Subscriber(two), linger, last),
-            "goes on the list"
-        );
+        assert!(table.remove(&channel, Departure::Subscriber(two), linger, last), "must be listed");
         assert_eq!((table.channels(), table.subscribers(&channel)), (0, 0));
 
-        // Back within the linger, and away again: one place on the list is enough.
+        // A subscriber that joins and leaves within the linger does not list the channel again.
         tokio::time::advance(Duration::from_secs(40)).await;
         let three = insert();
         assert!(
             !table.remove(&channel, Departure::Subscriber(three), linger, last),
-            "is on the list"
+            "is listed already"
         );
         tokio::time::advance(Duration::from_secs(20)).await;
-        let again = table.sweep(&channel, linger, last).expect("not over yet");
-        assert_eq!(again - Instant::now(), Duration::from_secs(40));
+        let next_check = table.sweep(&channel, linger, last).expect("the linger is not over");
+        assert_eq!(next_check - Instant::now(), Duration::from_secs(40));
         assert_eq!(*calls.borrow(), ["first"]);
 
         tokio::time::advance(Duration::from_secs(40)).await;
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_linger_the_last_one_unsubscribes() {
+    async fn without_a_linger_the_last_subscriber_unsubscribes_the_channel() {
         let table = ChannelTable::new();
         let queue = Arc::new(Queue::new(1, 1));
         let channel = Channel::new("a").unwrap();

@@ -1,10 +1,12 @@
--- Where the log is at one moment, with a marker published at that moment, so that a node's subscriber connection knows
--- when it has everything from before. Writes nothing, so that it also works when Redis refuses writes: with a full disk,
--- out of memory, on a replica.
+-- Returns the position of the log and the baselines of channels at one moment, and publishes a
+-- marker at that moment, so that a node's subscriber connection knows when it has received
+-- everything from before. It writes nothing, so it also works while Redis rejects writes: with a
+-- full disk, out of memory, on a replica.
 --
--- KEYS[1] the log's prefix; ARGV: the marker's Redis channel, the marker, then names of channels. Answers {epoch, last
--- offset, horizon or '', seconds of Redis' clock, for each channel its last offset or '', for each channel '1' if it is
--- noted that it gets plain events, else ''}; nil, and no marker, if there is no log yet.
+-- KEYS[1] is the log's prefix. ARGV: the marker's Redis channel, the marker, then names of
+-- channels. Returns {epoch, last offset, horizon or '', Redis' clock in seconds, for each channel
+-- its last offset or '', for each channel '1' if a note says that it receives ephemeral events,
+-- else ''}; or nil, without a marker, if there is no log yet.
 
 local prefix = KEYS[1]
 local log = redis.call('MGET', prefix .. ':epoch', prefix .. ':seq', prefix .. ':horizon')

@@ -1,4 +1,5 @@
-//! The function in a real Redis: installing, replacing, calling. Needs a `redis-server`.
+//! Tests of the function in a real Redis: installing, replacing, calling. They need a
+//! `redis-server`.
 
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ async fn publish(
 }
 
 #[tokio::test]
-async fn an_older_function_is_replaced_and_a_newer_left() {
+async fn an_older_function_is_replaced_and_a_newer_one_is_not() {
     let server = RedisServer::start();
     let mut commands = connect(&server).await;
     let mut check = async |installed: Option<u64>, expected: u64| {
@@ -49,7 +50,7 @@ async fn an_older_function_is_replaced_and_a_newer_left() {
 }
 
 #[tokio::test]
-async fn the_first_event_of_all_is_number_one() {
+async fn the_first_event_of_a_log_has_offset_one() {
     let server = RedisServer::start();
     let mut commands = connect(&server).await;
     let mode = install(&mut commands).await.unwrap();
@@ -76,7 +77,7 @@ async fn nodes_that_start_together_install_one_function() {
 }
 
 #[tokio::test]
-async fn every_part_of_an_event_is_handed_over() {
+async fn every_part_of_an_event_is_passed_to_the_function() {
     let server = RedisServer::start();
     let mut commands = connect(&server).await;
     let mode = install(&mut commands).await.unwrap();
@@ -94,12 +95,12 @@ async fn every_part_of_an_event_is_handed_over() {
 
     let mut pipeline = pipe();
     add_publish(&mut pipeline, mode, "a", &event, None, false);
-    let refused = pipeline.exec_async(&mut commands).await.unwrap_err();
-    assert!(is_ended(&refused) && !is_missing(&refused), "{refused}");
+    let ended = pipeline.exec_async(&mut commands).await.unwrap_err();
+    assert!(is_ended(&ended) && !is_missing(&ended), "{ended}");
 }
 
 #[tokio::test]
-async fn without_functions_there_is_the_script() {
+async fn without_functions_the_script_is_used() {
     let server = RedisServer::start_with(&[
         "--rename-command",
         "FCALL_RO",
@@ -125,7 +126,7 @@ async fn without_functions_there_is_the_script() {
 }
 
 #[tokio::test]
-async fn a_lost_function_is_told() {
+async fn a_missing_function_is_recognized() {
     let server = RedisServer::start();
     let mut commands = connect(&server).await;
     let missing = publish(&mut commands, Mode::Function, &Event::new("d"), false).await;
@@ -133,7 +134,7 @@ async fn a_lost_function_is_told() {
 }
 
 #[tokio::test]
-async fn functions_that_are_not_permitted_are_done_without() {
+async fn the_script_is_used_if_functions_are_denied() {
     let server = RedisServer::start();
     server.run::<()>(&[
         "ACL",

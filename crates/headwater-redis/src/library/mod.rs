@@ -1,5 +1,5 @@
-//! The Redis function that publishes durable events, from this side: installing, calling, its errors.
-//! Look here for how nodes of different versions share a Redis; `publish.lua` is the function itself.
+//! The Redis function that publishes retained events: how a node installs and calls it. Look here
+//! for how nodes of different versions share a Redis; `publish.lua` is the function itself.
 
 #[cfg(all(test, feature = "__live"))]
 mod live_tests;
@@ -15,17 +15,17 @@ use redis::{Pipeline, RedisError, Script, cmd, pipe};
 use crate::errors::{has_error, is_missing, is_unsupported};
 use crate::keys;
 
-/// The version of the library, which `headwater_version` answers.
+/// The version of the library, which `headwater_version` returns.
 pub(crate) const VERSION: u64 = 1;
 
-/// Longest retry that the function takes: 49 days.
+/// Longest retry that the function accepts: 49 days.
 const RETRY_MS_MAX: u128 = u32::MAX as u128;
 
-/// How far the sequence jumps after a restart of Redis; `publish.lua` tells why.
+/// How far the sequence jumps after a restart of Redis; `publish.lua` has the reason.
 const RESTART_JUMP: u64 = 1 << 32;
 
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
-    // Redis 6.2 does not know the first line.
+    // Redis 6.2 does not accept the first line.
     let (_, body) = library_source().split_once('\n').unwrap_or_default();
     Script::new(body)
 });
@@ -35,36 +35,36 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
 pub(crate) enum Mode {
     /// With FCALL: Redis 7 or Valkey.
     Function,
-    /// With EVALSHA: Redis 6.2, or a Redis that does not permit functions.
+    /// With EVALSHA: Redis 6.2, or a Redis that denies functions.
     Script,
 }
 
 /// Whether events can be retained in this Redis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum LogMode {
-    /// Not tried yet.
+    /// It is not known yet.
     #[default]
     Unknown,
-    /// The Redis user may not use the log's keys.
+    /// Redis denies the log's keys.
     Denied,
     Available(Mode),
 }
 
-/// What FUNCTION LOAD takes.
+/// The source for FUNCTION LOAD.
 pub(crate) fn library_source() -> &'static str {
     include_str!("publish.lua")
 }
 
-/// What EVAL takes: the same, for Redis 6.2.
+/// The same source as a script, for Redis 6.2.
 pub(crate) fn script() -> &'static Script {
     &SCRIPT
 }
 
-/// Installs the function if it is missing or older than ours. A newer one is left alone, so that nodes of different
-/// versions do not replace each other's.
+/// Installs the function if it is missing or older than this build's. A newer one is left
+/// unchanged, so that nodes of different versions do not replace each other's.
 ///
 /// # Errors
-/// When Redis cannot be reached, or permits neither functions nor scripts. Try again after a reconnect.
+/// If Redis cannot be reached, or denies both functions and scripts. Retry after a reconnect.
 pub(crate) async fn install(commands: &mut ConnectionManager) -> Result<Mode, RedisError> {
     match install_function(commands).await {
         Ok(()) => begin(commands).await.map(|()| Mode::Function),
@@ -81,7 +81,7 @@ async fn install_function(commands: &mut ConnectionManager) -> Result<(), RedisE
     if found.is_none() {
         match cmd("FUNCTION").arg("LOAD").arg(library_source()).exec_async(commands).await {
             Ok(()) => return Ok(()),
-            // Another node was faster, perhaps with another version.
+            // Another node was faster, possibly with another version.
             Err(error) if has_error(&error, "ERR", "already exists") => {
                 found = installed_version(commands).await?;
             }
@@ -104,13 +104,13 @@ async fn installed_version(commands: &mut ConnectionManager) -> Result<Option<u6
     }
 }
 
-/// Begins the log if there is none. Only the function may: it must know that this happened since Redis started, or its
-/// first offset would be one after a jump.
+/// Creates the log if there is none. The function itself does this: it must know that the log was
+/// created since Redis started, or it would jump before the first offset.
 async fn begin(commands: &mut ConnectionManager) -> Result<(), RedisError> {
     match cmd("FCALL").arg("headwater_begin").arg(1).arg(keys::LOG).exec_async(commands).await {
-        // A newer library may do without it.
+        // A newer library may not have this function.
         Err(error) if is_missing(&error) => Ok(()),
-        begun => begun,
+        result => result,
     }
 }
 
@@ -121,16 +121,16 @@ async fn install_script(commands: &mut ConnectionManager) -> Result<(), RedisErr
     if loaded {
         return Ok(());
     }
-    // Redis forgets scripts when it restarts. A script cannot know that it did, as the function does,
-    // so the jump is made here, before anybody can publish with the script.
+    // Redis forgets scripts when it restarts. Unlike the function, a script cannot detect a
+    // restart, so the sequence jumps here, before any node can publish with the script.
     if cmd("EXISTS").arg(keys::SEQUENCE).query_async(commands).await? {
         cmd("INCRBY").arg(keys::SEQUENCE).arg(RESTART_JUMP).exec_async(commands).await?;
     }
     script().load_async(commands).await.map(drop)
 }
 
-/// Adds the call that publishes an event. Its answer is the position as text, or nil if the channel
-/// keeps no events.
+/// Adds the call that publishes an event. The answer is the position as text, or nil if the channel
+/// has no retention.
 pub(crate) fn add_publish(
     pipeline: &mut Pipeline,
     mode: Mode,
@@ -161,12 +161,12 @@ pub(crate) fn add_publish(
     }
 }
 
-/// The rules as the function reads them: one line each.
+/// The rules in the text form that the function reads: one line each.
 pub(crate) fn rules_text(rules: &RetentionRules) -> String {
     let mut text = String::new();
-    for (pattern, keep) in rules.iter() {
+    for (pattern, retention) in rules.iter() {
         // Writing to a string does not fail.
-        let _ = match keep {
+        let _ = match retention {
             Some(Retention { events, age, bytes, .. }) => {
                 writeln!(text, "{pattern} {events} {} {bytes}", age.as_millis())
             }
@@ -176,11 +176,11 @@ pub(crate) fn rules_text(rules: &RetentionRules) -> String {
     text
 }
 
-/// Writes the retention rules that the function goes by, in the form that it reads: lines
+/// Writes the retention rules that the function applies, in its text form: lines
 /// `PATTERN EVENTS AGE_MS BYTES` or `PATTERN off`.
 ///
 /// # Errors
-/// When Redis cannot be reached or does not permit it.
+/// If Redis cannot be reached or denies it.
 pub(crate) async fn write_rules(
     commands: &mut ConnectionManager,
     text: &str,
@@ -196,7 +196,7 @@ mod tests {
     use crate::history;
 
     #[test]
-    fn rules_are_written_as_the_function_reads_them() {
+    fn rules_are_written_in_the_form_that_the_function_reads() {
         let rules = RetentionRules::new()
             .with_rule("chat:vip events=5")
             .and_then(|rules| rules.with_rule("chat:* off"))
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_have_the_same_numbers() {
+    fn rust_and_lua_have_the_same_bounds() {
         for (name, number) in [
             ("VERSION", VERSION),
             ("CHANNEL_BYTES_MAX", limits::CHANNEL_BYTES_MAX as u64),

@@ -1,8 +1,9 @@
--- Reads part of a channel's history, bounded by count and bytes, with the log's last offset.
+-- Reads part of a channel's history, bounded by entries and bytes, and the log's last offset.
 --
--- KEYS[1] the log's prefix; ARGV: channel, 'after' or 'newest', an offset to begin after, an offset to
--- end with ('+' for all), most entries, most bytes. Answers {last offset of the log, entries}; an entry
--- is {id, {field, value, ...}}. With 'newest' the entries are the newest ones, newest first.
+-- KEYS[1] is the log's prefix. ARGV: channel, 'after' or 'newest', the offset to start after, the
+-- offset to end with ('+' for all), maximum number of entries, maximum number of bytes. Returns
+-- {last offset of the log, entries}; an entry is {id, {field, value, ...}}. With 'newest' the
+-- entries are the newest ones, newest first.
 
 local log = KEYS[1] .. ':log:' .. ARGV[1]
 local last = redis.call('GET', KEYS[1] .. ':seq') or '0'
@@ -12,15 +13,15 @@ if ARGV[2] == 'newest' then
 else
   entries = redis.call('XRANGE', log, '(' .. ARGV[3], ARGV[4], 'COUNT', ARGV[5])
 end
-local bytes, kept = 0, {}
+local bytes, selected = 0, {}
 for _, entry in ipairs(entries) do
   for _, text in ipairs(entry[2]) do
     bytes = bytes + #text
   end
-  -- One entry alone may be larger.
-  if #kept > 0 and bytes > tonumber(ARGV[6]) then
+  -- A single entry may be larger.
+  if #selected > 0 and bytes > tonumber(ARGV[6]) then
     break
   end
-  kept[#kept + 1] = entry
+  selected[#selected + 1] = entry
 end
-return {last, kept}
+return {last, selected}

@@ -1,4 +1,5 @@
-//! Bringing what Redis sends in line with what is wanted, in bounded batches.
+//! Subscribes and unsubscribes channels in Redis as the hub wants, in bounded batches. Look here
+//! for what happens when Redis confirms or denies a channel.
 
 use std::collections::VecDeque;
 
@@ -11,65 +12,69 @@ use crate::limits::{SUBSCRIBE_BATCH_MAX, SUBSCRIBE_UNCONFIRMED_MAX};
 use crate::resp;
 use crate::revocations;
 
-/// Redis channels per channel of ours: its own name, and the one for envelopes.
+/// Redis channels per channel: one of its own name, and one for envelopes.
 const NAMES_PER_CHANNEL: usize = 2;
 
 /// Channels in one command.
 pub(crate) const BATCH_CHANNELS: usize = SUBSCRIBE_BATCH_MAX / NAMES_PER_CHANNEL;
 
 impl Session<'_> {
-    /// Subscribes to the Redis channels that are the node's own. Each has a command of its own, since
-    /// the Redis user may be allowed one and not the other.
-    pub(crate) fn subscribe_own(&mut self) {
+    /// Subscribes to the Redis channels that belong to the node, each with a separate command,
+    /// since Redis may allow one and deny the other.
+    pub(crate) fn subscribe_node_channels(&mut self) {
         for name in [self.probe.channel.as_str(), REVOCATIONS_CHANNEL] {
             resp::encode_command([b"SUBSCRIBE".as_slice(), name.as_bytes()], &mut self.output);
-            let asked =
+            let command =
                 PendingCommand { channels: Vec::new(), is_subscribe: true, confirmations_left: 1 };
-            self.unconfirmed.push_back(asked);
+            self.unconfirmed.push_back(command);
         }
-        self.own_unanswered = VecDeque::from([NodeChannel::Probe, NodeChannel::Revocations]);
+        self.unanswered_node_channels =
+            VecDeque::from([NodeChannel::Probe, NodeChannel::Revocations]);
     }
 
-    pub(crate) fn add_todo(&mut self, channels: &[Channel]) {
-        self.todo.extend(channels.chunks(BATCH_CHANNELS).map(<[_]>::to_vec));
+    /// Schedules channels for a check against what the hub wants.
+    pub(crate) fn enqueue(&mut self, channels: &[Channel]) {
+        self.pending_batches.extend(channels.chunks(BATCH_CHANNELS).map(<[_]>::to_vec));
     }
 
-    /// Sends what there is to do, as far as the bound on unconfirmed commands allows.
-    pub(crate) fn ask(&mut self) {
-        // A batch can make two commands.
+    /// Sends commands for pending batches, as far as the bound on unconfirmed commands allows.
+    pub(crate) fn send_pending(&mut self) {
+        // A batch can result in two commands.
         while self.unconfirmed.len() + 1 < SUBSCRIBE_UNCONFIRMED_MAX {
-            let Some(batch) = self.todo.pop_front() else { return };
+            let Some(batch) = self.pending_batches.pop_front() else { return };
             let (mut wanted, mut unwanted) = self.node.wanted.partition(batch);
-            wanted.retain(|channel| self.begin_subscribing(channel));
-            unwanted.retain(|channel| self.begin_unsubscribing(channel));
-            self.ask_for(b"SUBSCRIBE", wanted);
-            self.ask_for(b"UNSUBSCRIBE", unwanted);
+            wanted.retain(|channel| self.start_subscribing(channel));
+            unwanted.retain(|channel| self.start_unsubscribing(channel));
+            self.send_command(b"SUBSCRIBE", wanted);
+            self.send_command(b"UNSUBSCRIBE", unwanted);
         }
     }
 
-    /// Whether there is a command to send. A channel on its way is looked at again when it is there.
-    fn begin_subscribing(&mut self, channel: &Channel) -> bool {
-        match self.asked.get_mut(channel) {
-            // It went and came back between two looks: the hub must be told anew where it stands. It was
-            // received all the time, so what comes until then is given.
+    /// Whether a SUBSCRIBE must be sent. A channel whose command is in flight is checked again when
+    /// Redis confirms that.
+    fn start_subscribing(&mut self, channel: &Channel) -> bool {
+        match self.subscriptions.get_mut(channel) {
+            // It was removed and added again before this check, so the hub needs a new baseline.
+            // The channel was received all the time, so events until then are delivered.
             Some(phase @ Phase::Synced) => {
                 *phase = Phase::Subscribed;
                 self.on_subscribed(vec![channel.clone()]);
             }
             Some(_) => {}
             None => {
-                self.asked.insert(channel.clone(), Phase::Subscribing);
+                self.subscriptions.insert(channel.clone(), Phase::Subscribing);
                 return true;
             }
         }
         false
     }
 
-    fn begin_unsubscribing(&mut self, channel: &Channel) -> bool {
-        match self.asked.get_mut(channel) {
+    /// Whether an UNSUBSCRIBE must be sent.
+    fn start_unsubscribing(&mut self, channel: &Channel) -> bool {
+        match self.subscriptions.get_mut(channel) {
             Some(phase @ (Phase::Subscribed | Phase::Synced)) => {
                 *phase = Phase::Unsubscribing;
-                self.known.lasts.remove(channel);
+                self.known.last_offsets.remove(channel);
                 self.known.ephemeral.remove(channel);
                 true
             }
@@ -77,7 +82,7 @@ impl Session<'_> {
         }
     }
 
-    fn ask_for(&mut self, command: &[u8], channels: Vec<Channel>) {
+    fn send_command(&mut self, command: &[u8], channels: Vec<Channel>) {
         if channels.is_empty() {
             return;
         }
@@ -103,11 +108,11 @@ impl Session<'_> {
         }
         if name == self.probe.channel.as_bytes() {
             self.probe.interval.reset_immediately();
-            self.own_unanswered.pop_front();
+            self.unanswered_node_channels.pop_front();
         }
         if name == REVOCATIONS_CHANNEL.as_bytes() {
-            self.own_unanswered.pop_front();
-            // From here on they come; what came before must be read.
+            self.unanswered_node_channels.pop_front();
+            // Revocations arrive from here on; earlier ones must be read.
             let (commands, sink) = (self.node.commands.clone(), self.node.sink.clone());
             tokio::spawn(revocations::catch_up(commands, sink, self.known.lost_ms));
         }
@@ -115,14 +120,14 @@ impl Session<'_> {
         else {
             return;
         };
-        // What is wanted may have changed on the way.
+        // What the hub wants may have changed while the command was in flight.
         let (wanted, unwanted) = self.node.wanted.partition(channels.clone());
-        self.add_todo(if is_subscribe { &unwanted } else { &wanted });
+        self.enqueue(if is_subscribe { &unwanted } else { &wanted });
         for channel in &channels {
             if is_subscribe {
-                self.asked.insert(channel.clone(), Phase::Subscribed);
+                self.subscriptions.insert(channel.clone(), Phase::Subscribed);
             } else {
-                self.asked.remove(channel);
+                self.subscriptions.remove(channel);
             }
         }
         if is_subscribe {
@@ -131,10 +136,11 @@ impl Session<'_> {
         self.catch_up_if_all_confirmed();
     }
 
-    /// Redis sends the messages of these channels; now the hub must know from where on.
+    /// Redis sends the messages of these channels: determine the point of the log at which they
+    /// start.
     fn on_subscribed(&mut self, channels: Vec<Channel>) {
-        if self.is_behind || channels.is_empty() {
-            // Catching up does it for all of them.
+        if self.needs_catch_up || channels.is_empty() {
+            // Catching up covers all channels.
             return;
         }
         if self.node.wanted.log_mode() == LogMode::Denied {
@@ -144,7 +150,8 @@ impl Session<'_> {
         }
     }
 
-    /// Redis refuses a command as a whole when it refuses one of its channels, so find out which.
+    /// Redis denies a whole command if it denies one of its channels. The batch is halved until the
+    /// denied channel is found.
     pub(crate) fn on_error(&mut self, message: &[u8]) {
         let message = String::from_utf8_lossy(message);
         let Some(PendingCommand { mut channels, .. }) = self.unconfirmed.pop_front() else {
@@ -152,25 +159,30 @@ impl Session<'_> {
             return;
         };
         for channel in &channels {
-            self.asked.remove(channel);
+            self.subscriptions.remove(channel);
         }
         match channels.len() {
-            0 if matches!(self.own_unanswered.pop_front(), Some(NodeChannel::Revocations)) => {
+            0 if matches!(
+                self.unanswered_node_channels.pop_front(),
+                Some(NodeChannel::Revocations)
+            ) =>
+            {
                 tracing::error!(
-                    "Redis refuses to subscribe to {REVOCATIONS_CHANNEL}, so this node does not hear what others revoke: {message}"
+                    "Redis denies subscribing to {REVOCATIONS_CHANNEL}, so this node does not \
+                     receive revocations of other nodes: {message}"
                 );
             }
             0 => tracing::error!(
-                "Redis refuses the probe's channel {}: {message}",
+                "Redis denies subscribing to the probe's channel {}: {message}",
                 self.probe.channel
             ),
             1 => {
                 self.node.wanted.deny(&channels[0]);
-                tracing::error!(channel = %channels[0], "Redis refuses to subscribe: {message}");
+                tracing::error!(channel = %channels[0], "Redis denies subscribing: {message}");
             }
             count => {
-                self.todo.push_back(channels.split_off(count / 2));
-                self.todo.push_back(channels);
+                self.pending_batches.push_back(channels.split_off(count / 2));
+                self.pending_batches.push_back(channels);
             }
         }
         self.catch_up_if_all_confirmed();

@@ -1,11 +1,12 @@
-//! One subscriber connection, from HELLO to its loss. Look here for batching, confirmations, and the way
-//! of a message from Redis to the hub.
+//! One subscriber connection, from HELLO to its loss. Look here for the session's loop, and for how
+//! the starting point of a channel is determined.
 //!
-//! A channel is given to the hub from a known point of the log on. When Redis has confirmed a batch of
-//! channels, the node asks, in one transaction, where the log and these channels are, and publishes a
-//! marker to itself. When the marker comes in, everything from before has come in too: that is the
-//! point. If Redis' answer is not there yet, or missing events must be read first, the input rests
-//! until it is: Redis keeps what comes meanwhile.
+//! A channel is delivered to the hub from a known point of the log on. When Redis has confirmed a
+//! batch of channels, the node queries, in one transaction, the position of the log and the
+//! baselines of these channels, and publishes a marker to itself. When the marker arrives,
+//! everything published before has arrived too: that is the point. If the answer to the query has
+//! not arrived yet, or missing events must be read first, the session stops reading the connection
+//! until then; Redis buffers what it sends meanwhile.
 
 mod channels;
 mod receive;
@@ -30,22 +31,23 @@ use crate::history::{self, LogState};
 use crate::library::LogMode;
 use crate::probe::Due;
 use channels::BATCH_CHANNELS;
-use state::{BaselineQuery, Done, Noting, Phase};
+use state::{BaselineQuery, NoteFuture, Phase, TaskResult};
 pub(crate) use state::{Session, SessionEnd};
 
 impl Session<'_> {
     /// Serves until the connection is lost.
     pub(crate) async fn run(mut self) -> SessionEnd {
-        self.subscribe_own();
+        self.subscribe_node_channels();
         let all = self.node.wanted.begin();
-        // What left while there was no connection is forgotten, also if it came back.
+        // Forget channels that were removed while there was no connection, even if they were added
+        // again.
         let wanted = &self.node.wanted;
-        self.known.lasts.retain(|channel, _| wanted.had_baseline(channel));
+        self.known.last_offsets.retain(|channel, _| wanted.had_baseline(channel));
         self.known.ephemeral.retain(|channel| wanted.had_baseline(channel));
-        self.announce_lost_ephemeral(&all);
-        self.add_todo(&all);
+        self.report_lost_ephemeral(&all);
+        self.enqueue(&all);
         loop {
-            self.ask();
+            self.send_pending();
             self.note_ephemeral();
             if let Err(lost) = self.turn().await {
                 return lost;
@@ -55,12 +57,12 @@ impl Session<'_> {
 
     async fn turn(&mut self) -> Result<(), SessionEnd> {
         tokio::select! {
-            done = wait_for_work(&mut self.work) => {
-                self.on_done(done)?;
+            done = run_task(&mut self.task) => {
+                self.on_task_result(done)?;
                 self.take_input()?;
             }
             (answer, at) = next_answer(&mut self.queries) => self.on_answer(answer, at),
-            read = self.reader.read_buf(&mut self.input), if self.work.is_none() => {
+            read = self.reader.read_buf(&mut self.input), if self.task.is_none() => {
                 if read.map_err(SessionEnd::Io)? == 0 {
                     return Err(SessionEnd::Closed);
                 }
@@ -75,15 +77,15 @@ impl Session<'_> {
             }
             () = self.node.wanted.changed() => {
                 let changes = self.node.wanted.take_changes();
-                self.add_todo(&changes);
+                self.enqueue(&changes);
             }
             due = self.probe.due() => self.on_probe_due(due)?,
-            (count, noted) = wait_for_note(&mut self.noting) => self.on_noted(count, noted),
+            (count, noted) = wait_for_note(&mut self.note) => self.on_noted(count, noted),
         }
         Ok(())
     }
 
-    /// Gives an event that is in no log, and notes that the channel gets such.
+    /// Delivers an ephemeral event, and records that the channel receives such events.
     fn deliver_ephemeral(&mut self, channel: &Channel, event: &Event) {
         self.node.sink.ephemeral(channel, event);
         self.known.ephemeral.insert(channel);
@@ -93,32 +95,34 @@ impl Session<'_> {
         }
     }
 
-    /// One note at a time, for all channels that wait for one.
+    /// Sends a note for all channels that wait for one, unless one is in flight.
     fn note_ephemeral(&mut self) {
-        if self.noting.is_some() || self.note_rests || self.known.unnoted.is_empty() {
+        if self.note.is_some() || self.note_paused || self.known.unnoted.is_empty() {
             return;
         }
         let channels = self.known.unnoted.clone();
         let (count, commands) = (channels.len(), self.node.commands.clone());
-        self.noting = Some((count, Box::pin(history::note_ephemeral(commands, channels))));
+        self.note = Some((count, Box::pin(history::note_ephemeral(commands, channels))));
     }
 
-    /// Without the note, a stream that moves to another node may miss plain events without being told.
+    /// A failed note is retried: without it, a stream that moves to another node may miss ephemeral
+    /// events without a gap event.
     fn on_noted(&mut self, count: usize, noted: RedisResult<()>) {
         match noted {
             Ok(()) => drop(self.known.unnoted.drain(..count)),
             Err(error) => {
                 tracing::warn!(
-                    "it cannot be noted in Redis, under headwater:{{0}}:plain:*, which channels get a plain PUBLISH; trying again: {error}"
+                    "cannot note in Redis, under headwater:{{0}}:plain:*, which channels receive a \
+                     plain PUBLISH, retrying: {error}"
                 );
-                self.note_rests = true;
+                self.note_paused = true;
             }
         }
     }
 
-    /// Plain events that were published while there was no connection are kept nowhere. Only channels
-    /// that had some are told.
-    fn announce_lost_ephemeral(&self, channels: &[Channel]) {
+    /// Reports a gap for each channel that is known to receive ephemeral events: those published
+    /// while there was no connection are not retained anywhere.
+    fn report_lost_ephemeral(&self, channels: &[Channel]) {
         if self.known.epoch.is_none() {
             return;
         }
@@ -133,15 +137,15 @@ impl Session<'_> {
         match due {
             Due::Send => {
                 self.probe.send();
-                self.note_rests = false;
-                self.ask_again();
+                self.note_paused = false;
+                self.query_again();
             }
             Due::Sent(Ok(0)) => {
                 return Err(SessionEnd::ProbeTimeout("Redis no longer knows this subscriber"));
             }
             Due::Sent(Ok(_)) => {}
             Due::Sent(Err(error)) => {
-                // That publishing fails says nothing about this connection.
+                // A failed PUBLISH concerns the command connection, not this one.
                 if self.node.wanted.status().ready {
                     tracing::warn!("not ready: the probe cannot be published to Redis: {error}");
                 }
@@ -150,13 +154,15 @@ impl Session<'_> {
                 self.node.wanted.update_status(|status| status.ready = false);
             }
             Due::Overdue => {
-                return Err(SessionEnd::ProbeTimeout("a probe through Redis did not come back"));
+                return Err(SessionEnd::ProbeTimeout(
+                    "a probe through Redis did not return in time",
+                ));
             }
         }
         Ok(())
     }
 
-    fn on_probe_back(&mut self, payload: &[u8]) {
+    fn on_probe_returned(&mut self, payload: &[u8]) {
         let Some(probe) = &self.probe.in_flight else { return };
         if payload != probe.number.to_string().as_bytes() {
             return;
@@ -169,9 +175,9 @@ impl Session<'_> {
         });
     }
 
-    // === where the log is ===
+    // === the position of the log ===
 
-    /// Asks where the log is, and some channels of it.
+    /// Queries the position of the log and the baselines of channels.
     fn query_baseline(&mut self, channels: Vec<Channel>) {
         self.query_count += 1;
         let marker = format!("sync {}", self.query_count);
@@ -189,23 +195,24 @@ impl Session<'_> {
         });
     }
 
-    /// Asks again for channels whose question failed.
-    fn ask_again(&mut self) {
-        if self.is_behind || !self.queries.is_empty() {
+    /// Repeats the query for channels whose query failed.
+    fn query_again(&mut self) {
+        if self.needs_catch_up || !self.queries.is_empty() {
             self.catch_up_if_all_confirmed();
             return;
         }
-        let unsynced = self.asked.iter().filter(|(_, phase)| **phase == Phase::Subscribed);
+        let unsynced = self.subscriptions.iter().filter(|(_, phase)| **phase == Phase::Subscribed);
         let unsynced: Vec<Channel> = unsynced.map(|(channel, _)| channel.clone()).collect();
         for batch in unsynced.chunks(BATCH_CHANNELS) {
             self.query_baseline(batch.to_vec());
         }
     }
 
-    /// On a new connection, when Redis sends everything, what was missed can be read up to a point.
+    /// Starts catching up on a new connection, once Redis has confirmed all channels: then missed
+    /// events need to be read only up to a point.
     fn catch_up_if_all_confirmed(&mut self) {
-        let all_confirmed = self.todo.is_empty() && self.unconfirmed.is_empty();
-        if self.is_behind && all_confirmed && self.queries.is_empty() && self.work.is_none() {
+        let all_confirmed = self.pending_batches.is_empty() && self.unconfirmed.is_empty();
+        if self.needs_catch_up && all_confirmed && self.queries.is_empty() && self.task.is_none() {
             self.query_baseline(Vec::new());
         }
     }
@@ -213,7 +220,7 @@ impl Session<'_> {
     fn on_answer(&mut self, answer: RedisResult<LogState>, at: usize) {
         match answer {
             Ok(state) => self.queries[at].state = Some(state),
-            // The marker was not published, so nothing waits for it.
+            // The marker was not published, so the input cannot reach it.
             Err(error) => {
                 let Some(query) = self.queries.remove(at) else { return };
                 self.on_query_failed(query.channels, &error);
@@ -224,68 +231,66 @@ impl Session<'_> {
     fn on_query_failed(&mut self, channels: Vec<Channel>, error: &RedisError) {
         let denied = is_denied(error) || self.node.wanted.log_mode() == LogMode::Denied;
         if !denied {
-            tracing::debug!("cannot find out where the log is, asking again: {error}");
+            tracing::debug!("cannot read the position of the log, retrying: {error}");
             self.probe.retry_soon();
             return;
         }
         if self.node.wanted.log_mode() != LogMode::Denied {
-            tracing::warn!(
-                "events are not kept: the Redis user may not use the keys headwater:{{0}}:* ({error})"
-            );
+            tracing::warn!("retention disabled: Redis denies the keys headwater:{{0}}:* ({error})");
             self.node.wanted.set_log_mode(LogMode::Denied);
         }
-        self.is_behind = false;
+        self.needs_catch_up = false;
         self.go_without_log(channels);
     }
 
-    /// Without the log's keys, the node numbers events by itself, in a log of its own.
+    /// Starts channels without a log in Redis: the node numbers events itself, under a random
+    /// epoch.
     fn go_without_log(&mut self, channels: Vec<Channel>) {
         let epoch = *self.known.epoch.get_or_insert_with(Epoch::random);
         self.node.sink.log(epoch, 0);
-        let nothing = Baseline::new(0);
-        let baselines = vec![nothing; channels.len()];
+        let baselines = vec![Baseline::new(0); channels.len()];
         self.on_baselines(channels, &baselines);
     }
 
-    /// The input has come to a marker.
+    /// Handles a marker in the input.
     fn on_marker(&mut self, marker: &[u8]) -> Result<(), SessionEnd> {
         let position = self.queries.iter().position(|query| query.marker.as_bytes() == marker);
         let Some(query) = position.and_then(|at| self.queries.remove(at)) else { return Ok(()) };
         let BaselineQuery { channels, answer, state, .. } = query;
         if let Some(state) = state {
-            return self.on_done(Done::Answered(channels, Ok(state)));
+            return self.on_task_result(TaskResult::Answered(channels, Ok(state)));
         }
         if let Some(answer) = answer {
-            self.work = Some(Box::pin(async move {
+            self.task = Some(Box::pin(async move {
                 let answer = answer.await.unwrap_or_else(|_| {
-                    Err(RedisError::from((redis::ErrorKind::Client, "the question was dropped")))
+                    Err(RedisError::from((redis::ErrorKind::Client, "the query was dropped")))
                 });
-                Done::Answered(channels, answer)
+                TaskResult::Answered(channels, answer)
             }));
         }
         Ok(())
     }
 
-    fn on_done(&mut self, done: Done) -> Result<(), SessionEnd> {
+    fn on_task_result(&mut self, done: TaskResult) -> Result<(), SessionEnd> {
         match done {
-            Done::Answered(channels, Err(error)) => self.on_query_failed(channels, &error),
-            Done::Answered(channels, Ok(state)) if self.is_behind => {
-                debug_assert!(channels.is_empty(), "the question that ends being behind has none");
-                self.begin_catch_up(state);
+            TaskResult::Answered(channels, Err(error)) => self.on_query_failed(channels, &error),
+            TaskResult::Answered(channels, Ok(state)) if self.needs_catch_up => {
+                debug_assert!(channels.is_empty(), "the query for catching up has no channels");
+                self.start_catch_up(state);
             }
-            Done::Answered(channels, Ok(state)) => {
+            TaskResult::Answered(channels, Ok(state)) => {
                 self.set_log(state.epoch, state.last);
                 self.on_baselines(channels, &state.baselines);
             }
-            Done::CaughtUp(state, missed) => {
+            TaskResult::CaughtUp(state, missed) => {
                 let missed = missed.map_err(SessionEnd::Log)?;
                 self.deliver_missed(state.epoch, missed);
-                self.end_catch_up(&state);
+                self.finish_catch_up(&state);
             }
-            Done::Healed { channel, event, place, missed } => {
+            TaskResult::Healed { channel, event, headers, missed } => {
                 let missed = missed.map_err(SessionEnd::Log)?;
-                self.deliver_missed(place.position.epoch(), missed);
-                self.deliver_healed(&channel, &event, place);
+                self.deliver_missed(headers.position.epoch(), missed);
+                self.deliver_after_hole(&channel, &event, headers);
             }
         }
         Ok(())
@@ -293,18 +298,20 @@ impl Session<'_> {
 
     fn set_log(&mut self, epoch: Epoch, last: u64) {
         if self.known.epoch.replace(epoch) != Some(epoch) {
-            self.known.lasts.clear();
-            // Listeners are told that nothing is missing from here on.
-            let begun = self.asked.iter().filter(|(_, phase)| **phase == Phase::Synced);
-            self.known.lasts.extend(begun.map(|(channel, _)| (channel.clone(), last)));
+            self.known.last_offsets.clear();
+            // After the gap event of the reset, no event may be missing from here on.
+            let synced = self.subscriptions.iter().filter(|(_, phase)| **phase == Phase::Synced);
+            self.known.last_offsets.extend(synced.map(|(channel, _)| (channel.clone(), last)));
         }
         self.node.wanted.set_epoch(epoch);
         self.node.sink.log(epoch, last);
     }
 }
 
-/// Waits for work that is there.
-async fn wait_for_work(work: &mut Option<Pin<Box<dyn Future<Output = Done> + Send>>>) -> Done {
+/// Runs the task, if there is one.
+async fn run_task(
+    work: &mut Option<Pin<Box<dyn Future<Output = TaskResult> + Send>>>,
+) -> TaskResult {
     match work {
         Some(running) => {
             let done = running.await;
@@ -315,24 +322,24 @@ async fn wait_for_work(work: &mut Option<Pin<Box<dyn Future<Output = Done> + Sen
     }
 }
 
-/// Waits for a note that is on its way.
-async fn wait_for_note(noting: &mut Option<(usize, Noting)>) -> (usize, RedisResult<()>) {
-    match noting {
+/// Waits for the note in flight, if there is one.
+async fn wait_for_note(note: &mut Option<(usize, NoteFuture)>) -> (usize, RedisResult<()>) {
+    match note {
         Some((count, running)) => {
             let (count, noted) = (*count, running.await);
-            *noting = None;
+            *note = None;
             (count, noted)
         }
         None => std::future::pending().await,
     }
 }
 
-/// Waits for the first answer that is not there yet.
+/// Waits for the first outstanding answer.
 async fn next_answer(queries: &mut VecDeque<BaselineQuery>) -> (RedisResult<LogState>, usize) {
     for (at, query) in queries.iter_mut().enumerate() {
         if let Some(answer) = &mut query.answer {
             let answered = answer.await.unwrap_or_else(|_| {
-                Err(RedisError::from((redis::ErrorKind::Client, "the question was dropped")))
+                Err(RedisError::from((redis::ErrorKind::Client, "the query was dropped")))
             });
             query.answer = None;
             return (answered, at);

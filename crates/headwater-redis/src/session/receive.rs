@@ -1,5 +1,5 @@
-//! From the bytes of the subscriber connection to the hub: plain events, events of the log in their
-//! order, and what was missed.
+//! From the bytes of the subscriber connection to the hub: ephemeral events, events of the log in
+//! order, and missed events. Look here for how a hole in the log's events is detected and filled.
 
 use std::borrow::Cow;
 
@@ -12,19 +12,19 @@ use headwater_core::log::{Epoch, Position};
 use headwater_core::{Channel, Event};
 
 use super::channels::BATCH_CHANNELS;
-use super::state::{Done, Phase, READ_BYTES, Session, SessionEnd};
+use super::state::{Phase, READ_BYTES, Session, SessionEnd, TaskResult};
 use crate::catch_up::{self, CatchUp};
-use crate::envelope::{self, Place};
+use crate::envelope::{self, LogHeaders};
 use crate::history::LogState;
 use crate::keys::{ENVELOPES, REVOCATIONS_CHANNEL};
 use crate::resp::{self, Parsed, Value};
 use crate::revocations;
 
 impl Session<'_> {
-    /// Takes what is in the buffer, until something must be waited for.
+    /// Handles the values in the buffer, until one of them must wait for a read of the log.
     pub(crate) fn take_input(&mut self) -> Result<(), SessionEnd> {
-        while self.work.is_none() {
-            // Taken out while values borrow from it.
+        while self.task.is_none() {
+            // Moved out because the parsed values borrow from it.
             let mut input = std::mem::take(&mut self.input);
             let parsed = resp::parse(&input).map_err(SessionEnd::Protocol)?;
             let taken = match parsed {
@@ -35,7 +35,7 @@ impl Session<'_> {
                 Parsed::Incomplete(needed) => {
                     let missing = needed.saturating_sub(input.len()).max(READ_BYTES);
                     if input.is_empty() && input.capacity() > 4 * READ_BYTES {
-                        // One large message must not be paid for ever.
+                        // One large message must not occupy memory until the session ends.
                         input = BytesMut::new();
                     }
                     input.reserve(missing);
@@ -58,12 +58,12 @@ impl Session<'_> {
                 [Value::Text(b"subscribe" | b"unsubscribe"), Value::Text(name), _] => {
                     self.on_confirmation(name);
                 }
-                // Other pushes are not for us.
+                // Other pushes are of no interest.
                 _ => {}
             },
             Value::Error(message) => self.on_error(message),
             Value::Text(_) | Value::Integer(_) | Value::Null => {
-                return Err(SessionEnd::ProbeTimeout("Redis answered what was not asked"));
+                return Err(SessionEnd::ProbeTimeout("Redis sent an answer without a command"));
             }
         }
         Ok(())
@@ -71,7 +71,7 @@ impl Session<'_> {
 
     fn on_message(&mut self, name: &[u8], payload: &[u8]) -> Result<(), SessionEnd> {
         if name == self.probe.channel.as_bytes() {
-            self.on_probe_back(payload);
+            self.on_probe_returned(payload);
             return self.on_marker(payload);
         }
         if name == REVOCATIONS_CHANNEL.as_bytes() {
@@ -79,34 +79,39 @@ impl Session<'_> {
             return Ok(());
         }
         let Ok(name) = std::str::from_utf8(name) else { return Ok(()) };
-        let own_name = name.strip_prefix(ENVELOPES);
-        // Messages still come after UNSUBSCRIBE was sent; nobody listens to them.
-        let asked = self.asked.get_key_value(own_name.unwrap_or(name));
-        let Some((channel, phase)) = asked else { return Ok(()) };
-        let has_begun = *phase == Phase::Synced || self.known.lasts.contains_key(channel);
-        if !has_begun && !self.is_behind {
-            // From before the point where its stream begins.
+        let channel_name = name.strip_prefix(ENVELOPES);
+        // Messages still arrive after UNSUBSCRIBE was sent; they have no subscribers.
+        let subscription = self.subscriptions.get_key_value(channel_name.unwrap_or(name));
+        let Some((channel, phase)) = subscription else { return Ok(()) };
+        let has_start = *phase == Phase::Synced || self.known.last_offsets.contains_key(channel);
+        if !has_start && !self.needs_catch_up {
+            // It was sent before the point of the log at which the channel starts.
             return Ok(());
         }
         let channel = channel.clone();
-        let headers_max = if own_name.is_some() { envelope::HEADERS_BYTES_MAX } else { 0 };
+        let headers_max = if channel_name.is_some() { envelope::HEADERS_BYTES_MAX } else { 0 };
         if payload.len() > EVENT_DATA_BYTES_MAX + headers_max {
-            tracing::warn!(%channel, bytes = payload.len(), "dropped an event from Redis: at most {EVENT_DATA_BYTES_MAX} bytes of data are allowed");
+            tracing::warn!(
+                %channel,
+                bytes = payload.len(),
+                "dropped an event from Redis: at most {EVENT_DATA_BYTES_MAX} bytes of data are \
+                 allowed"
+            );
             self.node.sink.count_rejected();
             return Ok(());
         }
-        if own_name.is_none() {
+        if channel_name.is_none() {
             let data = String::from_utf8_lossy(payload);
             self.count_sanitized(&channel, matches!(data, Cow::Owned(_)));
             self.deliver_ephemeral(&channel, &Event::new(data));
             return Ok(());
         }
         match envelope::decode(payload) {
-            Ok(opened) => {
-                self.count_sanitized(&channel, opened.replaced);
-                match opened.place {
-                    Some(place) => self.on_log_event(channel, opened.event, place),
-                    None => self.deliver_ephemeral(&channel, &opened.event),
+            Ok(decoded) => {
+                self.count_sanitized(&channel, decoded.sanitized);
+                match decoded.log {
+                    Some(headers) => self.on_log_event(channel, decoded.event, headers),
+                    None => self.deliver_ephemeral(&channel, &decoded.event),
                 }
             }
             Err(error) => {
@@ -117,78 +122,92 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn count_sanitized(&self, channel: &Channel, replaced: bool) {
-        if replaced {
-            tracing::debug!(%channel, "an event from Redis is not UTF-8: U+FFFD stands for the bad bytes");
+    fn count_sanitized(&self, channel: &Channel, sanitized: bool) {
+        if sanitized {
+            tracing::debug!(
+                %channel,
+                "an event from Redis is not UTF-8: invalid bytes are replaced by U+FFFD"
+            );
             self.node.sink.count_sanitized();
         }
     }
 
     // === events of the log ===
 
-    fn on_log_event(&mut self, channel: Channel, event: Event, place: Place) {
-        let Place { position, previous, .. } = place;
-        if self.is_behind {
-            // It will be read with what was missed, or comes after the point up to which that is read.
+    fn on_log_event(&mut self, channel: Channel, event: Event, headers: LogHeaders) {
+        let LogHeaders { position, previous, .. } = headers;
+        if self.needs_catch_up {
+            // Catching up reads this event too: the connection has not reached the point up to
+            // which missed events are read.
             return;
         }
         if self.known.epoch != Some(position.epoch()) {
-            // The log lost its data while we were connected.
+            // The log lost its data during this session.
             self.set_log(position.epoch(), position.offset().saturating_sub(1));
         }
-        match self.known.lasts.get(&channel) {
+        match self.known.last_offsets.get(&channel) {
             Some(last) if position.offset() <= *last => {}
             Some(last) if previous > *last => {
-                tracing::info!(%channel, "events are missing, reading them: {last} is the last, {previous} should be");
+                tracing::info!(
+                    %channel,
+                    "events are missing, reading them: the last offset is {last}, expected \
+                     {previous}"
+                );
                 let channels = vec![(channel.clone(), *last)];
                 let commands = self.node.commands.clone();
-                self.work = Some(Box::pin(async move {
+                self.task = Some(Box::pin(async move {
                     let until = position.offset() - 1;
                     let missed = catch_up::catch_up(commands, channels, until).await;
-                    Done::Healed { channel, event, place, missed }
+                    TaskResult::Healed { channel, event, headers, missed }
                 }));
             }
-            _ => self.deliver(&channel, &event, place),
+            _ => self.deliver(&channel, &event, headers),
         }
     }
 
-    /// Gives the event whose hole was filled as far as the log still has what was in it.
-    pub(crate) fn deliver_healed(&mut self, channel: &Channel, event: &Event, place: Place) {
-        if self.known.lasts.get(channel).is_some_and(|last| place.previous > *last) {
+    /// Delivers the event after a hole, once the hole is filled with the events that the log still
+    /// has.
+    pub(crate) fn deliver_after_hole(
+        &mut self,
+        channel: &Channel,
+        event: &Event,
+        headers: LogHeaders,
+    ) {
+        if self.known.last_offsets.get(channel).is_some_and(|last| headers.previous > *last) {
             self.node.sink.gap(channel, GapReason::Trimmed);
         }
-        self.deliver(channel, event, place);
+        self.deliver(channel, event, headers);
     }
 
-    fn note_last(&mut self, channel: Channel, offset: u64) {
-        let last = self.known.lasts.entry(channel).or_default();
+    fn advance_last(&mut self, channel: Channel, offset: u64) {
+        let last = self.known.last_offsets.entry(channel).or_default();
         *last = offset.max(*last);
     }
 
-    pub(crate) fn deliver(&mut self, channel: &Channel, event: &Event, place: Place) {
-        let Place { position, previous, time_ms, end } = place;
-        // Without an event before it that Redis remembers, nothing is known of what was before.
+    pub(crate) fn deliver(&mut self, channel: &Channel, event: &Event, headers: LogHeaders) {
+        let LogHeaders { position, previous, time_ms, end } = headers;
+        // Redis knows no event of the channel before this one: earlier ones are unknown.
         let previous = if previous == 0 { position.offset().saturating_sub(1) } else { previous };
-        self.known.lasts.insert(channel.clone(), position.offset());
+        self.known.last_offsets.insert(channel.clone(), position.offset());
         let logged = LoggedEvent::new(channel, event, position, previous, time_ms);
         self.node.sink.event(logged.with_end(end));
     }
 
-    // === what was missed ===
+    // === missed events ===
 
-    /// The input is at a point of the log; what was missed is read up to it.
-    pub(crate) fn begin_catch_up(&mut self, state: LogState) {
+    /// Reads missed events, up to the point of the log that the input has reached.
+    pub(crate) fn start_catch_up(&mut self, state: LogState) {
         if self.known.epoch != Some(state.epoch) {
             // The log lost its data: there is nothing to catch up with.
             self.set_log(state.epoch, state.last);
         }
-        let known = &self.known.lasts;
-        let behind = known.iter().filter(|(channel, _)| self.asked.contains_key(*channel));
+        let known = &self.known.last_offsets;
+        let behind = known.iter().filter(|(channel, _)| self.subscriptions.contains_key(*channel));
         let channels = behind.map(|(channel, last)| (channel.clone(), *last)).collect();
         let commands = self.node.commands.clone();
-        self.work = Some(Box::pin(async move {
+        self.task = Some(Box::pin(async move {
             let missed = catch_up::catch_up(commands, channels, state.last).await;
-            Done::CaughtUp(state, missed)
+            TaskResult::CaughtUp(state, missed)
         }));
     }
 
@@ -196,36 +215,37 @@ impl Session<'_> {
         let healed = missed.events.len() as u64;
         for (channel, reason, last) in missed.gaps {
             self.node.sink.gap(&channel, reason);
-            self.note_last(channel, last);
+            self.advance_last(channel, last);
         }
         for (channel, entry) in missed.events {
-            self.count_sanitized(&channel, entry.replaced);
+            self.count_sanitized(&channel, entry.sanitized);
             let position = Position::new(epoch, entry.offset);
             let (previous, time_ms, end) = (entry.previous, entry.time_ms, entry.end);
-            self.deliver(&channel, &entry.event, Place { position, previous, time_ms, end });
+            self.deliver(&channel, &entry.event, LogHeaders { position, previous, time_ms, end });
         }
         if healed > 0 {
-            tracing::info!(events = healed, "missed events were read and given in their place");
+            tracing::info!(events = healed, "read missed events and delivered them in order");
             self.node.wanted.update_status(|status| status.healed += healed);
         }
     }
 
-    /// Known channels go on from the point; the others must be asked about.
-    pub(crate) fn end_catch_up(&mut self, state: &LogState) {
-        self.is_behind = false;
+    /// Known channels continue from this point of the log; the baselines of the others are queried.
+    pub(crate) fn finish_catch_up(&mut self, state: &LogState) {
+        self.needs_catch_up = false;
         self.set_log(state.epoch, state.last);
         let mut unknown = Vec::new();
-        for (channel, phase) in &mut self.asked {
+        for (channel, phase) in &mut self.subscriptions {
             if *phase != Phase::Subscribed {
                 continue;
             }
-            if self.known.lasts.contains_key(channel) {
+            if self.known.last_offsets.contains_key(channel) {
                 *phase = Phase::Synced;
                 self.node.wanted.confirm(channel);
             } else {
-                // What comes from here on is given: if the log began anew, listeners were told that it
-                // is complete from here. What the channel had before must still be asked.
-                self.known.lasts.insert(channel.clone(), state.last);
+                // Events are delivered from here on: if the log was reset, subscribers were
+                // notified that it is complete from here. The channel's earlier state must still be
+                // queried.
+                self.known.last_offsets.insert(channel.clone(), state.last);
                 unknown.push(channel.clone());
             }
         }
@@ -234,17 +254,20 @@ impl Session<'_> {
         }
     }
 
-    /// The input is at the point of the log that was asked for: these channels begin here.
+    /// Starts these channels: the input has reached the point of the log that the baselines are
+    /// for.
     pub(crate) fn on_baselines(&mut self, channels: Vec<Channel>, baselines: &[Baseline]) {
         for (channel, baseline) in channels.into_iter().zip(baselines) {
-            let Some(phase @ Phase::Subscribed) = self.asked.get_mut(&channel) else { continue };
+            let Some(phase @ Phase::Subscribed) = self.subscriptions.get_mut(&channel) else {
+                continue;
+            };
             *phase = Phase::Synced;
             if baseline.ephemeral {
                 self.known.ephemeral.insert(&channel);
             }
             self.node.sink.baseline(&channel, *baseline);
             self.node.wanted.confirm(&channel);
-            self.note_last(channel, baseline.last);
+            self.advance_last(channel, baseline.last);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A session's state: what was asked on the connection and not answered, and what the input waits for.
+//! The state of a session. Look here for the phases of a channel, and for what the session waits
+//! for.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -14,16 +15,16 @@ use tokio::sync::oneshot;
 
 use crate::catch_up::CatchUp;
 use crate::connect::Connection;
-use crate::envelope::Place;
+use crate::envelope::LogHeaders;
 use crate::history::LogState;
 use crate::library::LogMode;
 use crate::node::{Known, Node};
 use crate::probe::Probe;
 
-/// What one read takes at most, and what the buffer keeps between messages.
+/// The size of one read, and of the buffer that is retained between messages.
 pub(super) const READ_BYTES: usize = 64 << 10;
 
-/// A subscriber connection and what is known about it.
+/// A subscriber connection and its state.
 pub(crate) struct Session<'a> {
     pub(super) reader: ReadHalf<Box<dyn Connection>>,
     pub(super) writer: WriteHalf<Box<dyn Connection>>,
@@ -31,58 +32,59 @@ pub(crate) struct Session<'a> {
     pub(super) known: &'a mut Known,
     pub(super) input: BytesMut,
     pub(super) output: BytesMut,
-    /// Channels to bring in line with what is wanted, in batches that fit one command.
-    pub(super) todo: VecDeque<Vec<Channel>>,
-    /// Channels that Redis was asked for. Each has one command on its way at most, so that a
-    /// confirmation can only be for that one.
-    pub(super) asked: HashMap<Channel, Phase>,
+    /// Channels to subscribe or unsubscribe, as the hub wants then, in batches that fit one
+    /// command.
+    pub(super) pending_batches: VecDeque<Vec<Channel>>,
+    /// Channels for which a SUBSCRIBE was sent. At most one command per channel is in flight, so
+    /// that a confirmation is unambiguous.
+    pub(super) subscriptions: HashMap<Channel, Phase>,
     pub(super) unconfirmed: VecDeque<PendingCommand>,
-    /// Redis channels of the node's own that were asked for and not answered, in their order.
-    pub(super) own_unanswered: VecDeque<NodeChannel>,
-    /// Questions where the log is, in the order of their markers.
+    /// The node's own Redis channels whose SUBSCRIBE is not answered yet, in order.
+    pub(super) unanswered_node_channels: VecDeque<NodeChannel>,
+    /// Queries for the position of the log, in the order of their markers.
     pub(super) queries: VecDeque<BaselineQuery>,
     pub(super) query_count: u64,
-    /// Whether what was missed before this session is still to be read; nothing of the log is given
-    /// until then.
-    pub(super) is_behind: bool,
-    /// What the input waits for.
-    pub(super) work: Option<Pin<Box<dyn Future<Output = Done> + Send>>>,
-    /// The note on its way to Redis that channels get plain events, and how many of `Known::unnoted` it
-    /// is for.
-    pub(super) noting: Option<(usize, Noting)>,
-    /// A note failed; the next one goes out with the next probe.
-    pub(super) note_rests: bool,
+    /// Whether events that were missed before this session must still be read. Until then no event
+    /// of the log is delivered.
+    pub(super) needs_catch_up: bool,
+    /// A read of the log that must finish before more input is handled.
+    pub(super) task: Option<Pin<Box<dyn Future<Output = TaskResult> + Send>>>,
+    /// The command in flight that notes channels with ephemeral events, and the number of channels
+    /// of `Known::unnoted` that it covers.
+    pub(super) note: Option<(usize, NoteFuture)>,
+    /// Whether a note failed; the next one waits for the next probe.
+    pub(super) note_paused: bool,
     pub(super) probe: Probe,
 }
 
-pub(super) type Noting = Pin<Box<dyn Future<Output = RedisResult<()>> + Send>>;
+pub(super) type NoteFuture = Pin<Box<dyn Future<Output = RedisResult<()>> + Send>>;
 
-/// Where a channel is between asked for and ended.
+/// The phase of a channel's subscription.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Subscribing,
-    /// Redis sends its messages, and it is not known yet from where on.
+    /// Redis sends its messages; the point of the log at which they start is not known yet.
     Subscribed,
-    /// Its messages go to the hub.
+    /// The hub has its baseline, and its messages are delivered.
     Synced,
     Unsubscribing,
 }
 
-/// A Redis channel of the node's own.
+/// A Redis channel that belongs to the node.
 pub(super) enum NodeChannel {
     Probe,
     Revocations,
 }
 
-/// A SUBSCRIBE or UNSUBSCRIBE that is not wholly confirmed.
+/// A SUBSCRIBE or UNSUBSCRIBE that is not fully confirmed.
 pub(super) struct PendingCommand {
-    /// Empty for a Redis channel of the node's own.
+    /// Empty for a Redis channel that belongs to the node.
     pub(super) channels: Vec<Channel>,
     pub(super) is_subscribe: bool,
     pub(super) confirmations_left: usize,
 }
 
-/// A question where the log is.
+/// A query for the position of the log and the baselines of channels.
 pub(super) struct BaselineQuery {
     pub(super) marker: String,
     pub(super) channels: Vec<Channel>,
@@ -90,11 +92,11 @@ pub(super) struct BaselineQuery {
     pub(super) state: Option<LogState>,
 }
 
-/// What the input waited for.
-pub(super) enum Done {
+/// The result of the read that the input waited for.
+pub(super) enum TaskResult {
     Answered(Vec<Channel>, RedisResult<LogState>),
     CaughtUp(LogState, RedisResult<CatchUp>),
-    Healed { channel: Channel, event: Event, place: Place, missed: RedisResult<CatchUp> },
+    Healed { channel: Channel, event: Event, headers: LogHeaders, missed: RedisResult<CatchUp> },
 }
 
 /// Why a session ended.
@@ -113,7 +115,7 @@ impl<'a> Session<'a> {
         known: &'a mut Known,
     ) -> Self {
         let (reader, writer) = tokio::io::split(connection);
-        let is_behind = known.epoch.is_some() && node.wanted.log_mode() != LogMode::Denied;
+        let needs_catch_up = known.epoch.is_some() && node.wanted.log_mode() != LogMode::Denied;
         Self {
             reader,
             writer,
@@ -121,16 +123,16 @@ impl<'a> Session<'a> {
             known,
             input: BytesMut::with_capacity(READ_BYTES),
             output: BytesMut::new(),
-            todo: VecDeque::new(),
-            asked: HashMap::new(),
+            pending_batches: VecDeque::new(),
+            subscriptions: HashMap::new(),
             unconfirmed: VecDeque::new(),
-            own_unanswered: VecDeque::new(),
+            unanswered_node_channels: VecDeque::new(),
             queries: VecDeque::new(),
             query_count: 0,
-            is_behind,
-            work: None,
-            noting: None,
-            note_rests: false,
+            needs_catch_up,
+            task: None,
+            note: None,
+            note_paused: false,
             probe: Probe::new(node.commands.clone()),
         }
     }

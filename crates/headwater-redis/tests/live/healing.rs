@@ -1,5 +1,6 @@
-//! What a node gives its streams when its subscriber connection is cut at random: what the log holds, once
-//! and in order, and a gap where the log no longer holds it. Look here for Redis and lost connections.
+//! What a node delivers when its subscriber connection is cut at random: the events that the log
+//! has, once and in order, and a gap event for those that it no longer has. Look here for tests of
+//! lost connections.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -38,8 +39,8 @@ async fn subscribe(hub: &Hub, channels: std::ops::Range<usize>) -> Subscription 
     subscription
 }
 
-/// Publishes from outside of the node; each event's data is its number. In one go, in which the
-/// connections of subscribers can be cut first: then nobody receives any of it.
+/// Publishes from outside the node; each event's data is its number. A batch is one transaction, in
+/// which the connections of subscribers can be cut first: then no node receives any event of it.
 struct Publisher {
     connection: redis::Connection,
     /// The channel of each event.
@@ -65,7 +66,7 @@ impl Publisher {
         if let Some(channel) = forget {
             pipeline.cmd("DEL").arg(format!("{PREFIX}:log:{}", name(channel))).ignore();
         }
-        pipeline.query::<()>(&mut self.connection).expect("Redis takes it");
+        pipeline.query::<()>(&mut self.connection).expect("Redis accepts the batch");
     }
 }
 
@@ -86,7 +87,7 @@ fn seeded() -> (u64, fastrand::Rng) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn listeners_of_a_node_that_is_cut_at_random_get_what_the_log_holds() {
+async fn subscribers_of_a_node_that_is_cut_at_random_receive_what_the_log_has() {
     let (seed, mut random) = seeded();
     let server = RedisServer::start();
     let hub = hub(&server, "* events=100000 bytes=64MiB");
@@ -99,14 +100,14 @@ async fn listeners_of_a_node_that_is_cut_at_random_get_what_the_log_holds() {
         publisher.publish(&channels, round % 3 == 0, None);
         tokio::time::sleep(Duration::from_millis(random.u64(0..30))).await;
     }
-    // Somebody comes in the middle of it all.
+    // One more cut after the rounds, so that the last event must be read from the log.
     publisher.publish(&[0], true, None);
     let mut expected: Vec<usize> = (0..publisher.published.len()).collect();
     for number in &expected {
         let frame = next(&mut all, seed).await;
         assert!(
             frame.gap().is_none(),
-            "seed {seed}: a gap before {number}, and nothing is missing"
+            "seed {seed}: a gap before {number}, though nothing is missing"
         );
         assert_eq!(number_of(&frame), *number, "seed {seed}");
     }
@@ -115,7 +116,7 @@ async fn listeners_of_a_node_that_is_cut_at_random_get_what_the_log_holds() {
         let frame = next(&mut one, seed).await;
         assert!(
             frame.gap().is_none(),
-            "seed {seed}: a gap before {number}, and nothing is missing"
+            "seed {seed}: a gap before {number}, though nothing is missing"
         );
         assert_eq!(number_of(&frame), number, "seed {seed}");
     }
@@ -123,7 +124,7 @@ async fn listeners_of_a_node_that_is_cut_at_random_get_what_the_log_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_log_no_longer_holds_is_a_gap_and_nothing_else_is() {
+async fn exactly_the_trimmed_events_are_reported_as_gaps() {
     let (seed, mut random) = seeded();
     let server = RedisServer::start();
     let hub = hub(&server, "* events=5");
@@ -135,35 +136,35 @@ async fn what_the_log_no_longer_holds_is_a_gap_and_nothing_else_is() {
         publisher.publish(&channels, round % 2 == 0, None);
         tokio::time::sleep(Duration::from_millis(random.u64(0..60))).await;
     }
-    // By then the node is connected again, and the last events come in any case.
+    // By then the node is connected again, so it receives the last events in any case.
     tokio::time::sleep(Duration::from_millis(200)).await;
     publisher.publish(&(0..CHANNELS).collect::<Vec<_>>(), false, None);
 
     let end = publisher.published.len();
     let mut next_of: HashMap<usize, usize> = HashMap::new();
-    let mut told: HashMap<String, GapReason> = HashMap::new();
+    let mut gaps: HashMap<String, GapReason> = HashMap::new();
     let (mut at, mut ended) = (0, 0);
     while ended < CHANNELS {
         let frame = next(&mut all, seed).await;
         if let Some(gap) = frame.gap() {
-            told.insert(gap.channel.to_string(), gap.reason);
+            gaps.insert(gap.channel.to_string(), gap.reason);
             continue;
         }
         let number = number_of(&frame);
-        assert!(number >= at, "seed {seed}: {number} came late");
+        assert!(number >= at, "seed {seed}: {number} is out of order");
         at = number + 1;
         ended += usize::from(number >= end - CHANNELS);
         let channel = publisher.published[number];
         let from = next_of.insert(channel, number + 1).unwrap_or(0);
         let missing = publisher.published[from..number].iter().filter(|other| **other == channel);
-        let was_told = told.remove(&name(channel));
+        let reported = gaps.remove(&name(channel));
         let expected = (missing.count() > 0).then_some(GapReason::Trimmed);
-        assert_eq!(was_told, expected, "seed {seed}: before {number} of channel {channel}");
+        assert_eq!(reported, expected, "seed {seed}: before {number} of channel {channel}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gap_is_told_though_nothing_of_the_channel_is_left_and_nothing_comes() {
+async fn a_gap_is_reported_even_if_the_log_of_the_channel_is_empty() {
     let (seed, _) = seeded();
     let server = RedisServer::start();
     let hub = hub(&server, "* events=1000");
@@ -174,14 +175,14 @@ async fn a_gap_is_told_though_nothing_of_the_channel_is_left_and_nothing_comes()
     publisher.publish(&[0, 0], true, Some(0));
     let frame = next(&mut stream, seed).await;
     assert_eq!(frame.gap().map(|gap| gap.reason), Some(GapReason::Trimmed));
-    // And it is told once.
+    // It is reported once.
     tokio::time::sleep(Duration::from_millis(200)).await;
     publisher.publish(&[0], false, None);
     assert_eq!(number_of(&next(&mut stream, seed).await), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_new_epoch_nothing_is_missing_while_publishers_go_on() {
+async fn after_a_new_epoch_no_event_is_missing_while_publishers_continue() {
     let (seed, mut random) = seeded();
     let server = RedisServer::start();
     let hub = hub(&server, "* events=100000");
@@ -190,7 +191,7 @@ async fn after_a_new_epoch_nothing_is_missing_while_publishers_go_on() {
     publisher.publish(&[0], false, None);
     assert_eq!(number_of(&next(&mut stream, seed).await), 0);
     for _ in 0..5 {
-        // The data is gone, and the connection.
+        // Delete the log's data, and cut the connection.
         let keys: Vec<String> = server.run(&["KEYS", "headwater:*"]);
         let mut lose = vec!["DEL"];
         lose.extend(keys.iter().map(String::as_str));
@@ -201,7 +202,7 @@ async fn after_a_new_epoch_nothing_is_missing_while_publishers_go_on() {
             publisher.publish(&[0], false, None);
             tokio::time::sleep(Duration::from_micros(random.u64(0..300))).await;
         }
-        // Up to the gap event, events may be missing. After it none is.
+        // Events may be missing before the gap event, but not after it.
         let (mut has_gap, mut last) = (false, None);
         loop {
             let frame = next(&mut stream, seed).await;

@@ -1,4 +1,4 @@
-//! The broker over a real Redis, as one binary. Needs a `redis-server`.
+//! Tests of the broker over a real Redis, as one binary. They need a `redis-server`.
 
 mod function;
 mod healing;

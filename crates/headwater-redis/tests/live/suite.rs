@@ -1,4 +1,4 @@
-//! The contract of brokers, for the one over Redis.
+//! The contract of brokers, for the broker over Redis. Look here for how the suite is run.
 
 use headwater_core::testing::suite;
 use headwater_redis::RedisBroker;

@@ -186,7 +186,7 @@ async fn a_channel_that_redis_forbids_does_not_take_others_with_it() {
     node.wait_until_ready().await;
     let path = "/sse/stream?channel=ok1&channel=forbidden&channel=ok2&channel=ok3";
     let mut stream = EventStream::open(node.address(), path).await;
-    node.wait_for_log("Redis refuses to subscribe");
+    node.wait_for_log("Redis denies subscribing");
     eventually("the others are confirmed", || async {
         node.metric("headwater_redis_channels_confirmed").await >= 3.0
     })

@@ -84,7 +84,7 @@ async fn a_redis_that_cannot_be_reached_is_waited_for() {
     let url = format!("redis://u:{PASSWORD}@127.0.0.1:{}", free_port());
     let node = Node::start(BINARY, &["--redis", &url, "--heartbeat", "1s"]);
     node.wait_for_log("cannot connect");
-    assert!(node.log().contains("trying again, streams stay open"), "{}", node.log());
+    assert!(node.log().contains("retrying, streams stay open"), "{}", node.log());
     check_serving_without_redis(&node).await;
     // Said once, not at each attempt; those who look for more at `debug` find it.
     let log = node.log();
@@ -98,10 +98,10 @@ async fn a_redis_that_refuses_the_password_is_not_taken_for_one_that_is_not_ther
     let redis = guarded_redis();
     for (url, code) in [(url_with("wr0ng-w0rd", &redis), "WRONGPASS"), (redis.url(), "NOAUTH")] {
         let node = Node::start(BINARY, &["--redis", &url, "--heartbeat", "1s"]);
-        node.wait_for_log("refuses the user or password");
+        node.wait_for_log("rejects the user or password");
         check_serving_without_redis(&node).await;
         let answer = http::post(node.address(), "/sse/publish", b"x").await;
-        assert!(answer.problem(503).contains("refused"), "{}", answer.text());
+        assert!(answer.problem(503).contains("denied"), "{}", answer.text());
         let log = node.log();
         assert!(log.contains(code) && log.contains("\"level\":\"ERROR\""), "{log}");
         assert!(!log.contains("cannot connect"), "{log}");

@@ -1,4 +1,5 @@
-//! What the function takes as arguments, and what it says of those that it does not take.
+//! The arguments that the function accepts, and its errors for those that it rejects. Look here for
+//! the exact messages.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use super::{Log, PREFIX, Way, subscribe};
 over_both_ways! {
     data_can_be_any_bytes,
     bounds_can_be_reached,
-    bad_arguments_are_told_and_change_nothing,
+    invalid_arguments_are_rejected_and_change_nothing,
 }
 
 fn data_can_be_any_bytes(log: &mut Log) {
@@ -43,7 +44,7 @@ fn bounds_can_be_reached(log: &mut Log) {
     }
 }
 
-fn bad_arguments_are_told_and_change_nothing(log: &mut Log) {
+fn invalid_arguments_are_rejected_and_change_nothing(log: &mut Log) {
     log.publish(&["a", "d"]);
     let mut connection = log.server.connection();
     let mut messages = subscribe(&mut connection);
@@ -101,10 +102,13 @@ fn bad_arguments_are_told_and_change_nothing(log: &mut Log) {
         (&[b"a", b"d", b"", b"b"], "there is no option \"\""),
     ];
     for (words, part) in cases {
-        log.refused(words, "ERR", part);
+        log.rejected(words, "ERR", part);
     }
     assert_eq!(log.dump(), before);
-    assert_eq!(log.offset(&["a", "good"]), 2, "no number was used");
+    assert_eq!(log.offset(&["a", "good"]), 2, "no offset was used");
     let message = messages.get_message().unwrap();
-    assert!(message.get_payload::<String>().unwrap().ends_with("\n\ngood"), "none was published");
+    assert!(
+        message.get_payload::<String>().unwrap().ends_with("\n\ngood"),
+        "nothing was published before"
+    );
 }
