@@ -1,42 +1,13 @@
 //! `headwater bench`, run as a user runs it. Look here for its output and exit codes; what it
 //! notices of a server that misbehaves is tested in its crate.
 
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Instant;
 
-use headwater_test_support::{Node, RedisServer, free_port};
-use serde_json::Value;
+use headwater_test_support::{Node, free_port};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
-
-fn bench(arguments: &[&str]) -> Output {
-    Command::new(BINARY).arg("bench").args(arguments).output().expect("it runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The JSON of a benchmark that went well.
-#[track_caller]
-fn report(arguments: &[&str]) -> Value {
-    let output = bench(&[arguments, &["--json", "--duration", "1"]].concat());
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
-    serde_json::from_str(&out).expect("one JSON value")
-}
-
-#[track_caller]
-fn check_delivered(report: &Value, expected: u64) {
-    let delivery = &report["delivery"];
-    assert_eq!(delivery["expected"], expected, "{report}");
-    assert_eq!(delivery["received"], expected, "{report}");
-    for count in ["missing", "duplicates", "foreign", "refused", "cut"] {
-        assert_eq!(delivery[count], 0, "{count}: {report}");
-    }
-    let latency = |name: &str| delivery["latency"][name].as_u64().expect("a number");
-    assert!(latency("p50_ns") > 0 && latency("p50_ns") <= latency("max_ns"), "{report}");
-}
+use crate::support::BINARY;
+use crate::support::bench::{bench, check_delivered, report, text};
 
 #[test]
 fn alone_it_measures_a_server_of_its_own() {
@@ -49,17 +20,6 @@ fn alone_it_measures_a_server_of_its_own() {
     }
     let memory = |when: &str| report["memory"][when]["pss_bytes"].as_u64().expect(when);
     assert!(memory("idle") > memory("before"), "{report}");
-}
-
-#[test]
-fn it_publishes_through_redis() {
-    let redis = RedisServer::start();
-    let report = report(&["--streams", "20", "--rate", "200", "--redis", &redis.url()]);
-    check_delivered(&report, 4_000);
-    assert_eq!(
-        report["load"],
-        "20 streams on 1 channel, 200 events/s of 100 B by Redis PUBLISH for 1 s"
-    );
 }
 
 #[test]

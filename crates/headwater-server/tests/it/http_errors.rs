@@ -4,7 +4,7 @@
 use headwater_test_support::http::{self, Answer};
 use headwater_test_support::{EventStream, Node};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
 
 const NDJSON: &[(&str, &str)] = &[("content-type", "application/x-ndjson")];
 

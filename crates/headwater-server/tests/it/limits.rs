@@ -7,7 +7,8 @@ use headwater::event::Item;
 use headwater_test_support::stream::End;
 use headwater_test_support::{EventStream, Node, http};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
+
 const PATH: &str = "/sse/stream?channel=news";
 
 /// Headers of a client at this address, behind a proxy that is trusted.

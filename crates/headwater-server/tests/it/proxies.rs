@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
 
 /// One publish in an hour for each address: the status distinguishes addresses.
 const ONE_EACH: [&str; 4] = ["--max-publishes-per-address", "1/h", "--admin", "127.0.0.1:0"];

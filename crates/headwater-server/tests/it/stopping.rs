@@ -9,7 +9,7 @@ use headwater_test_support::{EventStream, Node, PATIENCE, eventually, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
 
 async fn publish(node: &Node, channel: &str, data: &[u8]) {
     let path = format!("/sse/publish?channel={channel}");

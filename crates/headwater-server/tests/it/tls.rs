@@ -7,40 +7,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_test_support::tls::{Files, Socket, connect, try_shake_hands, write_private};
+use headwater_test_support::tls::{Files, connect, try_shake_hands, write_private};
 use headwater_test_support::{Node, PATIENCE, eventually, http};
-use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::command_line::{headwater, outcome, wait_for_notice};
-use crate::http2::Connection;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
+use crate::support::command_line::{headwater, outcome, wait_for_notice};
+use crate::support::http2::Connection;
+use crate::support::tls::{ask, certificate_of, read_until};
 
 async fn connect_http2(node: &Node, files: &Files) -> Connection {
     let socket = connect(node.address(), &Arc::new(files.client(&["h2", "http/1.1"]))).await;
     assert_eq!(socket.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     Connection::over(socket, format!("https://localhost:{}", node.address().port())).await
-}
-
-/// Sends a request and reads on until a text comes.
-pub(crate) async fn ask(socket: &mut Socket, request: &str, until: &str) -> String {
-    socket.write_all(request.as_bytes()).await.expect("the request is sent");
-    read_until(socket, until).await
-}
-
-pub(crate) async fn read_until(socket: &mut Socket, until: &str) -> String {
-    let mut bytes = Vec::new();
-    while !String::from_utf8_lossy(&bytes).contains(until) {
-        let read = timeout(PATIENCE, socket.read_buf(&mut bytes)).await;
-        let so_far = String::from_utf8_lossy(&bytes);
-        let count = read.unwrap_or_else(|_| panic!("{until:?} in time: {so_far}"));
-        assert_ne!(count.expect("an open connection"), 0, "{until:?} before the end: {so_far}");
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 const OPEN: &str = "GET /sse/stream?channel=news HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -105,11 +87,6 @@ async fn a_client_that_offers_other_protocols_only_is_refused() {
     let error = shaken.expect_err("nothing to speak about");
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
     node.wait_for_metric("headwater_tls_errors_total", 1.0).await;
-}
-
-pub(crate) fn certificate_of(socket: &Socket) -> CertificateDer<'static> {
-    let chain = socket.get_ref().1.peer_certificates().expect("a certificate");
-    chain[0].clone().into_owned()
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use headwater_test_support::http::{self, Answer};
 use headwater_test_support::stream::End;
 use headwater_test_support::{EventStream, Node, free_port};
 
-use super::BINARY;
-use super::backend::{Backend, answer, json};
+use crate::support::BINARY;
+use crate::support::backend::{Backend, answer, json};
 
 async fn guarded_by(answer: &str) -> (Backend, Node) {
     let backend = Backend::start(answer).await;

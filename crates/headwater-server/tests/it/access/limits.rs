@@ -7,9 +7,10 @@ use headwater_test_support::http::{self, Answer};
 use headwater_test_support::{EventStream, Node, eventually};
 use serde_json::json;
 
-use super::backend::{Backend, answer, json as yes};
-use super::{BINARY, SecretFile, claims, token};
-use crate::http2::Connection;
+use crate::support::BINARY;
+use crate::support::access::{SecretFile, claims, token};
+use crate::support::backend::{Backend, answer, json as yes};
+use crate::support::http2::Connection;
 
 const BEHIND_A_PROXY: [&str; 4] =
     ["--trusted-proxy", "127.0.0.1", "--client-address-header", "X-Forwarded-For"];

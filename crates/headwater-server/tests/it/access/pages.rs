@@ -4,7 +4,8 @@
 use headwater_test_support::http::{self, Answer};
 use headwater_test_support::{EventStream, Node};
 
-use super::{BINARY, SecretFile, claims, token};
+use crate::support::BINARY;
+use crate::support::access::{SecretFile, claims, token};
 
 fn node(secret: &SecretFile, origins: &[&str]) -> Node {
     let mut arguments = vec!["--jwt-secret-file", secret.path()];

@@ -3,7 +3,8 @@
 use headwater_test_support::{EventStream, Node, http, secrets};
 use tokio::process::Command;
 
-use super::{BINARY, SecretFile, claims, token};
+use crate::support::BINARY;
+use crate::support::access::{SecretFile, claims, token};
 
 /// Runs `serve`, which must refuse to start; gives what it says.
 async fn refusal(arguments: &[&str]) -> String {

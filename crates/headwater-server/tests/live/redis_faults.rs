@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use headwater::event::Item;
 use headwater_test_support::{EventStream, Node, RedisServer, eventually, http};
 
-use crate::follower::gap_in;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
+use crate::support::follower::gap_in;
 
 /// What users were promised: events arrive again this soon after Redis is back.
 const BACK_WITHIN: Duration = Duration::from_secs(5);

@@ -13,9 +13,9 @@ use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::tls::{ask, certificate_of, read_until};
+use crate::support::BINARY;
+use crate::support::tls::{ask, certificate_of, read_until};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 const NAME: &str = "events.example.org";
 /// What the log says when a certificate is not only in use, but in its directory too.
 const KEPT: &str = "the next certificate is due in";

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use headwater_test_support::{EventStream, Node, RedisServer, http};
 
-use super::{BINARY, SecretFile, claims, token};
+use crate::support::BINARY;
+use crate::support::access::{SecretFile, claims, token};
 
 async fn open(node: &Node, channel: &str) -> EventStream {
     let bearer = format!("Bearer {}", token(&claims(&["*"], &["*"])));

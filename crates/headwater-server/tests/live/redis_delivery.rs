@@ -2,7 +2,7 @@
 
 use headwater_test_support::{EventStream, Node, RedisServer, eventually};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
 
 async fn start(arguments: &[&str]) -> (RedisServer, Node) {
     let redis = RedisServer::start();

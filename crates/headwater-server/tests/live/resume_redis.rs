@@ -3,10 +3,10 @@
 
 use headwater_test_support::{EventStream, Node, RedisServer, eventually, http};
 
-use crate::follower::{Follower, Wire, gap_in, is_full};
-use crate::load::{Load, Via};
+use crate::support::BINARY;
+use crate::support::follower::{Follower, Wire, gap_in, is_full};
+use crate::support::load::{Load, Via};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 const KEEP: &str = "* events=100000 bytes=64MiB";
 /// A Redis that has on disk what it acknowledged.
 const DURABLE: [&str; 6] = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
