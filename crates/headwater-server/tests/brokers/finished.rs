@@ -6,7 +6,7 @@ use headwater_test_support::{EventStream, http};
 use crate::support::finished::{publish, status_of, to_its_end};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn listeners_get_the_terminal_event_and_a_clean_end() {
+async fn subscribers_get_the_terminal_event_and_a_clean_end() {
     let (node, _redis) = crate::broker::start_node(&[]).await;
     let mut streams = Vec::new();
     for _ in 0..3 {

@@ -43,7 +43,7 @@ async fn begins_with(node: &Node, query: &str, header: Option<&str>) -> Vec<Stri
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_id_that_leads_nowhere_gives_one_gap_event_then_live_ones() {
+async fn an_unknown_id_gets_one_gap_event_then_live_events() {
     let (node, _redis) = crate::broker::start_node(&["--retention", KEEP]).await;
     let id = publish(&node, "channel=news", "first").await;
     let (epoch, offset) = id.split_once('-').expect("a position");
@@ -147,7 +147,7 @@ async fn a_new_stream_rewinds_by_count_by_time_or_to_the_beginning() {
 
 /// More than fits the ring, or one answer of the broker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rewind_by_count_gives_as_many_large_events() {
+async fn a_rewind_by_count_delivers_as_many_large_events() {
     let (node, _redis) = crate::broker::start_node(&["--retention", KEEP]).await;
     let filler = "x".repeat(5_000);
     let lines = (0..600).map(|number| format!("{{\"data\": \"{number} {filler}\"}}\n"));
@@ -163,7 +163,7 @@ async fn a_rewind_by_count_gives_as_many_large_events() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_older_than_the_time_is_not_replayed() {
+async fn events_older_than_the_rewind_are_not_replayed() {
     let (node, _redis) = crate::broker::start_node(&["--retention", KEEP]).await;
     publish(&node, "channel=a", "old").await;
     // The one wait here is the subject of the test.
@@ -215,7 +215,7 @@ async fn a_repeated_idempotency_key_publishes_nothing() {
 /// The stream begins with an `id:` of its own, so that a client that got nothing yet has where to
 /// go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_got_nothing_yet_comes_back_and_loses_nothing() {
+async fn a_client_that_received_nothing_yet_resumes_and_loses_nothing() {
     let (node, _redis) = crate::broker::start_node(&["--retention", KEEP]).await;
     publish(&node, "channel=a", "before").await;
     let path = "/sse/stream?channel=a&channel=b";

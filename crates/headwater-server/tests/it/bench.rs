@@ -10,7 +10,7 @@ use crate::support::BINARY;
 use crate::support::bench::{bench, check_delivered, report, text};
 
 #[test]
-fn alone_it_measures_a_server_of_its_own() {
+fn without_a_url_it_measures_its_own_server() {
     let report = report(&["--streams", "60", "--channels", "20", "--rate", "100"]);
     assert_eq!(report["opening"]["open"], 60);
     // 100 events in a second, each to the three streams of its channel.
@@ -23,7 +23,7 @@ fn alone_it_measures_a_server_of_its_own() {
 }
 
 #[test]
-fn a_server_that_runs_is_measured_and_left_alone() {
+fn a_running_server_is_measured_and_keeps_running() {
     let mut node = Node::start_quiet(BINARY, &[]);
     let (url, pid) = (format!("http://{}", node.address()), node.process_id().to_string());
     let arguments = ["--url", &url, "--pid", &pid, "--streams", "10", "--max", "--in-flight", "4"];
@@ -39,7 +39,7 @@ fn a_server_that_runs_is_measured_and_left_alone() {
 }
 
 #[test]
-fn a_server_that_dies_ends_it_with_a_reason() {
+fn a_server_that_dies_ends_the_benchmark_with_a_reason() {
     let node = Node::start_quiet(BINARY, &[]);
     let url = format!("http://{}", node.address());
     let started = Instant::now();
@@ -77,7 +77,7 @@ fn is_some_published(line: &str) -> bool {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_advice() {
+fn invalid_options_are_rejected_with_advice() {
     #[track_caller]
     fn check(arguments: &[&str], code: i32, words: &str) {
         let output = bench(arguments);

@@ -124,7 +124,7 @@ fn json_answer(status: &str, content_type: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn publish_sends_everything_and_tells_the_id() {
+async fn publish_sends_every_field_and_prints_the_id() {
     let answer = json_answer("200 OK", "application/json", r#"{"id":"7-12","channel":"a b/ü"}"#);
     let server = Script::closing(&answer).await;
     let prefixed = format!("{}/push/", server.url);
@@ -167,7 +167,7 @@ async fn publish_reads_standard_input_as_it_is() {
 }
 
 #[tokio::test]
-async fn publish_refuses_input_that_is_no_event() {
+async fn publish_rejects_invalid_input() {
     let server = Script::closing(FINISHED).await;
     let arguments = ["publish", "news", "--url", &server.url];
     let (code, output, error) = run_with_input(&arguments, b"good \xff bad").await;
@@ -185,7 +185,7 @@ async fn publish_refuses_input_that_is_no_event() {
 }
 
 #[tokio::test]
-async fn publish_shows_what_the_server_says() {
+async fn publish_shows_the_servers_error() {
     #[track_caller]
     fn check((code, output, error): &(i32, String, String), expected: &str) {
         assert_eq!((*code, &**output), (1, ""));
@@ -264,7 +264,7 @@ async fn subscribe_prints_text_and_json() {
 }
 
 #[tokio::test]
-async fn subscribe_tells_a_gap_from_an_event() {
+async fn subscribe_distinguishes_a_gap_from_an_event() {
     const EVENTS: &str = "id: 9\nevent: headwater-gap\n\
                           data: {\"channel\":\"news\",\"reason\":\"trimmed\"}\n\ndata: next\n\n";
     let server = Script::start(|_, _| Answer::Hold(format!("{STREAM}{EVENTS}"))).await;
@@ -302,7 +302,7 @@ async fn subscribe_rewinds_until_it_has_an_id() {
 }
 
 #[tokio::test]
-async fn subscribe_comes_back_where_it_left_off_until_204() {
+async fn subscribe_resumes_until_204() {
     let server = Script::start(|number, _| match number {
         1 => {
             Answer::Close(format!("{STREAM}retry: 1\n\nid: 7\ndata: one\n\nid: 8\ndata: cut off\n"))
@@ -350,7 +350,7 @@ async fn subscribe_knows_which_channel_an_event_belongs_to() {
 }
 
 #[tokio::test]
-async fn subscribe_ends_when_coming_back_is_useless() {
+async fn subscribe_fails_when_reconnecting_is_useless() {
     #[track_caller]
     fn check((code, output, error): &(i32, String, String), expected: &str) {
         assert_eq!((*code, &**output), (1, ""));
@@ -376,7 +376,7 @@ async fn subscribe_ends_when_coming_back_is_useless() {
 }
 
 #[tokio::test]
-async fn subscribe_ends_quietly_when_nobody_reads_its_output() {
+async fn subscribe_exits_quietly_when_its_output_is_closed() {
     let server = Script::start(|_, _| Answer::Repeat("data: more\n\n".to_owned())).await;
     let mut child =
         headwater(&["subscribe", "news", "--url", &server.url]).spawn().expect("it runs");
@@ -394,14 +394,14 @@ async fn subscribe_ends_with_130_on_ctrl_c() {
         headwater(&["subscribe", "news", "--url", &server.url]).spawn().expect("it runs");
     wait_for_notice(&mut child, "connected to").await;
     let id = child.id().expect("it runs").to_string();
-    let killed = Command::new("sh").args(["-c", "kill -INT \"$0\"", &id]).status().await;
+    let killed = Command::new("/bin/sh").args(["-c", "kill -INT \"$0\"", &id]).status().await;
     assert!(killed.expect("there is a shell").success());
     let status = timeout(DEADLINE, child.wait()).await.expect("it ends").expect("it ran");
     assert_eq!(status.code(), Some(130));
 }
 
 #[tokio::test]
-async fn publish_does_not_wait_for_a_redis_that_is_away() {
+async fn publish_does_not_wait_for_an_unreachable_redis() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let url = format!("unix://{}/redis.sock?pass=s3cret", directory.path().display());
     let (code, output, error) = run(&["publish", "news", "x", "--redis", &url]).await;
@@ -412,7 +412,7 @@ async fn publish_does_not_wait_for_a_redis_that_is_away() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_refused_with_2() {
+async fn invalid_arguments_are_rejected_with_2() {
     async fn check(arguments: &[&str], part: &str) {
         let (code, output, error) = run(arguments).await;
         assert_eq!((code, &*output), (2, ""), "{arguments:?}: {error}");
@@ -449,7 +449,7 @@ async fn what_makes_no_sense_is_refused_with_2() {
 }
 
 #[tokio::test]
-async fn what_the_environment_gets_wrong_is_refused_with_2() {
+async fn invalid_variables_are_rejected_with_2() {
     async fn check(arguments: &[&str], variable: &str, value: &str, expected: &str) {
         let run = headwater(arguments).env(variable, value).output();
         let outcome = outcome(timeout(DEADLINE, run).await.expect("it ends").expect("it runs"));

@@ -19,7 +19,7 @@ async fn a_node_that_is_killed_loses_nothing_with_a_directory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_directory_a_restart_is_told() {
+async fn without_a_directory_a_restart_is_a_gap() {
     let listen = format!("127.0.0.1:{}", stable_port());
     let mut node = Node::start_on(BINARY, &listen, &[]);
     let mut follower = Follower::open(&node, Wire::Http1, "/sse/stream?channel=a").await;
@@ -38,7 +38,7 @@ async fn without_a_directory_a_restart_is_told() {
 
 /// A file that cannot grow stands for a disk that is full.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_is_an_error_for_the_publisher_and_nothing_for_listeners() {
+async fn a_full_disk_fails_the_publish_and_leaves_streams_open() {
     let directory = TempDir::new().expect("a directory");
     let limited = directory.path().join("limited");
     // 1,000 blocks are 500 or 1,000 KiB, as the shell counts. The signal of the limit is ignored,

@@ -8,7 +8,7 @@ use crate::support::finished::{publish, status_of, to_its_end};
 /// The history of the ended channel is gone too: the client gets one gap event, then it stops
 /// reconnecting.
 #[tokio::test]
-async fn whoever_comes_after_the_end_and_its_history_is_told_once() {
+async fn a_client_after_the_end_and_its_history_gets_one_gap() {
     // Without a linger, so that the node's own memory of the channel goes with the last client.
     let node = Node::start(BINARY, &["--retention", "* age=1s", "--linger", "0s"]);
     let first = publish(&node, "channel=answer", "to be").await;
@@ -16,13 +16,13 @@ async fn whoever_comes_after_the_end_and_its_history_is_told_once() {
     publish(&node, "channel=answer&end=1", "to be").await;
     let path = "/sse/stream?channel=answer";
     let header = [("last-event-id", &*first)];
-    let last_id = eventually_told(&node, path, &header).await;
+    let last_id = resume_until_gap(&node, path, &header).await;
     assert_ne!(last_id, first, "the gap has moved the client's position");
     assert_eq!(status_of(&node, "channel=answer", &last_id).await, 204);
 }
 
 /// Reconnects until the history is gone; the id that the client has then.
-async fn eventually_told(node: &Node, path: &str, header: &[(&str, &str)]) -> String {
+async fn resume_until_gap(node: &Node, path: &str, header: &[(&str, &str)]) -> String {
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         let mut stream = EventStream::open_with(node.address(), path, header, None).await;
@@ -38,7 +38,7 @@ async fn eventually_told(node: &Node, path: &str, header: &[(&str, &str)]) -> St
 
 /// There are no events and never will be, so no client is to reconnect.
 #[tokio::test]
-async fn rewinding_a_channel_that_has_ended_and_keeps_nothing_gives_204() {
+async fn rewinding_an_ended_channel_without_history_gives_204() {
     let node = Node::start(BINARY, &["--retention", "* age=1s", "--linger", "0s"]);
     publish(&node, "channel=answer&end=1", "to be").await;
     let path = "channel=answer&rewind=all";

@@ -56,7 +56,7 @@ async fn a_reset_stream_is_gone_and_the_others_stay() {
 }
 
 #[tokio::test]
-async fn a_connection_that_closes_takes_its_streams_along() {
+async fn a_connection_that_closes_ends_its_streams() {
     let node = Node::start(BINARY, &["--heartbeat", "off"]);
     let mut connection = Connection::open(&node).await;
     let mut streams = Vec::new();
@@ -71,7 +71,7 @@ async fn a_connection_that_closes_takes_its_streams_along() {
 }
 
 #[tokio::test]
-async fn a_stream_that_nobody_reads_ends_and_the_others_do_not() {
+async fn a_stream_that_is_not_read_ends_and_the_others_do_not() {
     let node = Node::start(BINARY, &["--send-timeout", "1s"]);
     let mut connection = Connection::open(&node).await;
     let mut healthy = connection.stream("/sse/stream?channel=news").await;

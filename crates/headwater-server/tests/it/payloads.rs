@@ -22,7 +22,7 @@ async fn payloads_arrive_through_the_embedded_broker() {
 }
 
 #[tokio::test]
-async fn a_name_given_by_the_channel_does_not_hide_the_publishers_own() {
+async fn a_name_from_the_channel_does_not_replace_the_publishers() {
     let node = Node::start(BINARY, &[]);
     let path = "/sse/stream?channel=a&channel=b&as=channel";
     let mut stream = EventStream::open(node.address(), path).await;

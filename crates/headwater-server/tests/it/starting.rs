@@ -23,7 +23,7 @@ async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, St
 }
 
 #[tokio::test]
-async fn a_redis_url_that_is_wrong_ends_the_start_without_showing_its_password() {
+async fn an_invalid_redis_url_fails_the_start_without_showing_its_password() {
     for url in [
         format!("http://u:{PASSWORD}@127.0.0.1"),
         format!("redis://u:{PASSWORD}@127.0.0.1:port"),
@@ -46,7 +46,7 @@ async fn a_redis_url_that_is_wrong_ends_the_start_without_showing_its_password()
 }
 
 #[tokio::test]
-async fn a_redis_that_cannot_be_reached_is_waited_for() {
+async fn a_redis_that_cannot_be_reached_is_retried() {
     let url = format!("redis://u:{PASSWORD}@127.0.0.1:{}", free_port());
     let node = Node::start(BINARY, &["--redis", &url, "--heartbeat", "1s"]);
     node.wait_for_log("cannot connect");
@@ -60,7 +60,7 @@ async fn a_redis_that_cannot_be_reached_is_waited_for() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_named_with_what_to_do() {
+async fn an_address_in_use_is_named_with_a_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("its address").to_string();
     for (flag, other) in [("--listen", "--admin"), ("--admin", "--listen")] {

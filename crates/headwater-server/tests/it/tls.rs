@@ -78,7 +78,7 @@ async fn http1_and_both_versions_of_tls_are_spoken() {
 }
 
 #[tokio::test]
-async fn a_client_that_offers_other_protocols_only_is_refused() {
+async fn a_client_that_offers_only_other_protocols_is_rejected() {
     let files = Files::new();
     let node = files.start(BINARY, &[]);
     let socket = TcpStream::connect(node.address()).await.expect("the server listens");
@@ -137,7 +137,7 @@ async fn a_new_certificate_is_used_and_open_streams_stay() {
 }
 
 #[tokio::test]
-async fn plain_http_is_led_to_https() {
+async fn plain_http_is_redirected_to_https() {
     let files = Files::new();
     let node = files.start(BINARY, &[]);
     let address = node.address();
@@ -163,7 +163,7 @@ async fn plain_http_is_led_to_https() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_end_is_given_up() {
+async fn a_handshake_that_does_not_end_times_out() {
     let files = Files::new();
     let node = files.start(BINARY, &[]);
     let begin = Instant::now();
@@ -200,7 +200,7 @@ async fn closed(mut socket: TcpStream) {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_loses_its_stream() {
+async fn a_client_that_accepts_no_data_is_disconnected() {
     let files = Files::new();
     let node = files.start(BINARY, &["--send-timeout", "1s"]);
     let config = Arc::new(files.client(&["http/1.1"]));
@@ -245,7 +245,7 @@ async fn streams_end_well_when_the_server_stops() {
 }
 
 #[test]
-fn files_that_are_no_good_are_refused_with_what_to_do() {
+fn invalid_files_are_rejected_with_a_remedy() {
     #[track_caller]
     fn check(spoil: impl FnOnce(&Files), expected: &str) {
         let files = Files::new();
@@ -278,7 +278,7 @@ fn files_that_are_no_good_are_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_key_that_everybody_can_read_is_warned_about() {
+async fn a_key_that_others_can_read_is_warned_about() {
     let files = Files::new();
     let node = files.start(BINARY, &[]);
     assert!(!node.log().contains("chmod"), "{}", node.log());

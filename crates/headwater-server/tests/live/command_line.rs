@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use crate::support::command_line::{DEADLINE, headwater, outcome, run, wait_for_notice};
 
 #[tokio::test]
-async fn publish_and_subscribe_go_straight_to_redis() {
+async fn publish_and_subscribe_connect_to_redis_directly() {
     let redis = RedisServer::start();
     let url = redis.url();
     let with = async |arguments: &[&str]| {

@@ -35,7 +35,7 @@ async fn an_end_reaches_two_nodes_and_those_that_start_later() {
 
 /// The end came while the node had no connection to Redis.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_end_that_the_node_missed_is_healed() {
+async fn an_end_that_the_node_missed_is_replayed() {
     let redis = RedisServer::start();
     let nodes = [(); 2].map(|()| Node::start(BINARY, &["--redis", &redis.url()]));
     for node in &nodes {
@@ -51,7 +51,7 @@ async fn an_end_that_the_node_missed_is_healed() {
 // === channels without retention ===
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_channel_that_keeps_nothing_is_plain_pubsub() {
+async fn a_channel_without_retention_is_plain_pubsub() {
     let redis = RedisServer::start();
     let arguments = ["--redis", &redis.url(), "--retention", "x* off"];
     let nodes = [(); 2].map(|()| Node::start(BINARY, &arguments));
@@ -102,7 +102,7 @@ async fn a_channel_that_keeps_nothing_is_plain_pubsub() {
 /// A stream that opens while Redis is away must learn that its channel has ended, also if the node
 /// had the channel before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_channel_that_comes_back_during_an_outage_is_asked_about() {
+async fn the_end_of_a_channel_is_queried_after_an_outage() {
     let durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
     let mut redis = RedisServer::start_with(&durable);
     let node = Node::start(BINARY, &["--redis", &redis.url(), "--linger", "0s"]);

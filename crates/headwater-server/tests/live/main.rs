@@ -1,5 +1,5 @@
-//! What the binary promises together with real programs: Redis, an ACME server, curl. Built with the
-//! feature `__live` only, by `cargo xtask test`; a program that is missing is a failure.
+//! What the binary promises together with real programs: Redis, an ACME server, curl. Built with
+//! the feature `__live`, by `cargo xtask test`; a missing program is a failure.
 
 #[path = "../brokers/mod.rs"]
 mod brokers;

@@ -31,7 +31,7 @@ async fn a_client_of_five_channels_loses_nothing_over_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_drops_loses_no_plain_publish_on_its_node() {
+async fn a_client_that_drops_loses_no_ephemeral_event_of_its_node() {
     let (redis, node) = over_redis();
     node.wait_until_ready().await;
     let via = Via::Redis(redis.connection());

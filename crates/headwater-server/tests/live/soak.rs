@@ -8,7 +8,7 @@ soak::scenarios! {
     Broker::RedisDurable | Broker::RedisInMemory,
     drops: "drops",
     drops_with_five_channels: "drops-five-channels",
-    drops_of_plain_events: "drops-plain",
+    drops_of_ephemeral_events: "drops-plain",
     drops_over_http2: "drops-http2",
     two_nodes: "two-nodes",
     redis_kills_the_subscriber: "redis-kill-subscriber",

@@ -15,7 +15,7 @@ fn url_with(password: &str, redis: &RedisServer) -> String {
 }
 
 #[tokio::test]
-async fn a_redis_that_refuses_the_password_is_not_taken_for_one_that_is_not_there() {
+async fn a_rejected_password_is_reported_differently_from_an_unreachable_redis() {
     let redis = guarded_redis();
     for (url, code) in [(url_with("wr0ng-w0rd", &redis), "WRONGPASS"), (redis.url(), "NOAUTH")] {
         let node = Node::start(BINARY, &["--redis", &url, "--heartbeat", "1s"]);

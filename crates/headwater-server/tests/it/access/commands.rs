@@ -13,7 +13,7 @@ use crate::support::backend::{Backend, answer, json};
 use crate::support::commands::run;
 
 #[tokio::test]
-async fn a_token_that_was_made_is_taken() {
+async fn an_issued_token_is_accepted() {
     let secret = SecretFile::new();
     let rules = ["--jwt-secret-file", secret.path(), "--jwt-audience", "hw"];
     let node = Node::start(BINARY, &rules);
@@ -53,7 +53,7 @@ async fn a_token_that_was_made_is_taken() {
 }
 
 #[tokio::test]
-async fn check_tells_what_is_good_and_what_is_not() {
+async fn check_reports_what_works_and_what_does_not() {
     let check = async |arguments: &[&str]| run(&[&["check"], arguments].concat(), &[]).await;
     let (code, text) = check(&[]).await;
     assert_eq!(code, Some(0), "{text}");
@@ -88,7 +88,7 @@ async fn check_tells_what_is_good_and_what_is_not() {
 }
 
 #[tokio::test]
-async fn check_looks_at_the_certificate() {
+async fn check_examines_the_certificate() {
     let mut files = Files::new();
     let paths = [files.certificate_path(), files.key_path()];
     let [certificate, key] = paths.each_ref().map(|path| path.to_str().expect("UTF-8"));

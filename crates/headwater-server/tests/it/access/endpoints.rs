@@ -245,7 +245,7 @@ async fn a_batch_is_published_as_a_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn every_place_of_a_token_and_no_other() {
+async fn every_location_of_a_token_and_no_other() {
     let secret = SecretFile::new();
     let arguments = ["--jwt-secret-file", secret.path(), "--jwt-cookie", "__Host-hw"];
     let node = Node::start(BINARY, &arguments);

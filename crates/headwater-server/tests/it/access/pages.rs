@@ -25,7 +25,7 @@ async fn preflight(node: &Node, origin: &str, path: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn pages_on_the_list_may_use_it_with_their_cookies() {
+async fn listed_origins_may_use_it_with_cookies() {
     let secret = SecretFile::new();
     let node = node(&secret, &["https://app.example", "http://localhost:3000"]);
     for path in ["/sse/stream?channel=news", "/sse/publish?channel=news", "/sse/ticket"] {
@@ -72,7 +72,7 @@ async fn all_pages_means_without_cookies() {
 }
 
 #[tokio::test]
-async fn a_cookie_alone_publishes_for_friends_only() {
+async fn a_cookie_alone_publishes_only_from_listed_origins() {
     let secret = SecretFile::new();
     let node = node(&secret, &["https://app.example"]);
     let cookie = format!("headwater={}", token(&claims(&["news"], &["news"])));

@@ -54,7 +54,7 @@ async fn a_stream_by_ticket_ends_with_the_token() {
 }
 
 #[tokio::test]
-async fn the_application_gives_tickets_too() {
+async fn the_application_authorizes_tickets_too() {
     let backend = Backend::start(&yes("{}")).await;
     let node = Node::start(BINARY, &["--authorize-url", &backend.url("/")]);
     let session = [("cookie", "session=1")];

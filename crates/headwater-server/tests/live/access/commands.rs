@@ -5,7 +5,7 @@ use headwater_test_support::{RedisServer, secrets};
 use crate::support::commands::run;
 
 #[tokio::test]
-async fn check_looks_into_redis() {
+async fn check_examines_redis() {
     let redis = RedisServer::start();
     let check = async |url: &str| run(&["check", "--redis", url], &[]).await;
     let (code, text) = check(&redis.url()).await;

@@ -64,7 +64,7 @@ async fn nothing_else_in_redis_is_reachable() {
 }
 
 #[tokio::test]
-async fn under_rules_no_plain_channel_is_heard_unless_it_is_listed() {
+async fn under_rules_only_listed_redis_channels_are_delivered() {
     let redis = RedisServer::start();
     let secret = SecretFile::new();
     let node = Node::start(BINARY, &["--jwt-secret-file", secret.path(), "--redis", &redis.url()]);

@@ -27,7 +27,7 @@ async fn streams_end_now_on_all_nodes() {
 }
 
 #[tokio::test]
-async fn a_node_that_was_cut_off_ends_them_when_it_is_back() {
+async fn a_node_that_was_disconnected_closes_them_when_it_reconnects() {
     let redis = RedisServer::start();
     let secret = SecretFile::new();
     let arguments = ["--jwt-secret-file", secret.path(), "--redis", &redis.url()];
@@ -46,7 +46,7 @@ async fn a_node_that_was_cut_off_ends_them_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn what_is_no_revocation_changes_nothing() {
+async fn an_invalid_revocation_changes_nothing() {
     let redis = RedisServer::start();
     let secret = SecretFile::new();
     let node = Node::start(BINARY, &["--jwt-secret-file", secret.path(), "--redis", &redis.url()]);

@@ -8,7 +8,7 @@ use crate::support::access::{SecretFile, claims, token, two_nodes};
 use crate::support::tickets::{get_ticket, open, ticket_of};
 
 #[tokio::test]
-async fn a_ticket_of_one_node_is_good_once_on_all() {
+async fn a_ticket_of_one_node_is_valid_once_on_all() {
     let redis = RedisServer::start();
     let secret = SecretFile::new();
     let arguments = ["--jwt-secret-file", secret.path(), "--redis", &redis.url()];
