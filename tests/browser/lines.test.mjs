@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import { prettyJson } from '../../crates/headwater-server/assets/pretty-json.js';
 import {
-  curlListen,
+  curlSubscribe,
   curlPublish,
   eventSource,
   jsQuote,
@@ -52,7 +52,7 @@ test('the shell lines carry data, channel, name and id as typed', () => {
 
 test('the subscribing lines name every channel', () => {
   const channels = ["o'clock", 'a&b', 'ü'];
-  const [program, flag, address] = words(curlListen(BASE, channels));
+  const [program, flag, address] = words(curlSubscribe(BASE, channels));
   assert.deepEqual([program, flag], ['curl', '-N']);
   assert.deepEqual(new URL(address).searchParams.getAll('channel'), channels);
 });

@@ -1,7 +1,8 @@
-// The channels this page listens to: one stream and one row each, kept in the page's address.
-// Look here when a channel is not listened to, or its state is shown wrongly.
+// The channels that this page subscribes to: one stream and one row each, stored in the page's URL.
+// Look here when a channel is not subscribed to, or its state is shown wrongly.
 
 import { element } from './element.js';
+import { sentence } from './problem.js';
 import { streamUrl } from './snippets.js';
 import { EventStream } from './sse.js';
 
@@ -12,9 +13,9 @@ import { EventStream } from './sse.js';
 export const CHANNELS_MAX = 4;
 /** The server's bound on a channel's name. */
 const CHANNEL_MAX_BYTES = 255;
-/** After this long without an answer, the page tells about the six connections. */
+/** After this long without a response, the page mentions the limit of six connections. */
 const SLOW_CONNECT_MS = 4_000;
-/** How often the seconds until the next attempt are written anew. */
+/** How often the seconds until the next attempt are updated. */
 const COUNTDOWN_MS = 250;
 
 /** States from the one that needs most attention to the one that needs least. */
@@ -57,26 +58,32 @@ export class ChannelList {
     return [...this.#channels.keys()];
   }
 
+  /** The channels whose stream is open, or about to be. */
+  get live() {
+    const isLive = ({ stream }) => !['stopped', 'finished', 'closed'].includes(stream.state.name);
+    return [...this.#channels.values()].filter(isLive).map(({ name }) => name);
+  }
+
   get reconnects() {
     return this.#sum(({ stream }) => stream.reconnects);
   }
 
-  /** The state that needs most attention, `idle` without channels, and how many channels are in it. */
+  /** The state that needs most attention, and how many channels are in it; `idle` without any. */
   get summary() {
     for (const name of STATES) {
       const count = this.#sum(({ stream }) => Number(stream.state.name === name));
       if (count > 0) return { name, count, of: this.#channels.size, text: this.#soonest(name) };
     }
-    return { name: 'idle', count: 0, of: 0, text: 'Not listening' };
+    return { name: 'idle', count: 0, of: 0, text: 'Not subscribed' };
   }
 
   /**
    * @param {string} name
-   * @param {string} [rewind] how far back to begin, as in the server's `rewind=`; nothing is from now
+   * @param {string} [rewind] how far back to start, as in the server's `rewind=`; empty is from now
    * @returns {string} why the channel cannot be added, or nothing
    */
   add(name, rewind = '') {
-    if (this.#channels.has(name)) return `You already listen to ${name}.`;
+    if (this.#channels.has(name)) return `Already subscribed to ${name}.`;
     const fault = channelFault(name);
     if (fault) return fault;
     if (this.#channels.size >= CHANNELS_MAX) return limitText(name);
@@ -106,7 +113,9 @@ export class ChannelList {
 
   /** Connects all streams that are not open. */
   openAll() {
-    for (const { stream } of this.#channels.values()) if (stream.state.name !== 'open') stream.open();
+    for (const { stream } of this.#channels.values()) {
+      if (stream.state.name !== 'open') stream.open();
+    }
   }
 
   closeAll() {
@@ -132,7 +141,7 @@ export class ChannelList {
     reason.hidden = true;
     const remove = element('button', 'quiet channel-remove', '×');
     remove.type = 'button';
-    remove.setAttribute('aria-label', `Stop listening to ${name}`);
+    remove.setAttribute('aria-label', `Unsubscribe from ${name}`);
     remove.addEventListener('click', () => {
       const next = row.nextElementSibling ?? row.previousElementSibling;
       this.remove(name);
@@ -156,12 +165,13 @@ export class ChannelList {
     label.textContent = stateText(state).toLowerCase();
     const slow = state.name === 'connecting' && Date.now() - connectingSince > SLOW_CONNECT_MS;
     reason.textContent = slow
-      ? 'No answer yet. Over HTTP/1.1 all tabs of a browser share six connections to a server: close other tabs.'
+      ? 'No response yet. Over HTTP/1.1, all tabs of a browser share six connections to a ' +
+        'server: close other tabs.'
       : sentence(state.reason ?? '');
     reason.hidden = reason.textContent === '';
   }
 
-  /** Rewrites what changes with time, and rests when nothing does. */
+  /** Updates what changes with time, and stops its timer when nothing does. */
   #tick() {
     const moving = [...this.#channels.values()].filter(({ stream }) =>
       ['reconnecting', 'connecting'].includes(stream.state.name),
@@ -186,26 +196,23 @@ function stateText(state) {
   if (state.name === 'reconnecting') {
     return `Reconnecting in ${Math.max(0, Math.ceil((state.at - Date.now()) / 1000))} s`;
   }
-  if (state.name === 'finished') return 'Ended by its publisher';
+  if (state.name === 'finished') return 'Channel ended';
   return state.name[0].toUpperCase() + state.name.slice(1);
 }
 
 /** @returns {string} what is wrong with a channel's name, or nothing */
 function channelFault(name) {
-  if (name === '') return 'Type a channel name.';
-  if (/\p{Cc}/u.test(name)) return 'A channel name has no control characters.';
+  if (name === '') return 'Enter a channel name.';
+  if (/\p{Cc}/u.test(name)) return 'A channel name cannot contain control characters.';
   const bytes = new TextEncoder().encode(name).length;
-  return bytes > CHANNEL_MAX_BYTES ? `A channel name has at most ${CHANNEL_MAX_BYTES} bytes; this one has ${bytes}.` : '';
+  if (bytes <= CHANNEL_MAX_BYTES) return '';
+  return `A channel name has at most ${CHANNEL_MAX_BYTES} bytes; this one has ${bytes}.`;
 }
 
 function limitText(name) {
   return (
-    `Not listening to ${name}: this page listens to ${CHANNELS_MAX} channels at most, because it opens a stream ` +
-    'for each to know where named events came from. Remove one first. A program can listen to 100 on one stream.'
+    `Not subscribed to ${name}: this page is limited to ${CHANNELS_MAX} channels. It opens one ` +
+    'stream for each, to know which channel a named event is from. Remove a channel first. Other ' +
+    'clients can subscribe to 100 channels on one stream.'
   );
-}
-
-/** @param {string} text */
-function sentence(text) {
-  return text && `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
 }

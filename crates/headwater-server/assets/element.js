@@ -1,4 +1,4 @@
-// Makes an element with text. Look here to see that text from events can never become markup.
+// Creates an element with text. Look here to see that text from events can never become markup.
 
 /** @param {string} tag @param {string} className @param {string} [text] */
 export function element(tag, className, text = '') {

@@ -1,7 +1,7 @@
 // The list of events: bounded, newest first, drawn once per frame however many events arrive.
 // Look here when events are shown badly, too late, or too many.
 //
-// Everything in an event comes from strangers: it reaches the page through textContent only.
+// Nothing in an event is trusted: it reaches the page through textContent only.
 
 import { element } from './element.js';
 import { prettyJson } from './pretty-json.js';
@@ -15,9 +15,9 @@ const PREVIEW_CHARS = 4_000;
 const HIGHLIGHT_MAX = 12;
 
 const GAP_REASONS = {
-  trimmed: 'they are older than the history that is kept',
-  'unknown-id': 'the server does not know the last event that this page saw',
-  epoch: 'the server started a new history, or another server gave the last id',
+  trimmed: 'they are no longer retained',
+  'unknown-id': 'the server does not know the last event that this page received',
+  epoch: 'the log was reset, or the last event ID is from another server',
   'broker-lost': 'the connection to the broker was lost',
 };
 
@@ -37,7 +37,7 @@ export class EventList {
   #list;
   #onChange;
   #waiting = []; // oldest first
-  #entries = new WeakMap(); // row -> entry, to lay out its data anew
+  #entries = new WeakMap(); // row -> entry, to lay out its data again
   #frame = 0;
 
   /**
@@ -61,7 +61,8 @@ export class EventList {
   add(entry) {
     this.total += 1;
     this.#waiting.push(entry);
-    // Hidden pages get no frames, paused ones draw nothing: what would fall off anyway is not kept.
+    // Hidden pages get no frames, paused ones draw nothing: events that would be removed anyway
+    // are dropped.
     // Cutting in blocks keeps the cost per event constant.
     if (this.#waiting.length > 2 * EVENTS_MAX) this.#waiting.splice(0, EVENTS_MAX);
     this.#schedule();
@@ -83,7 +84,9 @@ export class EventList {
   /** @param {boolean} pretty */
   setPretty(pretty) {
     this.pretty = pretty;
-    for (const row of this.#list.children) this.#fillData(row.querySelector('.event-data'), this.#entries.get(row));
+    for (const row of this.#list.children) {
+      this.#fillData(row.querySelector('.event-data'), this.#entries.get(row));
+    }
   }
 
   #schedule() {
@@ -110,10 +113,10 @@ export class EventList {
     row.dataset.slot = String(slot);
     const clock = element('time', 'event-time', clockTime(time));
     clock.dateTime = time.toISOString();
-    const name = element('span', 'event-name', event.type);
-    if (event.type === 'message') name.classList.add('is-default');
+    const name = element('span', 'event-name', event.type === 'message' ? '' : event.type);
+    name.hidden = event.type === 'message'; // the default name is noise
     const id = element('span', 'event-id', event.id);
-    id.title = event.id ? `id ${event.id}` : '';
+    id.title = event.id ? `ID ${event.id}` : '';
     row.append(clock, element('span', 'event-channel', channel), name, id);
     const gap = gapOf(event);
     if (gap) {
@@ -136,7 +139,8 @@ export class EventList {
       node.textContent = text === '' ? 'empty' : text;
       return;
     }
-    const all = element('button', 'quiet', `Show all ${text.length.toLocaleString('en')} characters`);
+    const length = text.length.toLocaleString('en');
+    const all = element('button', 'quiet', `Show all ${length} characters`);
     all.type = 'button';
     all.addEventListener('click', () => {
       node.textContent = text;
@@ -148,10 +152,10 @@ export class EventList {
 /** @param {{channel: string, reason: string}} gap */
 function gapText({ channel, reason }) {
   const where = channel ? ` on ${channel}` : '';
-  return `Gap: events are missing${where}, because ${GAP_REASONS[reason] ?? `of: ${reason}`}.`;
+  return `Gap: events are missing${where}, because ${GAP_REASONS[reason] ?? `of ${reason}`}.`;
 }
 
-/** Local time with milliseconds: events come in bursts. @param {Date} time */
+/** Local time with milliseconds, because events arrive in bursts. @param {Date} time */
 function clockTime(time) {
   const two = (number) => String(number).padStart(2, '0');
   const ms = String(time.getMilliseconds()).padStart(3, '0');

@@ -1,11 +1,11 @@
 // Lays out JSON for reading. Look here when pretty data differs from what was sent.
 
-/** Longer texts are shown as they came: laying them out would stall the page. */
+/** Longer texts are shown unchanged: laying them out would stall the page. */
 const PRETTY_MAX_CHARS = 20_000;
 
 /**
- * Lays out a JSON object or array. Only the white space between tokens changes: numbers too long for
- * JavaScript, repeated keys and escapes stay what they were, which parsing and printing would not do.
+ * Lays out a JSON object or array. Only the white space between tokens changes: numbers too long
+ * for JavaScript, repeated keys and escapes are preserved, unlike with parsing and printing.
  * @param {string} text
  * @returns {string | null} null if it is not an object or array, or too long
  */

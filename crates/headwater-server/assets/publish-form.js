@@ -1,14 +1,14 @@
-// The publish form and the copyable lines, which say what the form would send.
+// The publish form and the lines to copy, which do what the form would do.
 // Look here when publishing fails on the page, or when a Copy button copies the wrong thing.
 
-import { explain } from './problem.js';
-import { curlListen, curlPublish, eventSource, publishUrl, redisPublish } from './snippets.js';
+import { explain, sentence } from './problem.js';
+import { curlSubscribe, curlPublish, eventSource, publishUrl, redisPublish } from './snippets.js';
 
-/** A publish that takes longer is reported as failed; it may still have happened. */
+/** A publish that takes longer is reported as failed; the event may still be published. */
 const PUBLISH_TIMEOUT_MS = 10_000;
 /** How long a button says "Copied". */
 const COPIED_MS = 1_600;
-/** Event names kept for the JavaScript line: more would make it unreadable. */
+/** Event names in the JavaScript lines: more would make them unreadable. */
 const NAMES_MAX = 6;
 
 const byId = (id) => document.getElementById(id);
@@ -43,7 +43,9 @@ export class PublishForm {
   /** @param {string[]} channels */
   setChannels(channels) {
     const field = byId('publish-channel');
-    if (field.value === '' || field.value === this.#channels[0]) field.value = channels[0] ?? field.value;
+    if (field.value === '' || field.value === this.#channels[0]) {
+      field.value = channels[0] ?? field.value;
+    }
     this.#channels = channels;
     byId('known-channels').replaceChildren(
       ...channels.map((name) => Object.assign(document.createElement('option'), { value: name })),
@@ -51,7 +53,7 @@ export class PublishForm {
     this.#writeLines();
   }
 
-  /** Tells the JavaScript line about an event name that came in. @param {string} name */
+  /** Adds the name of a received event to the JavaScript lines. @param {string} name */
   seen(name) {
     if (name === 'message' || this.#names.has(name) || this.#names.size >= NAMES_MAX) return;
     this.#names.add(name);
@@ -64,8 +66,8 @@ export class PublishForm {
     byId('line-redis').closest('.line').classList.toggle('is-off', memory);
     byId('copy-redis').disabled = memory;
     byId('redis-note').textContent = memory
-      ? 'Not on this server: it was started without --redis.'
-      : 'PUBLISH carries data only, and is not kept: no event name, no id, no end.';
+      ? 'Not available: this server runs without --redis.'
+      : 'PUBLISH sends data only, without an event name, ID or end, and the event is not retained.';
   }
 
   /** @returns {import('./snippets.js').Draft} */
@@ -89,17 +91,20 @@ export class PublishForm {
         signal: AbortSignal.timeout(PUBLISH_TIMEOUT_MS),
       });
       if (!response.ok) {
-        this.#say('error', await explain(response));
+        this.#say('error', sentence(await explain(response)));
         return;
       }
       const { id, channel } = await response.json();
-      const told = id ? `Published to ${channel} with id ${id}.` : `Published to ${channel}.`;
-      this.#say('done', draft.end ? `${told} The channel has ended.` : told);
+      const done = id ? `Published to ${channel} with ID ${id}.` : `Published to ${channel}.`;
+      this.#say('done', draft.end ? `${done} The channel has ended.` : done);
       byId('publish-end').checked = false; // the next event is for another channel
       this.#writeLines();
     } catch (error) {
       const slow = error.name === 'TimeoutError';
-      this.#say('error', slow ? 'No answer within 10 s. The event may or may not be out.' : 'The server does not answer. Is it running?');
+      const text = slow
+        ? 'No response within 10 s. The event may or may not have been published.'
+        : 'The server does not respond. Is it running?';
+      this.#say('error', text);
     }
   }
 
@@ -113,7 +118,7 @@ export class PublishForm {
     const names = new Set(this.#names);
     if (draft.name) names.add(draft.name);
     const channels = this.#channels.length > 0 ? this.#channels : ['default'];
-    byId('line-listen').textContent = curlListen(this.#base, channels);
+    byId('line-subscribe').textContent = curlSubscribe(this.#base, channels);
     byId('line-publish').textContent = curlPublish(this.#base, draft);
     byId('line-redis').textContent = redisPublish(draft);
     byId('line-script').textContent = eventSource(this.#base, channels, [...names]);

@@ -1,8 +1,8 @@
-// Writes the copyable lines: what is on the screen, for a shell or for another page.
-// Look here when a copied line does not do what the page does.
+// The lines to copy: what is on the screen, for a shell or for another page. Look here when a
+// copied line does not do what the page does.
 
 /**
- * Quotes for every POSIX shell: within single quotes nothing is special but the single quote.
+ * Quotes for any POSIX shell: within single quotes, only the single quote is special.
  * @param {string} text
  */
 export function shellQuote(text) {
@@ -12,7 +12,8 @@ export function shellQuote(text) {
 
 /** A JavaScript string literal that is also safe inside a script element. @param {string} text */
 export function jsQuote(text) {
-  return JSON.stringify(text).replace(/[<\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  const escape = (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  return JSON.stringify(text).replace(/[<\u2028\u2029]/g, escape);
 }
 
 /** @param {URL} base the page's address @param {string[]} channels @param {string} [rewind] */
@@ -36,16 +37,20 @@ export function publishUrl(base, { channel, name, id, end }) {
 }
 
 /**
- * What the publish form holds; an empty name or id means none.
+ * The content of the publish form; an empty name or ID means none.
  * @typedef {{channel: string, data: string, name: string, id: string, end: boolean}} Draft
  */
 
 /** @param {URL} base @param {string[]} channels */
-export function curlListen(base, channels) {
+export function curlSubscribe(base, channels) {
   return `curl -N ${shellQuote(streamUrl(base, channels).href)}`;
 }
 
-/** `--data-raw`, because `-d` reads a file when the data starts with `@`. @param {URL} base @param {Draft} draft */
+/**
+ * `--data-raw`, because `-d` reads a file when the data starts with `@`.
+ * @param {URL} base
+ * @param {Draft} draft
+ */
 export function curlPublish(base, draft) {
   return `curl --data-raw ${shellQuote(draft.data)} ${shellQuote(publishUrl(base, draft).href)}`;
 }
@@ -58,11 +63,14 @@ export function redisPublish({ channel, data }) {
 /**
  * @param {URL} base
  * @param {string[]} channels
- * @param {string[]} names  event names seen so far: EventSource needs a listener for each
+ * @param {string[]} names  event names received so far: EventSource needs a listener for each
  */
 export function eventSource(base, channels, names) {
   const listeners = ['message', ...names.filter((name) => name !== 'message')].map(
-    (name) => `events.addEventListener(${jsQuote(name)}, (event) => console.log(event.type, event.data));`,
+    (name) =>
+      `events.addEventListener(${jsQuote(name)}, ` +
+      '(event) => console.log(event.type, event.data));',
   );
-  return [`const events = new EventSource(${jsQuote(streamUrl(base, channels).href)});`, ...listeners].join('\n');
+  const first = `const events = new EventSource(${jsQuote(streamUrl(base, channels).href)});`;
+  return [first, ...listeners].join('\n');
 }

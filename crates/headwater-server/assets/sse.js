@@ -1,15 +1,15 @@
-// Reads Server-Sent Events over fetch(): the decoder, and a stream that comes back by itself.
-// Look here when an event is read wrongly, or when a stream reconnects at the wrong moment.
+// Reads Server-Sent Events over fetch(): the decoder, and a stream that reconnects automatically.
+// Look here when an event is parsed wrongly, or a stream reconnects at the wrong moment.
 //
-// Why not EventSource: it hands a named event only to a listener for that very name, so a page that
-// shows whatever arrives cannot be written with it. Most pages know their event names; they should
-// use EventSource, which needs no library.
+// Why not EventSource: it passes a named event only to listeners for that name, so a page that
+// shows every event cannot be written with it. Most pages know their event names; they should use
+// EventSource, which needs no library.
 
 import { explain } from './problem.js';
 
-/** Wait before the first reconnect until the server says `retry:`. The value browsers use. */
+/** Wait before the first reconnect until the server sends `retry:`. The value that browsers use. */
 const RETRY_DEFAULT_MS = 3_000;
-/** `retry: 0` must not become a busy loop against a server that ends every stream at once. */
+/** `retry: 0` must not become a busy loop against a server that closes every stream at once. */
 const RETRY_MIN_MS = 100;
 /** Failed attempts double the wait up to this, unless `retry:` itself is longer. */
 const BACKOFF_MAX_MS = 15_000;
@@ -18,7 +18,7 @@ const TIMER_MAX_MS = 2 ** 31 - 1;
 /** Characters in one event, so that a stream that never ends a line cannot fill the memory. */
 const EVENT_MAX_CHARS = 16 * 1024 * 1024;
 
-/** The event that says: events are missing here, and cannot be had any more. */
+/** The event that reports missing events, which are no longer available. */
 export const GAP_EVENT = 'headwater-gap';
 
 /**
@@ -28,7 +28,7 @@ export const GAP_EVENT = 'headwater-gap';
  * @property {string} id    the last event id after this event
  */
 
-/** Bytes in, events out: the parsing rules of the HTML standard, without any IO. */
+/** Bytes in, events out: the parsing rules of the HTML standard, without I/O. */
 export class SseDecoder {
   /** The position to resume from: the id of the last block that was complete. */
   lastEventId;
@@ -95,8 +95,9 @@ export class SseDecoder {
   }
 
   #dispatch() {
-    this.lastEventId = this.#idBuffer; // also when there is no data: such a block moves the position
-    const event = { type: this.#type || 'message', data: this.#data.join('\n'), id: this.lastEventId };
+    this.lastEventId = this.#idBuffer; // also without data: such a block moves the position
+    const type = this.#type || 'message';
+    const event = { type, data: this.#data.join('\n'), id: this.lastEventId };
     const empty = this.#data.length === 0;
     this.#type = '';
     this.#data = [];
@@ -114,15 +115,15 @@ export class SseDecoder {
  */
 
 /**
- * One stream that reconnects for ever and resumes after the last event it has seen.
+ * One stream that reconnects indefinitely and resumes after the last event it received.
  *
- * It is kinder than EventSource in one point: 408, 429 and 5xx are tried again, because that is what
- * a proxy answers while the server behind it restarts. 204 finishes it and other errors stop it, as they do there.
+ * It differs from EventSource in one point: it retries after 408, 429 and 5xx, which a proxy sends
+ * while the server behind it restarts. 204 finishes it and other errors stop it, as in EventSource.
  */
 export class EventStream {
   /** @type {StreamState} */
   state = { name: 'closed' };
-  /** How often the stream has been opened again after it was lost. */
+  /** How often the stream was opened again after it was lost. */
   reconnects = 0;
   lastEventId = '';
 
@@ -179,17 +180,20 @@ export class EventStream {
       end = await this.#read(attempt.signal);
     } catch (error) {
       const tooLarge = error instanceof RangeError;
-      end = { again: !tooLarge, reason: tooLarge ? error.message : 'the connection is lost' };
+      end = { again: !tooLarge, reason: tooLarge ? error.message : 'connection lost' };
     }
-    if (this.#attempt !== attempt) return; // closed or opened anew meanwhile
-    attempt.abort(); // frees the connection when the answer was not read to its end
+    if (this.#attempt !== attempt) return; // closed or opened again in the meantime
+    attempt.abort(); // frees the connection when the response was not read to its end
     this.#attempt = null;
     if (end.finished) this.#enter({ name: 'finished' });
     else if (end.again) this.#wait(end.reason);
     else this.#enter({ name: 'stopped', reason: end.reason });
   }
 
-  /** Reads one response. @returns {Promise<{finished: true} | {again: boolean, reason: string}>} how it ended */
+  /**
+   * Reads one response.
+   * @returns {Promise<{finished: true} | {again: boolean, reason: string}>} how it ended
+   */
   async #read(signal) {
     const headers = { Accept: 'text/event-stream' };
     if (this.lastEventId) headers['Last-Event-ID'] = utf8Header(this.lastEventId);
@@ -212,11 +216,11 @@ export class EventStream {
     for (;;) {
       const { done, value } = await reader.read();
       if (signal.aborted) break;
-      if (done) return { again: true, reason: 'the server ended the stream' };
+      if (done) return { again: true, reason: 'the server closed the stream' };
       for (const event of decoder.push(value)) {
         this.lastEventId = event.id;
         this.#onEvent(event);
-        if (signal.aborted) break; // the listener closed the stream
+        if (signal.aborted) break; // the callback closed the stream
       }
       if (signal.aborted) break;
       this.lastEventId = decoder.lastEventId;
@@ -243,8 +247,8 @@ export class EventStream {
 
 /**
  * The wait before the next attempt: never shorter than `retry`, doubled per failed attempt, and
- * spread by up to a quarter so that the clients of a restarted server do not return as one wave.
- * @param {number} retry     what the server asked for, in ms
+ * spread by up to a quarter so that the clients of a restarted server do not reconnect as one wave.
+ * @param {number} retry     the server's `retry:`, in ms
  * @param {number} failures  attempts that failed since the stream was open
  * @param {number} spread    0 to 1, random
  */
@@ -255,7 +259,7 @@ export function reconnectDelay(retry, failures, spread) {
 }
 
 /**
- * What a gap event says.
+ * The content of a gap event.
  * @param {SseEvent} event
  * @returns {{channel: string, reason: string} | null} null if it is not a gap event
  */

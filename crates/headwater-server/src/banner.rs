@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_show_what_a_token_can_be_made_for() {
+    fn rules_show_what_a_token_can_be_issued_for() {
         let rules = |is_public, token: Option<&str>| {
             let token_command = token.map(ToOwned::to_owned);
             banner(None, AccessFacts::Rules { is_public, token_command })
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_work_is_left_out() {
+    fn commands_that_do_not_work_are_left_out() {
         let open = || AccessFacts::Open { is_local: false };
         assert!(!banner(Some(redis(true, false)), open()).contains("PUBLISH"));
         let text = banner(Some(redis(false, true)), open());

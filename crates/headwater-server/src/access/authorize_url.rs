@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_yes_may_say_more() {
+    fn a_grant_may_contain_restrictions() {
         let all = Some(Answer::default());
         assert_eq!(check(false, "<html>"), all);
         assert_eq!(check(true, ""), all);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_no() {
+    fn responses_that_cannot_be_parsed_deny() {
         for body in [
             "x",
             "[]",
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_differ_by_who_and_what() {
+    fn requests_differ_by_credentials_and_access() {
         let cookie = |value: &'static str| vec![(COOKIE, HeaderValue::from_static(value))];
         let one = digest_of("action=subscribe&channel=a", &cookie("a"));
         assert_eq!(one, digest_of("action=subscribe&channel=a", &cookie("a")));

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_grants_nothing() {
+    fn an_invalid_pattern_grants_nothing() {
         let claims = json!({ "headwater": {
             "subscribe": ["news", "user:42:*", "*a", "", 7, "headwater:*"],
             "publish": "news",
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_give_everybody_their_own() {
+    fn templates_give_each_user_separate_channels() {
         let expected = Expected {
             subscribe: vec!["user:{sub}:*".parse().unwrap()],
             publish: vec!["from:{sub}".parse().unwrap()],

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strangers_are_told_from_friends() {
+    fn listed_origins_are_distinguished_from_others() {
         let allowed = ["https://app.example".parse().unwrap(), Origin::Any];
         let check = |lines: &[(&'static str, &'static str)]| {
             let headers = lines.iter().map(|(name, value)| {

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_ticket_is_good_once_and_for_a_while() {
+    async fn a_ticket_is_valid_once_and_for_a_limited_time() {
         let tickets = Tickets::new(None);
         let made = tickets.issue(&identity()).await.unwrap();
         assert_eq!(format!("{made:?}"), "…");

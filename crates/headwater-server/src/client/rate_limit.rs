@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_the_rate_says_come_at_once_and_then_one_by_one() {
+    fn a_burst_of_the_rate_is_admitted_then_one_at_a_time() {
         let limit = limit(10);
         for _ in 0..10 {
             assert_eq!(limit.take_at(7, 1, SECOND), Ok(()));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_may_go_beyond_and_is_paid_for() {
+    fn a_batch_may_exceed_the_rate_and_delays_the_next() {
         let limit = limit(10);
         assert_eq!(limit.take_at(7, 50, SECOND), Ok(()));
         assert_eq!(limit.take_at(7, 1, SECOND), Err(Duration::from_millis(4_100)));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn to_ask_takes_nothing() {
+    fn a_check_consumes_nothing() {
         let limit = limit(1);
         for _ in 0..5 {
             assert_eq!(limit.take_at(7, 0, SECOND), Ok(()));

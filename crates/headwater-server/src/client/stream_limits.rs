@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_refuses_the_new_one() {
+    fn each_limit_rejects_the_new_request() {
         let limits = limits(4, 2, 3);
         let enter = |last, user| limits.acquire(address(last), user);
         let first = enter(1, Some("ann")).expect("there is room");
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_leaves_nothing_behind() {
+    fn ended_streams_leave_no_state() {
         let limits = limits(10, 10, 10);
         let places: Vec<_> =
             (0..10).map(|last| limits.acquire(address(last), Some("ann"))).collect();

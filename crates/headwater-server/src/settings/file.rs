@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_shows_the_line() {
+    fn an_error_shows_the_line() {
         check(
             "open = true\nlingr = \"2s\"\n",
             Err("a.toml:2:1: there is no setting `lingr`: did you mean `linger`?\n  |\n\
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_shows_no_secret() {
+    fn an_error_shows_no_secret() {
         for text in [
             "redis = [\"redis://:s3cret@host\"]",
             "redis = \":s3cret@host",

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bad_line_is_named() {
+    fn the_invalid_line_is_named() {
         let good = "{\"data\":\"x\"}\n".repeat(6);
         for (bad, part) in [
             ("nonsense", "expected"),

@@ -190,7 +190,7 @@ async fn headers_that_grow_when_they_are_unpacked() {
 
 /// Frames that want an answer, from a client that reads none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pings_and_settings_whose_answers_nobody_reads() {
+async fn pings_and_settings_whose_acknowledgements_are_not_read() {
     let _alone = alone().await;
     let node = Node::start_quiet(BINARY, &["--send-timeout", "2s"]);
     let address = node.address();

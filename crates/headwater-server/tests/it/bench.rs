@@ -1,45 +1,16 @@
 //! `headwater bench`, run as a user runs it. Look here for its output and exit codes; what it
 //! notices of a server that misbehaves is tested in its crate.
 
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Instant;
 
-use headwater_test_support::{Node, RedisServer, free_port};
-use serde_json::Value;
+use headwater_test_support::{Node, free_port};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
-
-fn bench(arguments: &[&str]) -> Output {
-    Command::new(BINARY).arg("bench").args(arguments).output().expect("it runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The JSON of a benchmark that went well.
-#[track_caller]
-fn report(arguments: &[&str]) -> Value {
-    let output = bench(&[arguments, &["--json", "--duration", "1"]].concat());
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
-    serde_json::from_str(&out).expect("one JSON value")
-}
-
-#[track_caller]
-fn check_delivered(report: &Value, expected: u64) {
-    let delivery = &report["delivery"];
-    assert_eq!(delivery["expected"], expected, "{report}");
-    assert_eq!(delivery["received"], expected, "{report}");
-    for count in ["missing", "duplicates", "foreign", "refused", "cut"] {
-        assert_eq!(delivery[count], 0, "{count}: {report}");
-    }
-    let latency = |name: &str| delivery["latency"][name].as_u64().expect("a number");
-    assert!(latency("p50_ns") > 0 && latency("p50_ns") <= latency("max_ns"), "{report}");
-}
+use crate::support::BINARY;
+use crate::support::bench::{bench, check_delivered, report, text};
 
 #[test]
-fn alone_it_measures_a_server_of_its_own() {
+fn without_a_url_it_measures_its_own_server() {
     let report = report(&["--streams", "60", "--channels", "20", "--rate", "100"]);
     assert_eq!(report["opening"]["open"], 60);
     // 100 events in a second, each to the three streams of its channel.
@@ -52,18 +23,7 @@ fn alone_it_measures_a_server_of_its_own() {
 }
 
 #[test]
-fn it_publishes_through_redis() {
-    let redis = RedisServer::start();
-    let report = report(&["--streams", "20", "--rate", "200", "--redis", &redis.url()]);
-    check_delivered(&report, 4_000);
-    assert_eq!(
-        report["load"],
-        "20 streams on 1 channel, 200 events/s of 100 B by Redis PUBLISH for 1 s"
-    );
-}
-
-#[test]
-fn a_server_that_runs_is_measured_and_left_alone() {
+fn a_running_server_is_measured_and_keeps_running() {
     let mut node = Node::start_quiet(BINARY, &[]);
     let (url, pid) = (format!("http://{}", node.address()), node.process_id().to_string());
     let arguments = ["--url", &url, "--pid", &pid, "--streams", "10", "--max", "--in-flight", "4"];
@@ -79,7 +39,7 @@ fn a_server_that_runs_is_measured_and_left_alone() {
 }
 
 #[test]
-fn a_server_that_dies_ends_it_with_a_reason() {
+fn a_server_that_dies_ends_the_benchmark_with_a_reason() {
     let node = Node::start_quiet(BINARY, &[]);
     let url = format!("http://{}", node.address());
     let started = Instant::now();
@@ -117,7 +77,7 @@ fn is_some_published(line: &str) -> bool {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_advice() {
+fn invalid_options_are_rejected_with_advice() {
     #[track_caller]
     fn check(arguments: &[&str], code: i32, words: &str) {
         let output = bench(arguments);

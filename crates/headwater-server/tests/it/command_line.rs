@@ -2,22 +2,19 @@
 //! here for what publish and subscribe do with what a server answers; the server here is a script,
 //! so that it can also answer what ours never would.
 
-use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use headwater_test_support::RedisServer;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::timeout;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
-
-/// How long anything may take before the test gives up.
-const DEADLINE: Duration = Duration::from_secs(30);
+use crate::support::command_line::{
+    DEADLINE, headwater, outcome, run, run_with_input, wait_for_notice,
+};
 
 const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+
 const FINISHED: &str = "HTTP/1.1 204 No Content\r\n\r\n";
 
 /// What the script does with one request.
@@ -118,36 +115,6 @@ fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
         .map(|it| it.1)
 }
 
-/// The binary, with nobody's settings.
-pub(crate) fn headwater(arguments: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
-    command.args(arguments).env_clear().stdin(Stdio::null()).kill_on_drop(true);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-async fn run(arguments: &[&str]) -> (i32, String, String) {
-    outcome(
-        timeout(DEADLINE, headwater(arguments).output()).await.expect("it ends").expect("it runs"),
-    )
-}
-
-async fn run_with_input(arguments: &[&str], input: &[u8]) -> (i32, String, String) {
-    let mut child = headwater(arguments).stdin(Stdio::piped()).spawn().expect("it runs");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    // It may refuse before it has read everything.
-    let _ = stdin.write_all(input).await;
-    drop(stdin);
-    let output = timeout(DEADLINE, child.wait_with_output()).await.expect("it ends");
-    outcome(output.expect("it is read"))
-}
-
-pub(crate) fn outcome(output: Output) -> (i32, String, String) {
-    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
-    let code = output.status.code().expect("it was not killed");
-    (code, text(output.stdout), text(output.stderr))
-}
-
 fn json_answer(status: &str, content_type: &str, body: &str) -> String {
     let length = body.len();
     format!(
@@ -157,7 +124,7 @@ fn json_answer(status: &str, content_type: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn publish_sends_everything_and_tells_the_id() {
+async fn publish_sends_every_field_and_prints_the_id() {
     let answer = json_answer("200 OK", "application/json", r#"{"id":"7-12","channel":"a b/ü"}"#);
     let server = Script::closing(&answer).await;
     let prefixed = format!("{}/push/", server.url);
@@ -200,7 +167,7 @@ async fn publish_reads_standard_input_as_it_is() {
 }
 
 #[tokio::test]
-async fn publish_refuses_input_that_is_no_event() {
+async fn publish_rejects_invalid_input() {
     let server = Script::closing(FINISHED).await;
     let arguments = ["publish", "news", "--url", &server.url];
     let (code, output, error) = run_with_input(&arguments, b"good \xff bad").await;
@@ -218,7 +185,7 @@ async fn publish_refuses_input_that_is_no_event() {
 }
 
 #[tokio::test]
-async fn publish_shows_what_the_server_says() {
+async fn publish_shows_the_servers_error() {
     #[track_caller]
     fn check((code, output, error): &(i32, String, String), expected: &str) {
         assert_eq!((*code, &**output), (1, ""));
@@ -297,7 +264,7 @@ async fn subscribe_prints_text_and_json() {
 }
 
 #[tokio::test]
-async fn subscribe_tells_a_gap_from_an_event() {
+async fn subscribe_distinguishes_a_gap_from_an_event() {
     const EVENTS: &str = "id: 9\nevent: headwater-gap\n\
                           data: {\"channel\":\"news\",\"reason\":\"trimmed\"}\n\ndata: next\n\n";
     let server = Script::start(|_, _| Answer::Hold(format!("{STREAM}{EVENTS}"))).await;
@@ -335,7 +302,7 @@ async fn subscribe_rewinds_until_it_has_an_id() {
 }
 
 #[tokio::test]
-async fn subscribe_comes_back_where_it_left_off_until_204() {
+async fn subscribe_resumes_until_204() {
     let server = Script::start(|number, _| match number {
         1 => {
             Answer::Close(format!("{STREAM}retry: 1\n\nid: 7\ndata: one\n\nid: 8\ndata: cut off\n"))
@@ -383,7 +350,7 @@ async fn subscribe_knows_which_channel_an_event_belongs_to() {
 }
 
 #[tokio::test]
-async fn subscribe_ends_when_coming_back_is_useless() {
+async fn subscribe_fails_when_reconnecting_is_useless() {
     #[track_caller]
     fn check((code, output, error): &(i32, String, String), expected: &str) {
         assert_eq!((*code, &**output), (1, ""));
@@ -409,7 +376,7 @@ async fn subscribe_ends_when_coming_back_is_useless() {
 }
 
 #[tokio::test]
-async fn subscribe_ends_quietly_when_nobody_reads_its_output() {
+async fn subscribe_exits_quietly_when_its_output_is_closed() {
     let server = Script::start(|_, _| Answer::Repeat("data: more\n\n".to_owned())).await;
     let mut child =
         headwater(&["subscribe", "news", "--url", &server.url]).spawn().expect("it runs");
@@ -420,22 +387,6 @@ async fn subscribe_ends_quietly_when_nobody_reads_its_output() {
     assert!(!error.contains("error"), "{error}");
 }
 
-/// Reads notices until one contains the text.
-pub(crate) async fn wait_for_notice(child: &mut Child, text: &str) {
-    let stderr = child.stderr.take().expect("a pipe");
-    let mut lines = BufReader::new(stderr).lines();
-    let found = timeout(DEADLINE, async {
-        while let Some(line) = lines.next_line().await.expect("it is read") {
-            if line.contains(text) {
-                return;
-            }
-        }
-        panic!("it ended without {text:?}");
-    });
-    found.await.unwrap_or_else(|_| panic!("no {text:?} in time"));
-    child.stderr = Some(lines.into_inner().into_inner());
-}
-
 #[tokio::test]
 async fn subscribe_ends_with_130_on_ctrl_c() {
     let server = Script::start(|_, _| Answer::Hold(STREAM.to_owned())).await;
@@ -443,51 +394,14 @@ async fn subscribe_ends_with_130_on_ctrl_c() {
         headwater(&["subscribe", "news", "--url", &server.url]).spawn().expect("it runs");
     wait_for_notice(&mut child, "connected to").await;
     let id = child.id().expect("it runs").to_string();
-    let killed = Command::new("sh").args(["-c", "kill -INT \"$0\"", &id]).status().await;
+    let killed = Command::new("/bin/sh").args(["-c", "kill -INT \"$0\"", &id]).status().await;
     assert!(killed.expect("there is a shell").success());
     let status = timeout(DEADLINE, child.wait()).await.expect("it ends").expect("it ran");
     assert_eq!(status.code(), Some(130));
 }
 
 #[tokio::test]
-async fn publish_and_subscribe_go_straight_to_redis() {
-    let redis = RedisServer::start();
-    let url = redis.url();
-    let with = async |arguments: &[&str]| {
-        let (code, output, error) = run(&[arguments, &["--redis", &url]].concat()).await;
-        assert_eq!(code, 0, "{arguments:?}: {error}");
-        output
-    };
-    redis.run::<()>(&["SET", "headwater:{0}:rules", "* 7 9000 9000"]);
-    let arguments = ["subscribe", "news", "other", "--json", "--redis", &url];
-    let mut subscriber = headwater(&arguments).spawn().expect("it runs");
-    wait_for_notice(&mut subscriber, "connected to").await;
-    let first = with(&["publish", "news", "one", "--key", "k"]).await;
-    assert_eq!(with(&["publish", "news", "twice", "--key", "k"]).await, first);
-    with(&["publish", "other", "two", "--event", "greeting", "--id", "7", "--end"]).await;
-    with(&["publish", "news", "three", "--end"]).await;
-    let output = timeout(DEADLINE, subscriber.wait_with_output()).await.expect("it ends");
-    let (code, output, error) = outcome(output.expect("it is read"));
-    assert_eq!(code, 0, "it ends with its channels: {error}");
-    let id = first.trim_end().strip_prefix("published to news as ").expect("an id");
-    let lines: Vec<_> = output.lines().collect();
-    let expected = format!(r#"{{"channel":"news","event":"message","id":"{id}","data":"one"}}"#);
-    assert_eq!(lines[0], expected);
-    assert_eq!(lines[1], r#"{"channel":"other","event":"greeting","id":"7","data":"two"}"#);
-    assert!(lines[2].ends_with(r#""data":"three"}"#) && lines.len() == 3, "{output}");
-
-    assert!(with(&["subscribe", "news", "--last-event-id", id]).await.ends_with(": three\n"));
-    assert!(with(&["subscribe", "news", "--rewind", "1"]).await.ends_with(": three\n"));
-    assert_eq!(with(&["subscribe", "news", "--rewind", "all"]).await.lines().count(), 2);
-    assert_eq!(with(&["subscribe", "news", "other"]).await, "", "both are finished");
-    let gap = with(&["subscribe", "news", "--last-event-id", "unknown"]).await;
-    assert_eq!(gap, "news: GAP: events are missing: the last event id is not known\n");
-    let rules: String = redis.run(&["GET", "headwater:{0}:rules"]);
-    assert_eq!(rules, "* 7 9000 9000", "the command line leaves the nodes' rules alone");
-}
-
-#[tokio::test]
-async fn publish_does_not_wait_for_a_redis_that_is_away() {
+async fn publish_does_not_wait_for_an_unreachable_redis() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let url = format!("unix://{}/redis.sock?pass=s3cret", directory.path().display());
     let (code, output, error) = run(&["publish", "news", "x", "--redis", &url]).await;
@@ -498,7 +412,7 @@ async fn publish_does_not_wait_for_a_redis_that_is_away() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_refused_with_2() {
+async fn invalid_arguments_are_rejected_with_2() {
     async fn check(arguments: &[&str], part: &str) {
         let (code, output, error) = run(arguments).await;
         assert_eq!((code, &*output), (2, ""), "{arguments:?}: {error}");
@@ -535,7 +449,7 @@ async fn what_makes_no_sense_is_refused_with_2() {
 }
 
 #[tokio::test]
-async fn what_the_environment_gets_wrong_is_refused_with_2() {
+async fn invalid_variables_are_rejected_with_2() {
     async fn check(arguments: &[&str], variable: &str, value: &str, expected: &str) {
         let run = headwater(arguments).env(variable, value).output();
         let outcome = outcome(timeout(DEADLINE, run).await.expect("it ends").expect("it runs"));

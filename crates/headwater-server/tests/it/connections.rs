@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
 
 async fn connect(node: &Node) -> TcpStream {
     TcpStream::connect(node.address()).await.expect("the server listens")
@@ -25,7 +25,7 @@ async fn read_until_closed(mut socket: TcpStream, since: Instant) -> (String, Du
 }
 
 #[tokio::test]
-async fn a_client_that_closes_is_gone_without_a_publish() {
+async fn a_closed_client_is_noticed_without_a_publish() {
     // No heartbeat would find out either.
     let node = Node::start(BINARY, &["--heartbeat", "off"]);
     let path = "/sse/stream?channel=news";
@@ -47,7 +47,7 @@ async fn a_client_that_closes_is_gone_without_a_publish() {
 /// A client that closes only its own direction is taken for gone, as hyper does by default: no
 /// browser or proxy does that and goes on reading, while a FIN is how a client's end usually shows.
 #[tokio::test]
-async fn a_client_that_closes_its_half_is_gone_as_well() {
+async fn a_half_closed_client_is_noticed() {
     let node = Node::start(BINARY, &["--heartbeat", "off"]);
     let mut socket = connect(&node).await;
     let request = "GET /sse/stream?channel=news HTTP/1.1\r\nhost: h\r\n\r\n";
@@ -100,7 +100,7 @@ async fn connections_that_begin_no_request_are_closed() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_large_is_refused() {
+async fn a_head_that_is_too_large_is_rejected() {
     let node = Node::start(BINARY, &[]);
     let fits = "x".repeat(40 << 10);
     let headers: &[(&str, &str)] = &[("cookie", &fits)];
@@ -118,7 +118,7 @@ async fn a_head_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_wait_for_a_place() {
+async fn connections_over_the_limit_wait_for_a_slot() {
     let arguments = ["--max-connections", "5", "--admin", "127.0.0.1:0"];
     let node = Node::start(BINARY, &arguments);
     let path = "/sse/stream?channel=news";

@@ -9,7 +9,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
+
 const DESCRIPTORS: usize = 100;
 const PATH: &str = "/sse/stream?channel=news";
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
 
 /// Folders with files that are not part of the repository.
 const FOREIGN_FOLDERS: &[&str] = &["target", "node_modules", "corpus", "artifacts"];

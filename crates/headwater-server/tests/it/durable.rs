@@ -4,61 +4,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use headwater_test_support::{EventStream, Node, PATIENCE, RedisServer, http, stable_port};
+use headwater_test_support::{EventStream, Node, PATIENCE, http, stable_port};
 use tempfile::TempDir;
 
-use crate::follower::{Follower, Wire, is_full};
-use crate::load::{Load, Via};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
-const KEEP: &str = "* events=100000 bytes=64MiB";
-
-/// What is killed with SIGKILL and started again loses nothing that was acknowledged, and listeners
-/// get each event once.
-async fn check(arguments: &[&str]) {
-    let kills = if is_full() { 10 } else { 3 };
-    let listen = format!("127.0.0.1:{}", stable_port());
-    let mut node = Node::start_on(BINARY, &listen, arguments);
-    node.wait_until_ready().await;
-    let mut followers = Vec::new();
-    for number in 0..20 {
-        let path =
-            ["/sse/stream?channel=a&channel=b", "/sse/stream?channel=b&channel=a&as=channel"];
-        followers.push(Follower::open(&node, Wire::Http1, path[number % 2]).await);
-    }
-    let load = Load::start(Via::Http(node.address()), &["a", "b"], 1_000);
-    for _ in 0..kills {
-        let acknowledged = load.acknowledged();
-        headwater_test_support::wait_for("events are published", || {
-            load.acknowledged() > acknowledged + 300
-        });
-        node.signal("KILL");
-        node.wait_for_end(PATIENCE);
-        node = Node::start_on(BINARY, &listen, arguments);
-    }
-    let acknowledged = load.acknowledged();
-    headwater_test_support::wait_for("events are published again", || {
-        load.acknowledged() > acknowledged + 300
-    });
-    let published = load.stop();
-    for (number, follower) in followers.iter_mut().enumerate() {
-        follower.read_to(published - 1).await;
-        for (message, channel) in follower.got.iter_mut().zip(["a", "b"].iter().cycle()) {
-            if number % 2 == 1 {
-                assert_eq!(message.name, *channel);
-                "message".clone_into(&mut message.name);
-            }
-        }
-        follower.assert_gapless(published);
-    }
-    println!("{published} events, {kills} kills");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_killed_loses_nothing_over_redis() {
-    let redis = RedisServer::start();
-    check(&["--redis", &redis.url(), "--retention", KEEP]).await;
-}
+use crate::support::BINARY;
+use crate::support::follower::{Follower, Wire};
+use crate::support::kills::{KEEP, check};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_killed_loses_nothing_with_a_directory() {
@@ -68,7 +19,7 @@ async fn a_node_that_is_killed_loses_nothing_with_a_directory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_directory_a_restart_is_told() {
+async fn without_a_directory_a_restart_is_a_gap() {
     let listen = format!("127.0.0.1:{}", stable_port());
     let mut node = Node::start_on(BINARY, &listen, &[]);
     let mut follower = Follower::open(&node, Wire::Http1, "/sse/stream?channel=a").await;
@@ -87,7 +38,7 @@ async fn without_a_directory_a_restart_is_told() {
 
 /// A file that cannot grow stands for a disk that is full.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_is_an_error_for_the_publisher_and_nothing_for_listeners() {
+async fn a_full_disk_fails_the_publish_and_leaves_streams_open() {
     let directory = TempDir::new().expect("a directory");
     let limited = directory.path().join("limited");
     // 1,000 blocks are 500 or 1,000 KiB, as the shell counts. The signal of the limit is ignored,

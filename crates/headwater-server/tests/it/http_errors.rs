@@ -4,7 +4,7 @@
 use headwater_test_support::http::{self, Answer};
 use headwater_test_support::{EventStream, Node};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
 
 const NDJSON: &[(&str, &str)] = &[("content-type", "application/x-ndjson")];
 
@@ -39,7 +39,7 @@ fn channels(count: usize) -> String {
 }
 
 #[tokio::test]
-async fn wrong_queries_say_what_is_wrong_and_streams_notice_nothing() {
+async fn wrong_queries_get_a_reason_and_do_not_affect_streams() {
     let node = Node::start(BINARY, &[]);
     let witness = Witness::open(&node).await;
     let (too_long, longest) = ("ä".repeat(128), "x".repeat(255));
@@ -103,7 +103,7 @@ async fn wrong_queries_say_what_is_wrong_and_streams_notice_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_just_within_the_rules_is_taken() {
+async fn input_at_its_limits_is_accepted() {
     let node = Node::start(BINARY, &[]);
     let path = format!("/sse/stream?{}", channels(100));
     assert_eq!(EventStream::open(node.address(), &path).await.status, 200);
@@ -116,7 +116,7 @@ async fn what_is_just_within_the_rules_is_taken() {
 }
 
 #[tokio::test]
-async fn bodies_over_the_limit_are_refused_however_they_are_framed() {
+async fn bodies_over_the_limit_are_rejected_however_they_are_framed() {
     let node = Node::start(BINARY, &["--max-body", "4KiB"]);
     let witness = Witness::open(&node).await;
     let (fits, over) = (vec![b'x'; 4096], vec![b'x'; 4097]);
@@ -172,7 +172,7 @@ async fn one_event_is_bounded_even_where_bodies_may_be_larger() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_utf8_is_refused_with_the_place() {
+async fn a_body_that_is_not_utf8_is_rejected_with_the_offset() {
     let node = Node::start(BINARY, &[]);
     let witness = Witness::open(&node).await;
     for (body, place) in [
@@ -187,7 +187,7 @@ async fn a_body_that_is_not_utf8_is_refused_with_the_place() {
 }
 
 #[tokio::test]
-async fn one_bad_line_of_a_batch_publishes_nothing_and_is_named() {
+async fn an_invalid_line_of_a_batch_publishes_nothing_and_is_named() {
     let node = Node::start(BINARY, &[]);
     let witness = Witness::open(&node).await;
     let good = r#"{"channel":"a","data":"must not arrive"}"#;
@@ -226,7 +226,7 @@ async fn one_bad_line_of_a_batch_publishes_nothing_and_is_named() {
 }
 
 #[tokio::test]
-async fn wrong_methods_are_told_the_right_ones_on_every_route() {
+async fn wrong_methods_get_405_with_allow_on_every_route() {
     let node = Node::start(BINARY, &[]);
     let witness = Witness::open(&node).await;
     let reading = [
@@ -258,7 +258,7 @@ async fn wrong_methods_are_told_the_right_ones_on_every_route() {
 }
 
 #[tokio::test]
-async fn head_gives_the_headers_of_get_and_ends() {
+async fn head_returns_the_headers_of_get_and_ends() {
     let node = Node::start(BINARY, &[]);
     let head = |path| http::request(node.address(), "HEAD", path, &[], b"");
     let answer = head("/sse/stream?channel=a").await;
@@ -286,7 +286,7 @@ async fn head_gives_the_headers_of_get_and_ends() {
 }
 
 #[tokio::test]
-async fn paths_that_lead_nowhere_say_where_things_are() {
+async fn unknown_paths_name_the_endpoints() {
     let node = Node::start(BINARY, &[]);
     for path in ["/nowhere", "/sse", "/sse/stream/a", "/sse/streams", "/health", "//"] {
         for method in ["GET", "POST"] {

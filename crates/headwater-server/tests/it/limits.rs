@@ -7,7 +7,8 @@ use headwater::event::Item;
 use headwater_test_support::stream::End;
 use headwater_test_support::{EventStream, Node, http};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
+
 const PATH: &str = "/sse/stream?channel=news";
 
 /// Headers of a client at this address, behind a proxy that is trusted.
@@ -19,7 +20,7 @@ const BEHIND_A_PROXY: [&str; 4] =
     ["--trusted-proxy", "127.0.0.1", "--client-address-header", "X-Forwarded-For"];
 
 #[tokio::test]
-async fn an_address_has_so_many_streams_and_keeps_them() {
+async fn the_streams_of_an_address_are_limited_and_stay_open() {
     let node =
         Node::start(BINARY, &[&BEHIND_A_PROXY[..], &["--max-streams-per-address", "2"]].concat());
     let open =
@@ -50,7 +51,7 @@ async fn an_address_has_so_many_streams_and_keeps_them() {
 }
 
 #[tokio::test]
-async fn a_full_server_asks_to_come_back_later() {
+async fn a_full_server_answers_with_retry_after() {
     let node = Node::start(BINARY, &["--max-streams", "2"]);
     let mut first = EventStream::open(node.address(), PATH).await;
     let second = EventStream::open(node.address(), PATH).await;
@@ -71,7 +72,7 @@ async fn a_full_server_asks_to_come_back_later() {
 }
 
 #[tokio::test]
-async fn who_publishes_too_fast_is_told_when_to_go_on() {
+async fn publishing_too_fast_gets_429_with_retry_after() {
     let node = Node::start(
         BINARY,
         &[&BEHIND_A_PROXY[..], &["--max-publishes-per-address", "5/s"]].concat(),

@@ -1,29 +1,28 @@
-//! What the binary promises, tested from outside: one file per theme.
+//! What the binary promises, tested from outside with nothing but the binary: one file per theme.
+//! Tests that need Redis or another program are in `../live`.
+
+#[path = "../brokers/mod.rs"]
+mod brokers;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "each binary uses a part of it")]
+mod support;
 
 mod access;
-mod acme;
 mod admin;
-mod banner;
 mod bench;
+mod broker;
 mod command_line;
 mod connections;
 mod descriptors;
 mod docs;
 mod durable;
 mod finished;
-mod follower;
 mod http2;
 mod http_errors;
 mod limits;
-mod load;
 mod payloads;
 mod proxies;
-mod redis_delivery;
-mod redis_faults;
-mod redis_scale;
 mod resume;
-mod resume_ids;
-mod resume_redis;
 mod resume_scale;
 mod settings;
 mod settings_docs;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
 
 /// One publish in an hour for each address: the status distinguishes addresses.
 const ONE_EACH: [&str; 4] = ["--max-publishes-per-address", "1/h", "--admin", "127.0.0.1:0"];
@@ -24,7 +24,7 @@ fn version_2(client: [u8; 4], further: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_proxy_protocol_tells_the_client() {
+async fn the_proxy_protocol_identifies_the_client() {
     let proxy = ["--proxy-protocol", "--trusted-proxy", "127.0.0.1"];
     let node = Node::start(BINARY, &[&proxy[..], &ONE_EACH].concat());
     let status = async |header: &[u8]| {
@@ -66,7 +66,7 @@ async fn answer_to(node: &Node, bytes: &[u8]) -> (String, Duration) {
 }
 
 #[tokio::test]
-async fn who_does_not_begin_with_the_proxy_protocol_is_refused() {
+async fn connections_without_the_proxy_protocol_are_rejected() {
     let proxy = ["--proxy-protocol", "--trusted-proxy", "127.0.0.1"];
     let node = Node::start(BINARY, &[&proxy[..], &ONE_EACH].concat());
     let too_long = version_2([192, 0, 2, 1], 5_000);
@@ -110,7 +110,7 @@ async fn a_peer_that_is_not_trusted_cannot_speak_for_others() {
 }
 
 #[tokio::test]
-async fn headers_of_a_trusted_proxy_tell_the_client() {
+async fn headers_of_a_trusted_proxy_identify_the_client() {
     for (name, [first, same, other]) in [
         ("X-Forwarded-For", ["192.0.2.1", "6.6.6.6, 192.0.2.1", "192.0.2.1, 192.0.2.2"]),
         ("Forwarded", ["for=192.0.2.1", "for=6.6.6.6, for=192.0.2.1", "for=192.0.2.2"]),

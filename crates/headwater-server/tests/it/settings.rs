@@ -80,7 +80,7 @@ fn companions(name: &str) -> &'static [&'static str] {
 }
 
 #[test]
-fn every_setting_has_three_ways_to_the_same_value() {
+fn every_setting_has_three_sources_for_the_same_value() {
     for setting in SETTINGS {
         let Setting { name, example, .. } = setting;
         // What makes no sense alone. What is about tokens makes none without keys; `open` makes
@@ -145,7 +145,7 @@ fn defaults_are_those_of_the_library_and_of_the_design() {
 }
 
 #[test]
-fn bounds_are_inclusive_and_hold_for_every_way() {
+fn bounds_are_inclusive_and_apply_to_every_source() {
     for setting in SETTINGS {
         let (inside, outside): (Vec<String>, Vec<String>) = match setting.kind {
             Kind::Duration { min, max, .. } => (
@@ -261,7 +261,7 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn refusals_show_the_place_and_what_to_do() {
+fn errors_show_the_position_and_a_remedy() {
     #[track_caller]
     fn check(file: &str, expected: &str) {
         assert_eq!(by_file(file).expect_err(file), expected);
@@ -296,7 +296,7 @@ fn refusals_show_the_place_and_what_to_do() {
 }
 
 #[test]
-fn unknown_variables_are_refused_with_a_suggestion() {
+fn unknown_variables_are_rejected_with_a_suggestion() {
     #[track_caller]
     fn check(variable: &str, value: &str, expected: Result<(), &str>) {
         let result = by_environment(&[(variable, value)]).map(drop);
@@ -332,7 +332,7 @@ fn unknown_variables_are_refused_with_a_suggestion() {
 
 #[cfg(unix)]
 #[test]
-fn a_variable_that_is_not_utf8_is_refused() {
+fn a_variable_that_is_not_utf8_is_rejected() {
     use std::os::unix::ffi::OsStringExt as _;
     let value = OsString::from_vec(vec![0xff]);
     let error = Settings::load(&Flags::default(), [("HEADWATER_LOG".into(), value)]);
@@ -341,7 +341,7 @@ fn a_variable_that_is_not_utf8_is_refused() {
 }
 
 #[test]
-fn an_address_others_can_reach_needs_a_word() {
+fn an_address_that_others_can_reach_needs_open() {
     #[track_caller]
     fn check(flags: &[&str], expected: Result<(), &str>) {
         match (by_flag(flags), expected) {
@@ -372,7 +372,7 @@ fn an_address_others_can_reach_needs_a_word() {
 }
 
 #[test]
-fn retention_is_a_list_in_each_of_its_three_ways() {
+fn retention_is_a_list_in_each_of_its_three_sources() {
     let wanted = RetentionRules::new()
         .with_rule("chat:* events=100 age=1h")
         .and_then(|rules| rules.with_rule("logs:* off"))
@@ -406,7 +406,7 @@ fn retention_is_a_list_in_each_of_its_three_ways() {
 }
 
 #[test]
-fn a_rule_that_is_refused_is_shown_with_its_place() {
+fn an_invalid_rule_is_shown_with_its_position() {
     let why = "the retention rule `chat:* evnts=1`: `evnts=1` is none of events=COUNT, \
         age=DURATION, \
                bytes=SIZE and off";

@@ -13,7 +13,7 @@ use headwater_server::settings::{
 use crate::settings::{by_file, by_flag};
 
 #[test]
-fn the_example_file_is_right_with_and_without_its_comments() {
+fn the_example_file_is_valid_with_and_without_its_comments() {
     let example = docs::example_file();
     let default = by_flag(&[]).expect("the defaults are right");
     assert_eq!(by_file(&example), Ok(default.clone()));

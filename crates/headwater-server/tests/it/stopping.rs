@@ -9,7 +9,7 @@ use headwater_test_support::{EventStream, Node, PATIENCE, eventually, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
 
 async fn publish(node: &Node, channel: &str, data: &[u8]) {
     let path = format!("/sse/publish?channel={channel}");
@@ -86,7 +86,7 @@ async fn both_signals_end_streams_on_a_whole_event() {
 }
 
 #[tokio::test]
-async fn no_connection_is_taken_while_streams_end() {
+async fn no_connection_is_accepted_while_draining() {
     let mut node = Node::start(BINARY, &["--drain-timeout", "60s"]);
     let mut stuck = open_stuck(&node).await;
     let healthy = EventStream::open(node.address(), "/sse/stream?channel=news").await;
@@ -102,7 +102,7 @@ async fn no_connection_is_taken_while_streams_end() {
 }
 
 #[tokio::test]
-async fn a_request_in_flight_gets_its_answer() {
+async fn a_request_in_flight_gets_its_response() {
     let mut node = Node::start(BINARY, &["--drain-timeout", "60s"]);
     let mut socket = TcpStream::connect(node.address()).await.expect("the server listens");
     let head = "POST /sse/publish?channel=a HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\nexpect: \
@@ -123,7 +123,7 @@ async fn a_request_in_flight_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_hold_up_the_end() {
+async fn idle_connections_do_not_delay_the_shutdown() {
     let mut node = Node::start(BINARY, &["--drain-timeout", "60s", "--header-timeout", "60s"]);
     let mut idle = Vec::new();
     // Half of a head is a request in flight, and is waited for until the header timeout.
@@ -138,7 +138,7 @@ async fn idle_connections_do_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_is_cut_at_the_drain_timeout() {
+async fn a_client_that_never_reads_is_disconnected_at_the_drain_timeout() {
     let mut node = Node::start(BINARY, &["--drain-timeout", "1s"]);
     let mut stuck = open_stuck(&node).await;
     let healthy = EventStream::open(node.address(), "/sse/stream?channel=news").await;

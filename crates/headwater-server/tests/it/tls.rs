@@ -7,40 +7,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_test_support::tls::{Files, Socket, connect, try_shake_hands, write_private};
+use headwater_test_support::tls::{Files, connect, try_shake_hands, write_private};
 use headwater_test_support::{Node, PATIENCE, eventually, http};
-use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::command_line::{headwater, outcome, wait_for_notice};
-use crate::http2::Connection;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
+use crate::support::command_line::{headwater, outcome, wait_for_notice};
+use crate::support::http2::Connection;
+use crate::support::tls::{ask, certificate_of, read_until};
 
 async fn connect_http2(node: &Node, files: &Files) -> Connection {
     let socket = connect(node.address(), &Arc::new(files.client(&["h2", "http/1.1"]))).await;
     assert_eq!(socket.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     Connection::over(socket, format!("https://localhost:{}", node.address().port())).await
-}
-
-/// Sends a request and reads on until a text comes.
-pub(crate) async fn ask(socket: &mut Socket, request: &str, until: &str) -> String {
-    socket.write_all(request.as_bytes()).await.expect("the request is sent");
-    read_until(socket, until).await
-}
-
-pub(crate) async fn read_until(socket: &mut Socket, until: &str) -> String {
-    let mut bytes = Vec::new();
-    while !String::from_utf8_lossy(&bytes).contains(until) {
-        let read = timeout(PATIENCE, socket.read_buf(&mut bytes)).await;
-        let so_far = String::from_utf8_lossy(&bytes);
-        let count = read.unwrap_or_else(|_| panic!("{until:?} in time: {so_far}"));
-        assert_ne!(count.expect("an open connection"), 0, "{until:?} before the end: {so_far}");
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 const OPEN: &str = "GET /sse/stream?channel=news HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -96,7 +78,7 @@ async fn http1_and_both_versions_of_tls_are_spoken() {
 }
 
 #[tokio::test]
-async fn a_client_that_offers_other_protocols_only_is_refused() {
+async fn a_client_that_offers_only_other_protocols_is_rejected() {
     let files = Files::new();
     let node = files.start(BINARY, &[]);
     let socket = TcpStream::connect(node.address()).await.expect("the server listens");
@@ -105,11 +87,6 @@ async fn a_client_that_offers_other_protocols_only_is_refused() {
     let error = shaken.expect_err("nothing to speak about");
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
     node.wait_for_metric("headwater_tls_errors_total", 1.0).await;
-}
-
-pub(crate) fn certificate_of(socket: &Socket) -> CertificateDer<'static> {
-    let chain = socket.get_ref().1.peer_certificates().expect("a certificate");
-    chain[0].clone().into_owned()
 }
 
 #[tokio::test]
@@ -160,7 +137,7 @@ async fn a_new_certificate_is_used_and_open_streams_stay() {
 }
 
 #[tokio::test]
-async fn plain_http_is_led_to_https() {
+async fn plain_http_is_redirected_to_https() {
     let files = Files::new();
     let node = files.start(BINARY, &[]);
     let address = node.address();
@@ -186,7 +163,7 @@ async fn plain_http_is_led_to_https() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_end_is_given_up() {
+async fn a_handshake_that_does_not_end_times_out() {
     let files = Files::new();
     let node = files.start(BINARY, &[]);
     let begin = Instant::now();
@@ -223,7 +200,7 @@ async fn closed(mut socket: TcpStream) {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_loses_its_stream() {
+async fn a_client_that_accepts_no_data_is_disconnected() {
     let files = Files::new();
     let node = files.start(BINARY, &["--send-timeout", "1s"]);
     let config = Arc::new(files.client(&["http/1.1"]));
@@ -268,7 +245,7 @@ async fn streams_end_well_when_the_server_stops() {
 }
 
 #[test]
-fn files_that_are_no_good_are_refused_with_what_to_do() {
+fn invalid_files_are_rejected_with_a_remedy() {
     #[track_caller]
     fn check(spoil: impl FnOnce(&Files), expected: &str) {
         let files = Files::new();
@@ -301,7 +278,7 @@ fn files_that_are_no_good_are_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_key_that_everybody_can_read_is_warned_about() {
+async fn a_key_that_others_can_read_is_warned_about() {
     let files = Files::new();
     let node = files.start(BINARY, &[]);
     assert!(!node.log().contains("chmod"), "{}", node.log());

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_what_can_be_typed() {
+    fn settings_are_shown_as_they_are_written() {
         assert_eq!(show_duration(Duration::ZERO), "0s");
         assert_eq!(show_duration(Duration::from_millis(1500)), "1500ms");
         assert_eq!(show_duration(Duration::from_secs(90)), "90s");

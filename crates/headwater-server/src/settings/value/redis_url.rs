@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_checked_and_never_shown_whole() {
+    fn urls_are_checked_and_shown_without_credentials() {
         check("redis://127.0.0.1", Ok("redis://127.0.0.1:6379"));
         check("redis://me:s3cret@redis.example:7000/3", Ok("redis://redis.example:7000"));
         check("rediss://:s3cret@redis.example", Ok("rediss://redis.example:6379"));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_cuts_the_url_is_not_taken_for_a_host() {
+    fn a_password_with_a_separator_is_not_parsed_as_a_host() {
         check("redis://s3cret:1/2@host", Err("%2F"));
         check("redis://s3cret:1#2@host", Err("%23"));
         check("redis://s3cret:1?2@host", Err("%3F"));

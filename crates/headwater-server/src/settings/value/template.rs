@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_put_in_as_they_are() {
+    fn claims_are_inserted_literally() {
         let sub = |sub: &str| serde_json::json!({ "sub": sub, "n": 7, "f": 1.5, "o": {} });
         check("user:{sub}", &sub("42"), Some("user:42"));
         check("user:{sub}:*", &sub("42"), Some("user:42:*"));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_in_a_claim_is_no_pattern() {
+    fn a_star_in_a_claim_is_literal() {
         let claims = serde_json::json!({ "sub": "*" });
         let template: Template = "user:{sub}".parse().unwrap();
         let pattern = template.fill(claims.as_object().unwrap()).unwrap();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_template_is_refused() {
+    fn an_invalid_template_is_rejected() {
         for (text, part) in [
             ("", "empty"),
             ("user:{", "no template"),

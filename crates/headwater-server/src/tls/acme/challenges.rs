@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_a_certificate_with_the_digest() {
+    fn a_challenge_response_is_a_certificate_with_the_digest() {
         let digest = [7; 32];
         let answer = certificate("events.example.org", &digest).unwrap();
         // id-pe-acmeIdentifier, critical, with an octet string in an octet string (RFC 8737, 3).

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_wait_longer_and_longer() {
+    fn failures_back_off() {
         for (failures, seconds) in [(1, 120.0), (2, 240.0), (6, 3840.0), (40, 14_400.0)] {
             let wait = retry_after(failures).as_secs_f64();
             assert!((seconds * 0.8..=seconds).contains(&wait), "{failures}: {wait}");

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_due_when_there_is_none_for_all_names_from_this_server() {
+    fn a_certificate_is_due_without_one_for_all_names_from_this_server() {
         let pem = certificate(&["a.example"], -1, 89);
         assert_now(Due::of("no PEM", &settings(&["a.example"])), "no certificate");
         assert_now(Due::of(&pem, &settings(&["a.example", "c.example"])), "not for c.example");
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_for_its_owner_only_and_for_one_server() {
+    fn stored_files_are_private_and_belong_to_one_server() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("acme");
         let state = State::open(&path).unwrap();
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_written_to_is_told() {
+    fn a_directory_that_cannot_be_written_to_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let state = State::open(directory.path()).unwrap();
         state.try_writing().unwrap();

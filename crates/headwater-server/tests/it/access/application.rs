@@ -7,8 +7,8 @@ use headwater_test_support::http::{self, Answer};
 use headwater_test_support::stream::End;
 use headwater_test_support::{EventStream, Node, free_port};
 
-use super::BINARY;
-use super::backend::{Backend, answer, json};
+use crate::support::BINARY;
+use crate::support::backend::{Backend, answer, json};
 
 async fn guarded_by(answer: &str) -> (Backend, Node) {
     let backend = Backend::start(answer).await;
@@ -25,7 +25,7 @@ async fn ask(node: &Node, cookie: &str, channels: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn it_is_asked_with_the_session_and_what_is_wanted() {
+async fn it_receives_the_session_and_the_requested_access() {
     let (backend, node) = guarded_by(&json(r#"{"user": 42, "expires_in": 600}"#)).await;
     let headers = [("cookie", "session=abc"), ("authorization", "Basic x"), ("x-other", "y")];
     let path = "/sse/stream?channel=a&channel=b%26c";
@@ -51,7 +51,7 @@ async fn it_is_asked_with_the_session_and_what_is_wanted() {
 }
 
 #[tokio::test]
-async fn it_may_say_no_and_it_may_narrow() {
+async fn it_may_deny_and_it_may_narrow() {
     let (backend, node) = guarded_by(&answer("401 Unauthorized", "text/html", "no")).await;
     let refused = ask(&node, "a=1", "channel=a").await;
     refused.problem(401);
@@ -85,7 +85,7 @@ async fn its_expiry_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn whatever_goes_wrong_closes_the_door() {
+async fn every_failure_denies() {
     let (backend, node) = guarded_by("").await;
     let redirect = "HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n";
     for (number, (wrong, after)) in [
@@ -128,7 +128,7 @@ async fn whatever_goes_wrong_closes_the_door() {
 }
 
 #[tokio::test]
-async fn an_application_that_is_down_closes_the_door() {
+async fn an_application_that_is_down_denies() {
     let url = format!("http://127.0.0.1:{}/", free_port());
     let node = Node::start(BINARY, &["--authorize-url", &url, "--public", "news"]);
     ask(&node, "a=1", "channel=a").await.problem(503);
@@ -137,7 +137,7 @@ async fn an_application_that_is_down_closes_the_door() {
 }
 
 #[tokio::test]
-async fn a_thousand_streams_that_come_back_do_not_stampede_it() {
+async fn a_thousand_reconnecting_streams_do_not_stampede_it() {
     let (backend, node) = guarded_by(&json("{}")).await;
     backend.answer_with(&json("{}"), Duration::from_millis(5));
     let open = async |cookie: String| {

@@ -5,24 +5,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, SystemTime};
 
 use headwater_test_support::tls::{Files, write_private};
-use headwater_test_support::{EventStream, Node, RedisServer, secrets};
-use tokio::process::Command;
+use headwater_test_support::{EventStream, Node, secrets};
 
-use super::backend::{Backend, answer, json};
-use super::{BINARY, SECRET, SecretFile};
-
-async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
-    let mut command = Command::new(BINARY);
-    command.args(arguments).env_clear().envs(variables.iter().copied()).kill_on_drop(true);
-    let output = tokio::time::timeout(headwater_test_support::PATIENCE, command.output()).await;
-    let output = output.expect("it ends in time").expect("it runs");
-    let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("UTF-8");
-    secrets::search("what it says", &text);
-    (output.status.code(), text)
-}
+use crate::support::BINARY;
+use crate::support::access::{SECRET, SecretFile};
+use crate::support::backend::{Backend, answer, json};
+use crate::support::commands::run;
 
 #[tokio::test]
-async fn a_token_that_was_made_is_taken() {
+async fn an_issued_token_is_accepted() {
     let secret = SecretFile::new();
     let rules = ["--jwt-secret-file", secret.path(), "--jwt-audience", "hw"];
     let node = Node::start(BINARY, &rules);
@@ -62,7 +53,7 @@ async fn a_token_that_was_made_is_taken() {
 }
 
 #[tokio::test]
-async fn check_tells_what_is_good_and_what_is_not() {
+async fn check_reports_what_works_and_what_does_not() {
     let check = async |arguments: &[&str]| run(&[&["check"], arguments].concat(), &[]).await;
     let (code, text) = check(&[]).await;
     assert_eq!(code, Some(0), "{text}");
@@ -97,7 +88,7 @@ async fn check_tells_what_is_good_and_what_is_not() {
 }
 
 #[tokio::test]
-async fn check_looks_at_the_certificate() {
+async fn check_examines_the_certificate() {
     let mut files = Files::new();
     let paths = [files.certificate_path(), files.key_path()];
     let [certificate, key] = paths.each_ref().map(|path| path.to_str().expect("UTF-8"));
@@ -128,36 +119,4 @@ async fn check_looks_at_the_certificate() {
     fs::remove_file(key).expect("the key is removed");
     let (code, text) = check().await;
     assert!(code == Some(1) && text.contains(&format!("FAIL  cannot read {key}")), "{text}");
-}
-
-#[tokio::test]
-async fn check_looks_into_redis() {
-    let redis = RedisServer::start();
-    let check = async |url: &str| run(&["check", "--redis", url], &[]).await;
-    let (code, text) = check(&redis.url()).await;
-    assert_eq!(code, Some(0), "{text}");
-    for part in [
-        "version ",
-        "may publish events, prove that events arrive",
-        "headwater_publish is not there yet",
-        "round trip ",
-        "output limits for Pub/Sub are large enough",
-        "plain PUBLISH messages of every Redis channel",
-    ] {
-        assert!(text.contains(part), "{part:?} is not in {text}");
-    }
-    let _: redis::Value =
-        redis.run(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 65536 1024 60"]);
-    let (_, text) = check(&redis.url()).await;
-    assert!(text.contains("output limit for Pub/Sub is small"), "{text}");
-    secrets::keep("p00r-s3cret");
-    let user =
-        ["ACL", "SETUSER", "poor", "on", ">p00r-s3cret", "+@all", "~x", "resetchannels", "&x"];
-    let _: redis::Value = redis.run(&user);
-    let (code, text) = check(&format!("redis://poor:p00r-s3cret@127.0.0.1:{}", redis.port())).await;
-    assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("its user may not publish events"), "{text}");
-    let (code, text) = check(&format!("redis://:p00r-s3cret@127.0.0.1:{}", redis.port())).await;
-    assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("cannot connect"), "{text}");
 }

@@ -7,7 +7,8 @@ use headwater_test_support::{EventStream, Node};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use serde_json::{Value, json};
 
-use super::{BINARY, RsaKeys, by_hand, now, sign};
+use crate::support::BINARY;
+use crate::support::access::{RsaKeys, SECRET, SecretFile, by_hand, claims, now, pem, sign, token};
 
 const ENDPOINTS: [Endpoint; 10] = [
     Endpoint::Stream,
@@ -142,7 +143,7 @@ fn wrong(keys: &RsaKeys) -> Vec<(&'static str, Option<String>)> {
         ("no alg", Some(by_hand(&json!({ "typ": "JWT" }), &right(), b""))),
         ("the public key as a secret", Some(sign(Algorithm::HS256, &as_secret, &right()))),
         ("another key", Some(sign(Algorithm::RS256, &RsaKeys::new().private, &right()))),
-        ("another secret", Some(super::token(&right()))),
+        ("another secret", Some(token(&right()))),
         ("no signature", Some(format!("{}.{}.", parts[0], parts[1]))),
         ("two parts", Some(format!("{}.{}", parts[0], parts[1]))),
         ("four parts", Some(format!("{good}.x"))),
@@ -244,12 +245,12 @@ async fn a_batch_is_published_as_a_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn every_place_of_a_token_and_no_other() {
-    let secret = super::SecretFile::new();
+async fn every_location_of_a_token_and_no_other() {
+    let secret = SecretFile::new();
     let arguments = ["--jwt-secret-file", secret.path(), "--jwt-cookie", "__Host-hw"];
     let node = Node::start(BINARY, &arguments);
     let in_query = Node::start(BINARY, &[&arguments[..], &["--jwt-in-query"]].concat());
-    let token = super::token(&super::claims(&["news"], &["news"]));
+    let token = token(&claims(&["news"], &["news"]));
     let status = async |node: &Node, more: &str, headers: &[(&str, &str)]| {
         let path = format!("/sse/stream?channel=news{more}");
         EventStream::open_with(node.address(), &path, headers, None).await.status
@@ -283,20 +284,20 @@ async fn every_algorithm_of_a_key_and_no_other() {
         let random = aws_lc_rs::rand::SystemRandom::new();
         let private = EcdsaKeyPair::generate_pkcs8(algorithm, &random).expect("a pair of keys");
         let pair = EcdsaKeyPair::from_pkcs8(algorithm, private.as_ref()).expect("the same pair");
-        let private = super::pem("PRIVATE KEY", private.as_ref());
+        let private = pem("PRIVATE KEY", private.as_ref());
         let public = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).expect("public");
         let key = EncodingKey::from_ec_pem(private.as_bytes()).expect("a key");
-        (key, super::pem("PUBLIC KEY", public.as_ref()))
+        (key, pem("PUBLIC KEY", public.as_ref()))
     };
     let (p256, p256_pem) = ec(&ECDSA_P256_SHA256_FIXED_SIGNING);
     let (p384, p384_pem) = ec(&ECDSA_P384_SHA384_FIXED_SIGNING);
     let pair = Ed25519KeyPair::generate().expect("a pair of keys");
     let private = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).expect("its private part");
-    let private = super::pem("PRIVATE KEY", private.as_ref());
+    let private = pem("PRIVATE KEY", private.as_ref());
     let ed = EncodingKey::from_ed_pem(private.as_bytes()).expect("a key");
     let public = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).expect("public");
-    let ed_pem = super::pem("PUBLIC KEY", public.as_ref());
-    let secret = EncodingKey::from_secret(super::SECRET.as_bytes());
+    let ed_pem = pem("PUBLIC KEY", public.as_ref());
+    let secret = EncodingKey::from_secret(SECRET.as_bytes());
     let keys = [
         (Some(rsa.public_pem), &rsa.private, &[RS256, RS384, RS512, PS256, PS384, PS512][..]),
         (Some(p256_pem), &p256, &[ES256]),
@@ -310,13 +311,13 @@ async fn every_algorithm_of_a_key_and_no_other() {
     for (at, (public, ..)) in keys.iter().enumerate() {
         let (flag, text) = match public {
             Some(pem) => ("--jwt-public-key", pem.as_str()),
-            None => ("--jwt-secret-file", super::SECRET),
+            None => ("--jwt-secret-file", SECRET),
         };
         std::fs::write(&path, text).expect("the file is written");
         let node = Node::start(BINARY, &[flag, shown]);
         for (other, (_, key, algorithms)) in keys.iter().enumerate() {
             for algorithm in *algorithms {
-                let token = sign(*algorithm, key, &super::claims(&["news"], &[]));
+                let token = sign(*algorithm, key, &claims(&["news"], &[]));
                 let answer =
                     Endpoint::Head.request(node.address(), Some(&token), ("news", "news")).await;
                 let expected = if at == other { 200 } else { 401 };

@@ -6,7 +6,8 @@ use headwater_test_support::stream::End;
 use headwater_test_support::{EventStream, Node, http};
 use serde_json::json;
 
-use super::{BINARY, SecretFile, claims, now, token};
+use crate::support::BINARY;
+use crate::support::access::{SecretFile, claims, now, token};
 
 #[tokio::test]
 async fn a_stream_ends_with_its_token_on_a_whole_event() {

@@ -10,8 +10,9 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, Header};
 use serde_json::{Value, json};
 
-use super::backend::{Backend, answer, json as yes};
-use super::{BINARY, RsaKeys, SECRET, claims};
+use crate::support::BINARY;
+use crate::support::access::{RsaKeys, SECRET, claims, token};
+use crate::support::backend::{Backend, answer, json as yes};
 
 fn as_jwk(keys: &RsaKeys, id: &str) -> Value {
     let jwk = Jwk::from_encoding_key(&keys.private, Algorithm::RS256).expect("a JWK");
@@ -99,7 +100,7 @@ async fn only_what_proves_signatures_counts() {
     assert_eq!(status(&node, &good, Some("o")).await, 401, "the key of that name is another");
     assert_eq!(status(&node, &for_encryption, Some("e")).await, 401);
     assert_eq!(status(&node, &other, Some("o")).await, 401, "it is for RS512 only");
-    let token = super::token(&claims(&["news"], &[]));
+    let token = token(&claims(&["news"], &[]));
     let bearer = format!("Bearer {token}");
     let headers = [("authorization", &*bearer)];
     let path = "/sse/stream?channel=news";

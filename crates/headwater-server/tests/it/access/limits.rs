@@ -7,9 +7,10 @@ use headwater_test_support::http::{self, Answer};
 use headwater_test_support::{EventStream, Node, eventually};
 use serde_json::json;
 
-use super::backend::{Backend, answer, json as yes};
-use super::{BINARY, SecretFile, claims, token};
-use crate::http2::Connection;
+use crate::support::BINARY;
+use crate::support::access::{SecretFile, claims, token};
+use crate::support::backend::{Backend, answer, json as yes};
+use crate::support::http2::Connection;
 
 const BEHIND_A_PROXY: [&str; 4] =
     ["--trusted-proxy", "127.0.0.1", "--client-address-header", "X-Forwarded-For"];
@@ -28,7 +29,7 @@ async fn ask(node: &Node, method: &str, path: &str, from: &str, token: Option<&s
 }
 
 #[tokio::test]
-async fn too_many_wrong_credentials_close_the_door_to_an_address() {
+async fn too_many_wrong_credentials_block_an_address() {
     let secret = SecretFile::new();
     let node = node(&secret, &["--max-failed-logins", "3/h", "--public", "lobby"]);
     let good = token(&claims(&["news"], &["news"]));
@@ -54,7 +55,7 @@ async fn too_many_wrong_credentials_close_the_door_to_an_address() {
 }
 
 #[tokio::test]
-async fn a_user_has_so_many_streams_from_wherever() {
+async fn the_streams_of_a_user_are_limited_across_addresses() {
     let secret = SecretFile::new();
     let node = node(&secret, &["--max-streams-per-user", "2"]);
     let of = |user| {
@@ -83,7 +84,7 @@ async fn a_user_has_so_many_streams_from_wherever() {
 }
 
 #[tokio::test]
-async fn a_user_publishes_so_fast_from_wherever() {
+async fn the_publishing_rate_of_a_user_is_limited_across_addresses() {
     let backend = Backend::start(&yes(r#"{"user": "ann"}"#)).await;
     let url = backend.url("/sse-auth");
     let arguments = ["--authorize-url", &url, "--max-publishes-per-user", "2/h"];
@@ -103,7 +104,7 @@ async fn a_user_publishes_so_fast_from_wherever() {
 }
 
 #[tokio::test]
-async fn the_application_is_told_the_address_that_the_proxy_tells() {
+async fn the_application_receives_the_address_from_the_proxy() {
     let backend = Backend::start(&answer("401 Unauthorized", "text/html", "no")).await;
     let url = backend.url("/sse-auth");
     let arguments = ["--authorize-url", &url, "--max-failed-logins", "1/h"];
@@ -125,7 +126,7 @@ async fn the_application_is_told_the_address_that_the_proxy_tells() {
 }
 
 #[tokio::test]
-async fn over_http2_too_a_cookie_publishes_for_friends_only() {
+async fn over_http2_too_a_cookie_publishes_only_from_listed_origins() {
     let secret = SecretFile::new();
     let node = node(&secret, &[]);
     let cookie = format!("headwater={}", token(&claims(&[], &["news"])));

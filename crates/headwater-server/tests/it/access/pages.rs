@@ -4,7 +4,8 @@
 use headwater_test_support::http::{self, Answer};
 use headwater_test_support::{EventStream, Node};
 
-use super::{BINARY, SecretFile, claims, token};
+use crate::support::BINARY;
+use crate::support::access::{SecretFile, claims, token};
 
 fn node(secret: &SecretFile, origins: &[&str]) -> Node {
     let mut arguments = vec!["--jwt-secret-file", secret.path()];
@@ -24,7 +25,7 @@ async fn preflight(node: &Node, origin: &str, path: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn pages_on_the_list_may_use_it_with_their_cookies() {
+async fn listed_origins_may_use_it_with_cookies() {
     let secret = SecretFile::new();
     let node = node(&secret, &["https://app.example", "http://localhost:3000"]);
     for path in ["/sse/stream?channel=news", "/sse/publish?channel=news", "/sse/ticket"] {
@@ -71,7 +72,7 @@ async fn all_pages_means_without_cookies() {
 }
 
 #[tokio::test]
-async fn a_cookie_alone_publishes_for_friends_only() {
+async fn a_cookie_alone_publishes_only_from_listed_origins() {
     let secret = SecretFile::new();
     let node = node(&secret, &["https://app.example"]);
     let cookie = format!("headwater={}", token(&claims(&["news"], &["news"])));

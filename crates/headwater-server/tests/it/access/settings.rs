@@ -3,7 +3,8 @@
 use headwater_test_support::{EventStream, Node, http, secrets};
 use tokio::process::Command;
 
-use super::{BINARY, SecretFile, claims, token};
+use crate::support::BINARY;
+use crate::support::access::{SecretFile, claims, token};
 
 /// Runs `serve`, which must refuse to start; gives what it says.
 async fn refusal(arguments: &[&str]) -> String {
@@ -30,7 +31,7 @@ async fn an_address_that_others_can_reach_needs_rules() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_refused() {
+async fn invalid_settings_are_rejected() {
     let secret = SecretFile::new();
     secrets::keep("p4ssw0rd");
     let text = refusal(&["--open", "--public", "news"]).await;
@@ -78,7 +79,7 @@ async fn public_channels_are_open_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn everybody_has_channels_of_their_own() {
+async fn users_have_separate_channels() {
     let secret = SecretFile::new();
     let arguments = [
         "--jwt-secret-file",
@@ -107,7 +108,7 @@ async fn everybody_has_channels_of_their_own() {
 }
 
 #[tokio::test]
-async fn loopback_without_rules_is_open_and_says_so() {
+async fn loopback_without_rules_is_open_and_reports_it() {
     let node = Node::start(BINARY, &[]);
     assert!(node.log().contains("\"access\":\"open\""), "{}", node.log());
     assert_eq!(http::post(node.address(), "/sse/publish?channel=a", b"x").await.status, 200);

@@ -1,30 +1,13 @@
 //! One-time tickets: made with credentials, good for one stream.
 
-use headwater_test_support::http::{self, Answer};
-use headwater_test_support::{EventStream, Node, RedisServer, secrets};
+use headwater_test_support::http::{self};
+use headwater_test_support::{EventStream, Node};
 use serde_json::json;
 
-use super::backend::{Backend, json as yes};
-use super::{BINARY, SecretFile, claims, now, token, two_nodes};
-
-async fn get_ticket(node: &Node, query: &str, headers: &[(&str, &str)]) -> Answer {
-    let path = format!("/sse/ticket{query}");
-    http::request(node.address(), "POST", &path, headers, b"").await
-}
-
-fn ticket_of(answer: &Answer) -> String {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.header("cache-control"), Some("no-store"));
-    assert_eq!(answer.json()["expires_in"], 30);
-    let ticket = answer.json()["ticket"].as_str().expect("a ticket").to_owned();
-    secrets::keep(&ticket);
-    ticket
-}
-
-async fn open(node: &Node, channel: &str, ticket: &str) -> u16 {
-    let path = format!("/sse/stream?channel={channel}&ticket={ticket}");
-    EventStream::open(node.address(), &path).await.status
-}
+use crate::support::BINARY;
+use crate::support::access::{SecretFile, claims, now, token};
+use crate::support::backend::{Backend, json as yes};
+use crate::support::tickets::{get_ticket, open, ticket_of};
 
 #[tokio::test]
 async fn a_ticket_opens_one_stream_of_what_the_token_grants() {
@@ -71,39 +54,7 @@ async fn a_stream_by_ticket_ends_with_the_token() {
 }
 
 #[tokio::test]
-async fn a_ticket_of_one_node_is_good_once_on_all() {
-    let redis = RedisServer::start();
-    let secret = SecretFile::new();
-    let arguments = ["--jwt-secret-file", secret.path(), "--redis", &redis.url()];
-    let [one, two] = two_nodes(&arguments).await;
-    let bearer = format!("Bearer {}", token(&claims(&["news"], &[])));
-    let ticket = ticket_of(&get_ticket(&one, "", &[("authorization", &*bearer)]).await);
-    let keys: Vec<String> = redis.run(&["KEYS", "headwater:{0}:ticket:*"]);
-    assert_eq!(keys.len(), 1);
-    assert!(!keys[0].contains(&ticket), "a reader of Redis cannot use it");
-    let left: i64 = redis.run(&["TTL", &keys[0]]);
-    assert!((1..=30).contains(&left), "{left}");
-    assert_eq!(open(&two, "news", &ticket).await, 200);
-    assert_eq!(open(&one, "news", &ticket).await, 401);
-    let keys: Vec<String> = redis.run(&["KEYS", "headwater:{0}:ticket:*"]);
-    assert!(keys.is_empty(), "{keys:?}");
-}
-
-#[tokio::test]
-async fn without_redis_there_is_no_ticket() {
-    let redis = RedisServer::start();
-    let secret = SecretFile::new();
-    let node = Node::start(BINARY, &["--jwt-secret-file", secret.path(), "--redis", &redis.url()]);
-    node.wait_until_ready().await;
-    drop(redis);
-    let bearer = format!("Bearer {}", token(&claims(&["news"], &[])));
-    get_ticket(&node, "", &[("authorization", &*bearer)]).await.problem(503);
-    let path = "/sse/stream?channel=news&ticket=x";
-    http::get(node.address(), path).await.problem(503);
-}
-
-#[tokio::test]
-async fn the_application_gives_tickets_too() {
+async fn the_application_authorizes_tickets_too() {
     let backend = Backend::start(&yes("{}")).await;
     let node = Node::start(BINARY, &["--authorize-url", &backend.url("/")]);
     let session = [("cookie", "session=1")];

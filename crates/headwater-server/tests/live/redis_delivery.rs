@@ -2,7 +2,7 @@
 
 use headwater_test_support::{EventStream, Node, RedisServer, eventually};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
 
 async fn start(arguments: &[&str]) -> (RedisServer, Node) {
     let redis = RedisServer::start();
@@ -61,7 +61,7 @@ async fn two_nodes_on_one_redis_get_the_same() {
 /// A new stream is open only when Redis has confirmed its channels, so that who publishes in answer
 /// to an open stream reaches it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_published_as_soon_as_a_stream_is_open_arrives() {
+async fn events_published_as_soon_as_a_stream_is_open_arrive() {
     let (redis, node) = start(&["--linger", "0s"]).await;
     for round in 0..200 {
         let mut stream = EventStream::open(node.address(), "/sse/stream?channel=soon").await;

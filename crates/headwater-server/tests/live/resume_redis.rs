@@ -3,10 +3,10 @@
 
 use headwater_test_support::{EventStream, Node, RedisServer, eventually, http};
 
-use crate::follower::{Follower, Wire, gap_in, is_full};
-use crate::load::{Load, Via};
+use crate::support::BINARY;
+use crate::support::follower::{Follower, Wire, gap_in, is_full};
+use crate::support::load::{Load, Via};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 const KEEP: &str = "* events=100000 bytes=64MiB";
 /// A Redis that has on disk what it acknowledged.
 const DURABLE: [&str; 6] = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
@@ -91,7 +91,7 @@ async fn a_subscriber_connection_that_is_killed_20_times_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_comes_back_with_its_data_loses_nothing() {
+async fn a_redis_that_restarts_with_its_data_loses_nothing() {
     let mut redis = RedisServer::start_with(&DURABLE);
     let node = start_node(&redis).await;
     let mut followers = Vec::new();
@@ -119,7 +119,7 @@ fn epoch(id: &str) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_lost_its_data_is_told_to_every_stream_once() {
+async fn a_redis_that_lost_its_data_is_one_gap_for_every_stream() {
     let mut redis = RedisServer::start();
     let node = start_node(&redis).await;
     let mut followers = Vec::new();
@@ -165,7 +165,7 @@ async fn a_redis_that_lost_its_data_is_told_to_every_stream_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_channels_with_plain_events_are_told_of_a_lost_connection() {
+async fn only_channels_with_ephemeral_events_get_a_gap_for_a_lost_connection() {
     let redis = RedisServer::start();
     let node = start_node(&redis).await;
     let mut plain = Follower::open(&node, Wire::Http1, "/sse/stream?channel=plain").await;
@@ -200,7 +200,7 @@ async fn only_channels_with_plain_events_are_told_of_a_lost_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_without_keys_gets_events_that_are_not_kept() {
+async fn a_redis_user_without_keys_delivers_without_retention() {
     let redis = RedisServer::start();
     // As an administrator would allow it to whom only Pub/Sub is meant for.
     let user = [
@@ -246,7 +246,7 @@ async fn a_user_without_keys_gets_events_that_are_not_kept() {
 /// A laptop that slept over the weekend: what its channel had meanwhile is forgotten, and so is
 /// that it had anything.
 #[tokio::test]
-async fn a_client_that_was_away_longer_than_anything_is_remembered_is_told() {
+async fn a_client_that_was_away_longer_than_the_retention_gets_a_gap() {
     let redis = RedisServer::start();
     let node = start_node(&redis).await;
     let receipt = publish(&node, "channel=a", "seen").await;
@@ -286,7 +286,7 @@ async fn a_client_that_was_away_longer_than_anything_is_remembered_is_told() {
 
 /// Only channels that get a plain PUBLISH have events that no other node can know.
 #[tokio::test]
-async fn plain_events_that_another_node_cannot_know_are_told_and_only_they() {
+async fn ephemeral_events_unknown_to_another_node_are_the_only_gaps() {
     let redis = RedisServer::start();
     let first = start_node(&redis).await;
     let path = "/sse/stream?channel=plain&channel=kept";
@@ -342,7 +342,7 @@ async fn a_batch_is_repeated_only_where_the_function_was_missing() {
 
 /// Nobody may be left listening to silence because Redis has no room for a key.
 #[tokio::test]
-async fn a_redis_that_refuses_writes_still_gives_new_listeners_what_is_published() {
+async fn a_redis_that_rejects_writes_still_delivers_to_new_subscribers() {
     let redis = RedisServer::start();
     let node = start_node(&redis).await;
     let first = publish(&node, "channel=before", "kept").await;
@@ -362,7 +362,7 @@ async fn a_redis_that_refuses_writes_still_gives_new_listeners_what_is_published
 /// Without a linger a channel leaves and returns at each drop, sometimes between two looks of
 /// the connection at what is wanted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_channel_that_leaves_and_comes_back_at_once_loses_nothing() {
+async fn a_channel_that_is_unsubscribed_and_subscribed_at_once_loses_nothing() {
     let redis = RedisServer::start();
     let arguments = ["--redis", &*redis.url(), "--retention", KEEP, "--linger", "0s"];
     let node = Node::start(BINARY, &arguments);

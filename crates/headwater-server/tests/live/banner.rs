@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
 
 /// A server that prints for people, and what it printed.
 struct Started {
@@ -127,7 +127,7 @@ async fn without_a_key_to_sign_with_there_is_only_what_is_public() {
 }
 
 #[tokio::test]
-async fn tls_and_a_redis_that_is_away_are_shown() {
+async fn tls_and_an_unreachable_redis_are_shown() {
     let files = Files::new();
     let (certificate, key) = (files.certificate_path(), files.key_path());
     let tls = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];

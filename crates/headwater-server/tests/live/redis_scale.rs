@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use headwater_test_support::{EventStream, Node, RedisServer, eventually};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
+
 const STREAMS: u32 = 1_000;
 const CHANNELS_PER_STREAM: u32 = 100;
 

@@ -9,7 +9,7 @@ use headwater::stream::GAP_EVENT;
 use headwater_test_support::{EventStream, Node, PATIENCE};
 use tokio::time::timeout;
 
-use crate::http2;
+use crate::support::http2;
 
 /// How a follower speaks to the node.
 pub(crate) enum Wire {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use headwater_test_support::{EventStream, Node, RedisServer, http};
 
-use super::{BINARY, SecretFile, claims, token};
+use crate::support::BINARY;
+use crate::support::access::{SecretFile, claims, token};
 
 async fn open(node: &Node, channel: &str) -> EventStream {
     let bearer = format!("Bearer {}", token(&claims(&["*"], &["*"])));
@@ -63,7 +64,7 @@ async fn nothing_else_in_redis_is_reachable() {
 }
 
 #[tokio::test]
-async fn under_rules_no_plain_channel_is_heard_unless_it_is_listed() {
+async fn under_rules_only_listed_redis_channels_are_delivered() {
     let redis = RedisServer::start();
     let secret = SecretFile::new();
     let node = Node::start(BINARY, &["--jwt-secret-file", secret.path(), "--redis", &redis.url()]);

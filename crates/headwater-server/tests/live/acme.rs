@@ -13,9 +13,9 @@ use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::tls::{ask, certificate_of, read_until};
+use crate::support::BINARY;
+use crate::support::tls::{ask, certificate_of, read_until};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 const NAME: &str = "events.example.org";
 /// What the log says when a certificate is not only in use, but in its directory too.
 const KEPT: &str = "the next certificate is due in";
@@ -74,7 +74,7 @@ async fn connect(
 }
 
 #[tokio::test]
-async fn a_certificate_is_asked_for_and_renewed_while_streams_stay() {
+async fn a_certificate_is_requested_and_renewed_while_streams_stay_open() {
     let place = Place::new();
     // Renewed after 16 s: by then the server is back from its restart on a busy machine too.
     let mut server = AcmeServer::start(place.port, Duration::from_secs(24));
@@ -103,7 +103,7 @@ async fn a_certificate_is_asked_for_and_renewed_while_streams_stay() {
 }
 
 #[tokio::test]
-async fn a_restart_asks_for_nothing_unless_there_are_more_names() {
+async fn a_restart_requests_no_certificate_unless_there_are_more_names() {
     let place = Place::new();
     let server = AcmeServer::start(place.port, HOUR);
     let first = place.start(&server, &[NAME]);
@@ -164,7 +164,7 @@ async fn another_acme_server_gives_another_certificate() {
 }
 
 #[tokio::test]
-async fn a_directory_that_cannot_be_written_to_keeps_a_certificate_and_asks_for_none() {
+async fn with_a_directory_that_cannot_be_written_to_no_certificate_is_requested() {
     let place = Place::new();
     let server = AcmeServer::start(place.port, Duration::from_secs(12));
     // Stands in the way also where the user of the test may do everything.
@@ -191,7 +191,7 @@ async fn a_directory_that_cannot_be_written_to_keeps_a_certificate_and_asks_for_
 }
 
 #[tokio::test]
-async fn a_name_that_cannot_be_seen_is_told_and_tried_again_at_sighup() {
+async fn a_failed_validation_is_logged_and_retried_at_sighup() {
     let place = Place::new();
     let outside = stable_port();
     let server = AcmeServer::start(outside, HOUR);
@@ -226,7 +226,7 @@ async fn a_name_that_cannot_be_seen_is_told_and_tried_again_at_sighup() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_none_is_an_error_and_check_says_so() {
+async fn a_url_that_is_not_an_acme_server_is_an_error_and_check_reports_it() {
     let place = Place::new();
     let server = AcmeServer::start(place.port, HOUR);
     let check = |url: &str| {

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use headwater::event::Item;
 use headwater_test_support::{EventStream, Node, RedisServer, eventually, http};
 
-use crate::follower::gap_in;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+use crate::support::BINARY;
+use crate::support::follower::gap_in;
 
 /// What users were promised: events arrive again this soon after Redis is back.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
@@ -82,7 +81,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_subscriber_connection_comes_back() {
+async fn a_killed_subscriber_connection_reconnects() {
     let mut world = World::new().await;
     for _ in 0..5 {
         let killed: i64 = world.redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
@@ -149,7 +148,7 @@ async fn a_redis_that_sleeps_ends_no_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_comes_late_is_found() {
+async fn a_redis_that_starts_late_is_found() {
     let mut redis = RedisServer::start();
     redis.kill();
     let node = Node::start(BINARY, &["--redis", &redis.url()]);
@@ -167,7 +166,7 @@ async fn a_redis_that_comes_late_is_found() {
 
 /// Redis refuses a SUBSCRIBE as a whole when the user may not listen to one of its channels.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_channel_that_redis_forbids_does_not_take_others_with_it() {
+async fn a_channel_that_redis_denies_does_not_affect_others() {
     let redis = RedisServer::start();
     let user = [
         "ACL",

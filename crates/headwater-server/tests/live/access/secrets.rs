@@ -4,8 +4,9 @@
 use headwater_test_support::{EventStream, Node, RedisServer, http, secrets};
 use serde_json::json;
 
-use super::backend::{Backend, answer};
-use super::{BINARY, SecretFile, claims, now, token};
+use crate::support::BINARY;
+use crate::support::access::{SecretFile, claims, now, token};
+use crate::support::backend::{Backend, answer};
 
 const PASSWORD: &str = "r3dis-passw0rd";
 
