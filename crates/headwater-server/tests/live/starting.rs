@@ -19,10 +19,10 @@ async fn a_rejected_password_is_reported_differently_from_an_unreachable_redis()
     let redis = guarded_redis();
     for (url, code) in [(url_with("wr0ng-w0rd", &redis), "WRONGPASS"), (redis.url(), "NOAUTH")] {
         let node = Node::start(BINARY, &["--redis", &url, "--heartbeat", "1s"]);
-        node.wait_for_log("refuses the user or password");
+        node.wait_for_log("rejects the user or password");
         check_serving_without_redis(&node).await;
         let answer = http::post(node.address(), "/sse/publish", b"x").await;
-        assert!(answer.problem(503).contains("refused"), "{}", answer.text());
+        assert!(answer.problem(503).contains("denied"), "{}", answer.text());
         let log = node.log();
         assert!(log.contains(code) && log.contains("\"level\":\"ERROR\""), "{log}");
         assert!(!log.contains("cannot connect"), "{log}");
