@@ -41,12 +41,12 @@ pub const MAILBOX_MESSAGES_FULL: usize = 1024;
 /// size.
 pub const MAILBOX_BYTES_FULL: usize = EVENT_DATA_BYTES_MAX;
 
-/// Engine: number of streams of a shard with a backlog from which publishers wait, if these are
-/// also more than half of its streams: the node is then considered to be at its limit. Fewer are
-/// slow clients, which must not affect other clients.
+/// Engine: publishers wait once this many streams of a shard have a backlog, if these are also more
+/// than half of its streams: the node is then considered to be at its limit. Fewer are slow clients,
+/// which must not affect other clients.
 pub const CONGESTED_STREAMS_MIN: usize = 100;
 
-/// Engine: average backlog of these streams, in bytes, from which publishers wait. A sixteenth of
+/// Engine: average backlog of these streams, in bytes, above which publishers wait. A sixteenth of
 /// what a stream's queue holds, so that no stream closes while its client reads.
 pub const CONGESTED_BYTES: usize = QUEUE_BYTES_MAX / 16;
 
@@ -159,10 +159,7 @@ pub const DECODER_BYTES_MAX: usize = 2 * EVENT_DATA_BYTES_MAX;
 
 const _: () = {
     assert!(EVENT_NAME_BYTES_MAX == CHANNEL_BYTES_MAX, "a channel's name must fit event:");
-    assert!(
-        DECODER_BYTES_MAX >= EVENT_DATA_BYTES_MAX,
-        "the decoder must read what the encoder writes"
-    );
+    assert!(DECODER_BYTES_MAX >= EVENT_DATA_BYTES_MAX, "the decoder reads what the encoder writes");
     assert!(MAILBOX_MESSAGES_FULL < QUEUE_FRAMES_MAX, "publishers wait before streams close");
     assert!(MAILBOX_MESSAGES_FULL < MAILBOX_MESSAGES_MAX);
 };

@@ -16,8 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::limits::DECODER_BYTES_MAX;
 
 /// Longest accepted id, in bytes. 8 KiB is what servers commonly accept as one header line. Every
-/// event after the id carries a copy of it: without a bound, a few bytes on the wire would cost
-/// megabytes.
+/// later event carries a copy of it: unbounded, a few bytes on the wire would cost megabytes.
 const ID_BYTES_MAX: usize = 8 << 10;
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
@@ -49,8 +48,7 @@ pub struct Message {
     pub id: String,
 }
 
-/// Decodes an event stream from chunks split at any byte, as the HTML standard specifies for
-/// browsers.
+/// Decodes an event stream from chunks split at any byte, as the HTML standard requires of browsers.
 ///
 /// Push each chunk, then take items until there are none. The decoder holds the items that were not
 /// taken, one incomplete line and one incomplete event. Bytes that are not UTF-8 become U+FFFD.
@@ -72,8 +70,7 @@ pub struct Message {
 pub struct Decoder {
     limit_bytes: usize,
     exceeded: Option<Exceeded>,
-    /// How many bytes of a leading BOM were seen; all of them once it is known whether there is
-    /// one.
+    /// How many bytes of a leading BOM were seen; all of them once it is known whether one is there.
     bom_seen: usize,
     /// The last byte was a CR: an LF that follows belongs to it.
     after_cr: bool,
