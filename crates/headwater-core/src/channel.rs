@@ -1,4 +1,4 @@
-//! Names of channels, checked once. Look here for what a channel may be called.
+//! Channel names, checked once. Look here for the rules of a valid name.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -8,11 +8,11 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind};
 use crate::limits::CHANNEL_BYTES_MAX;
 
-/// The beginning of names that Headwater keeps for itself, in Redis and as channels.
+/// The prefix that Headwater reserves for itself: for its keys in a broker, and for channels.
 pub(crate) const RESERVED_PREFIX: &str = "headwater:";
 
-/// The name of a channel: 1 to 255 bytes of UTF-8 without control characters, and not beginning with
-/// `headwater:`, which is kept for Headwater's own keys in Redis.
+/// The name of a channel: 1 to 255 bytes of UTF-8 without control characters, and not starting with
+/// `headwater:`, which is reserved for Headwater's own keys in a broker.
 ///
 /// Names are compared byte by byte: no case folding, no Unicode normalisation, nothing is trimmed.
 /// A clone shares the name.
@@ -32,7 +32,7 @@ impl Channel {
     /// Checks a name.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the name is empty, has a control character or a reserved beginning;
+    /// [`ErrorKind::Invalid`] if the name is empty, has a control character or a reserved prefix;
     /// [`ErrorKind::TooLarge`] if it is longer than 255 bytes. The message says which.
     pub fn new(name: impl AsRef<str>) -> Result<Self, Error> {
         let name = name.as_ref();
@@ -58,7 +58,8 @@ impl Channel {
         }
         if name.starts_with(RESERVED_PREFIX) {
             return Err(Error::invalid(format!(
-                "channel names that begin with \"{RESERVED_PREFIX}\" are reserved: choose another name"
+                "channel names that begin with \"{RESERVED_PREFIX}\" are reserved: choose another \
+                 name"
             )));
         }
         Ok(Self(name.into()))
@@ -137,7 +138,7 @@ mod tests {
     fn names_are_checked() {
         check("a", Ok(()));
         check("default", Ok(()));
-        check(" spaces are kept ", Ok(()));
+        check(" spaces are preserved ", Ok(()));
         check("grüße/🌊:1", Ok(()));
         check(&"x".repeat(255), Ok(()));
         check(&"x".repeat(256), Err("256 bytes"));

@@ -1,35 +1,36 @@
-//! Why a stream ended. One enum for log fields, metric labels and test expectations.
+//! Why a stream closed. Look here for the reasons in log fields and metric labels.
 
 use std::fmt;
 
-/// Why a stream ended.
+/// Why a stream closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The client went away.
+    /// The client disconnected.
     ClientGone,
-    /// The stream of events came to its end.
+    /// The source of events ended: for a subscription, every channel was ended by its publisher.
     Finished,
-    /// The stream of events gave an error.
+    /// The source of events failed.
     SourceError,
-    /// More was waiting for the client than its queue holds.
+    /// The client fell behind by more than its queue holds.
     Overflow,
     /// A write to the client made no progress for the send timeout.
     Stalled,
     /// The stream reached its maximum lifetime.
     Lifetime,
-    /// The node ends its streams because it stops.
+    /// The node drained its streams because it shuts down.
     Drain,
-    /// Something of ours failed, which is a bug and in the log.
+    /// A bug in Headwater, recorded in the log.
     Internal,
-    /// What its client was allowed is over: see [`EventSourceResponse::expires_at`](crate::EventSourceResponse::expires_at).
+    /// The client's permission expired: see `EventSourceResponse::expires_at` of the crate
+    /// `headwater`.
     Expired,
-    /// It was ended from outside: see [`Hub::revoke`](crate::Hub::revoke).
+    /// The stream was revoked: see [`Hub::revoke`](crate::Hub::revoke).
     Revoked,
 }
 
 impl CloseReason {
-    /// Every reason, in the order of the declaration.
+    /// Every reason, in the order of declaration.
     pub fn all() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter()
     }
@@ -47,7 +48,7 @@ impl CloseReason {
         Self::Revoked,
     ];
 
-    /// The reason as one word, as it stands in logs and metrics.
+    /// The reason as one word, as used in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ClientGone => "client",

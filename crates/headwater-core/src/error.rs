@@ -1,32 +1,32 @@
-//! The one error type of the library. Look here for what can go wrong and how to tell it apart.
+//! The error type of the library. Look here for the kinds of errors and how to distinguish them.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What went wrong, coarse enough to act on.
+/// The kind of an error, coarse enough to act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A value broke a rule: a channel's name, an event's id, a setting. Trying again is useless.
+    /// A value is invalid: a channel's name, an event's id, a setting. A retry fails again.
     Invalid,
-    /// A value or a number of things is over its limit.
+    /// A value or a count exceeds its limit.
     TooLarge,
-    /// The broker cannot be reached right now. Trying again later makes sense.
+    /// The broker or the store cannot be used right now. A later retry may succeed.
     Unavailable,
-    /// The broker understood and said no: wrong password, missing permission.
+    /// Access was denied: wrong password, missing permission, a directory that is in use.
     PermissionDenied,
-    /// The channel was ended by its publisher and takes no more events.
+    /// The channel was ended by its publisher and accepts no more events.
     Ended,
-    /// The hub is ending its streams and takes no new ones.
+    /// The hub is draining and accepts no new streams.
     Draining,
-    /// A Tokio runtime was needed and there was none.
+    /// There is no Tokio runtime, and one is needed.
     NoRuntime,
-    /// A peer broke a protocol.
+    /// A peer violated a protocol.
     Protocol,
 }
 
-/// An error of the library: a [kind](Error::kind), a sentence that says what happened and what to do
-/// about it, and the cause, if there is one, in [`source`](StdError::source).
+/// An error of the library: a [kind](Error::kind), a message that says what failed and what to do,
+/// and the cause, if there is one, in [`source`](StdError::source).
 pub struct Error {
     inner: Box<Inner>,
 }
@@ -38,7 +38,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error with this message: what happened, to what, and what to do about it.
+    /// An error with this message, which says what failed, why, and what to do.
     ///
     /// ```
     /// use headwater::{Error, ErrorKind};
@@ -52,7 +52,7 @@ impl Error {
         Self { inner: Box::new(Inner { kind, message: message.into(), source: None }) }
     }
 
-    /// An error about a value that cannot be accepted: [`ErrorKind::Invalid`].
+    /// An error of the kind [`ErrorKind::Invalid`].
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Invalid, message)
     }
@@ -67,7 +67,7 @@ impl Error {
         self
     }
 
-    /// What went wrong, to act on.
+    /// The kind of the error, to act on.
     pub fn kind(&self) -> ErrorKind {
         self.inner.kind
     }

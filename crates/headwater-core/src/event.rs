@@ -1,4 +1,5 @@
-//! Events: what a publisher sends. Look here for what an event may hold; `sse` encodes and decodes it.
+//! Events: what a publisher sends. Look here for the parts of an event and their bounds; `sse`
+//! encodes and decodes them.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -38,9 +39,9 @@ pub struct Event {
 impl Event {
     /// An event with this data and nothing else.
     ///
-    /// Data can be any text, also an empty one. The format has no way to carry a carriage return: CR
-    /// and CRLF each end a line as LF does, and the client gets LF for all three. Encode the data as
-    /// JSON, with [`json`](Self::json), if it must arrive byte for byte.
+    /// The data can be any text, including the empty one. The format cannot carry a carriage
+    /// return: CR, LF and CRLF each end a line, and the client receives LF for all three. Encode
+    /// the data as JSON, with [`json`](Self::json), if it must arrive byte for byte.
     pub fn new(data: impl Into<String>) -> Self {
         Self { data: data.into(), name: None, id: None, retry: None }
     }
@@ -48,8 +49,8 @@ impl Event {
     /// An event whose data is `data` as JSON, on one line.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the value has no form in JSON, such as a map with keys that are not
-    /// strings; the cause is in [`source`](std::error::Error::source).
+    /// [`ErrorKind::Invalid`] if the value cannot be represented in JSON, such as a map with keys
+    /// that are not strings; the cause is in [`source`](std::error::Error::source).
     ///
     /// ```
     /// use headwater::Event;
@@ -61,13 +62,15 @@ impl Event {
     pub fn json<T: Serialize + ?Sized>(data: &T) -> Result<Self, Error> {
         serde_json::to_string(data).map(Self::new).map_err(|error| {
             Error::invalid(format!(
-                "an event's data has no form in JSON: {error}; change its type or how it is serialized"
+                "an event's data cannot be represented in JSON: {error}; change its type or how it \
+                 is serialized"
             ))
             .with_source(error)
         })
     }
 
-    /// Names the event: a browser gives it to the listeners of that name, and not to `onmessage`.
+    /// Names the event: a browser dispatches it to the event handlers for that name, and not to
+    /// `onmessage`.
     ///
     /// # Errors
     /// Those of [`EventName::new`].
@@ -76,11 +79,11 @@ impl Event {
         Ok(self)
     }
 
-    /// Gives the event an id of your own, which clients see in place of its position.
+    /// Sets the publisher's id of the event, which clients see in place of its position.
     ///
-    /// An event without one gets its [`Position`](crate::Position) as its id when it is published; that is
-    /// enough to resume. With an id of your own clients resume too, as long as the event is kept: the
-    /// id is looked for in the history, and the oldest event that has it counts.
+    /// Without it, the id of a published event is its [`Position`](crate::log::Position), which is
+    /// enough to resume. Clients also resume after a publisher's id while the event is retained:
+    /// the history is searched for the id, and the oldest event with it is taken.
     ///
     /// # Errors
     /// Those of [`EventId::new`].
@@ -89,17 +92,17 @@ impl Event {
         Ok(self)
     }
 
-    /// Tells the client how long to wait before it connects again after its stream ended.
+    /// Sets how long the client waits before it reconnects after its stream closed.
     ///
-    /// The format counts whole milliseconds: a fraction is rounded up, and a time longer than
-    /// [`u64::MAX`] milliseconds is cut to that.
+    /// The format counts whole milliseconds: a fraction is rounded up, and a longer time than
+    /// [`u64::MAX`] milliseconds is reduced to that.
     #[must_use]
     pub fn with_retry(mut self, retry: Duration) -> Self {
         self.retry = Some(Duration::from_millis(whole_ms(retry)));
         self
     }
 
-    /// The data, as it was given.
+    /// The data, as passed to [`new`](Self::new).
     pub fn data(&self) -> &str {
         &self.data
     }
@@ -109,13 +112,13 @@ impl Event {
         self.name.as_ref()
     }
 
-    /// The id: for an event that is published, only one of the publisher's own; for one that came from a
-    /// [`Frame`](crate::Frame), the id that clients see.
+    /// The id: for an event to publish, the publisher's id; for an event decoded from a
+    /// [`Frame`](crate::frame::Frame), the id that clients see.
     pub fn id(&self) -> Option<&EventId> {
         self.id.as_ref()
     }
 
-    /// The time to wait before connecting again, in whole milliseconds, if the event has one.
+    /// The reconnect delay, in whole milliseconds, if the event has one.
     pub fn retry(&self) -> Option<Duration> {
         self.retry
     }
@@ -144,7 +147,7 @@ impl EventName {
     /// Checks a name.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the name is empty or has a control character, a line end above all;
+    /// [`ErrorKind::Invalid`] if the name is empty or has a control character, such as a line end;
     /// [`ErrorKind::TooLarge`] if it is longer than 255 bytes. The message says which.
     pub fn new(name: impl AsRef<str>) -> Result<Self, Error> {
         let name = name.as_ref();
@@ -161,14 +164,14 @@ impl EventName {
 
 /// The id of an event: 1 to 255 bytes of visible ASCII, `!` to `~`.
 ///
-/// A client that reconnects sends the last id it saw as the request header `Last-Event-ID`. That is
-/// why an id is stricter than a name: a space at its edge is lost on the way, what is not ASCII
-/// arrives in a different shape from each client, NUL makes a client ignore the id, and a line end
-/// would begin another field.
+/// A client that reconnects sends the last id it received as the request header `Last-Event-ID`.
+/// That is why an id is stricter than a name: leading and trailing spaces are removed in transit,
+/// clients encode non-ASCII characters in different ways, NUL makes a client ignore the id, and a
+/// line end would start another field.
 ///
-/// Two more facts matter to streams from another origin, and are not checked here: browsers send a
-/// CORS preflight before the reconnect if the id has one of `: " ( ) < > ? @ [ ] { } \` or 128 bytes
-/// or more, and some clients fail on those characters. Letters, digits, `.`, `_`, `~` and `-`, at most
+/// Two more facts matter to cross-origin streams and are not checked here: browsers send a CORS
+/// preflight before the reconnect if the id has one of `: " ( ) < > ? @ [ ] { } \` or 128 bytes or
+/// more, and some clients fail on those characters. Letters, digits, `.`, `_`, `~` and `-`, at most
 /// 64 of them, are safe everywhere.
 ///
 /// ```
@@ -192,8 +195,8 @@ impl EventId {
         check_len("id", id, EVENT_ID_BYTES_MAX)?;
         if let Some((at, found)) = id.char_indices().find(|(_, c)| !c.is_ascii_graphic()) {
             return Err(Error::invalid(format!(
-                "an event's id has U+{:04X} at byte {at}, and comes back as a request header: use \
-                 only visible ASCII without spaces",
+                "an event's id has U+{:04X} at byte {at}, and clients send it as a request header: \
+                 use only visible ASCII without spaces",
                 u32::from(found)
             )));
         }
@@ -212,7 +215,7 @@ fn check_len(what: &str, text: &str, bytes_max: usize) -> Result<(), Error> {
     }
 }
 
-/// What names and ids have in common once they are checked: they are text.
+/// The conversions that checked names and ids share.
 macro_rules! text {
     ($type:ident) => {
         impl $type {
@@ -285,7 +288,7 @@ mod tests {
         expected: Result<(), (ErrorKind, &str)>,
     ) {
         match (text.parse::<T>(), expected) {
-            (Ok(made), Ok(())) => assert_eq!(made.as_ref(), text),
+            (Ok(parsed), Ok(())) => assert_eq!(parsed.as_ref(), text),
             (Err(error), Err((kind, part))) => {
                 assert_eq!(error.kind(), kind, "{error}");
                 assert!(error.to_string().contains(part), "{error} should contain {part}");
@@ -299,7 +302,7 @@ mod tests {
         let invalid = |part| Err((ErrorKind::Invalid, part));
         check::<EventName>("a", Ok(()));
         check::<EventName>("message", Ok(()));
-        check::<EventName>(" spaces are kept ", Ok(()));
+        check::<EventName>(" spaces are preserved ", Ok(()));
         check::<EventName>("grüße/🌊: 1\u{2028}\u{FEFF}", Ok(()));
         check::<EventName>(&"x".repeat(255), Ok(()));
         check::<EventName>(&"x".repeat(256), Err((ErrorKind::TooLarge, "256 bytes")));
@@ -337,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_refuses_what_its_parts_refuse() {
+    fn an_event_rejects_invalid_parts() {
         let event = || Event::new("a");
         assert_eq!(event().with_name("a\nb").unwrap_err().kind(), ErrorKind::Invalid);
         assert_eq!(event().with_id("a b").unwrap_err().kind(), ErrorKind::Invalid);
@@ -359,14 +362,14 @@ mod tests {
         let event = Event::json("one\r\ntwo").unwrap();
         assert_eq!(event.data(), r#""one\r\ntwo""#);
 
-        let keys_are_no_strings = std::collections::BTreeMap::from([((1, 2), 3)]);
-        let error = Event::json(&keys_are_no_strings).unwrap_err();
+        let keys_that_are_not_strings = std::collections::BTreeMap::from([((1, 2), 3)]);
+        let error = Event::json(&keys_that_are_not_strings).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(std::error::Error::source(&error).is_some());
     }
 
     #[test]
-    fn retry_is_kept_as_it_will_be_sent() {
+    fn retry_is_stored_in_whole_milliseconds() {
         let check =
             |retry, expected| assert_eq!(Event::new("").with_retry(retry).retry(), expected);
         check(Duration::from_micros(1001), Some(Duration::from_millis(2)));

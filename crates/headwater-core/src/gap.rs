@@ -1,42 +1,44 @@
-//! Events that a stream should have had and cannot get. Look here for what clients are told then.
+//! Gaps: events that a stream missed and that are no longer available. Look here for the event that
+//! reports one to clients.
 
 use std::fmt;
 
 use crate::channel::Channel;
 use crate::event::Event;
 
-/// The name of the event that announces a gap.
+/// The name of the event that reports a gap.
 pub const GAP_EVENT: &str = "headwater-gap";
 
 /// Why events are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GapReason {
-    /// They are older than what is kept.
+    /// They are no longer retained.
     Trimmed,
-    /// The client's last id is not known.
+    /// The client's last event ID is unknown.
     UnknownId,
-    /// The client's last id is from another life of the log, or was numbered by another node.
+    /// The client's last event ID is from another epoch of the log, or is the number of another
+    /// node.
     Epoch,
-    /// The connection to the broker was lost, and what was published meanwhile is kept nowhere.
+    /// The connection to the broker was lost, and events published meanwhile were not retained.
     BrokerLost,
 }
 
-/// Events of a channel that a stream should have had and cannot get. Clients get it as an event named
-/// `headwater-gap`, whose data is JSON: `{"channel": "news", "reason": "trimmed"}`.
+/// Events of a channel that a stream missed and that are no longer available. Clients receive an
+/// event named `headwater-gap`, whose data is JSON: `{"channel": "news", "reason": "trimmed"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Gap {
-    /// The channel that misses events.
+    /// The channel whose events are missing.
     pub channel: Channel,
-    /// Why.
+    /// Why they are missing.
     pub reason: GapReason,
 }
 
 impl GapReason {
-    /// Every reason, in the order of their declaration.
+    /// Every reason, in the order of declaration.
     pub const ALL: [Self; 4] = [Self::Trimmed, Self::UnknownId, Self::Epoch, Self::BrokerLost];
 
-    /// The reason as it stands in the event and in metrics.
+    /// The reason as one word, as used in the event and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Trimmed => "trimmed",

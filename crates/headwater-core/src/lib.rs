@@ -1,23 +1,24 @@
-//! The core of [Headwater]: Server-Sent Events, the event log, the broker contract and the fan-out of
-//! a node. It knows no HTTP, no Redis and no sockets.
+//! The core of [Headwater]: Server-Sent Events, the event log, the broker contract and the fan-out
+//! of a node. It knows no HTTP, no sockets, and no broker beyond the embedded one.
 //!
-//! Applications add the crate `headwater`, which re-exports what they need from here. Depend on this
-//! crate alone to write a [`Broker`](broker::Broker), or to encode and decode events without a server.
+//! Applications add the crate `headwater`, which re-exports what they need from here. Depend on
+//! this crate alone to write a [`Broker`](broker::Broker), or to encode and decode events without a
+//! server.
 //!
 //! # Glossary
 //!
 //! Each word has one meaning, here, in the documentation and in the logs.
 //!
 //! - **channel**: a name to publish and subscribe to; a [`Channel`].
-//! - **event**: what a publisher sends: data and, optionally, a name, an id and a retry; an [`Event`].
+//! - **event**: what a publisher sends: data and, optionally, a name, an id and a retry; an
+//!   [`Event`].
 //! - **frame**: an event encoded once, immutable, shared by every stream that receives it; a
 //!   [`Frame`](frame::Frame).
-//! - **log**: the retained events of all channels, in one sequence. **epoch**: one life of a log; a log
-//!   that lost its data continues under a new one.
+//! - **log**: the retained events of all channels, in one sequence. **epoch**: one life of a log; a
+//!   log that lost its data continues under a new one.
 //! - **position**: the place of an event in a log: epoch and offset; a [`Position`](log::Position).
 //!   Clients see it as the event's id.
-//! - **ephemeral event**: an event that no log retains, such as a plain Redis `PUBLISH`. Each node
-//!   numbers these itself.
+//! - **ephemeral event**: an event that no log retains. Each node numbers these itself.
 //! - **gap**: events that a stream should have received and that are no longer available; a
 //!   [`Gap`](gap::Gap).
 //! - **stream**: one client's open response. **subscription**: a stream's set of channels, a
@@ -26,19 +27,19 @@
 //!   **hub**: the fan-out of a node; a [`Hub`].
 //! - **ring**: the recent frames of a channel, in memory. **backfill**: filling a ring from the
 //!   broker's history.
-//! - **shard**: a thread that owns the sockets of its share of the streams. **mailbox**: the queue from
-//!   the hub to a shard.
+//! - **shard**: a thread that owns the sockets of its share of the streams. **mailbox**: the queue
+//!   from the hub to a shard.
 //! - **linger**: how long a channel stays subscribed in the broker after its last subscriber left.
 //! - **drain**: closing all streams in an orderly way; [`Hub::drain`].
 //! - **baseline**: where a channel stands in the log when its events start to arrive.
 //!
 //! # The path of an event
 //!
-//! There is one path, also on a single node and without Redis. [`Hub::publish`] passes the event to
-//! the broker. The broker passes it to the hub of every node that subscribes to the channel. The hub
-//! encodes it once and adds the frame to the queue of each subscription, and as one message to the
-//! mailbox of each shard. Queues are bounded: a client that does not keep up is disconnected with
-//! [`CloseReason::Overflow`](close::CloseReason) and affects no other client.
+//! There is one path, also on a single node with the embedded broker. [`Hub::publish`] passes the
+//! event to the broker. The broker passes it to the hub of every node that subscribes to the
+//! channel. The hub encodes it once and adds the frame to the queue of each subscription, and as
+//! one message to the mailbox of each shard. Queues are bounded: a client that does not keep up is
+//! disconnected with [`CloseReason::Overflow`](close::CloseReason) and affects no other client.
 //!
 //! # Map
 //!
@@ -48,7 +49,9 @@
 //! |---|---|
 //! | [`limits`], [`Error`], [`clock`] | bounds with their reasons, the error type, time |
 //! | [`channel`], [`pattern`], [`event`], [`sse`] | checked values; the format's encoder and decoder |
-//! | [`log`], [`gap`], [`close`], [`revocation`], [`publish`] | positions and retention; what is missing; why a stream closed; what is revoked; ends and idempotency keys |
+//! | [`log`], [`gap`] | positions and retention; what is missing |
+//! | [`close`], [`revocation`] | why a stream closed; what is revoked |
+//! | [`publish`] | ends, idempotency keys, receipts |
 //! | [`frame`] | an event encoded once |
 //! | `stream` | queues from the hub to a stream or a shard |
 //! | [`broker`] | the contract of a broker |
@@ -59,9 +62,9 @@
 //! # Cancel safety
 //!
 //! Every future of this crate may be dropped at any time. [`Subscription::next`],
-//! [`Subscription::ready`] and [`Hub::drained`] lose nothing. A dropped [`Hub::publish`] has published
-//! the event or has not; a dropped [`Hub::publish_all`] has published all of its events, some, or none.
-//! Dropping a [`Subscription`] unsubscribes.
+//! [`Subscription::ready`] and [`Hub::drained`] lose nothing. A dropped [`Hub::publish`] has
+//! published the event or has not; a dropped [`Hub::publish_all`] has published all of its events,
+//! some, or none. Dropping a [`Subscription`] unsubscribes.
 //!
 //! # Features
 //!

@@ -1,5 +1,5 @@
-//! Patterns of channel names, and sets of them: one name, or the beginning of names. Look here for what a
-//! pattern may say and which channels it fits.
+//! Patterns of channel names, and sets of them. Look here for the syntax of a pattern and for which
+//! channels it matches.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,10 +8,10 @@ use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
 use crate::limits::CHANNEL_PATTERNS_MAX;
 
-/// A name of a channel, or the beginning of names and `*`. `*` alone fits every channel.
+/// The name of a channel, or a prefix followed by `*`. `*` alone matches every channel.
 ///
-/// A pattern compares bytes: nothing in a name is decoded, folded or resolved, so `user:42:*` does not
-/// fit `User:42:a`, and `..` in a name is two dots.
+/// A pattern compares bytes: nothing in a name is decoded, folded or resolved, so `user:42:*` does
+/// not match `User:42:a`, and `..` in a name is two dots.
 ///
 /// ```
 /// use headwater::channel::ChannelPattern;
@@ -28,79 +28,79 @@ pub struct ChannelPattern(Kind);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Kind {
     Exact(Channel),
-    Beginning(String),
+    Prefix(String),
 }
 
-const STAR: &str = "a `*` stands at the end of a pattern and nowhere else";
+const STAR: &str = "a pattern has a `*` at its end only";
 
 impl ChannelPattern {
     /// Checks a pattern.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if a `*` stands elsewhere than at the end, and
-    /// what [`Channel::new`] says of the rest.
+    /// [`ErrorKind::Invalid`] if there is a `*` elsewhere than at the end, or if [`Channel::new`]
+    /// rejects the rest.
     pub fn new(text: impl AsRef<str>) -> Result<Self, Error> {
         let text = text.as_ref();
         let of =
             |why: &dyn fmt::Display| Error::invalid(format!("`{}`: {why}", text.escape_debug()));
-        let Some(beginning) = text.strip_suffix('*') else {
+        let Some(prefix) = text.strip_suffix('*') else {
             if text.contains('*') {
                 return Err(Error::invalid(STAR));
             }
             return Channel::new(text).map(|name| Self(Kind::Exact(name))).map_err(|why| of(&why));
         };
-        if beginning.contains('*') {
+        if prefix.contains('*') {
             return Err(Error::invalid(STAR));
         }
-        if !beginning.is_empty() {
-            Channel::new(beginning).map_err(|why| of(&why))?;
+        if !prefix.is_empty() {
+            Channel::new(prefix).map_err(|why| of(&why))?;
         }
-        Ok(Self(Kind::Beginning(beginning.to_owned())))
+        Ok(Self(Kind::Prefix(prefix.to_owned())))
     }
 
-    /// The pattern that fits this channel and no other, also if its name ends with `*`.
+    /// The pattern that matches this channel and no other, even if its name ends with `*`.
     pub fn exact(channel: Channel) -> Self {
         Self(Kind::Exact(channel))
     }
 
-    /// The pattern that fits every channel whose name begins like this. Other than with
-    /// [`new`](Self::new), a `*` in the text is a `*`.
+    /// The pattern that matches every channel whose name starts with this text. Unlike in
+    /// [`new`](Self::new), a `*` in the text is literal.
     ///
     /// # Errors
-    /// What [`Channel::new`] says of a text that no name can begin with.
+    /// Those of [`Channel::new`], if no name can start with this text.
     pub fn beginning(text: impl Into<String>) -> Result<Self, Error> {
         let text = text.into();
         if !text.is_empty() {
             Channel::new(&text)?;
         }
-        Ok(Self(Kind::Beginning(text)))
+        Ok(Self(Kind::Prefix(text)))
     }
 
-    /// The pattern that fits every channel.
+    /// The pattern that matches every channel.
     pub fn all() -> Self {
-        Self(Kind::Beginning(String::new()))
+        Self(Kind::Prefix(String::new()))
     }
 
-    /// Whether it fits a channel.
+    /// Whether it matches a channel.
     pub fn matches(&self, channel: impl AsRef<str>) -> bool {
         let name = channel.as_ref();
         match &self.0 {
             Kind::Exact(exact) => exact.as_str() == name,
-            Kind::Beginning(beginning) => name.starts_with(beginning),
+            Kind::Prefix(prefix) => name.starts_with(prefix),
         }
     }
 
-    /// Whether it fits one channel only.
+    /// Whether it matches exactly one channel.
     pub fn is_exact(&self) -> bool {
         matches!(self.0, Kind::Exact(_))
     }
 
-    /// Whether it fits every channel that `other` does.
+    /// Whether it matches every channel that `other` matches.
     pub fn covers(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (_, Kind::Exact(channel)) => self.matches(channel),
-            (Kind::Beginning(ours), Kind::Beginning(theirs)) => theirs.starts_with(ours),
-            (Kind::Exact(_), Kind::Beginning(_)) => false,
+            (Kind::Prefix(prefix), Kind::Prefix(other)) => other.starts_with(prefix),
+            (Kind::Exact(_), Kind::Prefix(_)) => false,
         }
     }
 }
@@ -109,7 +109,7 @@ impl fmt::Display for ChannelPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Exact(channel) => f.write_str(channel.as_str()),
-            Kind::Beginning(beginning) => write!(f, "{beginning}*"),
+            Kind::Prefix(prefix) => write!(f, "{prefix}*"),
         }
     }
 }
@@ -122,8 +122,7 @@ impl FromStr for ChannelPattern {
     }
 }
 
-/// A set of channels: those that fit one of its patterns. A pattern is the name of a channel, or the
-/// beginning of names and `*`.
+/// A set of channels: those that match at least one of its [patterns](ChannelPattern).
 ///
 /// ```
 /// use headwater::channel::ChannelPatterns;
@@ -140,34 +139,35 @@ pub struct ChannelPatterns {
 }
 
 impl ChannelPatterns {
-    /// No channel.
+    /// The empty set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the channels that fit a pattern.
+    /// Adds the channels that match a pattern.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the text is no pattern; [`ErrorKind::TooLarge`] if there are 100 already.
+    /// [`ErrorKind::Invalid`] if the text is not a pattern; [`ErrorKind::TooLarge`] if there are
+    /// 100 patterns already.
     pub fn with(mut self, pattern: impl AsRef<str>) -> Result<Self, Error> {
         self.add(pattern.as_ref())?;
         Ok(self)
     }
 
-    /// Adds the channels that fit a pattern, in place.
+    /// Adds the channels that match a pattern, in place.
     ///
     /// # Errors
     /// Those of [`with`](Self::with).
     pub fn add(&mut self, pattern: &str) -> Result<(), Error> {
         if self.patterns.len() == CHANNEL_PATTERNS_MAX {
-            let why = format!("there are {CHANNEL_PATTERNS_MAX} patterns already: join some");
+            let why = format!("there are {CHANNEL_PATTERNS_MAX} patterns already: merge some");
             return Err(Error::new(ErrorKind::TooLarge, why));
         }
         self.patterns.push(ChannelPattern::new(pattern.trim())?);
         Ok(())
     }
 
-    /// Whether a channel is one of them.
+    /// Whether the set contains a channel.
     pub fn matches(&self, channel: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(channel))
     }
@@ -178,16 +178,16 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(pattern: &str, fits: &[&str], fits_not: &[&str]) {
+    fn check(pattern: &str, matching: &[&str], others: &[&str]) {
         let parsed = ChannelPattern::new(pattern).unwrap();
         assert_eq!(parsed.to_string(), pattern);
-        for name in fits {
-            assert!(parsed.matches(Channel::new(name).unwrap()), "{pattern} should fit {name}");
+        for name in matching {
+            assert!(parsed.matches(Channel::new(name).unwrap()), "{pattern} should match {name}");
         }
-        for name in fits_not {
+        for name in others {
             assert!(
                 !parsed.matches(Channel::new(name).unwrap()),
-                "{pattern} should not fit {name}"
+                "{pattern} should not match {name}"
             );
         }
     }
@@ -205,11 +205,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused() {
+    fn malformed_patterns_are_rejected() {
         for (pattern, part) in [
             ("", "empty"),
-            ("*a", "at the end"),
-            ("a**", "at the end"),
+            ("*a", "at its end"),
+            ("a**", "at its end"),
             ("a\n*", "U+000A"),
             ("headwater:*", "reserved"),
         ] {
@@ -219,14 +219,15 @@ mod tests {
     }
 
     #[test]
-    fn a_set_fits_what_one_of_it_does() {
+    fn a_set_matches_what_one_pattern_matches() {
         let patterns = ChannelPatterns::new().with("a").unwrap().with(" b:* ").unwrap();
-        for (name, fits) in [("a", true), ("aa", false), ("b:", true), ("b:1", true), ("b", false)]
+        for (name, expected) in
+            [("a", true), ("aa", false), ("b:", true), ("b:1", true), ("b", false)]
         {
-            assert_eq!(patterns.matches(name), fits, "{name}");
+            assert_eq!(patterns.matches(name), expected, "{name}");
         }
         assert!(ChannelPatterns::new().with("*").unwrap().matches("anything"));
-        for (bad, part) in [("", "empty"), ("a*b", "at the end"), ("**", "at the end")] {
+        for (bad, part) in [("", "empty"), ("a*b", "at its end"), ("**", "at its end")] {
             let error = ChannelPatterns::new().with(bad).unwrap_err();
             assert!(error.to_string().contains(part), "{bad}: {error}");
         }

@@ -1,5 +1,5 @@
-//! A publish: an event, its channel, and the publisher's options; and the receipt for it. Look here for
-//! ends and idempotency keys.
+//! A publish: an event, its channel, the publisher's options, and the receipt. Look here for ends
+//! and idempotency keys.
 
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
@@ -7,7 +7,7 @@ use crate::event::{Event, EventId};
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::log::Position;
 
-/// An event on its way to a channel.
+/// An event to publish, with its channel and the publisher's options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "it is published by Hub::publish_all"]
 pub struct Publish {
@@ -34,16 +34,16 @@ impl Publish {
         Self { channel, event, end: false, key: None }
     }
 
-    /// Whether it ends the channel with this event: subscribers receive it, then their streams close, and clients
-    /// that are up to date and reconnect are answered `204`. Publishing to the channel afterwards is an
-    /// error.
+    /// Whether the event ends its channel: subscribers receive it, then their streams close, and
+    /// clients that are up to date and reconnect are answered `204`. Publishing to the channel
+    /// afterwards is an error, [`ErrorKind::Ended`].
     pub fn with_end(mut self, end: bool) -> Self {
         self.end = end;
         self
     }
 
-    /// Makes the publish safe to repeat: within ten minutes, the same key for the same channel returns
-    /// the first receipt again, and publishes nothing.
+    /// Makes the publish safe to retry: within ten minutes, the same key on the same channel
+    /// publishes nothing and returns the first receipt again.
     pub fn with_key(mut self, key: IdempotencyKey) -> Self {
         self.key = Some(key);
         self
@@ -64,7 +64,7 @@ impl Publish {
         self.end
     }
 
-    /// The idempotency key, if it has one.
+    /// The idempotency key, if there is one.
     pub fn idempotency_key(&self) -> Option<&IdempotencyKey> {
         self.key.as_ref()
     }
@@ -76,8 +76,8 @@ impl From<(Channel, Event)> for Publish {
     }
 }
 
-/// A publisher's name for one publishing: 1 to 255 bytes of visible ASCII, such as a UUID. Source: the
-/// IETF draft "The Idempotency-Key HTTP Header Field".
+/// Identifies one publish, so that it can be retried: 1 to 255 bytes of visible ASCII, such as a
+/// UUID. Source: the IETF draft "The Idempotency-Key HTTP Header Field".
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(Box<str>);
 
@@ -93,14 +93,16 @@ impl IdempotencyKey {
             return Err(Error::new(
                 ErrorKind::TooLarge,
                 format!(
-                    "an idempotency key has {} bytes: at most {IDEMPOTENCY_KEY_BYTES_MAX} are allowed",
+                    "an idempotency key has {} bytes: at most {IDEMPOTENCY_KEY_BYTES_MAX} are \
+                     allowed",
                     key.len()
                 ),
             ));
         }
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Error::invalid(
-                "an idempotency key is visible ASCII, at least one character: send a UUID, for example",
+                "an idempotency key is visible ASCII, at least one character: send a UUID, for \
+                 example",
             ));
         }
         Ok(Self(key.into()))
@@ -111,21 +113,22 @@ impl IdempotencyKey {
         &self.0
     }
 }
-/// What a publisher gets back for one event.
+
+/// The acknowledgement of one published event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
     /// The channel that the event was published to.
     pub channel: Channel,
-    /// The id under which clients see the event: the publisher's own, else the position. `None` for an
-    /// ephemeral event, since each node numbers it itself.
+    /// The id under which clients see the event: the publisher's own, else the position. `None` for
+    /// an ephemeral event, since each node numbers it itself.
     pub id: Option<EventId>,
-    /// The place of the event in the log.
+    /// The position of the event in the log; `None` for an ephemeral event.
     pub position: Option<Position>,
 }
 
 impl Receipt {
-    /// A receipt for an event as it was published.
+    /// A receipt for a published event.
     pub fn new(channel: Channel, event: &Event, position: Option<Position>) -> Self {
         let from_position =
             || position.and_then(|position| EventId::new(position.to_string()).ok());

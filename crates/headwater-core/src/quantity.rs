@@ -1,12 +1,12 @@
-//! The one grammar of durations, sizes and counts: digits and a unit. Look here for the units; each
-//! use states its bounds and its examples.
+//! The grammar of durations, sizes and counts: digits and a unit. Look here for the units; each use
+//! of the grammar states its bounds and its examples.
 //!
 //! Exempt from semantic versioning: the server's settings and endpoints share it.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// A unit: its name, and how many of the smallest unit it is.
+/// A unit: its name, and its size in the smallest unit.
 pub type Unit = (&'static str, u64);
 
 /// The units of durations, longest first, in milliseconds.
@@ -19,13 +19,13 @@ pub const SIZE_UNITS: &[Unit] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 
 /// What one use of the grammar accepts.
 #[derive(Debug, Clone, Copy)]
 pub struct Grammar {
-    /// What is expected, with examples, for messages: `a duration like 2s or 5m`.
+    /// What is expected, with examples, for error messages: `a duration like 2s or 5m`.
     pub expected: &'static str,
     /// The units, largest first.
     pub units: &'static [Unit],
     /// What digits without a unit mean.
     pub bare: Bare,
-    /// Whether blanks may stand before the unit.
+    /// Whether blanks are allowed before the unit.
     pub blanks: bool,
 }
 
@@ -34,17 +34,17 @@ pub struct Grammar {
 pub enum Bare {
     /// The smallest unit.
     Smallest,
-    /// A mistake; the message suggests these two units.
+    /// An error, whose message suggests these two units.
     Mistake([&'static str; 2]),
-    /// The same, but a lone `0` is zero.
+    /// The same, except that `0` alone is zero.
     MistakeUnlessZero([&'static str; 2]),
 }
 
 impl Grammar {
-    /// A duration within bounds, both inclusive.
+    /// Parses a duration within bounds, both inclusive.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// A message that says what is wrong.
     pub fn duration(
         &self,
         text: &str,
@@ -54,10 +54,10 @@ impl Grammar {
         within(value, bounds, |bound| self.show_duration(*bound))
     }
 
-    /// A number of bytes within bounds, both inclusive.
+    /// Parses a number of bytes within bounds, both inclusive.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// A message that says what is wrong.
     pub fn size(&self, text: &str, bounds: &RangeInclusive<usize>) -> Result<usize, String> {
         let value = usize::try_from(self.number(text)?).unwrap_or(usize::MAX);
         within(value, bounds, |bound| self.show_size(*bound))
@@ -83,13 +83,13 @@ impl Grammar {
         Ok(number.saturating_mul(factor))
     }
 
-    /// A duration as a user would type it.
+    /// Formats a duration as a user would type it.
     pub fn show_duration(&self, duration: Duration) -> String {
         let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         if milliseconds == 0 { "0s".to_owned() } else { self.show(milliseconds) }
     }
 
-    /// A size as a user would type it.
+    /// Formats a size as a user would type it.
     pub fn show_size(&self, bytes: usize) -> String {
         self.show(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
@@ -100,21 +100,21 @@ impl Grammar {
     }
 }
 
-/// The digits at the beginning of a text, and the rest.
+/// Splits a text into its leading digits and the rest.
 pub fn split(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
-/// How many of the smallest unit this unit is.
+/// The size of a unit in the smallest unit; `None` if there is no such unit.
 pub fn factor(units: &[Unit], unit: &str) -> Option<u64> {
     units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor)
 }
 
-/// A whole number within bounds, both inclusive.
+/// Parses a whole number within bounds, both inclusive.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// A message that says what is wrong.
 pub fn count(text: &str, bounds: &RangeInclusive<usize>) -> Result<usize, String> {
     let value = text.parse().map_err(|_| "it is not a whole number".to_owned())?;
     within(value, bounds, ToString::to_string)
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn digits_and_units() {
-        let not = Err("it is not a duration like 90s");
+        let malformed = Err("it is not a duration like 90s");
         let cases = [
             (STRICT, "90s", Ok(90_000)),
             (STRICT, "1d", Ok(86_400_000)),
@@ -160,13 +160,13 @@ mod tests {
             (STRICT, "10", Err("it needs a unit: write 10s or 10m")),
             (ZERO, "0", Ok(0)),
             (ZERO, "10", Err("it needs a unit: write 10s or 10ms")),
-            (STRICT, "", not),
-            (STRICT, "s", not),
-            (STRICT, "1 s", not),
-            (STRICT, "1.5s", not),
-            (STRICT, "+1s", not),
-            (STRICT, "1S", not),
-            (STRICT, "18446744073709551616s", not),
+            (STRICT, "", malformed),
+            (STRICT, "s", malformed),
+            (STRICT, "1 s", malformed),
+            (STRICT, "1.5s", malformed),
+            (STRICT, "+1s", malformed),
+            (STRICT, "1S", malformed),
+            (STRICT, "18446744073709551616s", malformed),
             (STRICT, "18446744073709551615d", Ok(u64::MAX)),
             (SIZE, "65536", Ok(65_536)),
             (SIZE, "64KiB", Ok(65_536)),

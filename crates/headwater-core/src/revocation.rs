@@ -1,5 +1,5 @@
-//! Ending streams from outside, on every node. Look here for what can be revoked, and for its form on
-//! the way between nodes.
+//! Revocations, which close streams on every node. Look here for what can be revoked, and for the
+//! record that nodes exchange.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,17 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::Channel;
 
-/// Whose streams end: for [`Hub::revoke`](crate::Hub::revoke).
+/// Which streams to close, for [`Hub::revoke`](crate::Hub::revoke).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Revocation {
-    /// The streams of a user, as [`Subscription::owned_by`](crate::Subscription::owned_by) named it.
+    /// The streams of a user, as [`Subscription::owned_by`](crate::Subscription::owned_by) named
+    /// it.
     User(String),
-    /// The streams that listen to a channel, whatever else they listen to.
+    /// The streams that are subscribed to a channel, whatever their other channels.
     Channel(Channel),
     /// One stream, by its [id](crate::Subscription::id).
     Stream(String),
-    /// The streams that a token allowed. It stays out until it would have expired.
+    /// The streams that a token authorized. The token stays revoked until it expires.
     Token {
         /// The token's id.
         id: String,
@@ -26,10 +27,10 @@ pub enum Revocation {
     },
 }
 
-/// A revocation as it travels, and as it is kept for nodes that were away.
+/// A revocation as nodes exchange it, and as it is retained for nodes that are disconnected.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct RevocationRecord {
-    /// When it was made, in milliseconds since 1970.
+    /// When the revocation was made, in milliseconds since 1970.
     pub at_ms: u64,
     #[serde(flatten)]
     what: What,
@@ -45,7 +46,7 @@ enum What {
 }
 
 impl RevocationRecord {
-    /// A record of a revocation that was made at `at_ms`, in milliseconds since 1970.
+    /// The record of a revocation made at `at_ms`, in milliseconds since 1970.
     pub fn new(revocation: &Revocation, at_ms: u64) -> Self {
         let what = match revocation {
             Revocation::User(user) => What::User(user.clone()),
@@ -58,7 +59,7 @@ impl RevocationRecord {
         Self { at_ms, what }
     }
 
-    /// When a token that is revoked expires.
+    /// When the revoked token expires, in milliseconds since 1970; `None` if no token is revoked.
     pub fn token_until_ms(&self) -> Option<u64> {
         match self.what {
             What::Token { until_ms, .. } => Some(until_ms),
@@ -66,12 +67,13 @@ impl RevocationRecord {
         }
     }
 
-    /// The record as text: JSON.
+    /// Encodes the record as JSON.
     pub fn encode(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// `None` for what is no notice: other programs may write to Redis too.
+    /// Decodes a record; `None` if the bytes are not one, since other programs may write to the
+    /// broker too.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
     }
@@ -100,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notices_come_back_as_they_were() {
+    fn records_round_trip() {
         let until = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
         for revocation in [
             Revocation::User("a \"b\"".into()),
@@ -108,15 +110,15 @@ mod tests {
             Revocation::Stream("n-1".into()),
             Revocation::Token { id: "j".into(), until },
         ] {
-            let notice = RevocationRecord::new(&revocation, 7);
-            let decoded = RevocationRecord::decode(notice.encode().as_bytes()).unwrap();
-            assert_eq!(decoded, notice);
+            let record = RevocationRecord::new(&revocation, 7);
+            let decoded = RevocationRecord::decode(record.encode().as_bytes()).unwrap();
+            assert_eq!(decoded, record);
             assert_eq!(decoded.revocation(), Some(revocation));
         }
     }
 
     #[test]
-    fn what_is_no_notice_is_nothing() {
+    fn malformed_records_are_ignored() {
         for text in ["", "{}", "{\"at_ms\":1}", "{\"at_ms\":1,\"all\":\"x\"}", "\u{0}"] {
             assert_eq!(RevocationRecord::decode(text.as_bytes()), None, "{text}");
         }

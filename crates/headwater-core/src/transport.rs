@@ -1,5 +1,6 @@
-//! What a transport needs of the hub and its streams: everything that is public and is not meant for
-//! users. **Exempt from semantic versioning**: only the crate `headwater` of the same version uses it.
+//! The interface between the hub and a transport: everything that is public but not meant for
+//! users. **Exempt from semantic versioning**: only the crate `headwater` of the same version uses
+//! it.
 
 pub use crate::counter::Counter;
 pub use crate::frame::Published;

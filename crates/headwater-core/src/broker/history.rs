@@ -1,5 +1,5 @@
-//! What a broker reads from its log, and what it knows of a channel. Look here for what `previous` and
-//! a baseline mean.
+//! What a broker reads from its log, and what it knows of a channel. Look here for what `previous`
+//! and a baseline mean.
 
 use crate::channel::Channel;
 use crate::event::Event;
@@ -32,7 +32,8 @@ pub enum ReadRange {
 }
 
 impl ReadRange {
-    /// The offsets of this range, among all offsets that are retained of a channel, in ascending order.
+    /// The offsets of this range, among all offsets that are retained of a channel, in ascending
+    /// order.
     pub fn select(self, offsets: &[u64]) -> impl Iterator<Item = u64> {
         let index_after = |offset: u64| offsets.partition_point(|it| *it <= offset);
         let (from, to) = match self {
@@ -119,8 +120,8 @@ pub struct LoggedEvent<'a> {
 }
 
 impl<'a> LoggedEvent<'a> {
-    /// An event at a position, after the channel's event at the offset `previous` (0 for none), that
-    /// was published at `time_ms`, in milliseconds since 1970.
+    /// An event at a position, after the channel's event at the offset `previous` (0 for none),
+    /// that was published at `time_ms`, in milliseconds since 1970.
     pub fn new(
         channel: &'a Channel,
         event: &'a Event,
@@ -154,7 +155,8 @@ pub struct Baseline {
     /// Whether that event ended the channel.
     pub ended: bool,
     /// Whether the channel is known to receive ephemeral events, on any node. A stream that resumes
-    /// from before its node received the channel then gets a gap event, since it may have missed some.
+    /// from before its node received the channel then gets a gap event, since it may have missed
+    /// some.
     pub ephemeral: bool,
 }
 

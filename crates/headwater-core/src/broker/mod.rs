@@ -24,22 +24,22 @@ pub type BrokerFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///
 /// The contract, which `testing::suite` (feature `testing`) checks for any implementation:
 /// 1. `start` is called once, before anything else.
-/// 2. After `subscribe(channel)`, every event published to the channel, on any node, is passed to the
-///    sink. That includes events published on this node: an event has one path. One thread at a time
-///    calls the sink, and positions only grow: the sink sees the log in order, and misses no event of
-///    a subscribed channel. Missing events are read again and passed in their place, or reported by
-///    [`Sink::gap`].
-/// 3. `subscribe` and `unsubscribe` return at once and never block. They are called in pairs, under a
-///    lock, so they must not call the sink.
+/// 2. After `subscribe(channel)`, every event published to the channel, on any node, is passed to
+///    the sink. That includes events published on this node: an event has one path. One thread at a
+///    time calls the sink, and positions only grow: the sink sees the log in order, and misses no
+///    event of a subscribed channel. Missing events are read again and passed in their place, or
+///    reported by [`Sink::gap`].
+/// 3. `subscribe` and `unsubscribe` return at once and never block. They are called in pairs, under
+///    a lock, so they must not call the sink.
 /// 4. `publish` resolves when the broker has accepted the events. After an error, part of the batch
 ///    may have been published. Its future can be dropped at any time; then all of the batch is
 ///    published, part of it, or none.
-/// 5. A lost connection to other nodes is not an error of `subscribe`: the broker reconnects until it
-///    is dropped, subscribes again to everything, and reports its state in `status`.
+/// 5. A lost connection to other nodes is not an error of `subscribe`: the broker reconnects until
+///    it is dropped, subscribes again to everything, and reports its state in `status`.
 ///
-/// A broker without a log implements `start`, `publish`, `subscribe`, `unsubscribe` and `status`, and
-/// passes events to [`Sink::ephemeral`]. A broker with a log also calls [`Sink::log`] before the first
-/// event and implements `subscribed`, which calls [`Sink::baseline`], and `read`.
+/// A broker without a log implements `start`, `publish`, `subscribe`, `unsubscribe` and `status`,
+/// and passes events to [`Sink::ephemeral`]. A broker with a log also calls [`Sink::log`] before
+/// the first event and implements `subscribed`, which calls [`Sink::baseline`], and `read`.
 ///
 /// Methods that are added later have a default.
 pub trait Broker: Send + Sync + 'static {
@@ -55,14 +55,15 @@ pub trait Broker: Send + Sync + 'static {
     /// The last subscriber of a channel on this node left, and the linger is over.
     fn unsubscribe(&self, channel: &Channel);
 
-    /// Resolves when events of a subscribed channel are known to arrive, after [`Sink::baseline`] was
-    /// called for it. Cancel safe.
+    /// Resolves when events of a subscribed channel are known to arrive, after [`Sink::baseline`]
+    /// was called for it. Cancel safe.
     ///
     /// The default resolves at once: for a broker whose subscriptions take effect at once, and that
     /// has no log.
     ///
     /// # Errors
-    /// If the channel's events will not arrive, and why: the broker denies the channel, for example.
+    /// If the channel's events will not arrive, and why: the broker denies the channel, for
+    /// example.
     fn subscribed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, Result<(), Error>> {
         let _ = channel;
         Box::pin(ready(Ok(())))
@@ -82,8 +83,9 @@ pub trait Broker: Send + Sync + 'static {
         Box::pin(ready(Ok(History::default())))
     }
 
-    /// Sends a revocation to all other nodes: each passes it to [`Sink::revoke`]. A node that cannot be
-    /// reached now receives it when it reconnects. The default is for a broker of one node.
+    /// Sends a revocation to all other nodes: each passes it to [`Sink::revoke`]. A node that
+    /// cannot be reached now receives it when it reconnects. The default is for a broker of one
+    /// node.
     ///
     /// # Errors
     /// If other nodes may not receive it.

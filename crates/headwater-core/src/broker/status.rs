@@ -6,11 +6,11 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BrokerStatus {
-    /// Whether events are known to arrive: for Redis, whether the last probe made its round trip in
-    /// time.
+    /// Whether events are known to arrive: for a broker that probes its connection, whether the
+    /// last probe made its round trip in time.
     pub ready: bool,
-    /// How long the last probe's round trip through the broker took; `None` if the broker is in this
-    /// process.
+    /// How long the last probe's round trip through the broker took; `None` if the broker is in
+    /// this process.
     pub lag: Option<Duration>,
     /// How many times the connection to the broker was lost.
     pub reconnects: u64,

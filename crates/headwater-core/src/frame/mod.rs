@@ -1,4 +1,5 @@
-//! An event encoded once, shared by every stream that gets it. Look here for what goes on the wire.
+//! An event encoded once, shared by every stream that receives it. Look here for what is written to
+//! the wire.
 
 mod chunk;
 
@@ -15,13 +16,13 @@ use crate::gap::Gap;
 use crate::log::{Key, Position};
 use crate::sse::{Decoder, Item, encode};
 pub use chunk::{LAST_CHUNK, chunk, push_chunk};
-use chunk::{chunk_around, chunk_room, place};
+use chunk::{chunk_around, chunk_len_max, offset};
 
 /// An event, encoded once and immutable. A clone shares the bytes.
 ///
-/// The bytes have two views: as published, and with the channel's name in `event:` where the publisher
-/// gave no name of its own. Both are in one allocation, each in the chunks of HTTP/1.1 that carry it, so that
-/// the engine writes either as it is:
+/// The bytes have two views: as published, and with the channel's name in `event:` unless the
+/// publisher set a name. Both are in one allocation, framed as HTTP/1.1 chunks, so that the engine
+/// writes either of them unchanged:
 ///
 /// ```text
 /// d\r\n event: news\n \r\n     only where the event has no name and a channel is known
@@ -34,31 +35,31 @@ struct Inner {
     channel: Option<Channel>,
     position: Option<Position>,
     kind: Kind,
-    /// When it was published, in milliseconds since 1970.
+    /// When the event was published, in milliseconds since 1970.
     time_ms: u64,
-    /// The two chunks. Their places fit 32 bits because an event is bounded far below.
+    /// The two chunks.
     wire: Bytes,
     /// The line that names the event after its channel, without its chunk's framing; may be empty.
     name: Range<u32>,
     /// The event as published, without its chunk's framing.
     body: Range<u32>,
-    /// Where the chunk of the event as published begins.
-    chunk_from: u32,
+    /// Where the chunk of the event as published starts.
+    chunk_start: u32,
 }
 
 enum Kind {
     Event {
-        /// The publisher's own id, which stands in the place of the position.
+        /// The publisher's id, which replaces the position on the wire.
         publisher_id: Option<Box<str>>,
-        /// Whether it is the last of its channel.
+        /// Whether the event ends its channel.
         end: bool,
     },
     Gap(Gap),
-    /// Moves the client's position and is no event.
+    /// Moves the client's position without an event.
     Marker,
 }
 
-/// What a broker knows of an event beside the event itself.
+/// What a broker knows of an event besides its parts.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Published {
@@ -68,7 +69,7 @@ pub struct Published {
 }
 
 impl Frame {
-    /// Encodes an event that belongs to no channel.
+    /// Encodes an event without a channel.
     #[doc(hidden)]
     pub fn new(event: &Event) -> Self {
         let publisher_id = publisher_id(event);
@@ -82,8 +83,8 @@ impl Frame {
         Self::encode(Some(channel), event, published, kind)
     }
 
-    /// Announces a gap. With a position, the client's own moves there, so that it does not ask for the
-    /// same again.
+    /// Reports a gap. With a position, the client's position moves there, so that a reconnect does
+    /// not report the gap again.
     pub(crate) fn of_gap(gap: Gap, position: Option<Position>) -> Self {
         let published = Published { position, time_ms: now_ms(), end: false };
         Self::encode(None, &gap.to_event(), published, Kind::Gap(gap))
@@ -111,28 +112,28 @@ impl Frame {
 
     fn new_inner(channel: Option<Channel>, published: Published, kind: Kind, wire: Wire) -> Self {
         let Published { position, time_ms, .. } = published;
-        let Wire { bytes, name, body, chunk_from } = wire;
+        let Wire { bytes, name, body, chunk_start } = wire;
         let wire = bytes.into();
-        Self(Arc::new(Inner { channel, position, kind, time_ms, wire, name, body, chunk_from }))
+        Self(Arc::new(Inner { channel, position, kind, time_ms, wire, name, body, chunk_start }))
     }
 
-    /// The channel that the event was published to; `None` for an event from a stream of your own, and
-    /// for the announcement of a [gap](Self::gap).
+    /// The channel that the event was published to; `None` for an event from an application's own
+    /// stream, and for a [gap event](Self::gap).
     pub fn channel(&self) -> Option<&Channel> {
         self.0.channel.as_ref()
     }
 
-    /// The place of the event in its log; `None` if its broker keeps none.
+    /// The position of the event; `None` without a log. A gap event may have one too.
     pub fn position(&self) -> Option<Position> {
         self.0.position
     }
 
-    /// Whether the event is the last of its channel.
+    /// Whether the event ends its channel.
     pub fn is_end(&self) -> bool {
         matches!(self.0.kind, Kind::Event { end: true, .. })
     }
 
-    /// What is missing, if this is not an event but the announcement that some are.
+    /// The gap that this frame reports; `None` if it is an event.
     pub fn gap(&self) -> Option<&Gap> {
         match &self.0.kind {
             Kind::Gap(gap) => Some(gap),
@@ -145,7 +146,7 @@ impl Frame {
         matches!(self.0.kind, Kind::Marker)
     }
 
-    /// Where an event stands in the order of this node; `None` for what is not an event.
+    /// The place of an event in the order of this node; `None` if the frame is not an event.
     #[doc(hidden)]
     pub fn key(&self) -> Option<Key> {
         match &self.0.kind {
@@ -165,52 +166,52 @@ impl Frame {
         self.0.time_ms
     }
 
-    /// The event as it goes on the wire: a whole block, ended by an empty line.
+    /// The event as published, in wire format: a block of lines that ends with an empty line.
     pub fn bytes(&self) -> Bytes {
-        self.0.wire.slice(places(&self.0.body))
+        self.0.wire.slice(to_usize(&self.0.body))
     }
 
-    /// The same, with the channel's name as the event's name where the publisher gave none. A copy is made
-    /// then.
+    /// The event in wire format, with the channel's name as its name unless the publisher set one.
+    /// In that case the bytes are copied.
     pub fn bytes_named_by_channel(&self) -> Bytes {
         if self.0.name.is_empty() {
             return self.bytes();
         }
         let mut bytes = Vec::with_capacity(self.len());
-        bytes.extend_from_slice(&self.0.wire[places(&self.0.name)]);
-        bytes.extend_from_slice(&self.0.wire[places(&self.0.body)]);
+        bytes.extend_from_slice(&self.0.wire[to_usize(&self.0.name)]);
+        bytes.extend_from_slice(&self.0.wire[to_usize(&self.0.body)]);
         bytes.into()
     }
 
-    /// One of the two views, in its chunks.
+    /// One of the two views, as HTTP/1.1 chunks.
     #[doc(hidden)]
     pub fn chunks(&self, name_by_channel: bool) -> &[u8] {
-        let from = if name_by_channel { 0 } else { self.0.chunk_from as usize };
-        &self.0.wire[from..]
+        let start = if name_by_channel { 0 } else { self.0.chunk_start as usize };
+        &self.0.wire[start..]
     }
 
-    /// How many bytes of body are in these chunks.
+    /// The number of bytes in these chunks, without their framing.
     #[doc(hidden)]
     pub fn body_len(&self, name_by_channel: bool) -> usize {
         if name_by_channel { self.len() } else { self.0.body.len() }
     }
 
-    /// How many bytes the event has on the wire in its longer view.
+    /// The number of bytes of the event in its longer view, without framing.
     #[doc(hidden)]
     #[allow(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {
         self.0.name.len() + self.0.body.len()
     }
 
-    /// The event, decoded from its bytes as a client would: line ends in its data are LF, and its id is
-    /// the one that clients see.
+    /// The event, decoded from its bytes as a client would: line ends in its data are LF, and its
+    /// id is the one that clients see.
     ///
-    /// Decodes at each call. Programs that only pass frames on to clients do not need it.
+    /// Every call decodes. Programs that only pass frames on to clients do not need it.
     pub fn event(&self) -> Event {
         let mut decoder = Decoder::new().with_limit(usize::MAX);
         let mut data = String::new();
         let mut name = None;
-        // What we encoded decodes; a limit of usize::MAX cannot be passed.
+        // An encoded event decodes, and a limit of usize::MAX cannot be exceeded.
         let _ = decoder.push(&self.bytes());
         let retry = decoder.retry();
         while let Some(item) = decoder.next_item() {
@@ -233,12 +234,12 @@ impl Frame {
     }
 }
 
-/// The chunks of a frame while they are written.
+/// The chunks of a frame under construction.
 struct Wire {
     bytes: Vec<u8>,
     name: Range<u32>,
     body: Range<u32>,
-    chunk_from: u32,
+    chunk_start: u32,
 }
 
 impl Wire {
@@ -248,19 +249,19 @@ impl Wire {
         name: impl FnOnce(&mut Vec<u8>),
         body: impl FnOnce(&mut Vec<u8>),
     ) -> Self {
-        let room = |len_max| if len_max == 0 { 0 } else { chunk_room(len_max) };
-        let mut bytes = Vec::with_capacity(room(name_len_max) + room(body_len_max));
+        let chunk_len = |len_max| if len_max == 0 { 0 } else { chunk_len_max(len_max) };
+        let mut bytes = Vec::with_capacity(chunk_len(name_len_max) + chunk_len(body_len_max));
         let name = match name_len_max {
             0 => 0..0,
             _ => chunk_around(&mut bytes, name_len_max, name),
         };
-        let chunk_from = place(bytes.len());
+        let chunk_start = offset(bytes.len());
         let body = chunk_around(&mut bytes, body_len_max, body);
-        Self { bytes, name, body, chunk_from }
+        Self { bytes, name, body, chunk_start }
     }
 }
 
-fn places(range: &Range<u32>) -> Range<usize> {
+fn to_usize(range: &Range<u32>) -> Range<usize> {
     range.start as usize..range.end as usize
 }
 
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_position_is_the_id_unless_the_publisher_gave_one() {
+    fn the_position_is_the_id_unless_the_publisher_set_one() {
         let channel = Channel::new("news").unwrap();
         let position = Position::new(Epoch::from_bits(0xabc).unwrap(), 7);
         let published = Published { position: Some(position), ..Published::default() };
@@ -319,7 +320,7 @@ mod tests {
         assert_eq!(frame.chunks(true), b"c\r\nevent: news\n\r\nd\r\ndata: hello\n\n\r\n");
         assert_eq!((frame.body_len(false), frame.body_len(true)), (13, 25));
         assert_eq!(frame.0.wire.len(), frame.chunks(true).len());
-        // CRLF counts as two lines beforehand: one digit more than it takes is a zero.
+        // CRLF is reserved as two lines: the size has one digit more than needed, a leading zero.
         let frame = Frame::new(&Event::new("\r\n"));
         assert_eq!(frame.chunks(true), b"0f\r\ndata: \ndata: \n\n\r\n");
         for len in [1, 9, 10, 250, 4090, 4096, 70_000] {
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_event_comes_back() {
+    fn the_event_round_trips() {
         let event = Event::new("a\nb").with_name("n").unwrap().with_id("7").unwrap();
         let event = event.with_retry(std::time::Duration::from_millis(1500));
         assert_eq!(Frame::new(&event).event(), event);

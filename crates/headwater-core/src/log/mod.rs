@@ -1,5 +1,5 @@
-//! The event log: where an event stands in it, and how much of it is retained. Look here for what an
-//! id means and for retention rules.
+//! The event log: the positions of events, and how much of it is retained. Look here for the
+//! meaning of an event's id and for retention rules.
 
 mod position;
 mod retention;

@@ -1,32 +1,32 @@
-//! The place of an event in a log, and how it is written as an SSE id. Look here for what `id:` and
-//! `Last-Event-ID` mean.
+//! The position of an event in a log, and its form as an SSE id. Look here for the meaning of `id:`
+//! and `Last-Event-ID`.
 //!
 //! ```text
 //! 5f3a9c01d2e7-1042             event 1042 of the log 5f3a9c01d2e7
-//! 5f3a9c01d2e7-1042~9be1-17     event 17 that node 9be1 numbered by itself, after event 1042
+//! 5f3a9c01d2e7-1042~9be1-17     ephemeral event 17 of node 9be1, after event 1042
 //! ```
-//! A log has one sequence for all its channels, so one id is enough to resume a stream of any of them.
-//! Events of a plain Redis `PUBLISH` are in no log: the node numbers them, and their position says too
-//! which events of the log came before.
+//! A log has one sequence for all channels, so one id is enough to resume a stream of any of them.
+//! Ephemeral events are in no log: the node numbers them, and their positions also hold the offset
+//! of the last event of the log before them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::Error;
 
-/// Bits of an epoch: enough that two never meet by accident, and few enough for a short id.
+/// Bits of an epoch: enough to make an accidental collision unlikely, few enough for a short id.
 const EPOCH_BITS: u32 = 48;
 
-/// The largest offset: what Redis' Lua can count exactly. At a million events a second it takes 285
-/// years.
+/// The largest offset: the largest integer that a double represents exactly, since brokers may
+/// count in doubles. At a million events per second it is reached after 285 years.
 const OFFSET_MAX: u64 = (1 << 53) - 1;
 
-/// A word that tells one life of a log from the next: when a log loses its data, it gets a new one, so
-/// that old positions are recognised as lost. 48 bits, never zero, written in hexadecimal.
+/// Identifies one life of a log: a log that lost its data continues under a new epoch, so that old
+/// positions are recognized as lost. 48 bits, never zero, written in hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);
 
-/// The place of an event among all that a node delivers.
+/// The position of an event among all events that a node delivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     epoch: Epoch,
@@ -34,41 +34,41 @@ pub struct Position {
     ephemeral: Option<EphemeralPart>,
 }
 
-/// The number of an event that is in no log.
+/// The number of an ephemeral event, and the node that numbered it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct EphemeralPart {
     pub(crate) node: Epoch,
     pub(crate) number: u64,
 }
 
-/// A position within one epoch and one node, as far as order goes.
+/// A position as a sort key, comparable within one epoch and one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Key {
     /// The offset in the log.
     pub offset: u64,
-    /// The node's own number; 0 for an event of the log.
+    /// The node's number of an ephemeral event; 0 for an event of the log.
     pub number: u64,
 }
 
 impl Key {
-    /// After every event, in the log or not, that came before the log's next one.
+    /// After every event, ephemeral or not, that precedes the log's event after `offset`.
     pub(crate) fn end_of(offset: u64) -> Self {
         Self { offset, number: u64::MAX }
     }
 }
 
 impl Epoch {
-    /// A new one.
+    /// A random epoch.
     pub fn random() -> Self {
         Self(fastrand::u64(1..1 << EPOCH_BITS))
     }
 
-    /// The epoch with these bits, if there are 1 to 48 of them.
+    /// The epoch with these bits; `None` if they are zero or more than 48.
     pub fn from_bits(bits: u64) -> Option<Self> {
         (1..1 << EPOCH_BITS).contains(&bits).then_some(Self(bits))
     }
 
-    /// Its bits.
+    /// The bits of the epoch.
     pub fn to_bits(self) -> u64 {
         self.0
     }
@@ -84,17 +84,18 @@ impl Position {
         Self { epoch, offset, ephemeral: Some(EphemeralPart { node, number }) }
     }
 
-    /// The life of the log.
+    /// The epoch of the log.
     pub fn epoch(self) -> Epoch {
         self.epoch
     }
 
-    /// The number of the event in the log; for an event that is in no log, of the last one before it.
+    /// The offset of the event in the log; for an ephemeral event, of the log's last event before
+    /// it.
     pub fn offset(self) -> u64 {
         self.offset
     }
 
-    /// Whether the event is in a log, so that every node finds it.
+    /// Whether the event is in a log, where every node finds it. False for ephemeral events.
     pub fn is_durable(self) -> bool {
         self.ephemeral.is_none()
     }
@@ -118,10 +119,10 @@ impl FromStr for Epoch {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let is_ours = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let is_canonical = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         u64::from_str_radix(text, 16)
             .ok()
-            .filter(|_| is_ours && !text.starts_with('0'))
+            .filter(|_| is_canonical && !text.starts_with('0'))
             .and_then(Self::from_bits)
             .ok_or_else(|| Error::invalid("an epoch is 1 to 12 hexadecimal digits"))
     }
@@ -153,12 +154,12 @@ impl FromStr for Position {
 }
 
 fn parse_part(text: &str) -> Result<(Epoch, u64), Error> {
-    let no_position = || Error::invalid("a position is EPOCH-OFFSET or EPOCH-OFFSET~NODE-NUMBER");
-    let (epoch, digits) = text.split_once('-').ok_or_else(no_position)?;
-    // What we write has one form only.
-    let is_ours = digits == "0" || !digits.starts_with(['0', '+']);
-    let offset = digits.parse().ok().filter(|offset| is_ours && *offset <= OFFSET_MAX);
-    Ok((epoch.parse()?, offset.ok_or_else(no_position)?))
+    let malformed = || Error::invalid("a position is EPOCH-OFFSET or EPOCH-OFFSET~NODE-NUMBER");
+    let (epoch, digits) = text.split_once('-').ok_or_else(malformed)?;
+    // Only the form that `Display` writes is accepted.
+    let is_canonical = digits == "0" || !digits.starts_with(['0', '+']);
+    let offset = digits.parse().ok().filter(|offset| is_canonical && *offset <= OFFSET_MAX);
+    Ok((epoch.parse()?, offset.ok_or_else(malformed)?))
 }
 
 #[cfg(test)]
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_are_written_and_read() {
+    fn positions_are_formatted_and_parsed() {
         let epoch = Epoch::from_bits(0x5f3a_9c01_d2e7).unwrap();
         let node = Epoch::from_bits(0x9be1).unwrap();
         for (position, text) in [
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_is_a_good_id() {
+    fn the_longest_position_is_a_safe_id() {
         let epoch = Epoch::from_bits((1 << EPOCH_BITS) - 1).unwrap();
         let id = Position::ephemeral(epoch, OFFSET_MAX, epoch, OFFSET_MAX).to_string();
         assert!(id.len() <= 64, "{id}");
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_refused() {
+    fn malformed_positions_are_rejected() {
         for text in [
             "",
             "-",
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn order_is_the_logs_then_the_nodes() {
+    fn keys_order_by_offset_then_by_number() {
         let epoch = Epoch::random();
         let durable = |offset| Position::new(epoch, offset).key();
         let ephemeral = |offset, number| Position::ephemeral(epoch, offset, epoch, number).key();
@@ -234,7 +235,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_is_read_without_panic_and_in_one_form(text: String) {
+        fn any_text_parses_without_panic_and_in_one_form(text: String) {
             if let Ok(position) = text.parse::<Position>() {
                 proptest::prop_assert_eq!(position.to_string(), text);
             }

@@ -1,5 +1,5 @@
-//! How much of each channel's history is kept: rules as text, checked. Look here for what a rule may
-//! say and for the numbers of a channel that no rule names.
+//! Retention rules: how much of each channel's history is retained. Look here for the syntax of a
+//! rule and for the retention of a channel that no rule matches.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::limits::{
 use crate::pattern::ChannelPattern;
 use crate::quantity::{self, Bare, DURATION_UNITS, Grammar, SIZE_UNITS};
 
-/// How much of one channel's history is kept. What is over any of the three is dropped, the oldest
-/// events first.
+/// How much of one channel's history is retained. The oldest events are dropped as soon as any of
+/// the three bounds is exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Retention {
-    /// Most events, from 1 to 1,000,000. The default is 1,000.
+    /// Maximum number of events, from 1 to 1,000,000. The default is 1,000.
     pub events: usize,
-    /// The age of the oldest event, from 1 second to 30 days. The default is 10 minutes.
+    /// Maximum age of an event, from 1 second to 30 days. The default is 10 minutes.
     pub age: Duration,
-    /// Most bytes of data, from 1 KiB to 1 GiB. The default is 8 MiB. The newest event is kept also
-    /// if it alone is larger.
+    /// Maximum number of bytes of data, from 1 KiB to 1 GiB. The default is 8 MiB. The newest
+    /// event is retained even if it alone is larger.
     pub bytes: usize,
 }
 
@@ -44,21 +44,21 @@ impl Retention {
         Self::default()
     }
 
-    /// Retains at most this many events, within their bounds.
+    /// Retains at most this many events; clamped to the bounds of [`events`](Self::events).
     #[must_use]
     pub fn with_events(mut self, events: usize) -> Self {
         self.events = events.clamp(1, RETENTION_EVENTS_MAX);
         self
     }
 
-    /// Retains events up to this age, within its bounds.
+    /// Retains events up to this age; clamped to the bounds of [`age`](Self::age).
     #[must_use]
     pub fn with_age(mut self, age: Duration) -> Self {
         self.age = age.clamp(RETENTION_AGE_MIN, RETENTION_AGE_MAX);
         self
     }
 
-    /// Retains at most this many bytes of data, within their bounds.
+    /// Retains at most this many bytes; clamped to the bounds of [`bytes`](Self::bytes).
     #[must_use]
     pub fn with_bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes.clamp(RETENTION_BYTES_MIN, RETENTION_BYTES_MAX);
@@ -66,21 +66,21 @@ impl Retention {
     }
 }
 
-/// Which channels keep how much: rules in their order, of which the first that fits a channel counts.
-/// A channel that no rule fits keeps [`Retention::default`].
+/// Ordered retention rules. The first rule that matches a channel applies; a channel that no rule
+/// matches has [`Retention::default`].
 ///
-/// A rule is a pattern and what it keeps, with blanks between:
+/// A rule is a pattern and its retention, separated by blanks:
 ///
 /// | rule | meaning |
 /// |---|---|
-/// | `chat:* events=100 age=1h bytes=1MiB` | channels whose names begin with `chat:` |
-/// | `news age=30d` | the channel `news`; what is not said is the default |
-/// | `logs:* off` | these keep nothing |
-/// | `* events=50` | all channels that no earlier rule fits |
+/// | `chat:* events=100 age=1h bytes=1MiB` | channels whose names start with `chat:` |
+/// | `news age=30d` | the channel `news`; omitted parts have their defaults |
+/// | `logs:* off` | no retention |
+/// | `* events=50` | all channels that no earlier rule matches |
 ///
-/// A pattern is the name of a channel, or the beginning of names and `*`. It holds no blanks: a name
-/// that has some is reached by a pattern that ends before them. Ages have the units `ms`, `s`, `m`,
-/// `h` and `d`; sizes are bytes, or have the units `B`, `KiB`, `MiB` and `GiB`.
+/// A pattern is the name of a channel, or a prefix followed by `*`. It has no blanks: a name with
+/// blanks is matched by a prefix that ends before the first one. Ages have the units `ms`, `s`,
+/// `m`, `h` and `d`; sizes are in bytes, or have the units `B`, `KiB`, `MiB` and `GiB`.
 ///
 /// ```
 /// use headwater::log::RetentionRules;
@@ -100,29 +100,29 @@ pub struct RetentionRules {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
     pattern: ChannelPattern,
-    /// `None` is `off`.
-    keep: Option<Retention>,
+    /// `None` for `off`.
+    retention: Option<Retention>,
 }
 
 impl RetentionRules {
-    /// No rules: every channel keeps [`Retention::default`].
+    /// No rules: every channel has [`Retention::default`].
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a rule behind the others.
+    /// Adds a rule after the others, as text.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the text is no rule, if a number is outside of its bounds, or if an
-    /// earlier rule fits every channel that this one does, so that it would never count;
+    /// [`ErrorKind::Invalid`] if the text is not a rule, if a value is out of bounds, or if an
+    /// earlier rule matches every channel that this one does, so that it would never apply;
     /// [`ErrorKind::TooLarge`] if there are 100 rules already. The message says which.
     pub fn with_rule(mut self, text: impl AsRef<str>) -> Result<Self, Error> {
         self.parse_rule(text.as_ref())?;
         Ok(self)
     }
 
-    /// Adds a rule after the others, as values: what the channels of a pattern retain, `None` for
-    /// nothing.
+    /// Adds a rule after the others, as values: a pattern and its retention, `None` for no
+    /// retention.
     ///
     /// ```
     /// use headwater::Channel;
@@ -142,14 +142,14 @@ impl RetentionRules {
     pub fn with(
         mut self,
         pattern: ChannelPattern,
-        keep: impl Into<Option<Retention>>,
+        retention: impl Into<Option<Retention>>,
     ) -> Result<Self, Error> {
         let name = pattern.to_string();
-        self.add(&name, Rule { pattern, keep: keep.into() })?;
+        self.add(&name, Rule { pattern, retention: retention.into() })?;
         Ok(self)
     }
 
-    /// Adds a rule behind the others, in place. After an error the rules are as they were.
+    /// Adds a rule after the others, in place. After an error the rules are unchanged.
     ///
     /// # Errors
     /// Those of [`with_rule`](Self::with_rule).
@@ -161,8 +161,8 @@ impl RetentionRules {
     fn add(&mut self, text: &str, rule: Rule) -> Result<(), Error> {
         if let Some(earlier) = self.rules.iter().find(|it| it.pattern.covers(&rule.pattern)) {
             let why = format!(
-                "it can never count, because `{}` stands before it and the first rule that fits a \
-                 channel counts: put it in front, or leave it out",
+                "it never applies, because the earlier rule `{}` matches all of its channels: put it \
+                 first, or remove it",
                 earlier.pattern
             );
             return Err(Error::invalid(about(text, &why)));
@@ -170,24 +170,24 @@ impl RetentionRules {
         if self.rules.len() == RETENTION_RULES_MAX {
             return Err(Error::new(
                 ErrorKind::TooLarge,
-                about(text, &format!("there are {RETENTION_RULES_MAX} rules already: join some")),
+                about(text, &format!("there are {RETENTION_RULES_MAX} rules already: merge some")),
             ));
         }
         self.rules.push(rule);
         Ok(())
     }
 
-    /// What a channel keeps; `None` if it keeps nothing.
+    /// The retention of a channel; `None` if nothing is retained.
     pub fn for_channel(&self, channel: &Channel) -> Option<Retention> {
         match self.rules.iter().find(|rule| rule.pattern.matches(channel)) {
-            Some(rule) => rule.keep,
+            Some(rule) => rule.retention,
             None => Some(Retention::default()),
         }
     }
 
-    /// The rules in their order: a pattern, and what its channels retain; `None` for nothing.
+    /// The rules in order: each pattern with its retention, `None` for no retention.
     pub fn iter(&self) -> impl Iterator<Item = (&ChannelPattern, Option<Retention>)> {
-        self.rules.iter().map(|Rule { pattern, keep }| (pattern, *keep))
+        self.rules.iter().map(|Rule { pattern, retention }| (pattern, *retention))
     }
 }
 
@@ -199,13 +199,13 @@ impl Rule {
         let parts: Vec<&str> = words.collect();
         match parts[..] {
             [] => Err(FORM.to_owned()),
-            ["off"] => Ok(Self { pattern, keep: None }),
-            _ => Ok(Self { pattern, keep: Some(parse_parts(&parts)?) }),
+            ["off"] => Ok(Self { pattern, retention: None }),
+            _ => Ok(Self { pattern, retention: Some(parse_parts(&parts)?) }),
         }
     }
 }
 
-const FORM: &str = "it must be a pattern and what it keeps, like `chat:* events=100 age=1h \
+const FORM: &str = "it must be a pattern and a retention, like `chat:* events=100 age=1h \
                     bytes=1MiB` or `logs:* off`";
 
 fn parse_parts(parts: &[&str]) -> Result<Retention, String> {
@@ -213,11 +213,11 @@ fn parse_parts(parts: &[&str]) -> Result<Retention, String> {
     let mut seen: Vec<&str> = Vec::new();
     for part in parts {
         if *part == "off" {
-            return Err("`off` stands alone behind the pattern: leave out the other parts".into());
+            return Err("`off` excludes the other parts: remove them, or remove `off`".into());
         }
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         if seen.contains(&name) {
-            return Err(format!("`{name}` is said twice: leave out one of them"));
+            return Err(format!("`{name}` is set twice: remove one of them"));
         }
         seen.push(name);
         match name {
@@ -226,7 +226,7 @@ fn parse_parts(parts: &[&str]) -> Result<Retention, String> {
             "bytes" => retention.bytes = bytes(value).map_err(|why| of(part, &why))?,
             _ => {
                 return Err(format!(
-                    "`{part}` is none of events=COUNT, age=DURATION, bytes=SIZE and off"
+                    "`{part}` is not one of events=COUNT, age=DURATION, bytes=SIZE and off"
                 ));
             }
         }
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_say_what_is_kept() {
+    fn rules_set_the_retention() {
         let usual = (1000, Duration::from_secs(600), 8 << 20);
         let (events, age, bytes) = usual;
         check("chat:* events=100 age=1h bytes=1MiB", "chat:7", Ok(Some((100, HOUR, 1 << 20))));
@@ -316,18 +316,18 @@ mod tests {
 
     #[test]
     fn bounds_are_inclusive() {
-        let kept = |rule: &str| {
+        let retention = |rule: &str| {
             let rules = RetentionRules::new().with_rule(rule).unwrap();
             rules.for_channel(&Channel::new("a").unwrap()).unwrap()
         };
-        assert_eq!(kept("a events=1").events, 1);
-        assert_eq!(kept("a events=1000000").events, 1_000_000);
-        assert_eq!(kept("a age=1s").age, Duration::from_secs(1));
-        assert_eq!(kept("a age=30d").age, Duration::from_secs(30 * 24 * 3600));
-        assert_eq!(kept("a bytes=1KiB").bytes, 1024);
-        assert_eq!(kept("a bytes=1024").bytes, 1024);
-        assert_eq!(kept("a bytes=1073741824B").bytes, 1 << 30);
-        assert_eq!(kept("a bytes=1GiB").bytes, 1 << 30);
+        assert_eq!(retention("a events=1").events, 1);
+        assert_eq!(retention("a events=1000000").events, 1_000_000);
+        assert_eq!(retention("a age=1s").age, Duration::from_secs(1));
+        assert_eq!(retention("a age=30d").age, Duration::from_secs(30 * 24 * 3600));
+        assert_eq!(retention("a bytes=1KiB").bytes, 1024);
+        assert_eq!(retention("a bytes=1024").bytes, 1024);
+        assert_eq!(retention("a bytes=1073741824B").bytes, 1 << 30);
+        assert_eq!(retention("a bytes=1GiB").bytes, 1 << 30);
         check("a events=0", "a", Err("`events=0`: it must be from 1 to 1000000"));
         check("a events=1000001", "a", Err("from 1 to 1000000"));
         check("a age=999ms", "a", Err("`age=999ms`: it must be from 1s to 30d"));
@@ -339,20 +339,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_refused_with_what_to_write() {
-        check("", "a", Err("the retention rule ``: it must be a pattern and what it keeps, like"));
-        check("chat:*", "a", Err("it must be a pattern and what it keeps"));
-        check("events=100", "a", Err("it must be a pattern and what it keeps"));
+    fn malformed_rules_are_rejected_with_the_expected_form() {
+        check("", "a", Err("the retention rule ``: it must be a pattern and a retention, like"));
+        check("chat:*", "a", Err("it must be a pattern and a retention"));
+        check("events=100", "a", Err("it must be a pattern and a retention"));
         check(
             "chat:* 100",
             "a",
-            Err("`100` is none of events=COUNT, age=DURATION, bytes=SIZE and off"),
+            Err("`100` is not one of events=COUNT, age=DURATION, bytes=SIZE and off"),
         );
-        check("chat:* evnts=100", "a", Err("`evnts=100` is none of events=COUNT"));
-        check("my channel off", "a", Err("`channel` is none of"));
-        check("chat:* off events=1", "a", Err("`off` stands alone"));
-        check("chat:* events=1 off", "a", Err("`off` stands alone"));
-        check("chat:* events=1 events=2", "a", Err("`events` is said twice"));
+        check("chat:* evnts=100", "a", Err("`evnts=100` is not one of events=COUNT"));
+        check("my channel off", "a", Err("`channel` is not one of"));
+        check("chat:* off events=1", "a", Err("`off` excludes"));
+        check("chat:* events=1 off", "a", Err("`off` excludes"));
+        check("chat:* events=1 events=2", "a", Err("`events` is set twice"));
         check("chat:* events", "a", Err("`events`: it is not a whole number"));
         check("chat:* events=1e3", "a", Err("not a whole number"));
         check("chat:* events=-1", "a", Err("not a whole number"));
@@ -363,8 +363,8 @@ mod tests {
         for size in ["", "MiB", "1MB", "1M", "1.5MiB", "-1"] {
             check(&format!("a bytes={size}"), "a", Err("it is not a size like 65536"));
         }
-        check("*:chat off", "a", Err("a `*` stands at the end of a pattern and nowhere else"));
-        check("chat:** off", "a", Err("a `*` stands at the end"));
+        check("*:chat off", "a", Err("a pattern has a `*` at its end only"));
+        check("chat:** off", "a", Err("at its end only"));
         check("headwater:* off", "a", Err("reserved"));
         check("headwater:{0}:seq off", "a", Err("reserved"));
         check(
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_fits_counts() {
+    fn the_first_matching_rule_applies() {
         let rules = RetentionRules::new()
             .with_rule("chat:vip events=5")
             .and_then(|rules| rules.with_rule("chat:* off"))
@@ -386,24 +386,25 @@ mod tests {
         assert_eq!(events("chat:vip"), Some(5));
         assert_eq!(events("chat:vip2"), None);
         assert_eq!(events("news"), Some(7));
-        let all: Vec<_> = rules.iter().map(|(pattern, keep)| (pattern.to_string(), keep)).collect();
+        let all: Vec<_> =
+            rules.iter().map(|(pattern, retention)| (pattern.to_string(), retention)).collect();
         assert_eq!(all[1], ("chat:*".to_owned(), None));
-        let keep =
+        let small =
             Retention::new().with_events(7).with_age(Duration::from_secs(1)).with_bytes(1024);
-        assert_eq!(all[2], ("*".to_owned(), Some(keep)));
+        assert_eq!(all[2], ("*".to_owned(), Some(small)));
     }
 
     #[test]
-    fn a_rule_that_can_never_count_is_refused() {
+    fn a_rule_that_never_applies_is_rejected() {
         #[track_caller]
-        fn check(first: &str, second: &str, can_count: bool) {
+        fn check(first: &str, second: &str, can_apply: bool) {
             let mut rules = RetentionRules::new().with_rule(first).unwrap();
             let before = rules.clone();
             match rules.parse_rule(second) {
-                Ok(()) => assert!(can_count, "{first}, {second}"),
+                Ok(()) => assert!(can_apply, "{first}, {second}"),
                 Err(error) => {
                     let text = error.to_string();
-                    assert!(!can_count && text.contains("it can never count"), "{text}");
+                    assert!(!can_apply && text.contains("it never applies"), "{text}");
                     assert_eq!(rules, before);
                 }
             }

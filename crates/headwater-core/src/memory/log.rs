@@ -1,10 +1,10 @@
-//! The log of the embedded broker: one sequence, and a bounded history per channel. Its only IO is the
-//! store, if it has one.
+//! The log of the embedded broker: one sequence of events for all channels. Look here for
+//! appending, reading and forgetting. Its only I/O is the store, if it has one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::Path;
-use std::time::Duration;
 
+use super::channel_log::{ChannelLog, whole_ms};
 use super::restore::{Restore, RestoredKey};
 use crate::broker::{Baseline, History, ReadRange};
 use crate::channel::Channel;
@@ -12,19 +12,15 @@ use crate::error::{Error, ErrorKind};
 use crate::event::EventId;
 use crate::frame::{Frame, Published};
 use crate::limits::{IDEMPOTENCY_WINDOW, REPLAY_BYTES_MAX};
-use crate::log::{Epoch, Position};
-use crate::log::{Retention, RetentionRules};
+use crate::log::{Epoch, Position, RetentionRules};
 use crate::memory::store::{Done, KnownChannel, KnownChannels, Record, Store, Upkeep};
 use crate::publish::{IdempotencyKey, Publish, Receipt};
 
-/// How long it is remembered, beyond the retention's age, that a channel had events or was ended.
-const CHANNEL_MEMORY: Duration = Duration::from_secs(24 * 3600);
-
-/// How often everything is looked through for what is too old.
+/// How often all channels and keys are searched for expired ones.
 const SWEEP_INTERVAL_MS: u64 = 10_000;
 
-/// How often the store may delete what no channel keeps. Each time it writes down all channels that are
-/// known and gone from it: a million of them are some 50 MiB.
+/// How often the store may delete segments that no channel needs. Each deletion writes the list of
+/// known channels without a record left: a million of them are about 50 MiB.
 const FORGET_INTERVAL_MS: u64 = 60_000;
 
 pub(super) struct Log {
@@ -32,33 +28,22 @@ pub(super) struct Log {
     last: u64,
     rules: RetentionRules,
     channels: HashMap<Channel, ChannelLog>,
-    /// Receipts of publishings that have a key, until their window is over.
+    /// Receipts of publishes with a key, until their window ends.
     keys: HashMap<(Channel, IdempotencyKey), (u64, Receipt)>,
     swept_at_ms: u64,
     forgot_at_ms: u64,
-    /// Where the log is kept beyond the life of the process.
+    /// Stores the log beyond the life of the process.
     store: Option<Store>,
-    /// Of channels of which nothing is known, events up to this offset may have been forgotten.
+    /// An unknown channel may have had events up to this offset.
     forgotten_to: u64,
 }
 
-/// What is to become of an event that is published.
+/// The outcome of one publish of a batch.
 enum Planned {
-    /// It is the new record at this place.
+    /// A new record, at this index of the batch's records.
     New(usize),
-    /// It was published before.
+    /// A repeated key: the receipt of the first publish.
     Repeated(Receipt),
-}
-
-/// What is kept of one channel.
-#[derive(Default)]
-struct ChannelLog {
-    /// Each with the offset of the event before it.
-    entries: VecDeque<(u64, Frame)>,
-    bytes: usize,
-    last: u64,
-    ended: bool,
-    published_at_ms: u64,
 }
 
 impl Log {
@@ -76,37 +61,37 @@ impl Log {
         }
     }
 
-    /// The log as it stands in a directory, which it is kept in from now on.
+    /// Opens the log in a directory, which stores it from now on.
     pub(super) fn open(
         rules: RetentionRules,
         directory: &Path,
         now_ms: u64,
     ) -> Result<Self, Error> {
         let mut log = Self::new(rules);
-        let mut restoring = Restore::default();
+        let mut restore = Restore::default();
         let keys_since_ms = now_ms.saturating_sub(whole_ms(IDEMPOTENCY_WINDOW));
-        let mut each = |record| restoring.add(record, &log.rules, keys_since_ms);
+        let mut each = |record| restore.add(record, &log.rules, keys_since_ms);
         let (store, recovered) = Store::open_each(directory, &mut each)?;
         let epoch = Epoch::from_bits(recovered.epoch);
-        log.epoch = epoch.ok_or_else(|| Error::invalid("the directory's epoch is none"))?;
+        log.epoch = epoch.ok_or_else(|| Error::invalid("the epoch in the directory is invalid"))?;
         log.last = recovered.last_offset;
         log.forgotten_to = recovered.forgotten_to;
         for known in recovered.channels {
             log.restore_channel(known, now_ms);
         }
-        for key in restoring.keys {
+        for key in restore.keys {
             log.restore_key(key);
         }
-        for record in restoring.channels.into_values().flatten() {
+        for record in restore.channels.into_values().flatten() {
             log.restore(record, now_ms);
         }
         log.store = Some(store);
         let (directory, last) = (directory.display(), log.last);
-        tracing::info!(%directory, records = restoring.count, last, "the log was read");
+        tracing::info!(%directory, records = restore.count, last, "log loaded");
         Ok(log)
     }
 
-    /// What is known of a channel whose records may be gone. Those that are there know it better.
+    /// Restores a channel whose records may be deleted. Records that are left take precedence.
     fn restore_channel(&mut self, known: KnownChannel, now_ms: u64) {
         let KnownChannel { channel, last, time_ms, ended } = known;
         let log = ChannelLog { last, ended, published_at_ms: time_ms, ..ChannelLog::default() };
@@ -135,12 +120,12 @@ impl Log {
         self.remember(&frame, prev, key, &receipt, time_ms, now_ms);
     }
 
-    /// Collects what there is to do on the disk. It is done without the log's lock, by one at a time,
-    /// and then given to [`end_upkeep`](Self::end_upkeep).
+    /// Collects the work to do on disk; `None` if there is none. It runs without the log's lock,
+    /// one at a time, and its result is passed to [`end_upkeep`](Self::end_upkeep).
     pub(super) fn begin_upkeep(&mut self, now_ms: u64) -> Option<Upkeep> {
         self.sweep(now_ms);
         let is_due = now_ms >= self.forgot_at_ms + FORGET_INTERVAL_MS;
-        let forget_before = if is_due { self.oldest_wanted() } else { 0 };
+        let forget_before = if is_due { self.oldest_needed() } else { 0 };
         let store = self.store.as_mut()?;
         if is_due {
             self.forgot_at_ms = now_ms;
@@ -150,21 +135,21 @@ impl Log {
         Some(store.begin_upkeep(forget_before, known)).filter(|work| !work.is_empty())
     }
 
-    /// Notes what was done. What failed is tried again by the next upkeep.
+    /// Records the result of an upkeep. The next one retries what failed.
     pub(super) fn end_upkeep(&mut self, done: Done) {
         let Some(store) = &mut self.store else { return };
         let (synced, forgotten) = store.end_upkeep(done);
         if let Err(error) = synced {
-            tracing::error!("the log cannot be put on disk, trying again: {error}");
+            tracing::error!(%error, "log not synced to disk, retrying");
         }
         if let Err(error) = forgotten {
-            tracing::error!("old parts of the log cannot be deleted, trying again: {error}");
+            tracing::error!(%error, "old log segments not deleted, retrying");
         }
     }
 
-    /// The lowest offset that is still wanted on disk: of an event that is kept, or of one that was
-    /// published with a key that is.
-    fn oldest_wanted(&self) -> u64 {
+    /// The lowest offset that is still needed on disk: of a retained event, or of an event whose
+    /// idempotency key is still remembered.
+    fn oldest_needed(&self) -> u64 {
         let events = self.channels.values().filter_map(ChannelLog::oldest);
         let keys = self.keys.values().filter_map(|(_, receipt)| receipt.position);
         events.chain(keys.map(Position::offset)).min().unwrap_or(self.last + 1)
@@ -181,12 +166,16 @@ impl Log {
     pub(super) fn baseline(&self, channel: &Channel) -> Baseline {
         match self.channels.get(channel) {
             Some(log) => Baseline { last: log.last, ended: log.ended, ephemeral: false },
-            // It may have had events that were forgotten.
+            // It may have had events that are forgotten.
             None => Baseline { last: self.forgotten_to, ended: false, ephemeral: false },
         }
     }
 
-    /// Appends events and calls `deliver` for each, in their order.
+    /// Appends events and calls `deliver` for each new one, in order, with the offset of the
+    /// channel's previous event.
+    ///
+    /// # Errors
+    /// If the batch is rejected as a whole, or if the store fails; nothing was appended then.
     pub(super) fn append(
         &mut self,
         batch: Vec<Publish>,
@@ -199,7 +188,7 @@ impl Log {
         let planned: Vec<Planned> =
             batch.into_iter().map(|publish| self.plan(publish, &mut records, now_ms)).collect();
         if let Some(store) = &mut self.store {
-            // Before anybody has it: what was acknowledged or delivered is never unsaid.
+            // First, so that nothing that was acknowledged or delivered is ever taken back.
             store.append(&records)?;
         }
         let mut receipts = Vec::with_capacity(records.len());
@@ -215,14 +204,15 @@ impl Log {
             deliver(&receipt.channel, &frame, record.prev);
             receipts.push(receipt);
         }
-        let told = planned.into_iter().map(|planned| match planned {
+        let receipts = planned.into_iter().map(|planned| match planned {
             Planned::New(at) => receipts[at].clone(),
             Planned::Repeated(receipt) => receipt,
         });
-        Ok(told.collect())
+        Ok(receipts.collect())
     }
 
-    /// What is to become of one event: a new record, or nothing because it was published before.
+    /// Plans one publish: adds a new record, or finds the receipt of an earlier publish with its
+    /// key.
     fn plan(&self, publish: Publish, records: &mut Vec<Record>, now_ms: u64) -> Planned {
         if let Some(first) = self.repeated(&publish, now_ms) {
             return Planned::Repeated(first.clone());
@@ -243,7 +233,7 @@ impl Log {
         Planned::New(records.len() - 1)
     }
 
-    /// Takes an event into its channel's history.
+    /// Adds an event to its channel's history.
     fn remember(
         &mut self,
         frame: &Frame,
@@ -256,7 +246,7 @@ impl Log {
         let retention = self.rules.for_channel(&receipt.channel);
         let log = self.channels.entry(receipt.channel.clone()).or_default();
         let offset = receipt.position.map_or(log.last, Position::offset);
-        // A restored channel can be known from an event that the disk lost.
+        // A restored channel can be known from a later event that is lost on disk.
         if offset >= log.last {
             log.last = offset;
             log.ended = frame.is_end();
@@ -277,7 +267,8 @@ impl Log {
         self.keys.insert((receipt.channel.clone(), key), (until_ms, receipt.clone()));
     }
 
-    /// The whole batch is refused when one of its channels is ended, before it or by it.
+    /// Rejects the whole batch if one of its channels has ended, earlier or within the batch, or if
+    /// it ends a channel without retention.
     fn check_open(&self, batch: &[Publish], now_ms: u64) -> Result<(), Error> {
         for (at, publish) in batch.iter().enumerate() {
             let is_same = |earlier: &Publish| {
@@ -290,7 +281,8 @@ impl Log {
             }
             if publish.end && self.rules.for_channel(&publish.channel).is_none() {
                 return Err(Error::invalid(format!(
-                    "retention is off for channel {}, so its end cannot be kept: leave out end, or change the retention rules",
+                    "retention is off for channel {}, so its end cannot be recorded: leave out end, \
+                     or change the retention rules",
                     publish.channel
                 )));
             }
@@ -333,13 +325,13 @@ impl Log {
         };
         let previous = log.entries.get(from).map_or(0, |(previous, _)| *previous);
         let mut bytes = 0;
-        let paged = matches!(range, ReadRange::After { .. });
+        let is_paged = matches!(range, ReadRange::After { .. });
         let frames = log.entries.range(from..).take(count).map(|(_, frame)| frame.clone());
-        // One large event alone is a page too.
+        // A page has at least one event, however large.
         let frames = frames.take_while(|frame| {
             let first = bytes == 0;
             bytes += frame.len();
-            first || !paged || bytes <= REPLAY_BYTES_MAX
+            first || !is_paged || bytes <= REPLAY_BYTES_MAX
         });
         History { frames: frames.collect(), previous, log_last }
     }
@@ -366,7 +358,7 @@ impl Log {
     }
 }
 
-/// What the store must know of channels that have no event above an offset.
+/// The channels that have no event above an offset, for the store.
 fn known_channels(
     channels: &HashMap<Channel, ChannelLog>,
     covers_to: u64,
@@ -379,45 +371,6 @@ fn known_channels(
     };
     let channels = channels.iter().filter(is_covered).map(known).collect();
     KnownChannels { covers_to, forgotten_to, channels }
-}
-
-impl ChannelLog {
-    fn oldest(&self) -> Option<u64> {
-        self.entries.front()?.1.key().map(|key| key.offset)
-    }
-
-    /// Whether what it was is still remembered.
-    fn is_known(&self, retention: Option<Retention>, now_ms: u64) -> bool {
-        let age = retention.map_or(Duration::ZERO, |retention| retention.age);
-        let forget_at_ms = self.published_at_ms.saturating_add(whole_ms(age + CHANNEL_MEMORY));
-        !self.entries.is_empty() || now_ms < forget_at_ms
-    }
-
-    /// The newest event goes only by its age, however large it is.
-    fn trim(&mut self, retention: &Retention, now_ms: u64) {
-        let oldest_ms = now_ms.saturating_sub(whole_ms(retention.age));
-        while let Some((_, oldest)) = self.entries.front() {
-            let is_too_much = self.entries.len() > retention.events || self.bytes > retention.bytes;
-            let is_over = is_too_much && self.entries.len() > 1;
-            if !is_over && oldest.time_ms() >= oldest_ms {
-                break;
-            }
-            self.bytes -= oldest.len();
-            self.entries.pop_front();
-        }
-        if self.entries.is_empty() {
-            self.entries = VecDeque::new();
-        }
-    }
-
-    fn index_after(&self, offset: u64) -> usize {
-        self.entries
-            .partition_point(|(_, frame)| frame.key().is_some_and(|key| key.offset <= offset))
-    }
-}
-
-fn whole_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -447,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sequence_over_all_channels_with_the_previous_of_each() {
+    fn all_channels_share_one_sequence() {
         let mut log = log("* events=1000");
         let mut delivered = Vec::new();
         let batch = ["a", "b", "a", "b", "b"].map(|name| publish(name, "x")).into();
@@ -465,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn events_bytes_and_age_are_trimmed_and_the_end_is_remembered() {
+    fn history_is_trimmed_by_events_bytes_and_age_and_last_offsets_are_remembered() {
         let mut log = log("* events=3 age=10s bytes=1KiB");
         for _ in 0..5 {
             append(&mut log, publish("a", "x"), 1000);
@@ -478,18 +431,26 @@ mod tests {
         append(&mut log, publish("a", &"x".repeat(900)), 2000);
         assert_eq!(offsets(&log.read(&channel("a"), all, 2000)), [7]);
         append(&mut log, publish("a", &"x".repeat(9000)), 2000);
-        assert_eq!(offsets(&log.read(&channel("a"), all, 2000)), [8], "the newest stays");
-        assert_eq!(offsets(&log.read(&channel("a"), all, 12_001)), [0; 0], "but not for ever");
+        assert_eq!(
+            offsets(&log.read(&channel("a"), all, 2000)),
+            [8],
+            "the newest event is retained"
+        );
+        assert_eq!(
+            offsets(&log.read(&channel("a"), all, 12_001)),
+            [0; 0],
+            "but only up to its age"
+        );
         assert_eq!(log.baseline(&channel("a")).last, 8);
         append(&mut log, publish("b", "x"), 13_000 + 2 * 86_400_000);
-        assert_eq!(log.baseline(&channel("a")).last, 8, "it may have had events up to there");
+        assert_eq!(log.baseline(&channel("a")).last, 8, "it may have had events up to this offset");
         append(&mut log, publish("a", "x"), 13_000 + 2 * 86_400_000);
         let history = log.read(&channel("a"), all, 13_000 + 2 * 86_400_000);
         assert_eq!((offsets(&history), history.previous), (vec![10], 8));
     }
 
     #[test]
-    fn a_key_is_good_for_one_event_within_its_window() {
+    fn a_key_publishes_once_within_its_window() {
         let mut log = log("* events=1000");
         let keyed = |name: &str| publish(name, "x").with_key(IdempotencyKey::new("k").unwrap());
         assert_eq!(append(&mut log, keyed("a"), 0), 1);
@@ -499,15 +460,15 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_channel_takes_no_more() {
+    fn an_ended_channel_accepts_no_more_events() {
         let mut log = log("* events=1000");
         let end = publish("a", "last").with_end(true).with_key(IdempotencyKey::new("k").unwrap());
         append(&mut log, end.clone(), 0);
         assert!(log.baseline(&channel("a")).ended);
-        let refused = log.append(vec![publish("b", "x"), publish("a", "x")], 0, |_, _, _| {});
-        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Ended);
+        let rejected = log.append(vec![publish("b", "x"), publish("a", "x")], 0, |_, _, _| {});
+        assert_eq!(rejected.unwrap_err().kind(), ErrorKind::Ended);
         assert_eq!(log.last(), 1, "nothing of the batch was published");
-        assert_eq!(append(&mut log, end, 0), 1, "a repeated end is no new event");
+        assert_eq!(append(&mut log, end, 0), 1, "a repeated end publishes nothing");
         let twice = vec![publish("c", "x").with_end(true), publish("c", "x")];
         assert!(log.append(twice, 0, |_, _, _| {}).is_err());
         let end = publish("d", "x").with_end(true).with_key(IdempotencyKey::new("k").unwrap());

@@ -1,5 +1,7 @@
-//! The embedded broker: the log is in this process. Look here for what a broker must do at the least.
+//! The embedded broker: its log is in this process. Look here for the minimum that a broker with a
+//! log does.
 
+mod channel_log;
 mod log;
 #[cfg(test)]
 mod restart_tests;
@@ -22,17 +24,17 @@ use crate::publish::{Publish, Receipt};
 
 use log::Log;
 
-/// How often the log is put on disk. A loss of power costs what was published since.
+/// How often the log is synced to disk. A power failure loses what was published since.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Carries events within this process. The default, for one node.
+/// Carries events within this process. The default, for a single node.
 ///
-/// It keeps a history of every channel, within its [retention](RetentionRules), so that streams resume
-/// without a gap. The history is as old as the process, or as the directory that it is kept in.
+/// It retains the history of every channel, within its [retention](RetentionRules), so that streams
+/// resume without a gap. The history starts with the process, or with the directory that stores it.
 pub struct MemoryBroker {
     sink: Option<Sink>,
     log: Arc<Mutex<Log>>,
-    /// Puts the log on disk, if it is kept in a directory.
+    /// The task that syncs the log, if it is stored in a directory.
     syncing: Option<AbortHandle>,
 }
 
@@ -42,23 +44,24 @@ impl MemoryBroker {
         Self::with_retention(RetentionRules::default())
     }
 
-    /// An empty broker that keeps what the rules say.
+    /// An empty broker with these retention rules.
     pub fn with_retention(rules: RetentionRules) -> Self {
         Self { sink: None, log: Arc::new(Mutex::new(Log::new(rules))), syncing: None }
     }
 
-    /// A broker that keeps its log in a directory, and goes on with what is there: positions and history
-    /// survive a restart, also after the process was killed. What was acknowledged is written before; it is put
-    /// on disk about once a second, which is what a loss of power can cost.
+    /// A broker that stores its log in a directory and continues the log that is there: positions
+    /// and history survive a restart, even after the process was killed. Events are written before
+    /// they are acknowledged, and synced to disk about once per second, so a power failure can lose
+    /// about a second of events.
     ///
     /// # Errors
     /// [`ErrorKind::PermissionDenied`] if another process has the directory open;
-    /// [`ErrorKind::Invalid`] if it holds something else;
-    /// [`ErrorKind::Unavailable`] if the system fails;
+    /// [`ErrorKind::Invalid`] if it contains foreign files, or a newer format;
+    /// [`ErrorKind::Unavailable`] if the operating system fails to read or write it;
     /// [`ErrorKind::NoRuntime`] outside of a Tokio runtime.
     pub fn open(directory: impl AsRef<Path>, rules: RetentionRules) -> Result<Self, Error> {
         let runtime = Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::NoRuntime, "open the broker inside of a Tokio runtime")
+            Error::new(ErrorKind::NoRuntime, "open the broker inside a Tokio runtime")
                 .with_source(error)
         })?;
         let log = Arc::new(Mutex::new(Log::open(rules, directory.as_ref(), now_ms())?));
@@ -85,19 +88,20 @@ impl Drop for MemoryBroker {
     }
 }
 
-/// Puts the log on disk about once a second.
+/// Syncs the log to disk about once per second.
 async fn sync(log: Weak<Mutex<Log>>) {
     loop {
         tokio::time::sleep(SYNC_INTERVAL).await;
         let Some(log) = log.upgrade() else { return };
-        // It fails only when the runtime ends.
-        let _ = tokio::task::spawn_blocking(move || keep_up(&log)).await;
+        // It fails only when the runtime shuts down.
+        let _ = tokio::task::spawn_blocking(move || run_upkeep(&log)).await;
     }
 }
 
-/// The disk may take seconds for it. The lock, which publishers and readers wait for, is not held then.
-fn keep_up(log: &Mutex<Log>) {
-    // In a statement of its own, at whose end the lock is given back.
+/// Runs the upkeep that is due. The disk may take seconds, so the lock, which publishers and
+/// readers need, is not held meanwhile.
+fn run_upkeep(log: &Mutex<Log>) {
+    // A separate statement, at whose end the lock is released.
     let work = lock(log).begin_upkeep(now_ms());
     if let Some(work) = work {
         let done = work.run();
@@ -114,7 +118,7 @@ impl Broker for MemoryBroker {
         self.sink = Some(sink);
     }
 
-    /// The log's lock is held until the hub has the events, so that it gets them in their order.
+    /// Holds the log's lock until the hub has the events, so that it receives them in order.
     fn publish(&self, batch: Vec<Publish>) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>> {
         let result = self.log().append(batch, now_ms(), |channel, frame, previous| {
             if let Some(sink) = &self.sink {
@@ -124,7 +128,7 @@ impl Broker for MemoryBroker {
         Box::pin(std::future::ready(result))
     }
 
-    // The hub knows its subscribers, and there is no other node.
+    // Nothing to do: the hub knows its subscribers, and there is no other node.
     fn subscribe(&self, _channel: &Channel) {}
 
     fn unsubscribe(&self, _channel: &Channel) {}

@@ -1,5 +1,5 @@
-//! What the embedded broker takes over from a directory. Look here for what of its records is kept in
-//! memory while they are read.
+//! Restoring the log of the embedded broker from a directory. Look here for which records stay in
+//! memory while the directory is read.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,27 +9,28 @@ use crate::log::RetentionRules;
 use crate::memory::store::Record;
 use crate::publish::IdempotencyKey;
 
-/// The records of a directory as they are read, no more than the rules keep.
+/// The records of a directory as they are read, bounded by the retention rules.
 #[derive(Default)]
 pub(super) struct Restore {
     pub(super) channels: HashMap<Channel, VecDeque<Record>>,
-    /// The keys of records that the rules do not keep, oldest first.
+    /// The idempotency keys of records that the rules do not retain, oldest first.
     pub(super) keys: Vec<RestoredKey>,
+    /// How many records were read.
     pub(super) count: u64,
 }
 
-/// An idempotency key, and what its first publisher was told.
+/// An idempotency key, and the parts of its receipt.
 pub(super) struct RestoredKey {
     pub(super) channel: Channel,
     pub(super) key: IdempotencyKey,
-    /// The event's own id.
+    /// The publisher's id of the event.
     pub(super) id: Option<EventId>,
     pub(super) offset: u64,
     pub(super) time_ms: u64,
 }
 
 impl Restore {
-    /// Takes a record. Keys of events from before `keys_since_ms` are not wanted any more.
+    /// Adds a record. The keys of events from before `keys_since_ms` have expired.
     pub(super) fn add(&mut self, record: Record, rules: &RetentionRules, keys_since_ms: u64) {
         self.count += 1;
         let events_max = rules.for_channel(&record.channel).map_or(1, |retention| retention.events);

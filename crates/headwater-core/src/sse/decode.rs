@@ -1,9 +1,9 @@
-//! Reads an event stream as a browser does, from pieces cut anywhere. Look here when a client, a test
-//! or another server's stream is read wrongly.
+//! Decodes an event stream as a browser does, from chunks split at any byte. Look here when the
+//! stream of a client, a test or another server is decoded wrongly.
 //!
-//! The rules are those of the section "Server-sent events" of the HTML standard. Lines are cut as bytes
-//! and decoded one by one, which gives the same text as decoding the whole stream: no line end is ever
-//! part of a longer UTF-8 sequence.
+//! The rules are those of the section "Server-sent events" of the HTML standard. Lines are split as
+//! bytes and decoded one by one, which yields the same text as decoding the whole stream: no line
+//! end is part of a longer UTF-8 sequence.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -15,16 +15,16 @@ use memchr::{memchr, memchr2};
 use crate::error::{Error, ErrorKind};
 use crate::limits::DECODER_BYTES_MAX;
 
-/// Longest id taken, in bytes. 8 KiB is what servers commonly accept as one header line, and every
-/// event after the id carries a copy of it: unbounded, a few bytes on the wire would cost megabytes.
+/// Longest accepted id, in bytes. 8 KiB is what servers commonly accept as one header line. Every
+/// later event carries a copy of it: unbounded, a few bytes on the wire would cost megabytes.
 const ID_BYTES_MAX: usize = 8 << 10;
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
-/// The name of an event that was sent without one.
+/// The name of an event without a name on the wire.
 const NAME_DEFAULT: &str = "message";
 
-/// Something complete that a [`Decoder`] found in a stream.
+/// A complete item of a stream, as a [`Decoder`] returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Item {
@@ -32,27 +32,27 @@ pub enum Item {
     Event(Message),
     /// One line of a comment, without its colon and without one space after it.
     Comment(String),
-    /// The server asked to wait this long before connecting again.
+    /// The server set the reconnect delay.
     Retry(Duration),
 }
 
 /// An event as a client receives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The event's name; `message` if it was sent without one.
+    /// The event's name; `message` if it has none on the wire.
     pub name: String,
     /// The data. Lines are separated by LF.
     pub data: String,
-    /// The last id the stream had given when the event came: its own, or that of an event before it;
+    /// The last event ID of the stream as of this event: its own, or that of an earlier event;
     /// empty if there was none.
     pub id: String,
 }
 
-/// Reads an event stream from pieces cut anywhere, as the HTML standard tells browsers to.
+/// Decodes an event stream from chunks split at any byte, as the HTML standard requires of browsers.
 ///
-/// Push what arrives, then take items until there are none. The decoder holds the items of the pushes
-/// since then, one unfinished line and one unfinished event. Bytes that are not UTF-8 become U+FFFD.
-/// When the stream ends, drop the decoder: an event whose closing empty line never came is none.
+/// Push each chunk, then take items until there are none. The decoder holds the items that were not
+/// taken, one incomplete line and one incomplete event. Bytes that are not UTF-8 become U+FFFD.
+/// When the stream ends, drop the decoder: an event without its closing empty line is discarded.
 ///
 /// ```
 /// use headwater::event::{Decoder, Item};
@@ -69,14 +69,14 @@ pub struct Message {
 #[derive(Debug)]
 pub struct Decoder {
     limit_bytes: usize,
-    fault: Option<Fault>,
-    /// How many bytes of a leading BOM were seen; all of them once it is settled whether there is one.
+    exceeded: Option<Exceeded>,
+    /// How many bytes of a leading BOM were seen; all of them once it is known whether one is there.
     bom_seen: usize,
-    /// The last byte was a CR: an LF that comes next belongs to it.
+    /// The last byte was a CR: an LF that follows belongs to it.
     after_cr: bool,
-    /// The beginning of a line that has not ended yet.
+    /// The start of an incomplete line.
     line: Vec<u8>,
-    /// The fields of the block that has not ended yet. The id stays from block to block.
+    /// The fields of the incomplete block. The id persists from block to block.
     name: String,
     data: Option<String>,
     id: Arc<str>,
@@ -85,7 +85,7 @@ pub struct Decoder {
     items: VecDeque<Decoded>,
 }
 
-/// An [`Item`] that waits to be taken. Its id is shared until then, see [`ID_BYTES_MAX`].
+/// An [`Item`] that was not taken yet. Its id is shared until then, see [`ID_BYTES_MAX`].
 #[derive(Debug)]
 enum Decoded {
     Event { name: String, data: String, id: Arc<str> },
@@ -93,20 +93,20 @@ enum Decoded {
     Retry(Duration),
 }
 
-/// What was over its limit. The decoder reads no further.
+/// What exceeded its limit. The decoder reads no further.
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+enum Exceeded {
     Line,
     Data,
     Id,
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a stream.
+    /// A decoder at the start of a stream.
     pub fn new() -> Self {
         Self {
             limit_bytes: DECODER_BYTES_MAX,
-            fault: None,
+            exceeded: None,
             bom_seen: 0,
             after_cr: false,
             line: Vec::new(),
@@ -127,19 +127,19 @@ impl Decoder {
         self
     }
 
-    /// Reads the next piece of the stream.
+    /// Decodes the next chunk of the stream.
     ///
     /// # Errors
-    /// [`ErrorKind::TooLarge`] if a line or an event's data is longer than the limit, or an id longer
-    /// than 8 KiB. What came before can still be taken, nothing after it is read, and every later push
-    /// gives the same error: end the stream.
+    /// [`ErrorKind::TooLarge`] if a line or an event's data is longer than the limit, or an id
+    /// longer than 8 KiB. Earlier items can still be taken, nothing after them is read, and every
+    /// later push returns the same error: close the stream.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), Error> {
-        if self.fault.is_none() {
-            self.fault = self.read(chunk).err();
+        if self.exceeded.is_none() {
+            self.exceeded = self.read(chunk).err();
         }
-        match self.fault {
+        match self.exceeded {
             None => Ok(()),
-            Some(fault) => Err(fault.error(self.limit_bytes)),
+            Some(exceeded) => Err(exceeded.error(self.limit_bytes)),
         }
     }
 
@@ -154,20 +154,20 @@ impl Decoder {
         })
     }
 
-    /// What a reconnect must send as `Last-Event-ID`; empty if there is nothing to send.
+    /// The id to send as `Last-Event-ID` on a reconnect; empty if there is none.
     ///
-    /// It moves when a block ends, also one that fires no event, and it is ahead of the items that were
-    /// not taken yet.
+    /// It moves at the end of every block, even one that dispatches no event, and so is ahead of
+    /// the items that were not taken yet.
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
 
-    /// How long the server last asked to wait before connecting again.
+    /// The reconnect delay that the server set last.
     pub fn retry(&self) -> Option<Duration> {
         self.retry
     }
 
-    fn read(&mut self, chunk: &[u8]) -> Result<(), Fault> {
+    fn read(&mut self, chunk: &[u8]) -> Result<(), Exceeded> {
         let mut rest = self.skip_bom(chunk);
         while let Some(&first) = rest.first() {
             if mem::take(&mut self.after_cr) && first == b'\n' {
@@ -186,7 +186,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// What follows a leading BOM, as far as it is in this chunk.
+    /// The part of this chunk after a leading BOM.
     fn skip_bom<'a>(&mut self, mut chunk: &'a [u8]) -> &'a [u8] {
         while self.bom_seen < BOM.len() {
             match chunk.split_first() {
@@ -204,11 +204,11 @@ impl Decoder {
         chunk
     }
 
-    fn check_line(&self, tail: &[u8]) -> Result<(), Fault> {
-        if self.line.len() + tail.len() > self.limit_bytes { Err(Fault::Line) } else { Ok(()) }
+    fn check_line(&self, tail: &[u8]) -> Result<(), Exceeded> {
+        if self.line.len() + tail.len() > self.limit_bytes { Err(Exceeded::Line) } else { Ok(()) }
     }
 
-    fn end_line(&mut self, tail: &[u8]) -> Result<(), Fault> {
+    fn end_line(&mut self, tail: &[u8]) -> Result<(), Exceeded> {
         self.check_line(tail)?;
         if self.line.is_empty() {
             return self.take_line(tail);
@@ -218,7 +218,7 @@ impl Decoder {
         self.take_line(&line)
     }
 
-    fn take_line(&mut self, line: &[u8]) -> Result<(), Fault> {
+    fn take_line(&mut self, line: &[u8]) -> Result<(), Exceeded> {
         let (field, value) = match memchr(b':', line) {
             Some(at) => (&line[..at], without_space(&line[at + 1..])),
             None => (line, &[][..]),
@@ -235,7 +235,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn take_data(&mut self, value: &[u8]) -> Result<(), Fault> {
+    fn take_data(&mut self, value: &[u8]) -> Result<(), Exceeded> {
         let data = match &mut self.data {
             None => self.data.insert(String::new()),
             Some(data) => {
@@ -249,15 +249,15 @@ impl Decoder {
                 data.push(char::REPLACEMENT_CHARACTER);
             }
         }
-        if data.len() > self.limit_bytes { Err(Fault::Data) } else { Ok(()) }
+        if data.len() > self.limit_bytes { Err(Exceeded::Data) } else { Ok(()) }
     }
 
-    fn take_id(&mut self, value: &[u8]) -> Result<(), Fault> {
+    fn take_id(&mut self, value: &[u8]) -> Result<(), Exceeded> {
         if memchr(0, value).is_some() {
             return Ok(());
         }
         if value.len() > ID_BYTES_MAX {
-            return Err(Fault::Id);
+            return Err(Exceeded::Id);
         }
         self.id = text(value).into();
         Ok(())
@@ -267,7 +267,7 @@ impl Decoder {
         if !value.iter().all(u8::is_ascii_digit) {
             return;
         }
-        // Fails for no digits and for more than a u64 holds: both are ignored.
+        // Fails without digits and on overflow: both are ignored.
         if let Ok(ms) = text(value).parse() {
             let retry = Duration::from_millis(ms);
             self.retry = Some(retry);
@@ -292,7 +292,7 @@ impl Default for Decoder {
     }
 }
 
-impl Fault {
+impl Exceeded {
     fn error(self, limit_bytes: usize) -> Error {
         let (what, bytes_max) = match self {
             Self::Line => ("a line", limit_bytes),
@@ -300,10 +300,8 @@ impl Fault {
             Self::Id => ("the id of an event", ID_BYTES_MAX),
         };
         let remedy = match self {
-            Self::Line | Self::Data => {
-                "give the decoder a larger limit or let its sender write less"
-            }
-            Self::Id => "let its sender use ids that fit a request header",
+            Self::Line | Self::Data => "raise the decoder's limit, or make the sender write less",
+            Self::Id => "make the sender use ids that fit a request header",
         };
         let message =
             format!("{what} in the event stream has more than {bytes_max} bytes: {remedy}");
@@ -339,25 +337,25 @@ mod tests {
         Item::Retry(Duration::from_millis(ms))
     }
 
-    /// Whole, and cut into single bytes.
+    /// Decodes a stream as one chunk and byte by byte.
     #[track_caller]
     fn check(stream: &[u8], expected: &[Item]) {
         let mut whole = Decoder::new();
         whole.push(stream).unwrap();
         assert_eq!(drain(&mut whole), expected, "whole");
 
-        let mut cut = Decoder::new();
+        let mut split = Decoder::new();
         for byte in stream {
-            cut.push(&[*byte]).unwrap();
-            cut.push(b"").unwrap();
+            split.push(&[*byte]).unwrap();
+            split.push(b"").unwrap();
         }
-        assert_eq!(drain(&mut cut), expected, "cut into single bytes");
-        assert_eq!(cut.last_event_id(), whole.last_event_id());
-        assert_eq!(cut.retry(), whole.retry());
+        assert_eq!(drain(&mut split), expected, "byte by byte");
+        assert_eq!(split.last_event_id(), whole.last_event_id());
+        assert_eq!(split.retry(), whole.retry());
     }
 
     #[test]
-    fn items_come_in_the_order_of_the_stream() {
+    fn items_are_in_the_order_of_the_stream() {
         check(
             b":a\ndata: 1\nretry: 5\n: b\n\n:\nid: x\nevent: n\ndata: 2\n\n",
             &[
@@ -393,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_bom_at_the_very_beginning_is_removed() {
+    fn only_a_complete_bom_at_the_start_is_removed() {
         check(b"\xEF\xBB\xBFdata: a\n\n", &[event("message", "a", "")]);
         check(b"\xEF\xBBdata: a\n\n", &[]);
         check(b"\xEF\xBB\ndata: a\n\n", &[event("message", "a", "")]);
@@ -404,14 +402,14 @@ mod tests {
     }
 
     #[test]
-    fn retry_takes_digits_that_fit() {
+    fn retry_accepts_digits_within_64_bits() {
         check(b"retry: 0\n", &[retry(0)]);
         check(b"retry:0000000000000000000000000012\n", &[retry(12)]);
         check(b"retry: 18446744073709551615\n", &[retry(u64::MAX)]);
         check(b"retry: 18446744073709551616\n", &[]);
         check(format!("retry: {}\n", "9".repeat(1000)).as_bytes(), &[]);
-        for refused in ["", " ", "+1", "-1", "1.5", "1 ", "  1", "1e3", "0x1", "\u{661}"] {
-            check(format!("retry: {refused}\n").as_bytes(), &[]);
+        for ignored in ["", " ", "+1", "-1", "1.5", "1 ", "  1", "1e3", "0x1", "\u{661}"] {
+            check(format!("retry: {ignored}\n").as_bytes(), &[]);
         }
     }
 
@@ -440,7 +438,7 @@ mod tests {
         check(b"id: 1\n\nid: 2\ndata: a\n", &[]);
     }
 
-    /// What can be taken before the error, whole and cut, and the error's beginning.
+    /// Expects these items before the error, as one chunk and byte by byte, and the error's start.
     #[track_caller]
     fn check_limit(limit_bytes: usize, stream: &[u8], expected: Result<&[Item], (&[Item], &str)>) {
         for size in [stream.len(), 1] {
@@ -463,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_data_and_ids_have_a_limit() {
+    fn lines_data_and_ids_are_limited() {
         let a = [event("message", "a", "")];
         let long_id = |len| format!("id: {}\ndata: a\n\n", "i".repeat(len));
 
@@ -493,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_limit_is_that_of_the_library() {
+    fn the_default_limit_is_the_documented_one() {
         let mut decoder = Decoder::default();
         decoder.push(&vec![b'x'; DECODER_BYTES_MAX]).unwrap();
         let error = decoder.push(b"x").unwrap_err();

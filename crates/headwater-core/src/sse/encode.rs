@@ -1,8 +1,9 @@
-//! Writes events, comments and the rest of the stream's format. The only place that knows `data: `.
+//! Encodes events, comments and the other blocks of a stream. Look here for what `data: ` lines are
+//! made of; nothing else writes them.
 //!
-//! Whatever is written ends with an empty line, lines end with LF alone, and a field's colon is always
-//! followed by one space, which is the one that clients remove: data that begins with a space keeps it.
-//! Empty data is no exception and is written as `data: `.
+//! Every block ends with an empty line, and every line with LF. A field's colon is always followed
+//! by one space, the one that clients remove: data that begins with a space keeps it. That includes
+//! empty data, which is written as `data: `.
 
 use std::time::Duration;
 
@@ -15,11 +16,11 @@ const ID: &[u8] = b"id: ";
 const RETRY: &[u8] = b"retry: ";
 const DATA: &[u8] = b"data: ";
 
-/// Most digits of a `u64`.
+/// Maximum number of decimal digits of a `u64`.
 const RETRY_DIGITS_MAX: usize = 20;
 
 impl Event {
-    /// The event as it stands on the wire: one block of lines that ends with an empty line.
+    /// Encodes the event in wire format: one block of lines that ends with an empty line.
     ///
     /// ```
     /// use headwater::Event;
@@ -35,10 +36,10 @@ impl Event {
     }
 }
 
-/// Writes an event. A name comes first: the hub turns an event without one into an event named after
-/// its channel by writing [`encode_name`] before it, without encoding it again.
+/// Appends an event. The name comes first: the hub names an event without one after its channel by
+/// prepending [`encode_name`], without encoding it again.
 ///
-/// An event without an id gets the one given here, if any: its position.
+/// The id is the publisher's, else `position`, if there is one.
 pub fn encode(event: &Event, position: Option<&str>, out: &mut Vec<u8>) {
     out.reserve(encoded_len_max(event, position));
     if let Some(name) = &event.name {
@@ -56,19 +57,19 @@ pub fn encode(event: &Event, position: Option<&str>, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Writes the one line that names an event. The name must be a checked one, of an event or a channel:
-/// a line end in it would forge a field.
+/// Appends the line that names an event. The name must be the checked name of an event or a
+/// channel: a line end in it would inject a field.
 pub fn encode_name(name: &str, out: &mut Vec<u8>) {
     debug_assert!(!name.contains(['\r', '\n']), "{name:?} was not checked");
     field(NAME, name, out);
 }
 
-/// What [`encode_name`] writes.
+/// The number of bytes that [`encode_name`] appends.
 pub fn encoded_name_len(name: &str) -> usize {
     NAME.len() + name.len() + 1
 }
 
-/// Writes a comment: a `:` on each of its lines, and a space before text that is there.
+/// Appends a comment: a `:` on each of its lines, and a space before text that is not empty.
 pub fn encode_comment(text: &str, out: &mut Vec<u8>) {
     for line in Lines::of(text) {
         field(if line.is_empty() { b":" } else { b": " }, line, out);
@@ -76,14 +77,14 @@ pub fn encode_comment(text: &str, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Writes a block that tells the client how long to wait before it connects again, and nothing else.
+/// Appends a block that only sets the client's reconnect delay.
 pub fn encode_retry(retry: Duration, out: &mut Vec<u8>) {
     retry_line(retry, out);
     out.push(b'\n');
 }
 
-/// Writes a block that moves the client's position and fires nothing: for events that were filtered
-/// out.
+/// Appends a block that moves the client's position and dispatches no event, in place of events
+/// that were filtered out.
 pub fn encode_id(id: &str, out: &mut Vec<u8>) {
     field(ID, id, out);
     out.push(b'\n');
@@ -99,8 +100,9 @@ fn field(prefix: &[u8], value: &str, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// What an event takes on the wire. Exact but for CRLF, which counts as two lines, and retry, which
-/// counts as its longest: frames live long in the rings, so they should not carry spare room.
+/// The maximum length of an encoded event, in bytes. Exact except for CRLF, which counts as two
+/// lines, and retry, which counts as its longest: frames stay in the rings for long, so they should
+/// not carry spare capacity.
 pub fn encoded_len_max(event: &Event, position: Option<&str>) -> usize {
     let name = event.name.as_ref().map_or(0, |name| NAME.len() + name.as_str().len() + 1);
     let id = event.id.as_ref().map(EventId::as_str).or(position);
@@ -111,7 +113,8 @@ pub fn encoded_len_max(event: &Event, position: Option<&str>) -> usize {
     name + id + retry + data + 1
 }
 
-/// The lines of a text: CR, LF and CRLF each end one, and after the last end there is one more.
+/// The lines of a text: CR, LF and CRLF each end a line, and the rest after the last one is a line
+/// too.
 struct Lines<'a> {
     rest: Option<&'a str>,
 }
@@ -142,7 +145,7 @@ mod tests {
     use super::*;
     use crate::sse::{Decoder, Item};
 
-    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+    fn appended(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = b"before ".to_vec();
         write(&mut out);
         let out = String::from_utf8(out).unwrap();
@@ -151,7 +154,7 @@ mod tests {
 
     #[track_caller]
     fn check(event: &Event, expected: &str) {
-        assert_eq!(written(|out| encode(event, None, out)), expected);
+        assert_eq!(appended(|out| encode(event, None, out)), expected);
         assert_eq!(event.encode(), expected.as_bytes());
     }
 
@@ -185,9 +188,9 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_a_name_can_be_given_one_afterwards() {
+    fn a_name_can_be_prepended_to_an_encoded_event() {
         let event = Event::new("a").with_id("7").unwrap();
-        let renamed = written(|out| {
+        let renamed = appended(|out| {
             encode_name("orders", out);
             encode(&event, None, out);
         });
@@ -198,7 +201,7 @@ mod tests {
     fn retry_is_in_whole_milliseconds_rounded_up() {
         let check = |retry, expected: &str| {
             let line = format!("retry: {expected}\n");
-            assert_eq!(written(|out| encode_retry(retry, out)), line.clone() + "\n");
+            assert_eq!(appended(|out| encode_retry(retry, out)), line.clone() + "\n");
             check(&Event::new("").with_retry(retry), &(line + "data: \n\n"));
         };
         check(Duration::ZERO, "0");
@@ -210,10 +213,10 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_fires_nothing_whatever_it_says() {
+    fn no_comment_dispatches_an_event() {
         #[track_caller]
         fn check(text: &str, expected: &str) {
-            let comment = written(|out| encode_comment(text, out));
+            let comment = appended(|out| encode_comment(text, out));
             assert_eq!(comment, expected);
 
             let mut decoder = Decoder::new();
@@ -236,7 +239,7 @@ mod tests {
     #[test]
     fn an_id_alone_is_a_block() {
         let id = EventId::new("7").unwrap();
-        assert_eq!(written(|out| encode_id(id.as_str(), out)), "id: 7\n\n");
+        assert_eq!(appended(|out| encode_id(id.as_str(), out)), "id: 7\n\n");
     }
 
     #[test]
@@ -245,9 +248,9 @@ mod tests {
             let mut out = Vec::new();
             encode(&event, None, &mut out);
             let len_max = encoded_len_max(&event, None);
-            assert!(out.len() <= len_max, "{event:?} needs more than was reserved");
-            assert!(out.capacity() <= len_max.max(8), "{event:?} made the buffer grow");
-            assert!(len_max - out.len() <= spare_bytes_max, "{event:?} wastes room");
+            assert!(out.len() <= len_max, "{event:?} exceeds the reserved capacity");
+            assert!(out.capacity() <= len_max.max(8), "{event:?} makes the buffer grow");
+            assert!(len_max - out.len() <= spare_bytes_max, "{event:?} wastes capacity");
         };
         check(Event::new(""), 0);
         check(Event::new("a\nb\rc\n"), 0);

@@ -1,5 +1,5 @@
-//! The format of Server-Sent Events (WHATWG HTML, "Server-sent events"): its only writer and its
-//! reader. Look here for what stands on the wire.
+//! The wire format of Server-Sent Events (WHATWG HTML, "Server-sent events"): its encoder and its
+//! decoder. Look here for the format on the wire.
 
 mod decode;
 #[doc(hidden)]

@@ -1,46 +1,49 @@
-//! The mailbox under loom, which runs a test in the orders that its threads can have: no message stays behind. It is
-//! `mailbox.rs` again, with the lock and the flag of loom's; what publishers wait for is not looked at.
+//! The mailbox under loom, which runs a test in the possible interleavings of its threads. Look
+//! here for the proof that no message is left behind.
+//!
+//! This compiles `mailbox.rs` a second time, with loom's lock and flag. The backpressure on
+//! publishers is not checked here.
 
-/// What `mailbox.rs` looks for beside itself.
+/// Replaces the sibling module that `mailbox.rs` imports.
 mod sync {
     pub(super) use loom::sync::atomic::AtomicBool;
     pub(super) use loom::sync::{Mutex, MutexGuard};
 }
 
-#[expect(dead_code, reason = "only what the threads share is looked at")]
-#[allow(unreachable_pub, reason = "the crate exports the other one")]
-#[expect(clippy::duplicate_mod, reason = "it is what is tested, with another lock")]
+#[expect(dead_code, reason = "only what the threads share is checked")]
+#[allow(unreachable_pub, reason = "the crate exports the other copy")]
+#[expect(clippy::duplicate_mod, reason = "the module under test, with another lock")]
 #[path = "mailbox.rs"]
 mod mailbox;
 
 use loom::sync::{Arc, Notify};
 use mailbox::{Mailbox, Message};
 
-/// A mailbox, and what its shard sleeps on.
+/// A mailbox, and what its shard waits for.
 fn mailbox() -> (Arc<Mailbox>, Arc<Notify>) {
-    let bell = Arc::new(Notify::new());
-    let rung = Arc::clone(&bell);
-    (Arc::new(Mailbox::new(move || rung.notify())), bell)
+    let wake_up = Arc::new(Notify::new());
+    let notify = Arc::clone(&wake_up);
+    (Arc::new(Mailbox::new(move || notify.notify())), wake_up)
 }
 
 #[test]
-fn a_shard_that_sleeps_is_woken_for_every_message() {
+fn a_sleeping_shard_is_woken_for_every_message() {
     let mut model = loom::model::Builder::new();
-    // Three interruptions of threads at most, else it takes half a minute.
+    // At most three preemptions, or the test takes half a minute.
     model.preemption_bound = Some(3);
     model.check(|| {
-        let (mailbox, bell) = mailbox();
+        let (mailbox, wake_up) = mailbox();
         let push = |mailbox: &Arc<Mailbox>| {
             let mailbox = Arc::clone(mailbox);
             loom::thread::spawn(move || assert!(mailbox.push(Message::Drain).is_ok()))
         };
         let pushers = [push(&mailbox), push(&mailbox)];
         let (mut seen, mut taken) = (0, Vec::new());
-        // If it sleeps and nobody wakes it, all threads are stuck, which loom sees.
+        // If no thread wakes it, all threads are stuck, which loom detects.
         while seen < pushers.len() {
             mailbox.take(&mut taken);
             if taken.is_empty() {
-                bell.wait();
+                wake_up.wait();
             }
             seen += taken.drain(..).count();
         }
@@ -51,14 +54,14 @@ fn a_shard_that_sleeps_is_woken_for_every_message() {
 }
 
 #[test]
-fn what_is_pushed_while_it_closes_is_left_or_given_back() {
+fn a_message_pushed_during_the_close_is_returned_once() {
     loom::model(|| {
-        let (mailbox, _bell) = mailbox();
+        let (mailbox, _wake_up) = mailbox();
         let pushed = Arc::clone(&mailbox);
         let pusher =
             loom::thread::spawn(move || pushed.push(Message::Drain).map_err(drop).is_err());
-        let left = mailbox.close().len();
-        let given_back = pusher.join().unwrap();
-        assert_eq!(left + usize::from(given_back), 1);
+        let remaining = mailbox.close().len();
+        let was_returned = pusher.join().unwrap();
+        assert_eq!(remaining + usize::from(was_returned), 1);
     });
 }

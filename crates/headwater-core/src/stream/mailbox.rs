@@ -1,9 +1,10 @@
-//! What the hub tells a shard of the engine, in order. Look here for how events and streams cross to a shard's thread.
+//! The messages from the hub to a shard of the engine, in order. Look here for how events and
+//! streams reach a shard's thread.
 //!
-//! A lock around a vector, which the shard takes whole: a push is a few nanoseconds under the lock, there is
-//! one lock for a batch on the other side, and first in, first out is plain to see. That order is what the
-//! hand-over of a stream rests on: see `Subscription::attach`. That no wake-up of the shard is lost is
-//! checked in the orders that the threads can have, in `loom_tests.rs`.
+//! A lock around a vector, which the shard takes as a whole: a push is a few nanoseconds under the
+//! lock, the shard locks once per batch, and the order is evidently first in, first out. Attaching
+//! a stream relies on that order: see `Subscription::attach`. `loom_tests.rs` checks, over the
+//! possible interleavings of the threads, that no wake-up of the shard is lost.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -37,67 +38,67 @@ pub enum Message {
     DeliverToAll(Frame),
     /// A stream joins the shard.
     Attach(Box<Attachment>),
-    /// All streams end in an orderly way.
+    /// All streams close in an orderly way.
     Drain,
-    /// Some streams end because their clients may not have more.
+    /// Some streams close because they were revoked.
     Revoke(Revoked),
-    /// The shard's thread ends.
+    /// The shard's thread stops.
     Stop,
 }
 
-/// Whose streams end.
+/// Which streams close.
 #[derive(Debug, Clone, Copy)]
 pub enum Revoked {
-    /// The one with this number in the registry.
+    /// The stream with this number in the registry.
     Stream(u64),
-    /// Those on the channel with this slot.
+    /// The streams on the channel with this slot.
     Channel(u32),
 }
 
-/// A stream on its way to a shard.
+/// A stream that joins a shard.
 pub struct Attachment {
     /// The stream's channels, with their slots.
     pub channels: Box<[ChannelSlot]>,
-    /// Frames that waited when the stream was handed over.
+    /// Frames that were queued when the stream was attached.
     pub waiting: VecDeque<Frame>,
     /// What the stream has received.
     pub progress: Progress,
-    /// Whether the stream was ended before it was handed over.
+    /// Why the stream closed before it was attached, if it did.
     pub closed: Option<CloseReason>,
-    /// Its place in the registry; 0 if it has none.
+    /// The stream's number in the registry; 0 if it has none.
     pub number: u64,
-    /// What the engine needs beside: the hub does not look into it.
+    /// What the engine needs besides; opaque to the hub.
     pub payload: Box<dyn Any + Send>,
 }
 
-/// A channel that a stream is on.
+/// A channel of a stream.
 pub struct ChannelSlot {
-    /// Its name.
+    /// The channel.
     pub channel: Channel,
-    /// Its slot in the mailbox.
+    /// The channel's slot in the mailbox.
     pub slot: u32,
 }
 
-/// How far a stream is: what it must not be given again, and when it is over.
+/// The progress of a stream: what must not be delivered again, and when the stream ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
-    /// Everything up to here was given when the stream was attached.
+    /// Everything up to this key had been delivered when the stream was attached.
     pub until: Key,
-    /// Channels that are not finished.
+    /// Number of channels that have not ended.
     pub open: u32,
 }
 
 impl Progress {
-    /// Keeps account of a live frame; says whether it is to be given.
+    /// Records a live frame, and returns whether to deliver it.
     pub fn note(&mut self, frame: &Frame) -> bool {
         use crate::gap::GapReason;
 
         if frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch) {
-            // Positions begin anew.
+            // The log was reset: positions start over.
             self.until = Key::default();
         }
-        // The client is ahead of this node. Nothing else comes twice, and what is healed late is late,
-        // not given already.
+        // Only a client that is ahead of this node has such a frame already. Nothing else is pushed
+        // twice, and a frame that is healed late was not delivered before.
         if frame.key().is_some_and(|key| key <= self.until) {
             return false;
         }
@@ -108,55 +109,56 @@ impl Progress {
     }
 }
 
-/// The messages that wait for one shard, and what the shard tells of itself.
+/// The queued messages of one shard, and the shard's counts.
 pub struct Mailbox {
     state: Mutex<State>,
-    /// Whether the shard was woken and has not looked since: one wake-up is enough.
+    /// Whether the shard was woken and has not taken messages since: one wake-up is enough.
     woken: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
-    /// Messages that were not worked off, those that the shard has taken too.
+    /// Number of messages that are not handled yet, including those that the shard has taken.
     depth: AtomicUsize,
     /// Bytes of the frames among them.
     bytes: AtomicUsize,
-    /// Tells publishers that there is room again.
+    /// Notifies publishers that there is room again.
     room: Notify,
     /// Whether a publisher waits for room.
-    is_waited_for: AtomicBool,
-    /// What the shard reports.
+    has_waiters: AtomicBool,
+    /// The shard's counts.
     pub counts: Counts,
 }
 
 #[derive(Default)]
 struct State {
     messages: Vec<Message>,
-    /// Nothing is taken any more: the shard is gone.
+    /// The shard is gone, and messages are returned to the caller.
     closed: bool,
-    /// A frame was dropped because too many wait.
+    /// A frame was dropped because too many are queued.
     overrun: bool,
     /// Released slots, and the next slot that was never used.
     free: Vec<u32>,
     next: u32,
 }
 
-/// What a shard tells of itself.
+/// What a shard reports.
 #[derive(Default)]
 pub struct Counts {
     /// Streams of the shard.
     pub streams: AtomicUsize,
     /// Bytes in the backlogs of its streams.
     pub backlog_bytes: AtomicUsize,
-    /// Streams with something in their outbox.
+    /// Streams with a backlog.
     pub blocked: AtomicUsize,
     /// Writes to sockets.
     pub writes: Counter,
-    /// Turns of its loop.
+    /// Turns of the shard's loop.
     pub turns: Counter,
-    /// How often it failed and was restarted.
+    /// How many times the shard panicked and was restarted.
     pub panics: AtomicU64,
 }
 
 impl Counts {
-    /// Whether most streams cannot be written to as fast as events come: then it is not a few slow clients.
+    /// Whether most streams have a backlog that grows: the node is at its limit then, which a few
+    /// slow clients do not mean.
     fn is_congested(&self) -> bool {
         let blocked = self.blocked.load(Ordering::Relaxed);
         blocked >= CONGESTED_STREAMS_MIN
@@ -175,7 +177,7 @@ impl Mailbox {
             depth: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             room: Notify::new(),
-            is_waited_for: AtomicBool::new(false),
+            has_waiters: AtomicBool::new(false),
             counts: Counts::default(),
         }
     }
@@ -184,7 +186,11 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a message, and wakes the shard. Gives it back if the shard is gone.
+    /// Adds a message, and wakes the shard. Drops a frame if too many are queued, which
+    /// [`take`](Self::take) reports.
+    ///
+    /// # Errors
+    /// The message, if the shard is gone.
     pub fn push(&self, message: Message) -> Result<(), Message> {
         let mut state = self.state();
         if state.closed {
@@ -193,8 +199,8 @@ impl Mailbox {
         if let Message::Deliver { frame, .. } = &message {
             let is_full = self.depth() >= MAILBOX_MESSAGES_MAX
                 || self.bytes.load(Ordering::Relaxed) >= MAILBOX_BYTES_MAX;
-            // When the log began anew there is one gap for each channel, and no more: that many streams must
-            // not end for it, and come back all at once.
+            // A reset of the log pushes one gap for each channel, and no more. Closing all streams
+            // for it would make all clients reconnect at once.
             if is_full && frame.gap().is_none() {
                 state.overrun = true;
                 return Ok(());
@@ -210,18 +216,19 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Takes all messages into an empty vector, which is left behind for the next ones. Says whether
-    /// frames were dropped since the last time: then every stream of the shard has a hole. For the shard.
+    /// Swaps all messages into `into`, which must be empty and becomes the buffer for the next
+    /// ones. Returns whether frames were dropped since the last call: any stream of the shard may
+    /// then have missed events. Called by the shard.
     pub fn take(&self, into: &mut Vec<Message>) -> bool {
         debug_assert!(into.is_empty());
-        // Before looking: whoever pushes after the look wakes again.
+        // Before the messages are taken, so that every later push wakes the shard again.
         self.woken.store(false, Ordering::Release);
         let mut state = self.state();
         mem::swap(&mut state.messages, into);
         mem::take(&mut state.overrun)
     }
 
-    /// So many messages, with frames of so many bytes, were worked off.
+    /// Records that the shard handled messages, with this many bytes of frames.
     pub fn done(&self, messages: usize, bytes: usize) {
         let was_full = self.is_full();
         self.depth.fetch_sub(messages, Ordering::AcqRel);
@@ -231,7 +238,7 @@ impl Mailbox {
         }
     }
 
-    /// Messages that were not handled yet.
+    /// Number of messages that are not handled yet.
     pub fn depth(&self) -> usize {
         self.depth.load(Ordering::Relaxed)
     }
@@ -243,12 +250,13 @@ impl Mailbox {
             || self.counts.is_congested()
     }
 
-    /// Lets publishers go on if they wait and there is room. For the shard, after it wrote.
+    /// Wakes waiting publishers if there is room. Called by the shard after it wrote.
     pub fn look_for_room(&self) {
-        // Either this sees who waits, or who waits sees the room: see `has_room`.
+        // Pairs with the fence in `has_room`: either this thread sees the waiter, or the waiter
+        // sees the room.
         fence(Ordering::SeqCst);
-        if self.is_waited_for.load(Ordering::Relaxed) && !self.is_full() {
-            self.is_waited_for.store(false, Ordering::Relaxed);
+        if self.has_waiters.load(Ordering::Relaxed) && !self.is_full() {
+            self.has_waiters.store(false, Ordering::Relaxed);
             self.room.notify_waiters();
         }
     }
@@ -259,7 +267,7 @@ impl Mailbox {
             let notified = self.room.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            self.is_waited_for.store(true, Ordering::Relaxed);
+            self.has_waiters.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
             if !self.is_full() {
                 return;
@@ -268,16 +276,16 @@ impl Mailbox {
         }
     }
 
-    /// Takes nothing from now on; gives what is left.
+    /// Closes the mailbox, and returns the remaining messages.
     pub fn close(&self) -> Vec<Message> {
         let mut state = self.state();
         state.closed = true;
-        let left = mem::take(&mut state.messages);
+        let rest = mem::take(&mut state.messages);
         drop(state);
         self.depth.store(0, Ordering::Release);
         self.bytes.store(0, Ordering::Release);
         self.room.notify_waiters();
-        left
+        rest
     }
 
     /// Whether the shard is gone.
@@ -285,7 +293,7 @@ impl Mailbox {
         self.state().closed
     }
 
-    /// An unused slot for a channel. Called with the channel's lock held.
+    /// Allocates a slot for a channel. Called with the channel's lock held.
     pub fn allocate_slot(&self) -> u32 {
         let mut state = self.state();
         state.free.pop().unwrap_or_else(|| {
@@ -294,8 +302,8 @@ impl Mailbox {
         })
     }
 
-    /// Releases the slot of a channel. Its last frames may still be in the mailbox; they are before
-    /// whatever is pushed for the slot's next channel.
+    /// Releases the slot of a channel. Frames of the channel may still be in the mailbox, in front
+    /// of all that is pushed for the slot's next channel.
     pub fn free_slot(&self, slot: u32) {
         self.state().free.push(slot);
     }

@@ -1,4 +1,5 @@
-//! The mailbox: what it bounds, and what it tells.
+//! Tests of the mailbox: its bounds, its wake-ups, and the backpressure on publishers. Look here
+//! for when publishers wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,7 +18,7 @@ fn deliver_len() -> usize {
 }
 
 #[test]
-fn what_overruns_it_is_told() {
+fn dropped_frames_are_reported_once() {
     let mailbox = Mailbox::new(|| {});
     for _ in 0..MAILBOX_MESSAGES_MAX + 5 {
         assert!(mailbox.push(deliver(0)).is_ok());
@@ -26,11 +27,11 @@ fn what_overruns_it_is_told() {
     assert!(mailbox.take(&mut taken), "some were dropped");
     assert_eq!(taken.len(), MAILBOX_MESSAGES_MAX);
     taken.clear();
-    assert!(!mailbox.take(&mut taken), "it is told once");
+    assert!(!mailbox.take(&mut taken), "reported once");
 }
 
 #[test]
-fn one_wake_up_is_enough_until_the_shard_looks() {
+fn one_wake_up_is_enough_until_the_shard_takes_messages() {
     let wakes = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&wakes);
     let mailbox = Mailbox::new(move || {
@@ -54,9 +55,9 @@ fn one_wake_up_is_enough_until_the_shard_looks() {
 }
 
 #[test]
-fn nothing_is_lost_between_a_push_and_a_look() {
-    // A push from another thread at every moment of the shard's turn: a message that is in the
-    // mailbox when the shard goes to sleep has woken it.
+fn no_message_is_lost_between_push_and_take() {
+    // Another thread pushes at every moment of the shard's turn: a message that is in the mailbox
+    // when the shard goes to sleep must have woken it.
     let awake = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&awake);
     let mailbox = Arc::new(Mailbox::new(move || flag.store(true, Ordering::Release)));
@@ -70,7 +71,11 @@ fn nothing_is_lost_between_a_push_and_a_look() {
     let (mut seen, mut taken) = (0, Vec::new());
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while seen < count {
-        assert!(std::time::Instant::now() < deadline, "slept with {} waiting", count - seen);
+        assert!(
+            std::time::Instant::now() < deadline,
+            "asleep with {} messages queued",
+            count - seen
+        );
         if awake.swap(false, Ordering::AcqRel) {
             assert!(!mailbox.take(&mut taken));
             seen += taken.len();
@@ -82,7 +87,7 @@ fn nothing_is_lost_between_a_push_and_a_look() {
 }
 
 #[tokio::test]
-async fn publishers_wait_while_it_is_full() {
+async fn publishers_wait_while_the_mailbox_is_full() {
     let mailbox = Arc::new(Mailbox::new(|| {}));
     for _ in 0..MAILBOX_MESSAGES_FULL {
         assert!(mailbox.push(deliver(0)).is_ok());
@@ -98,7 +103,7 @@ async fn publishers_wait_while_it_is_full() {
 }
 
 #[test]
-fn a_closed_one_gives_messages_back() {
+fn a_closed_mailbox_returns_messages() {
     let mailbox = Mailbox::new(|| {});
     assert!(mailbox.push(deliver(1)).is_ok());
     assert_eq!(mailbox.close().len(), 1);
@@ -114,7 +119,7 @@ fn slots_are_reused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn publishers_wait_while_most_streams_are_blocked_and_not_for_a_few() {
+async fn publishers_wait_while_most_streams_have_a_backlog_and_not_for_a_few() {
     let mailbox = Mailbox::new(|| {});
     let set = |streams: usize, blocked: usize, bytes: usize| {
         mailbox.counts.streams.store(streams, Ordering::Relaxed);
@@ -135,7 +140,7 @@ async fn publishers_wait_while_most_streams_are_blocked_and_not_for_a_few() {
     let second = std::time::Duration::from_secs(1);
     assert!(tokio::time::timeout(second, waiting.as_mut()).await.is_err());
     mailbox.look_for_room();
-    assert!(tokio::time::timeout(second, waiting.as_mut()).await.is_err(), "there is none yet");
+    assert!(tokio::time::timeout(second, waiting.as_mut()).await.is_err(), "there is no room yet");
     set(1_000, 0, 0);
     mailbox.look_for_room();
     waiting.await;

@@ -1,5 +1,5 @@
-//! What stands between the hub and a stream: a queue for streams that are polled, a mailbox for those of
-//! a shard. Look here for what happens to a slow client.
+//! The queues from the hub to its streams: one per stream that is polled, one mailbox per shard for
+//! the streams of the engine. Look here for what happens to a slow client.
 
 #[cfg(test)]
 mod loom_tests;

@@ -1,4 +1,4 @@
-//! What waits for one stream: bounded, closable. Look here for what happens when a client is slow.
+//! The queue of one stream: bounded, closable. Look here for what happens when a client is slow.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use super::slow_client::{WaitingBounds, replaced};
 use crate::close::CloseReason;
 use crate::frame::Frame;
 
-/// Frames that wait for one stream. The hub pushes, the subscription pops.
+/// The queued frames of one stream. The hub pushes, the subscription pops.
 pub(crate) struct Queue {
     bounds: WaitingBounds,
     state: Mutex<State>,
@@ -18,7 +18,8 @@ pub(crate) struct Queue {
 struct State {
     frames: VecDeque<Frame>,
     bytes: usize,
-    /// While the stream replays, it takes what it needs from the rings.
+    /// Whether the stream replays: it then reads from the rings, and the queue drops what is
+    /// pushed.
     paused: bool,
     closed: Option<CloseReason>,
     waker: Option<Waker>,
@@ -33,8 +34,8 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a frame, or closes the queue if it does not fit. A frame always fits an empty queue. With
-    /// `latest_only` it takes the place of the one of its channel that waits.
+    /// Adds a frame, or closes the queue if it does not fit. A frame always fits an empty queue.
+    /// With `latest_only` the frame replaces the queued one of its channel.
     pub(crate) fn push(&self, frame: &Frame, latest_only: bool) {
         let mut state = self.state();
         if state.closed.is_some() || state.paused {
@@ -58,7 +59,7 @@ impl Queue {
         Self::wake(state);
     }
 
-    /// Takes nothing from now on, and forgets what it has: the stream replays.
+    /// Drops all frames, now and until [`resume_push`](Self::resume_push): the stream replays.
     pub(crate) fn pause(&self) {
         let mut state = self.state();
         state.paused = true;
@@ -66,26 +67,26 @@ impl Queue {
         state.bytes = 0;
     }
 
-    /// Takes frames again.
+    /// Accepts frames again.
     pub(crate) fn resume_push(&self) {
         self.state().paused = false;
     }
 
-    /// Notes who is to be woken when the queue is closed, without taking a frame.
+    /// Registers the waker for when the queue closes, without taking a frame.
     pub(crate) fn watch_close(&self, context: &Context<'_>) -> Option<CloseReason> {
         let mut state = self.state();
         Self::set_waker(&mut state, context);
         state.closed
     }
 
-    /// Closes the queue: what waits is still taken, then comes the end. The first reason stays.
+    /// Closes the queue. Queued frames are still delivered. The first reason is kept.
     pub(crate) fn close(&self, reason: CloseReason) {
         let mut state = self.state();
         state.closed.get_or_insert(reason);
         Self::wake(state);
     }
 
-    /// Closes the queue and forgets what waits: its client may not have it any more.
+    /// Closes the queue and drops its frames, which the client is no longer allowed to receive.
     pub(crate) fn revoke(&self) {
         let mut state = self.state();
         state.closed.get_or_insert(CloseReason::Revoked);
@@ -94,14 +95,15 @@ impl Queue {
         Self::wake(state);
     }
 
-    /// Gives everything up to a shard: what waits, and why the stream has ended if it has.
+    /// Moves the stream to a shard: returns the queued frames, and why the queue is closed if it
+    /// is.
     pub(crate) fn attach(&self) -> (VecDeque<Frame>, Option<CloseReason>) {
         let mut state = self.state();
         state.bytes = 0;
         (std::mem::take(&mut state.frames), state.closed)
     }
 
-    /// How many of the frames that wait end their channel.
+    /// The number of queued frames that end their channel.
     pub(crate) fn ends(&self) -> usize {
         self.state().frames.iter().filter(|frame| frame.is_end()).count()
     }
@@ -114,7 +116,7 @@ impl Queue {
         self.state().closed
     }
 
-    /// Takes the next frame; `None` is the end.
+    /// Takes the next frame; `None` if the queue is closed and empty.
     pub(crate) fn poll_pop(&self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
         let mut state = self.state();
         if let Some(frame) = Self::pop(&mut state) {
@@ -133,10 +135,10 @@ impl Queue {
         }
     }
 
-    /// Takes the next frame that waits already, if it is wanted.
-    pub(crate) fn pop_if(&self, wanted: impl FnOnce(&Frame) -> bool) -> Option<Frame> {
+    /// Takes the next frame if it is queued and `predicate` accepts it.
+    pub(crate) fn pop_if(&self, predicate: impl FnOnce(&Frame) -> bool) -> Option<Frame> {
         let mut state = self.state();
-        if !state.frames.front().is_some_and(wanted) {
+        if !state.frames.front().is_some_and(predicate) {
             return None;
         }
         Self::pop(&mut state)
@@ -146,7 +148,7 @@ impl Queue {
         let frame = state.frames.pop_front()?;
         state.bytes -= frame.len();
         if state.frames.is_empty() {
-            // An idle stream keeps no buffer.
+            // An idle stream holds no buffer.
             state.frames = VecDeque::new();
         }
         Some(frame)
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_bounded_but_a_lone_frame_fits() {
+    fn bytes_are_bounded_but_a_single_frame_fits() {
         let queue = Queue::new(10, 100);
         queue.push(&frame(500), false);
         assert_eq!(queue.closed(), None);
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_comes_before_the_end_and_the_first_reason_stays() {
+    fn queued_frames_are_delivered_after_the_close_and_the_first_reason_is_kept() {
         let queue = Queue::new(10, 100);
         queue.push(&frame(20), false);
         queue.push(&frame(20), false);
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_queue_takes_nothing() {
+    fn a_paused_queue_accepts_nothing() {
         let queue = Queue::new(10, 1000);
         queue.push(&frame(20), false);
         queue.pause();

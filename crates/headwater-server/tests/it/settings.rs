@@ -407,7 +407,7 @@ fn retention_is_a_list_in_each_of_its_three_sources() {
 
 #[test]
 fn an_invalid_rule_is_shown_with_its_position() {
-    let why = "the retention rule `chat:* evnts=1`: `evnts=1` is none of events=COUNT, \
+    let why = "the retention rule `chat:* evnts=1`: `evnts=1` is not one of events=COUNT, \
         age=DURATION, \
                bytes=SIZE and off";
     assert_eq!(
@@ -425,7 +425,7 @@ fn an_invalid_rule_is_shown_with_its_position() {
         )
     );
     let never = by_flag(&["--retention=* off", "--retention=a off"]).expect_err("it never counts");
-    assert!(never.contains("it can never count, because `*` stands before it"), "{never}");
+    assert!(never.contains("it never applies, because the earlier rule `*` matches"), "{never}");
     assert_eq!(
         by_file("retention = \"a off\"").expect_err("no list"),
         "FILE:1:13: retention: it is a list: write retention = [\"chat:* events=100 age=1h \

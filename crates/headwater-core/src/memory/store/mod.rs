@@ -1,36 +1,40 @@
 //! The log of the embedded broker on disk: durable events in the order of their offsets. Look here
-//! for what survives a killed process, a full disk, a loss of power and a damaged file.
+//! for what survives a killed process, a full disk, a power failure and a damaged file.
 //!
-//! # Why a plain log
-//! What is stored is appended in one order, read once at start, and forgotten from the front. A
-//! segmented log does that in a few hundred lines that can be read and tested in full: its only way to
-//! be inconsistent is a torn end, and a checksum shows that. An embedded database brings pages, a
-//! cache, a journal, compaction and a format of its own to update one day, and would give nothing for
-//! it that is needed here: no look-up by key, no update in place, no transaction over several records.
+//! # Why a segmented log
+//! Records are appended in one order, read once at start, and deleted from the front. A segmented
+//! log does that in a few hundred lines that can be read and tested in full: it can be inconsistent
+//! in one way only, a torn end, and a checksum detects that. An embedded database brings pages, a
+//! cache, a journal, compaction and a format that needs migrations, for features that are not
+//! needed here: look-up by key, update in place, transactions over several records.
 //!
 //! # The directory
-//! - `OFFSET.log`: a segment: records in a row, named by the lowest offset in it. A new one begins when
-//!   one has [`SEGMENT_BYTES_MAX`].
-//! - `marker`: the epoch and how the store was left; replaced as a whole.
-//! - `channels`: what is known of channels whose records were deleted; replaced as a whole.
+//! - `OFFSET.log`: a segment: consecutive records, named by the lowest offset in it. A new segment
+//!   starts when one reaches [`SEGMENT_BYTES_MAX`].
+//! - `marker`: the epoch, and how the store was left; replaced as a whole.
+//! - `channels`: the known channels whose records were deleted; replaced as a whole.
 //! - `lock`: locked while a process has the directory open.
 //!
 //! # What survives
-//! - **A killed process**: every record whose `append` returned, because the operating system has it.
-//!   A record that was being written is cut off at the next start; nobody was told that it was taken.
-//! - **A full disk**: `append` fails, what it began to write is cut off, and a later one works again.
-//! - **A loss of power**: what was appended since the last `sync` may be gone, and somebody may have
-//!   seen it. So after one the epoch is new: clients that come back are told that events may be
-//!   missing, and no position can mean two events. What is still there stays history. Where the system
-//!   does not tell whether the machine was started again, every store that was not closed in order is
-//!   taken for one after a loss of power.
-//! - **A damaged file**: what follows the damage in the same segment is lost. The epoch is new.
+//! - **A killed process**: every record whose `append` returned, because the operating system has
+//!   it. A record that was being written is cut off at the next start; it was not acknowledged.
+//! - **A full disk**: `append` fails, its partial write is cut off, and a later append works again.
+//! - **A power failure**: records since the last sync may be gone, although clients may have
+//!   received them. So the epoch is new afterwards: reconnecting clients receive a gap event, and
+//!   no position can denote two events. Surviving records remain in the history. Where the
+//!   operating system does not report whether the machine was restarted, a store that was not
+//!   closed in order is treated as after a power failure.
+//! - **A damaged file**: the records after the damage in the same segment are lost. The epoch is
+//!   new.
 //!
-//! Offsets never go backwards, not even when every record was forgotten.
+//! Offsets never go backwards, not even when every record was deleted.
 
 mod channels;
+mod directory;
 mod file;
 mod marker;
+#[cfg(test)]
+mod model_tests;
 mod record;
 mod segment;
 #[cfg(test)]
@@ -40,41 +44,39 @@ mod upkeep;
 mod upkeep_tests;
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use self::channels::{KnownChannel, KnownChannels};
-use self::file::{cut, io_error, open_to_append, refuse};
+use self::file::{io_error, open_to_append, truncate};
 use self::marker::{Marker, State};
 pub(crate) use self::record::Record;
 use self::segment::End;
 use self::upkeep::Forgetting;
 pub(crate) use self::upkeep::{Done, Upkeep};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::limits::SEGMENT_BYTES_MAX;
-
-const LOCK_FILE_NAME: &str = "lock";
 
 /// A log in a directory that this process alone has open.
 pub(crate) struct Store {
     directory: PathBuf,
-    /// Locked as long as it is open.
+    /// Locked while it is open.
     lock: File,
-    /// Since when the machine runs, where the system tells.
+    /// The id of the machine's current boot, where the system reports one.
     boot: Option<String>,
     epoch: u64,
     last_offset: u64,
-    /// Segments that take no more, oldest first.
+    /// Segments that accept no more records, oldest first.
     closed: VecDeque<Closed>,
-    /// The segment that takes more, if there is one.
+    /// The segment that records are appended to, if there is one.
     active: Option<Active>,
-    /// Files with records that were not synced yet, beside the active one.
+    /// Files with records that are not synced yet, besides the active one.
     unsynced: Vec<Arc<File>>,
-    /// Whether a file was made since the last sync.
+    /// Whether a file was created since the last sync.
     directory_unsynced: bool,
-    /// Reused by each append.
+    /// Reused by every append.
     buffer: Vec<u8>,
     bytes_max: u64,
 }
@@ -91,25 +93,26 @@ struct Active {
     first_offset: u64,
     /// Shared with the upkeep that syncs it.
     file: Arc<File>,
-    /// The length up to which the file is good.
+    /// The length of the valid part of the file.
     bytes: u64,
-    /// Whether the file may have more than its good bytes.
+    /// Whether the file may be longer than its valid part.
     is_torn: bool,
     is_unsynced: bool,
 }
 
-/// What a directory held when it was opened.
+/// The content of a directory when it was opened.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     /// 48 random bits, never 0.
     pub(crate) epoch: u64,
-    /// The highest offset that was ever given; 0 if none was.
+    /// The highest offset that was ever assigned; 0 if there was none.
     pub(crate) last_offset: u64,
-    /// Of channels of which nothing is known, records up to this offset may have been forgotten.
+    /// An unknown channel may have had records up to this offset.
     pub(crate) forgotten_to: u64,
-    /// Channels whose records were deleted, and maybe others, as they were then.
+    /// The channels that were known when segments were deleted. Those that still have records may
+    /// be outdated.
     pub(crate) channels: Vec<KnownChannel>,
-    /// The records, in order, for tests that want them all at once.
+    /// The records, in order, for tests that need them all at once.
     #[cfg(test)]
     pub(crate) records: Vec<Record>,
 }
@@ -129,12 +132,13 @@ impl Store {
         Ok((store, Recovered { records, ..recovered }))
     }
 
-    /// Opens a directory, and makes it if it is not there. Gives each record to `each` instead of
-    /// collecting them: the log can be much larger than what the rules of retention want of it.
+    /// Opens a directory, and creates it if there is none. Passes each record to `each` instead of
+    /// collecting them: the log can be much larger than what the retention rules select from it.
     ///
     /// # Errors
-    /// [`ErrorKind::PermissionDenied`] if another process has it open; [`ErrorKind::Invalid`] if it holds files
-    /// that are not Headwater's, or of a newer format; [`ErrorKind::Unavailable`] if the system fails.
+    /// `ErrorKind::PermissionDenied` if another process has it open; `ErrorKind::Invalid` if it
+    /// contains foreign files, or files of a newer format; `ErrorKind::Unavailable` if the
+    /// operating system fails.
     pub(crate) fn open_each(
         directory: &Path,
         each: &mut dyn FnMut(Record),
@@ -147,9 +151,9 @@ impl Store {
         directory: &Path,
         each: &mut dyn FnMut(Record),
     ) -> Result<(Self, Recovered), Error> {
-        make_directory(directory)?;
-        refuse_foreign_files(directory)?;
-        let lock = lock(directory)?;
+        directory::create(directory)?;
+        directory::check_for_foreign_files(directory)?;
+        let lock = directory::lock(directory)?;
         let marker = Marker::read(directory)?;
         let known = KnownChannels::read(directory)?.unwrap_or_default();
         let mut store = Self {
@@ -167,30 +171,35 @@ impl Store {
         };
         let first_offset = store.read_segments(marker.as_ref(), known.covers_to, each)?;
         let deleted_to = first_offset.map_or(store.last_offset, |first| first.saturating_sub(1));
-        // Segments that went without it, by hand or because the disk was full, may have had more.
-        let is_all = deleted_to <= known.covers_to;
+        // Segments deleted without an update of the list, by hand or on a full disk, may have had
+        // more channels.
+        let is_complete = deleted_to <= known.covers_to;
         let (epoch, last_offset) = (store.epoch, store.last_offset);
         let recovered = Recovered {
             epoch,
             last_offset,
-            forgotten_to: if is_all { known.forgotten_to } else { deleted_to },
-            channels: if is_all { known.channels } else { Vec::new() },
+            forgotten_to: if is_complete { known.forgotten_to } else { deleted_to },
+            channels: if is_complete { known.channels } else { Vec::new() },
             #[cfg(test)]
             records: Vec::new(),
         };
         Ok((store, recovered))
     }
 
-    /// Appends records, whose offsets must rise, with one write. When it returns, they survive a
-    /// killed process. After an error none of them is in the log, and trying again makes sense if the
-    /// kind is [`ErrorKind::Unavailable`].
+    /// Appends records, whose offsets must ascend, with one write. When it returns, they survive a
+    /// killed process.
+    ///
+    /// # Errors
+    /// None of the records is in the log then. A retry may succeed if the kind is
+    /// `ErrorKind::Unavailable`.
     pub(crate) fn append(&mut self, records: &[Record]) -> Result<(), Error> {
         let mut last_offset = self.last_offset;
         self.buffer.clear();
         for record in records {
             if record.offset <= last_offset || record.prev >= record.offset {
                 return Err(Error::invalid(format!(
-                    "offset {} after offset {last_offset} is out of order: this is a bug of Headwater",
+                    "offset {} after offset {last_offset} is out of order: a bug in Headwater, please \
+                     report it",
                     record.offset
                 )));
             }
@@ -203,20 +212,20 @@ impl Store {
             active.write(&self.buffer)?;
             self.last_offset = last_offset;
         }
-        // The room for a large event is not needed for the next one.
+        // A large event should not hold its memory for good.
         self.buffer.shrink_to(1 << 20);
         Ok(())
     }
 
-    /// Puts on disk what was appended, so that it survives a loss of power too. After an error it is
-    /// tried again by the next call.
+    /// Syncs appended records to disk, so that they survive a power failure too. The next call
+    /// retries after an error.
     fn sync(&mut self) -> Result<(), Error> {
         let work = self.begin_upkeep(0, |_| KnownChannels::default());
         self.end_upkeep(work.run()).0
     }
 
-    /// Reads all there is, repairs what needs it, and decides on the epoch. Returns the lowest offset
-    /// that can be in the log.
+    /// Reads all segments, repairs them, and decides on the epoch. Returns the lowest offset that
+    /// can be in the log.
     fn read_segments(
         &mut self,
         marker: Option<&Marker>,
@@ -231,8 +240,8 @@ impl Store {
             let outcome = segment::read(path, last_offset, each)?;
             let is_last = index + 1 == segments.len();
             may_lack_records |= outcome.end == End::Damaged || outcome.end == End::Torn && !is_last;
-            if outcome.good_bytes < outcome.all_bytes {
-                cuts.push((path, outcome.good_bytes, outcome.all_bytes - outcome.good_bytes));
+            if outcome.valid_bytes < outcome.all_bytes {
+                cuts.push((path, outcome.valid_bytes, outcome.all_bytes - outcome.valid_bytes));
             }
             self.last_offset = outcome.last_offset;
             let (path, first_offset, last_offset) =
@@ -244,26 +253,28 @@ impl Store {
         may_lack_records |= ends_too_early;
         self.last_offset = self.last_offset.max(marked_offset);
         self.epoch = self.decide_epoch(marker, &segments, may_lack_records);
-        // Before anything is cut: a process killed in between must find the new epoch.
+        // Before any file is truncated: if the process is killed in between, the next one must find
+        // the new epoch.
         self.marker(State::Open { boot: self.boot.clone() }).write(&self.directory)?;
-        for (path, good_bytes, cut_bytes) in cuts {
-            cut(path, good_bytes)?;
+        for (path, valid_bytes, cut_bytes) in cuts {
+            truncate(path, valid_bytes)?;
             tracing::warn!(
                 file = %path.display(),
                 bytes = cut_bytes,
                 damaged = may_lack_records,
-                "cut off the end of a segment, which was no whole record"
+                "truncated a segment after its last valid record"
             );
         }
         self.active = self.closed.pop_back().map(Active::reopen).transpose()?;
         if ends_too_early {
-            // Its name says where the log goes on, so that the next start finds nothing amiss.
+            // Its name records where the log continues, so that the next start finds nothing
+            // missing.
             self.begin_segment(self.last_offset + 1)?;
         }
         Ok(segments.first().map(|(first_offset, _)| *first_offset))
     }
 
-    /// Makes sure that there is an active segment, and that it has room.
+    /// Ensures that there is an active segment with room for the buffer.
     fn make_room(&mut self, first_offset: u64) -> Result<(), Error> {
         let is_full = |active: &Active| {
             active.bytes > segment::TITLE.len() as u64
@@ -277,7 +288,7 @@ impl Store {
 
     fn begin_segment(&mut self, first_offset: u64) -> Result<(), Error> {
         if let Some(full) = &mut self.active {
-            // In a segment that is not the last, a torn end would be damage.
+            // A torn end counts as damage in a segment that is not the last.
             full.cut_torn_end()?;
         }
         let path = self.directory.join(segment::file_name(first_offset));
@@ -288,8 +299,8 @@ impl Store {
         Ok(())
     }
 
-    /// Closes the active segment if it has records and its end is known to be good; the next append
-    /// begins another. An empty one stays, because the next one would have its name.
+    /// Closes the active segment if it has records and no torn end; the next append starts another.
+    /// An empty segment stays, because the next one would have the same name.
     fn retire_active(&mut self) {
         let has_records = |active: &&mut Active| active.bytes > segment::TITLE.len() as u64;
         if let Some(active) = self.active.as_mut().filter(has_records)
@@ -313,7 +324,7 @@ impl Store {
         Marker { epoch: self.epoch, last_offset: self.last_offset, state }
     }
 
-    /// The epoch of the marker, or a new one if a client could miss events without being told.
+    /// The epoch of the marker, or a new one if a client could miss events without a gap event.
     fn decide_epoch(
         &self,
         marker: Option<&Marker>,
@@ -322,23 +333,24 @@ impl Store {
     ) -> u64 {
         let why = match marker {
             None if segments.is_empty() => None,
-            None => Some("its marker is missing or damaged"),
-            Some(_) if may_lack_records => Some("a file of it is damaged"),
-            Some(Marker { state: State::Open { boot: None }, .. }) => {
-                Some("it was not closed, and this system does not tell if the machine stopped")
-            }
+            None => Some("marker missing or damaged"),
+            Some(_) if may_lack_records => Some("segment damaged"),
+            Some(Marker { state: State::Open { boot: None }, .. }) => Some(
+                "store not closed, and the system does not report whether the machine restarted",
+            ),
             Some(Marker { state: State::Open { boot }, .. }) if *boot != self.boot => {
-                Some("the machine stopped before it was closed")
+                Some("machine restarted before the store was closed")
             }
             Some(marker) => return marker.epoch,
         };
         if let Some(why) = why {
             tracing::warn!(
                 directory = %self.directory.display(),
-                "events may be missing from the store, because {why}: clients that come back are told"
+                reason = why,
+                "events may be missing from the store, new epoch: reconnecting clients receive gap events"
             );
         }
-        // The first of its twelve hexadecimal digits is not 0.
+        // At least 2^44, so that it has twelve hexadecimal digits.
         fastrand::u64(1 << 44..1 << 48)
     }
 }
@@ -348,9 +360,10 @@ impl Drop for Store {
         let synced = self.sync();
         let closed = synced.and_then(|()| self.marker(State::Closed).write(&self.directory));
         if let Err(error) = closed {
-            tracing::warn!(%error, "the store could not be closed, and is as after a killed process");
+            tracing::warn!(%error, "store not closed: it is left as after a killed process");
         }
-        // Closing the file does it too, but not while a child process that is being started has it.
+        // Closing the file is not enough while a child process that is being spawned has inherited
+        // it.
         let _ = self.lock.unlock();
     }
 }
@@ -369,13 +382,13 @@ impl Active {
         Ok(Self { path, first_offset, file, bytes, is_torn: false, is_unsynced: true })
     }
 
-    /// Writes records, with the title in front if it is missing, or leaves the file as it was.
+    /// Writes records, after the title in an empty file. After an error the file is as before.
     fn write(&mut self, records: &[u8]) -> Result<(), Error> {
         self.cut_torn_end()?;
-        let titled;
+        let with_title;
         let bytes = if self.bytes == 0 {
-            titled = [&segment::TITLE[..], records].concat();
-            &titled
+            with_title = [&segment::TITLE[..], records].concat();
+            &with_title
         } else {
             records
         };
@@ -387,7 +400,7 @@ impl Active {
             }
             Err(error) => {
                 self.is_torn = true;
-                // If this fails, the next write tries it again before it writes.
+                // If this fails, the next write retries it first.
                 let _ = self.cut_torn_end();
                 Err(io_error("write", &self.path, error))
             }
@@ -396,9 +409,9 @@ impl Active {
 
     fn cut_torn_end(&mut self) -> Result<(), Error> {
         if self.is_torn {
-            // The file is open to append, so the next write goes to its new end.
-            let cut = self.file.set_len(self.bytes);
-            cut.map_err(|error| io_error("cut", &self.path, error))?;
+            // The file is open in append mode, so the next write goes to its new end.
+            let truncated = self.file.set_len(self.bytes);
+            truncated.map_err(|error| io_error("truncate", &self.path, error))?;
             self.is_torn = false;
         }
         Ok(())
@@ -406,8 +419,9 @@ impl Active {
 }
 
 impl Store {
-    /// Collects what there is to sync, and, up to this offset, to delete. What is known of the channels
-    /// that have no record above the offset that `known` is given is kept in their place.
+    /// Collects the files to sync, and the segments to delete: those with offsets below
+    /// `forget_before` only. `known` returns the channels without a record above an offset, which
+    /// are stored in place of the deleted records.
     pub(crate) fn begin_upkeep(
         &mut self,
         forget_before: u64,
@@ -435,15 +449,15 @@ impl Store {
         let old: Vec<&Closed> = self.closed.iter().take_while(|closed| is_old(closed)).collect();
         let paths: Vec<PathBuf> = old.iter().map(|closed| closed.path.clone()).collect();
         let newer = self.closed.get(paths.len()).map(|closed| closed.first_offset);
-        let first_kept = newer.or(self.active.as_ref().map(|active| active.first_offset));
-        let covers_to = first_kept.map_or(self.last_offset, |first| first.saturating_sub(1));
+        let first_retained = newer.or(self.active.as_ref().map(|active| active.first_offset));
+        let covers_to = first_retained.map_or(self.last_offset, |first| first.saturating_sub(1));
         let marker =
-            first_kept.is_none().then(|| self.marker(State::Open { boot: self.boot.clone() }));
+            first_retained.is_none().then(|| self.marker(State::Open { boot: self.boot.clone() }));
         (!paths.is_empty()).then(|| Forgetting { channels: known(covers_to), marker, paths })
     }
 
-    /// Notes what was done. The first result is of syncing, the second of deleting; what failed is work
-    /// for the next time.
+    /// Records the result of an upkeep. Returns the results of syncing and of deleting; the next
+    /// upkeep retries what failed.
     pub(crate) fn end_upkeep(&mut self, done: Done) -> (Result<(), Error>, Result<(), Error>) {
         self.unsynced.extend(done.left.files);
         self.directory_unsynced |= done.left.is_directory_unsynced;
@@ -452,49 +466,5 @@ impl Store {
             self.closed.retain(|closed| !is_deleted(closed.last_offset));
         });
         (done.synced, forgotten)
-    }
-}
-
-fn make_directory(directory: &Path) -> Result<(), Error> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    // Events are nobody else's business.
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory).map_err(|error| io_error("make the directory", directory, error))
-}
-
-/// A directory that holds something else was probably named by mistake. Nothing in it is touched.
-fn refuse_foreign_files(directory: &Path) -> Result<(), Error> {
-    for entry in fs::read_dir(directory).map_err(|error| io_error("read", directory, error))? {
-        let entry = entry.map_err(|error| io_error("read", directory, error))?;
-        let name = entry.file_name();
-        let is_ours = name.to_str().is_some_and(|name| {
-            // The second one is the file system's own, where the directory is a mount point.
-            [LOCK_FILE_NAME, "lost+found"].contains(&name)
-                || [marker::FILE_NAME, marker::NEW_FILE_NAME].contains(&name)
-                || [channels::FILE_NAME, channels::NEW_FILE_NAME].contains(&name)
-                || segment::parse_file_name(name).is_some()
-        });
-        if !is_ours {
-            let why = "is not a file of Headwater: give Headwater a directory of its own";
-            return Err(refuse(ErrorKind::Invalid, &entry.path(), why));
-        }
-    }
-    Ok(())
-}
-
-fn lock(directory: &Path) -> Result<File, Error> {
-    let path = directory.join(LOCK_FILE_NAME);
-    let file = OpenOptions::new().create(true).append(true).open(&path);
-    let file = file.map_err(|error| io_error("open", &path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(refuse(
-            ErrorKind::PermissionDenied,
-            directory,
-            "is in use by another process: stop that one, or give this one another directory",
-        )),
-        Err(TryLockError::Error(error)) => Err(io_error("lock", &path, error)),
     }
 }

@@ -1,8 +1,8 @@
-//! The slow work on a store's files: syncing, and deleting what is old. Look here for what happens
+//! The slow work on a store's files: syncing, and deleting old segments. Look here for what runs
 //! without the log's lock, and in which order.
 //!
-//! A slow disk takes seconds for it. So the work is collected under the lock, done without it, and
-//! noted under it again. What is appended meanwhile is work for the next time.
+//! A slow disk takes seconds for it. So the work is collected under the lock, runs without it, and
+//! its result is recorded under the lock again. The next upkeep covers what is appended meanwhile.
 
 use std::fs::File;
 use std::io;
@@ -14,26 +14,26 @@ use super::file::{io_error, is_full, remove_file, sync_directory};
 use super::marker::Marker;
 use crate::error::Error;
 
-/// Work that was collected.
+/// Collected work.
 pub(crate) struct Upkeep {
     pub(super) directory: PathBuf,
-    /// To be synced.
+    /// The files to sync.
     pub(super) files: Vec<Arc<File>>,
     pub(super) is_directory_unsynced: bool,
     pub(super) forgetting: Option<Forgetting>,
 }
 
-/// The deletion of segments, which need not be synced.
+/// The deletion of old segments, which need no sync.
 pub(super) struct Forgetting {
     pub(super) channels: KnownChannels,
-    /// Where no segment stays, only the marker knows the last offset.
+    /// Written if no segment remains, since only the marker has the last offset then.
     pub(super) marker: Option<Marker>,
     pub(super) paths: Vec<PathBuf>,
 }
 
-/// Work that was done, or not.
+/// The result of an upkeep.
 pub(crate) struct Done {
-    /// What is not on disk yet.
+    /// The work that is left to do.
     pub(super) left: Upkeep,
     pub(super) synced: Result<(), Error>,
     /// The last offset that was deleted.
@@ -45,7 +45,7 @@ impl Upkeep {
         self.files.is_empty() && !self.is_directory_unsynced && self.forgetting.is_none()
     }
 
-    /// Does it, as far as the disk lets it.
+    /// Does the work, as far as the disk permits.
     pub(crate) fn run(mut self) -> Done {
         let synced = self.sync().map_err(|error| io_error("sync", &self.directory, error));
         let forgotten = match &self.forgetting {
@@ -69,14 +69,14 @@ impl Upkeep {
 }
 
 impl Forgetting {
-    /// What was known from the segments is on disk before they go.
+    /// Deletes the segments, after the marker and the channels known from them are on disk.
     fn run(&self, directory: &Path) -> Result<u64, Error> {
         if let Some(marker) = &self.marker {
             marker.write(directory)?;
         }
-        let failed = |error| io_error("write what it knows of channels to", directory, error);
+        let failed = |error| io_error("write the list of channels to", directory, error);
         match self.channels.write(directory) {
-            // A full disk must not keep the segments that fill it.
+            // On a full disk, the segments are deleted first to free space.
             Err(error) if is_full(&error) => {
                 self.delete()?;
                 self.channels.write(directory).map_err(failed)?;

@@ -1,5 +1,5 @@
-//! Upkeep against what is appended meanwhile, killed processes, a full disk, and systems that do not
-//! tell when they were started.
+//! Tests of upkeep with concurrent appends, killed processes, a full disk, and systems that do not
+//! report their boot. Look here for what a restart knows after each.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ fn known(covers_to: u64) -> KnownChannels {
     KnownChannels { covers_to, forgotten_to: 1, channels: vec![gone] }
 }
 
-/// Records 1 to 3, of which each has a segment.
+/// Records 1 to 3, each in a separate segment.
 fn three_segments(directory: &Path) -> Store {
     let (mut store, _) = Store::open(directory).unwrap();
     store.bytes_max = 1;
@@ -30,16 +30,16 @@ fn upkeep(store: &mut Store, forget_before: u64) -> (Result<(), Error>, Result<(
     store.end_upkeep(done)
 }
 
-fn nothing(covers_to: u64) -> KnownChannels {
-    panic!("nothing is to be deleted up to {covers_to}")
+fn unexpected(covers_to: u64) -> KnownChannels {
+    panic!("unexpected deletion up to {covers_to}")
 }
 
 #[test]
-fn what_is_appended_during_a_sync_is_synced_by_the_next() {
+fn records_appended_during_a_sync_are_synced_by_the_next() {
     let directory = TempDir::new().unwrap();
     let (mut store, _) = Store::open(directory.path()).unwrap();
     store.append(&records(1..=1)).unwrap();
-    let work = store.begin_upkeep(0, nothing);
+    let work = store.begin_upkeep(0, unexpected);
     assert!(!work.is_empty());
     store.append(&records(2..=2)).unwrap();
     store.bytes_max = 1;
@@ -48,30 +48,30 @@ fn what_is_appended_during_a_sync_is_synced_by_the_next() {
     assert!(store.active.as_ref().unwrap().is_unsynced);
     assert_eq!((store.unsynced.len(), store.directory_unsynced), (1, true));
     upkeep(&mut store, 0).0.unwrap();
-    assert!(store.begin_upkeep(0, nothing).is_empty());
+    assert!(store.begin_upkeep(0, unexpected).is_empty());
 }
 
 #[test]
-fn a_sync_that_failed_is_tried_again() {
+fn a_failed_sync_is_retried() {
     let directory = TempDir::new().unwrap();
     let (mut store, _) = Store::open(directory.path()).unwrap();
     store.append(&records(1..=1)).unwrap();
-    // The system cannot sync what is no file on a disk.
+    // A sync fails on a device that is not a disk.
     let active = store.active.as_mut().unwrap();
     let file = std::mem::replace(&mut active.file, File::open("/dev/null").unwrap().into());
-    let work = store.begin_upkeep(0, nothing);
+    let work = store.begin_upkeep(0, unexpected);
     let failed = store.end_upkeep(work.run()).0.unwrap_err();
     assert!(failed.to_string().starts_with("the store cannot sync "), "{failed}");
     assert_eq!((store.unsynced.len(), store.directory_unsynced), (1, true));
     store.unsynced = vec![file];
-    let work = store.begin_upkeep(0, nothing);
+    let work = store.begin_upkeep(0, unexpected);
     assert!(!work.is_empty());
     store.end_upkeep(work.run()).0.unwrap();
-    assert!(store.begin_upkeep(0, nothing).is_empty());
+    assert!(store.begin_upkeep(0, unexpected).is_empty());
 }
 
 #[test]
-fn what_is_appended_during_the_deletion_of_all_stays() {
+fn records_appended_while_all_segments_are_deleted_stay() {
     let directory = TempDir::new().unwrap();
     let mut store = three_segments(directory.path());
     let work = store.begin_upkeep(4, known);
@@ -86,7 +86,7 @@ fn what_is_appended_during_the_deletion_of_all_stays() {
 }
 
 #[test]
-fn a_process_killed_while_it_deletes_knows_all_channels() {
+fn after_a_kill_during_a_deletion_all_channels_are_known() {
     for left in 0..=3 {
         let directory = TempDir::new().unwrap();
         let mut store = three_segments(directory.path());
@@ -101,7 +101,7 @@ fn a_process_killed_while_it_deletes_knows_all_channels() {
         store.end_upkeep(work.run()).1.unwrap();
         assert_eq!(names(directory.path()), [""; 0]);
         kill(store);
-        // They go from the front, so these were not deleted yet.
+        // Deletion starts at the front, so these were not deleted yet.
         for (path, bytes) in &segments[3 - left..] {
             fs::write(path, bytes).unwrap();
         }
@@ -113,11 +113,11 @@ fn a_process_killed_while_it_deletes_knows_all_channels() {
 }
 
 #[test]
-fn a_process_killed_before_it_deletes_has_all_records() {
+fn after_a_kill_before_a_deletion_all_records_are_there() {
     let directory = TempDir::new().unwrap();
     let mut store = three_segments(directory.path());
     forget_before(&mut store, 2);
-    // The work that was begun, and never done, left half of a file.
+    // The collected work was never done, and left half a file.
     drop(store.begin_upkeep(4, known));
     fs::write(directory.path().join("channels.new"), b"HWTRCH1\nhalf").unwrap();
     kill(store);
@@ -127,7 +127,7 @@ fn a_process_killed_before_it_deletes_has_all_records() {
 }
 
 #[test]
-fn without_the_channels_or_with_an_older_list_more_may_be_forgotten() {
+fn with_a_damaged_or_outdated_list_of_channels_more_may_be_forgotten() {
     for is_damaged in [false, true] {
         let directory = TempDir::new().unwrap();
         let mut store = three_segments(directory.path());
@@ -145,16 +145,16 @@ fn without_the_channels_or_with_an_older_list_more_may_be_forgotten() {
     }
 }
 
-/// `/dev/full` is a disk without room.
+/// `/dev/full` acts as a disk without free space.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_does_not_keep_what_fills_it() {
+fn segments_are_deleted_on_a_full_disk() {
     let directory = TempDir::new().unwrap();
     let mut store = three_segments(directory.path());
     let new = directory.path().join("channels.new");
     std::os::unix::fs::symlink("/dev/full", &new).unwrap();
     let failed = upkeep(&mut store, 3).1.unwrap_err();
-    assert!(failed.to_string().contains("make room there"), "{failed}");
+    assert!(failed.to_string().contains("free some space there"), "{failed}");
     assert_eq!(names(directory.path()), [segment::file_name(3)]);
     fs::remove_file(&new).unwrap();
     upkeep(&mut store, 3).1.unwrap();
@@ -164,9 +164,9 @@ fn a_full_disk_does_not_keep_what_fills_it() {
     assert_eq!((recovered.forgotten_to, recovered.channels), (1, known(2).channels));
 }
 
-/// Another fault than a full disk deletes nothing, and is tried again.
+/// Any other error than a full disk deletes nothing, and the upkeep is retried.
 #[test]
-fn channels_that_cannot_be_written_keep_their_records() {
+fn records_stay_if_the_list_of_channels_cannot_be_written() {
     let directory = TempDir::new().unwrap();
     let mut store = three_segments(directory.path());
     let new = directory.path().join("channels.new");
@@ -179,7 +179,7 @@ fn channels_that_cannot_be_written_keep_their_records() {
 }
 
 #[test]
-fn where_the_boot_is_unknown_a_store_that_was_not_closed_has_a_new_epoch() {
+fn without_a_boot_id_a_store_that_was_not_closed_has_a_new_epoch() {
     let directory = TempDir::new().unwrap();
     let open = || Store::open_since(None, directory.path()).unwrap();
     let (mut store, Recovered { epoch, .. }) = open();
@@ -190,6 +190,6 @@ fn where_the_boot_is_unknown_a_store_that_was_not_closed_has_a_new_epoch() {
     store.append(&records(3..=3)).unwrap();
     kill(store);
     let (_store, recovered) = open();
-    assert_ne!(recovered.epoch, epoch, "its power may have been lost");
+    assert_ne!(recovered.epoch, epoch, "there may have been a power failure");
     assert_eq!(offsets(&recovered.records), [1, 2, 3]);
 }
