@@ -9,10 +9,13 @@ use super::imports::Source;
 /// The files that no `mod` reaches and that are no root of a target.
 pub(crate) fn find(files: &[Source]) -> Vec<String> {
     let rust = || files.iter().filter(|file| file.is_rust());
+    let manifests = files.iter().filter(|file| file.path.ends_with("Cargo.toml"));
+    let targets: BTreeSet<String> = manifests.flat_map(targets).collect();
+    let declares = |file| declares(file, targets.contains(&file.path));
     let declared: BTreeSet<String> = rust().flat_map(declares).collect();
     rust()
         .map(|file| &file.path)
-        .filter(|path| !is_root(path) && !declared.contains(*path))
+        .filter(|path| !is_root(path) && !declared.contains(*path) && !targets.contains(*path))
         .map(|path| format!("{path}: no module declares it, so it is never compiled"))
         .collect()
 }
@@ -29,10 +32,20 @@ fn is_root(path: &str) -> bool {
     )
 }
 
+/// The files that a manifest names with `path`.
+fn targets(manifest: &Source) -> Vec<String> {
+    let folder = manifest.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let path = |line: &str| {
+        let path = line.strip_prefix("path = \"")?.strip_suffix("\"")?;
+        Some(normalized(&format!("{folder}/{path}")))
+    };
+    manifest.text.lines().filter_map(path).collect()
+}
+
 /// The paths that the modules of a file may have.
-fn declares(file: &Source) -> Vec<String> {
+fn declares(file: &Source, is_target: bool) -> Vec<String> {
     let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
-    let is_folder = is_root(&file.path) || name == "mod.rs";
+    let is_folder = is_target || is_root(&file.path) || name == "mod.rs";
     let below = match name.strip_suffix(".rs") {
         Some(name) if !is_folder => format!("{folder}/{name}"),
         _ => folder.to_owned(),
@@ -87,6 +100,8 @@ mod tests {
             file("crates/a/tests/it/one.rs", ""),
             file("crates/a/tests/it/two.rs", "mod one;\n"),
             file("examples/own.rs", ""),
+            file("crates/a/Cargo.toml", "[[test]]\npath = \"tests/it/soak.rs\"\n"),
+            file("crates/a/tests/it/soak.rs", ""),
         ];
         let found: Vec<String> = find(&files);
         assert_eq!(found.len(), 2, "{found:?}");
