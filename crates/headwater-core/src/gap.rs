@@ -27,6 +27,7 @@ pub enum GapReason {
 /// Events of a channel that a stream missed and that are no longer available. Clients receive an
 /// event named `headwater-gap`, whose data is JSON: `{"channel": "news", "reason": "trimmed"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Gap {
     /// The channel whose events are missing.
     pub channel: Channel,
@@ -36,7 +37,11 @@ pub struct Gap {
 
 impl GapReason {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 4] = [Self::Trimmed, Self::UnknownId, Self::Epoch, Self::BrokerLost];
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter()
+    }
+
+    pub(crate) const ALL: [Self; 4] = [Self::Trimmed, Self::UnknownId, Self::Epoch, Self::BrokerLost];
 
     /// The reason as one word, as used in the event and in metrics.
     pub const fn as_str(self) -> &'static str {

@@ -1,4 +1,4 @@
-//! The contract of [`Broker`](crate::broker::Broker) as a suite of checks that every implementation
+//! The contract of [`Broker`] as a suite of checks that every implementation
 //! passes.
 
 use std::time::Duration;
