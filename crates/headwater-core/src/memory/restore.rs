@@ -1,5 +1,5 @@
-//! What the embedded broker takes over from a directory. Look here for what of its records is kept in
-//! memory while they are read.
+//! What the embedded broker restores from a directory. Look here for which of its records stay in
+//! memory while the store is read.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,27 +9,27 @@ use crate::log::RetentionRules;
 use crate::memory::store::Record;
 use crate::publish::IdempotencyKey;
 
-/// The records of a directory as they are read, no more than the rules keep.
+/// The records of a directory while they are read, limited to what the rules retain.
 #[derive(Default)]
 pub(super) struct Restore {
     pub(super) channels: HashMap<Channel, VecDeque<Record>>,
-    /// The keys of records that the rules do not keep, oldest first.
+    /// The keys of records that the rules do not retain, oldest first.
     pub(super) keys: Vec<RestoredKey>,
     pub(super) count: u64,
 }
 
-/// An idempotency key, and what its first publisher was told.
+/// An idempotency key, and the parts of the receipt that its first publisher got.
 pub(super) struct RestoredKey {
     pub(super) channel: Channel,
     pub(super) key: IdempotencyKey,
-    /// The event's own id.
+    /// The id that the publisher set.
     pub(super) id: Option<EventId>,
     pub(super) offset: u64,
     pub(super) time_ms: u64,
 }
 
 impl Restore {
-    /// Takes a record. Keys of events from before `keys_since_ms` are not wanted any more.
+    /// Adds a record. Keys of records published at or before `keys_since_ms` have expired.
     pub(super) fn add(&mut self, record: Record, rules: &RetentionRules, keys_since_ms: u64) {
         self.count += 1;
         let events_max = rules.for_channel(&record.channel).map_or(1, |retention| retention.events);

@@ -1,17 +1,17 @@
-//! The file `channels`: what is known of channels whose records were deleted. Look here for why a
-//! restart remembers their ends and last offsets.
+//! The file `channels`: the channels whose records were deleted. Look here for how their last offsets
+//! and ends survive a restart.
 //!
 //! ```text
 //! title, covers to u64, forgotten to u64, number of channels u64,
 //! for each: last offset u64, time in ms u64, ended u8, length u16, name; then the CRC of it all u32
 //! ```
-//! All numbers are little-endian. The file is replaced as a whole, and is on disk before the records are
-//! deleted. A process that is killed in between leaves both, which say the same.
+//! All numbers are little-endian. The file is replaced as a whole and synced before the records are
+//! deleted. A crash in between leaves both, which agree.
 
 use std::io;
 use std::path::Path;
 
-use super::file::{read_if_there, refuse, replace_file};
+use super::file::{read_if_there, reject, replace_file};
 use super::record::{take, take_text, take_u64};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
@@ -19,55 +19,59 @@ use crate::error::{Error, ErrorKind};
 pub(super) const FILE_NAME: &str = "channels";
 pub(super) const NEW_FILE_NAME: &str = "channels.new";
 
-/// What stands at the beginning; the last character but one is the format.
+/// The first bytes of the file; the last character but one is the format.
 const TITLE: [u8; 8] = *b"HWTRCH1\n";
 const FORMAT_AT: usize = 6;
 
 const CRC_BYTES: usize = 4;
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct KnownChannels {
-    /// Every channel that is known and has no record above this offset is in the list.
+    /// The list has every known channel without a record above this offset.
     pub(crate) covers_to: u64,
-    /// Of channels of which nothing is known, events up to this offset may have been forgotten.
+    /// Events up to this offset may have been forgotten, of channels that are not known.
     pub(crate) forgotten_to: u64,
     pub(crate) channels: Vec<KnownChannel>,
 }
 
-/// A channel of which no record may be left.
+/// A channel that may have no records any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KnownChannel {
     pub(crate) channel: Channel,
     /// The offset of its last record.
     pub(crate) last: u64,
-    /// When that was published, in milliseconds since 1970.
+    /// When its last event was published, in milliseconds since 1970.
     pub(crate) time_ms: u64,
-    /// Whether that ended it.
+    /// Whether that event ended the channel.
     pub(crate) ended: bool,
 }
 
 impl KnownChannels {
-    /// Reads the file; `None` if there is none, or if it is damaged. The store then is as one that
-    /// never had it.
+    /// Reads the file; `None` if it is missing or damaged, which the store treats alike.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the file has a newer format, [`ErrorKind::Unavailable`] if it cannot
+    /// be read.
     pub(super) fn read(directory: &Path) -> Result<Option<Self>, Error> {
         let path = directory.join(FILE_NAME);
         let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
         let known = Self::decode(&bytes);
         if known.is_none() && is_newer(&bytes) {
-            let why = "has a newer format than this version of Headwater knows: start the version that wrote it";
-            return Err(refuse(ErrorKind::Invalid, &path, why));
+            let why = "has a newer format than this version of Headwater supports: \
+                       run the version that wrote it";
+            return Err(reject(ErrorKind::Invalid, &path, why));
         }
         if known.is_none() {
             tracing::warn!(
                 file = %path.display(),
-                "the file is damaged: channels whose events are gone are not known any more"
+                "file damaged: the ends and last offsets of channels without records are lost"
             );
         }
         Ok(known)
     }
 
-    /// Replaces the file as a whole, and is on disk when this returns.
+    /// Replaces the file atomically and syncs it.
     pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
         let path = directory.join(FILE_NAME);
         replace_file(&path, &directory.join(NEW_FILE_NAME), &self.encode())
@@ -80,7 +84,7 @@ impl KnownChannels {
         }
         for KnownChannel { channel, last, time_ms, ended } in &self.channels {
             let name = channel.as_str();
-            // A channel's name has at most 255 bytes.
+            // Never skips one: a channel's name has at most 255 bytes.
             let Ok(length) = u16::try_from(name.len()) else { continue };
             out.extend_from_slice(&last.to_le_bytes());
             out.extend_from_slice(&time_ms.to_le_bytes());
@@ -138,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_as_none_and_a_newer_one_is_refused() {
+    fn a_damaged_file_counts_as_missing_and_a_newer_one_is_rejected() {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
         assert_eq!(KnownChannels::read(directory).unwrap(), None);
@@ -158,21 +162,21 @@ mod tests {
         let mut newer = whole;
         newer[FORMAT_AT] = b'2';
         fs::write(&path, &newer).unwrap();
-        let refused = KnownChannels::read(directory).unwrap_err();
-        assert!(refused.to_string().contains("channels has a newer format"), "{refused}");
+        let rejected = KnownChannels::read(directory).unwrap_err();
+        assert!(rejected.to_string().contains("channels has a newer format"), "{rejected}");
     }
 
     proptest! {
         #[test]
-        fn all_channels_come_back(channels: Vec<(String, u64, u64, bool)>) {
+        fn all_channels_survive_a_round_trip(channels: Vec<(String, u64, u64, bool)>) {
             let known = known(channels);
             prop_assert_eq!(KnownChannels::decode(&known.encode()), Some(known));
         }
 
         #[test]
-        fn garbage_is_no_panic(garbage: Vec<u8>, is_whole: bool) {
+        fn garbage_does_not_panic(garbage: Vec<u8>, has_valid_crc: bool) {
             let mut bytes = [&TITLE[..], &garbage].concat();
-            if is_whole {
+            if has_valid_crc {
                 let crc = crc32fast::hash(&bytes);
                 bytes.extend_from_slice(&crc.to_le_bytes());
             }

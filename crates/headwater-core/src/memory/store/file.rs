@@ -1,5 +1,5 @@
-//! Files of the store: atomic replacement, cutting, syncing, and the errors of the system. Look here for
-//! what a full disk or a missing permission is reported as.
+//! Files of the store: atomic replacement, cutting, and syncing. Look here for how a full disk or a
+//! missing permission is reported.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -27,7 +27,7 @@ pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Replaces a file as a whole: whoever reads it finds the old one or the new one.
+/// Replaces a file atomically and syncs it: a reader finds either the old content or the new one.
 pub(super) fn replace_file(path: &Path, new_path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(new_path)?;
     file.write_all(bytes)?;
@@ -45,16 +45,16 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// Makes new and renamed files survive a loss of power. Other systems cannot open a directory, and do
-/// without.
+/// Makes new and renamed files survive a power failure. A directory can be opened on Unix only, so
+/// this does nothing on other systems.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
 pub(super) fn io_error(doing: &str, path: &Path, error: io::Error) -> Error {
     let advice = match error.kind() {
-        _ if is_full(&error) => ": make room there, and publish again",
-        io::ErrorKind::PermissionDenied => ": give this user the right to read and write there",
+        _ if is_full(&error) => ": free disk space, and publish again",
+        io::ErrorKind::PermissionDenied => ": grant this user read and write permission",
         _ => "",
     };
     let message = format!("the store cannot {doing} {}: {error}{advice}", path.display());
@@ -65,6 +65,6 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-pub(super) fn refuse(kind: ErrorKind, path: &Path, why: &str) -> Error {
+pub(super) fn reject(kind: ErrorKind, path: &Path, why: &str) -> Error {
     Error::new(kind, format!("{} {why}", path.display()))
 }

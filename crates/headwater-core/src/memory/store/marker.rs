@@ -1,10 +1,10 @@
-//! The file `marker`: what a store must know beside its records. Look here for what it says and for
-//! how a loss of power is told from a killed process.
+//! The file `marker`: the epoch, the last offset, and how the store was left. Look here for its content
+//! and for how a power failure is distinguished from a crash of the process.
 
 use std::fs;
 use std::path::Path;
 
-use super::file::{io_error, read_if_there, refuse, replace_file};
+use super::file::{io_error, read_if_there, reject, replace_file};
 use crate::error::{Error, ErrorKind};
 
 pub(super) const FILE_NAME: &str = "marker";
@@ -13,15 +13,15 @@ pub(super) const NEW_FILE_NAME: &str = "marker.new";
 const TITLE: &str = "headwater-store";
 const FORMAT: u32 = 1;
 
-/// What stands in the place of a boot that is not known.
+/// Written in place of an unknown boot id.
 const UNKNOWN_BOOT: &str = "unknown";
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Marker {
     /// 48 random bits, never 0.
     pub(super) epoch: u64,
-    /// No offset up to this one is given again. Records may have gone further.
+    /// Offsets up to this one are never assigned again. The records can have higher offsets.
     pub(super) last_offset: u64,
     pub(super) state: State,
 }
@@ -29,15 +29,19 @@ pub(super) struct Marker {
 /// How the store was left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
-    /// Everything was synced and the store closed; `last_offset` is exact.
+    /// All records were synced and the store was closed; `last_offset` is exact.
     Closed,
-    /// A process has it open, or had until it was killed, since the machine was started with this id;
-    /// `None` where the system does not tell.
+    /// A process has the store open, or crashed while it had, in the boot of the machine with this
+    /// id; `None` where the system does not report one.
     Open { boot: Option<String> },
 }
 
 impl Marker {
-    /// Reads the file; `None` if there is none, or if it is damaged.
+    /// Reads the file; `None` if it is missing or damaged.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the file has another format or is not a marker,
+    /// [`ErrorKind::Unavailable`] if it cannot be read.
     pub(super) fn read(directory: &Path) -> Result<Option<Self>, Error> {
         let path = directory.join(FILE_NAME);
         let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
@@ -47,18 +51,18 @@ impl Marker {
             .and_then(|rest| rest.lines().next()?.trim().parse::<u32>().ok());
         match format {
             Some(FORMAT) => Ok(Self::parse(&text)),
-            Some(newer) => Err(refuse(
+            Some(newer) => Err(reject(
                 ErrorKind::Invalid,
                 directory,
                 &format!(
-                    "has format {newer}, and this version of Headwater knows format {FORMAT}: start \
-                     the version that wrote it, or give this one another directory"
+                    "has format {newer}, but this version of Headwater supports format {FORMAT}: \
+                     run the version that wrote it, or use another directory"
                 ),
             )),
-            None => Err(refuse(
+            None => Err(reject(
                 ErrorKind::Invalid,
                 &path,
-                "is not a marker of Headwater: give Headwater a directory of its own",
+                "is not a Headwater marker: use a separate directory for Headwater",
             )),
         }
     }
@@ -95,7 +99,7 @@ impl Marker {
         format!("{body}crc {crc:08x}\n")
     }
 
-    /// Replaces the file as a whole, and is on disk when this returns.
+    /// Replaces the file atomically and syncs it.
     pub(super) fn write(&self, directory: &Path) -> Result<(), Error> {
         let (path, new_path) = (directory.join(FILE_NAME), directory.join(NEW_FILE_NAME));
         let written = replace_file(&path, &new_path, self.text().as_bytes());
@@ -103,7 +107,7 @@ impl Marker {
     }
 }
 
-/// A word that changes when the machine is started again; `None` where the system does not tell.
+/// The id of the current boot of the machine; `None` where the system does not report one.
 pub(super) fn boot() -> Option<String> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let word = text.trim();
@@ -116,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_marker_comes_back_and_a_damaged_one_does_not() {
+    fn a_marker_survives_a_round_trip_and_a_damaged_one_counts_as_missing() {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path();
         assert_eq!(Marker::read(directory).unwrap(), None);

@@ -1,36 +1,41 @@
 //! The log of the embedded broker on disk: durable events in the order of their offsets. Look here
-//! for what survives a killed process, a full disk, a loss of power and a damaged file.
+//! for what survives a crash, a full disk, a power failure, and a damaged file.
 //!
 //! # Why a plain log
-//! What is stored is appended in one order, read once at start, and forgotten from the front. A
-//! segmented log does that in a few hundred lines that can be read and tested in full: its only way to
-//! be inconsistent is a torn end, and a checksum shows that. An embedded database brings pages, a
-//! cache, a journal, compaction and a format of its own to update one day, and would give nothing for
-//! it that is needed here: no look-up by key, no update in place, no transaction over several records.
+//! Events are appended in one order, read once at startup, and deleted from the front. A segmented
+//! log does that in a few hundred lines that can be read and tested in full. It can be inconsistent
+//! in one way only, a torn end, and a checksum detects that. An embedded database would add pages, a
+//! cache, a journal, compaction, and a file format to migrate, and none of what it offers is needed
+//! here: no lookup by key, no update in place, no transaction over several records.
 //!
 //! # The directory
-//! - `OFFSET.log`: a segment: records in a row, named by the lowest offset in it. A new one begins when
-//!   one has [`SEGMENT_BYTES_MAX`].
-//! - `marker`: the epoch and how the store was left; replaced as a whole.
+//! - `OFFSET.log`: a segment: consecutive records, named by the lowest offset it can hold. A new one
+//!   is started when a segment reaches [`SEGMENT_BYTES_MAX`].
+//! - `marker`: the epoch, and how the store was left; replaced as a whole.
 //! - `channels`: what is known of channels whose records were deleted; replaced as a whole.
 //! - `lock`: locked while a process has the directory open.
 //!
 //! # What survives
-//! - **A killed process**: every record whose `append` returned, because the operating system has it.
-//!   A record that was being written is cut off at the next start; nobody was told that it was taken.
-//! - **A full disk**: `append` fails, what it began to write is cut off, and a later one works again.
-//! - **A loss of power**: what was appended since the last `sync` may be gone, and somebody may have
-//!   seen it. So after one the epoch is new: clients that come back are told that events may be
-//!   missing, and no position can mean two events. What is still there stays history. Where the system
-//!   does not tell whether the machine was started again, every store that was not closed in order is
-//!   taken for one after a loss of power.
-//! - **A damaged file**: what follows the damage in the same segment is lost. The epoch is new.
+//! - **A crash of the process**: every record whose `append` returned, because the operating system
+//!   has it. A record that was being written is cut off at the next start; it was not acknowledged.
+//! - **A full disk**: `append` fails, its partial write is cut off, and a later `append` can succeed.
+//! - **A power failure**: records appended since the last `sync` may be lost, and subscribers may
+//!   have received them. The store therefore takes a new epoch: clients that reconnect are notified
+//!   that events may be missing, and no position can stand for two events. Records that are still
+//!   there remain in the history. Where the system does not report when the machine started, a store
+//!   that was not closed cleanly is assumed to have lost power.
+//! - **A damaged file**: records after the damage in the same segment are lost. The epoch is new.
 //!
-//! Offsets never go backwards, not even when every record was forgotten.
+//! Offsets never decrease, not even after every record was deleted.
 
+mod active;
 mod channels;
+#[cfg(test)]
+mod damage_tests;
 mod file;
 mod marker;
+#[cfg(test)]
+mod property_tests;
 mod record;
 mod segment;
 #[cfg(test)]
@@ -41,12 +46,12 @@ mod upkeep_tests;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::active::Active;
 pub(crate) use self::channels::{KnownChannel, KnownChannels};
-use self::file::{cut, io_error, open_to_append, refuse};
+use self::file::{cut, io_error, reject};
 use self::marker::{Marker, State};
 pub(crate) use self::record::Record;
 use self::segment::End;
@@ -60,56 +65,44 @@ const LOCK_FILE_NAME: &str = "lock";
 /// A log in a directory that this process alone has open.
 pub(crate) struct Store {
     directory: PathBuf,
-    /// Locked as long as it is open.
+    /// Holds the lock while it is open.
     lock: File,
-    /// Since when the machine runs, where the system tells.
+    /// The id of the current boot of the machine, where the system reports one.
     boot: Option<String>,
     epoch: u64,
     last_offset: u64,
-    /// Segments that take no more, oldest first.
+    /// Segments that accept no more records, oldest first.
     closed: VecDeque<Closed>,
-    /// The segment that takes more, if there is one.
+    /// The segment that accepts records, if there is one.
     active: Option<Active>,
-    /// Files with records that were not synced yet, beside the active one.
+    /// Files with unsynced records, except the active one.
     unsynced: Vec<Arc<File>>,
-    /// Whether a file was made since the last sync.
+    /// Whether a file was created since the last sync.
     directory_unsynced: bool,
-    /// Reused by each append.
+    /// Reused by each `append`.
     buffer: Vec<u8>,
     bytes_max: u64,
 }
 
 struct Closed {
     path: PathBuf,
-    /// The lowest offset that can be in it.
+    /// The lowest offset that the segment can hold.
     first_offset: u64,
     last_offset: u64,
 }
 
-struct Active {
-    path: PathBuf,
-    first_offset: u64,
-    /// Shared with the upkeep that syncs it.
-    file: Arc<File>,
-    /// The length up to which the file is good.
-    bytes: u64,
-    /// Whether the file may have more than its good bytes.
-    is_torn: bool,
-    is_unsynced: bool,
-}
-
-/// What a directory held when it was opened.
+/// The state of a directory when it was opened.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     /// 48 random bits, never 0.
     pub(crate) epoch: u64,
-    /// The highest offset that was ever given; 0 if none was.
+    /// The highest offset ever assigned; 0 if none was.
     pub(crate) last_offset: u64,
-    /// Of channels of which nothing is known, records up to this offset may have been forgotten.
+    /// Records up to this offset may have been forgotten, of channels that are not in `channels`.
     pub(crate) forgotten_to: u64,
-    /// Channels whose records were deleted, and maybe others, as they were then.
+    /// Channels whose records were deleted, and possibly others, as they were at that time.
     pub(crate) channels: Vec<KnownChannel>,
-    /// The records, in order, for tests that want them all at once.
+    /// The records, in order, for tests that need all of them at once.
     #[cfg(test)]
     pub(crate) records: Vec<Record>,
 }
@@ -118,37 +111,38 @@ impl Store {
     /// Opens a directory and collects its records.
     #[cfg(test)]
     pub(crate) fn open(directory: &Path) -> Result<(Self, Recovered), Error> {
-        Self::open_since(marker::boot(), directory)
+        Self::open_in_boot(marker::boot(), directory)
     }
 
     #[cfg(test)]
-    fn open_since(boot: Option<String>, directory: &Path) -> Result<(Self, Recovered), Error> {
+    fn open_in_boot(boot: Option<String>, directory: &Path) -> Result<(Self, Recovered), Error> {
         let mut records = Vec::new();
         let mut each = |record| records.push(record);
-        let (store, recovered) = Self::open_each_since(boot, directory, &mut each)?;
+        let (store, recovered) = Self::open_each_in_boot(boot, directory, &mut each)?;
         Ok((store, Recovered { records, ..recovered }))
     }
 
-    /// Opens a directory, and makes it if it is not there. Gives each record to `each` instead of
-    /// collecting them: the log can be much larger than what the rules of retention want of it.
+    /// Opens a directory, and creates it if it does not exist. Passes each record to `each` instead
+    /// of collecting them, because the log can be much larger than what the retention rules need.
     ///
     /// # Errors
-    /// [`ErrorKind::PermissionDenied`] if another process has it open; [`ErrorKind::Invalid`] if it holds files
-    /// that are not Headwater's, or of a newer format; [`ErrorKind::Unavailable`] if the system fails.
+    /// - [`ErrorKind::PermissionDenied`] if another process has the directory open.
+    /// - [`ErrorKind::Invalid`] if it holds foreign files, or files of a newer format.
+    /// - [`ErrorKind::Unavailable`] if the operating system reports an error.
     pub(crate) fn open_each(
         directory: &Path,
         each: &mut dyn FnMut(Record),
     ) -> Result<(Self, Recovered), Error> {
-        Self::open_each_since(marker::boot(), directory, each)
+        Self::open_each_in_boot(marker::boot(), directory, each)
     }
 
-    fn open_each_since(
+    fn open_each_in_boot(
         boot: Option<String>,
         directory: &Path,
         each: &mut dyn FnMut(Record),
     ) -> Result<(Self, Recovered), Error> {
-        make_directory(directory)?;
-        refuse_foreign_files(directory)?;
+        create_directory(directory)?;
+        reject_foreign_files(directory)?;
         let lock = lock(directory)?;
         let marker = Marker::read(directory)?;
         let known = KnownChannels::read(directory)?.unwrap_or_default();
@@ -167,30 +161,36 @@ impl Store {
         };
         let first_offset = store.read_segments(marker.as_ref(), known.covers_to, each)?;
         let deleted_to = first_offset.map_or(store.last_offset, |first| first.saturating_sub(1));
-        // Segments that went without it, by hand or because the disk was full, may have had more.
-        let is_all = deleted_to <= known.covers_to;
+        // Segments that were deleted without a new list, by hand or because the disk was full, may
+        // have had more channels.
+        let is_complete = deleted_to <= known.covers_to;
         let (epoch, last_offset) = (store.epoch, store.last_offset);
         let recovered = Recovered {
             epoch,
             last_offset,
-            forgotten_to: if is_all { known.forgotten_to } else { deleted_to },
-            channels: if is_all { known.channels } else { Vec::new() },
+            forgotten_to: if is_complete { known.forgotten_to } else { deleted_to },
+            channels: if is_complete { known.channels } else { Vec::new() },
             #[cfg(test)]
             records: Vec::new(),
         };
         Ok((store, recovered))
     }
 
-    /// Appends records, whose offsets must rise, with one write. When it returns, they survive a
-    /// killed process. After an error none of them is in the log, and trying again makes sense if the
-    /// kind is [`ErrorKind::Unavailable`].
+    /// Appends records with one write. Once it returns, they survive a crash of the process.
+    ///
+    /// # Errors
+    /// After an error none of the records is in the log.
+    /// - [`ErrorKind::Invalid`] if the offsets do not increase.
+    /// - [`ErrorKind::TooLarge`] if a part of an event exceeds its bound.
+    /// - [`ErrorKind::Unavailable`] if the operating system reports an error. A retry can succeed.
     pub(crate) fn append(&mut self, records: &[Record]) -> Result<(), Error> {
         let mut last_offset = self.last_offset;
         self.buffer.clear();
         for record in records {
             if record.offset <= last_offset || record.prev >= record.offset {
                 return Err(Error::invalid(format!(
-                    "offset {} after offset {last_offset} is out of order: this is a bug of Headwater",
+                    "offset {} after offset {last_offset} is out of order: \
+                     this is a bug in Headwater, please report it",
                     record.offset
                 )));
             }
@@ -203,20 +203,20 @@ impl Store {
             active.write(&self.buffer)?;
             self.last_offset = last_offset;
         }
-        // The room for a large event is not needed for the next one.
+        // The next event is rarely as large.
         self.buffer.shrink_to(1 << 20);
         Ok(())
     }
 
-    /// Puts on disk what was appended, so that it survives a loss of power too. After an error it is
-    /// tried again by the next call.
+    /// Syncs appended records to disk, so that they survive a power failure too. After an error the
+    /// next call tries again.
     fn sync(&mut self) -> Result<(), Error> {
         let work = self.begin_upkeep(0, |_| KnownChannels::default());
         self.end_upkeep(work.run()).0
     }
 
-    /// Reads all there is, repairs what needs it, and decides on the epoch. Returns the lowest offset
-    /// that can be in the log.
+    /// Reads all segments, repairs them, and decides on the epoch. Returns the lowest offset that the
+    /// log can hold.
     fn read_segments(
         &mut self,
         marker: Option<&Marker>,
@@ -231,8 +231,8 @@ impl Store {
             let outcome = segment::read(path, last_offset, each)?;
             let is_last = index + 1 == segments.len();
             may_lack_records |= outcome.end == End::Damaged || outcome.end == End::Torn && !is_last;
-            if outcome.good_bytes < outcome.all_bytes {
-                cuts.push((path, outcome.good_bytes, outcome.all_bytes - outcome.good_bytes));
+            if outcome.valid_bytes < outcome.file_bytes {
+                cuts.push((path, outcome.valid_bytes, outcome.file_bytes - outcome.valid_bytes));
             }
             self.last_offset = outcome.last_offset;
             let (path, first_offset, last_offset) =
@@ -244,26 +244,26 @@ impl Store {
         may_lack_records |= ends_too_early;
         self.last_offset = self.last_offset.max(marked_offset);
         self.epoch = self.decide_epoch(marker, &segments, may_lack_records);
-        // Before anything is cut: a process killed in between must find the new epoch.
+        // Before any segment is cut: after a crash in between, the next start must find the new epoch.
         self.marker(State::Open { boot: self.boot.clone() }).write(&self.directory)?;
-        for (path, good_bytes, cut_bytes) in cuts {
-            cut(path, good_bytes)?;
+        for (path, valid_bytes, cut_bytes) in cuts {
+            cut(path, valid_bytes)?;
             tracing::warn!(
                 file = %path.display(),
                 bytes = cut_bytes,
                 damaged = may_lack_records,
-                "cut off the end of a segment, which was no whole record"
+                "cut off the end of a segment: not a complete record"
             );
         }
         self.active = self.closed.pop_back().map(Active::reopen).transpose()?;
         if ends_too_early {
-            // Its name says where the log goes on, so that the next start finds nothing amiss.
-            self.begin_segment(self.last_offset + 1)?;
+            // Its name says where the log continues, so that the next start sees no missing records.
+            self.start_segment(self.last_offset + 1)?;
         }
         Ok(segments.first().map(|(first_offset, _)| *first_offset))
     }
 
-    /// Makes sure that there is an active segment, and that it has room.
+    /// Ensures that there is an active segment with room for the buffer.
     fn make_room(&mut self, first_offset: u64) -> Result<(), Error> {
         let is_full = |active: &Active| {
             active.bytes > segment::TITLE.len() as u64
@@ -272,12 +272,12 @@ impl Store {
         if self.active.as_ref().is_some_and(|active| !is_full(active)) {
             return Ok(());
         }
-        self.begin_segment(first_offset)
+        self.start_segment(first_offset)
     }
 
-    fn begin_segment(&mut self, first_offset: u64) -> Result<(), Error> {
+    fn start_segment(&mut self, first_offset: u64) -> Result<(), Error> {
         if let Some(full) = &mut self.active {
-            // In a segment that is not the last, a torn end would be damage.
+            // A torn end counts as damage in a segment that is not the last.
             full.cut_torn_end()?;
         }
         let path = self.directory.join(segment::file_name(first_offset));
@@ -288,8 +288,8 @@ impl Store {
         Ok(())
     }
 
-    /// Closes the active segment if it has records and its end is known to be good; the next append
-    /// begins another. An empty one stays, because the next one would have its name.
+    /// Closes the active segment if it has records and its end is valid; the next append starts
+    /// another. An empty segment stays active, because its successor would have the same name.
     fn retire_active(&mut self) {
         let has_records = |active: &&mut Active| active.bytes > segment::TITLE.len() as u64;
         if let Some(active) = self.active.as_mut().filter(has_records)
@@ -313,32 +313,34 @@ impl Store {
         Marker { epoch: self.epoch, last_offset: self.last_offset, state }
     }
 
-    /// The epoch of the marker, or a new one if a client could miss events without being told.
+    /// Returns the epoch of the marker, or a new one if events could be missing, so that clients are
+    /// notified.
     fn decide_epoch(
         &self,
         marker: Option<&Marker>,
         segments: &[(u64, PathBuf)],
         may_lack_records: bool,
     ) -> u64 {
-        let why = match marker {
+        let reason = match marker {
             None if segments.is_empty() => None,
-            None => Some("its marker is missing or damaged"),
-            Some(_) if may_lack_records => Some("a file of it is damaged"),
+            None => Some("the marker is missing or damaged"),
+            Some(_) if may_lack_records => Some("a segment is damaged"),
             Some(Marker { state: State::Open { boot: None }, .. }) => {
-                Some("it was not closed, and this system does not tell if the machine stopped")
+                Some("not closed cleanly, and this system does not report restarts of the machine")
             }
             Some(Marker { state: State::Open { boot }, .. }) if *boot != self.boot => {
-                Some("the machine stopped before it was closed")
+                Some("the machine stopped before the store was closed")
             }
             Some(marker) => return marker.epoch,
         };
-        if let Some(why) = why {
+        if let Some(reason) = reason {
             tracing::warn!(
                 directory = %self.directory.display(),
-                "events may be missing from the store, because {why}: clients that come back are told"
+                reason,
+                "events may be missing from the store: new epoch, reconnecting clients are notified"
             );
         }
-        // The first of its twelve hexadecimal digits is not 0.
+        // A range in which the first of the twelve hexadecimal digits is not 0.
         fastrand::u64(1 << 44..1 << 48)
     }
 }
@@ -348,66 +350,18 @@ impl Drop for Store {
         let synced = self.sync();
         let closed = synced.and_then(|()| self.marker(State::Closed).write(&self.directory));
         if let Err(error) = closed {
-            tracing::warn!(%error, "the store could not be closed, and is as after a killed process");
+            tracing::warn!(%error, "store not closed cleanly: the next start treats it as a crash");
         }
-        // Closing the file does it too, but not while a child process that is being started has it.
+        // Closing the file is not enough while a child process that is being spawned has inherited it.
         let _ = self.lock.unlock();
     }
 }
 
-impl Active {
-    fn create(path: PathBuf, first_offset: u64) -> Result<Self, Error> {
-        let file = open_to_append(&path, true)?.into();
-        Ok(Self { path, first_offset, file, bytes: 0, is_torn: false, is_unsynced: true })
-    }
-
-    fn reopen(closed: Closed) -> Result<Self, Error> {
-        let Closed { path, first_offset, .. } = closed;
-        let file = open_to_append(&path, false)?;
-        let bytes = file.metadata().map_err(|error| io_error("read", &path, error))?.len();
-        let file = file.into();
-        Ok(Self { path, first_offset, file, bytes, is_torn: false, is_unsynced: true })
-    }
-
-    /// Writes records, with the title in front if it is missing, or leaves the file as it was.
-    fn write(&mut self, records: &[u8]) -> Result<(), Error> {
-        self.cut_torn_end()?;
-        let titled;
-        let bytes = if self.bytes == 0 {
-            titled = [&segment::TITLE[..], records].concat();
-            &titled
-        } else {
-            records
-        };
-        self.is_unsynced = true;
-        match (&*self.file).write_all(bytes) {
-            Ok(()) => {
-                self.bytes += bytes.len() as u64;
-                Ok(())
-            }
-            Err(error) => {
-                self.is_torn = true;
-                // If this fails, the next write tries it again before it writes.
-                let _ = self.cut_torn_end();
-                Err(io_error("write", &self.path, error))
-            }
-        }
-    }
-
-    fn cut_torn_end(&mut self) -> Result<(), Error> {
-        if self.is_torn {
-            // The file is open to append, so the next write goes to its new end.
-            let cut = self.file.set_len(self.bytes);
-            cut.map_err(|error| io_error("cut", &self.path, error))?;
-            self.is_torn = false;
-        }
-        Ok(())
-    }
-}
-
 impl Store {
-    /// Collects what there is to sync, and, up to this offset, to delete. What is known of the channels
-    /// that have no record above the offset that `known` is given is kept in their place.
+    /// Collects the files to sync and the oldest segments, whose records are all below
+    /// `forget_before`, to delete. If there are any, `known` is called with the last offset before
+    /// the remaining segments, and returns the channels that have no record above it. That list
+    /// replaces the deleted records.
     pub(crate) fn begin_upkeep(
         &mut self,
         forget_before: u64,
@@ -442,8 +396,8 @@ impl Store {
         (!paths.is_empty()).then(|| Forgetting { channels: known(covers_to), marker, paths })
     }
 
-    /// Notes what was done. The first result is of syncing, the second of deleting; what failed is work
-    /// for the next time.
+    /// Records the outcome of the work. The first result is that of syncing, the second that of
+    /// deleting. The next upkeep retries what failed.
     pub(crate) fn end_upkeep(&mut self, done: Done) -> (Result<(), Error>, Result<(), Error>) {
         self.unsynced.extend(done.left.files);
         self.directory_unsynced |= done.left.is_directory_unsynced;
@@ -455,30 +409,30 @@ impl Store {
     }
 }
 
-fn make_directory(directory: &Path) -> Result<(), Error> {
+fn create_directory(directory: &Path) -> Result<(), Error> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
-    // Events are nobody else's business.
+    // Other users must not read the events.
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory).map_err(|error| io_error("make the directory", directory, error))
+    builder.create(directory).map_err(|error| io_error("create the directory", directory, error))
 }
 
-/// A directory that holds something else was probably named by mistake. Nothing in it is touched.
-fn refuse_foreign_files(directory: &Path) -> Result<(), Error> {
+/// Rejects a directory with other files, which was probably named by mistake, and leaves it untouched.
+fn reject_foreign_files(directory: &Path) -> Result<(), Error> {
     for entry in fs::read_dir(directory).map_err(|error| io_error("read", directory, error))? {
         let entry = entry.map_err(|error| io_error("read", directory, error))?;
         let name = entry.file_name();
-        let is_ours = name.to_str().is_some_and(|name| {
-            // The second one is the file system's own, where the directory is a mount point.
+        let is_known = name.to_str().is_some_and(|name| {
+            // The file system creates `lost+found` where the directory is a mount point.
             [LOCK_FILE_NAME, "lost+found"].contains(&name)
                 || [marker::FILE_NAME, marker::NEW_FILE_NAME].contains(&name)
                 || [channels::FILE_NAME, channels::NEW_FILE_NAME].contains(&name)
                 || segment::parse_file_name(name).is_some()
         });
-        if !is_ours {
-            let why = "is not a file of Headwater: give Headwater a directory of its own";
-            return Err(refuse(ErrorKind::Invalid, &entry.path(), why));
+        if !is_known {
+            let why = "is not a Headwater file: use a separate directory for Headwater";
+            return Err(reject(ErrorKind::Invalid, &entry.path(), why));
         }
     }
     Ok(())
@@ -490,10 +444,10 @@ fn lock(directory: &Path) -> Result<File, Error> {
     let file = file.map_err(|error| io_error("open", &path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(refuse(
+        Err(TryLockError::WouldBlock) => Err(reject(
             ErrorKind::PermissionDenied,
             directory,
-            "is in use by another process: stop that one, or give this one another directory",
+            "is in use by another process: stop that process, or use another directory",
         )),
         Err(TryLockError::Error(error)) => Err(io_error("lock", &path, error)),
     }

@@ -1,39 +1,39 @@
-//! One file of the log: a title, then records. Look here for how a file is named and read back, and
-//! for what is a torn tail and what is damage.
+//! One file of the log: a title, then records. Look here for how a segment is named and read, and for
+//! the difference between a torn end and damage.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::file::{io_error, refuse};
+use super::file::{io_error, reject};
 use super::record::{HEAD_BYTES, Record, decode_head};
 use crate::error::{Error, ErrorKind};
 
-/// What stands at the beginning of every segment; the last character but one is the format.
+/// The first bytes of every segment; the last character but one is the format.
 pub(super) const TITLE: [u8; 8] = *b"HWTRLG1\n";
 const FORMAT_AT: usize = 6;
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
-/// The name of a segment: the lowest offset that can stand in it, so that names sort as offsets do.
+/// The name of a segment: the lowest offset it can hold, padded so that names sort as offsets do.
 pub(super) fn file_name(first_offset: u64) -> String {
     format!("{first_offset:020}.log")
 }
 
-/// The lowest offset, if this is the name of a segment.
+/// The lowest offset that a segment can hold, if this is the name of a segment.
 pub(super) fn parse_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
     let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
     if is_number { digits.parse().ok() } else { None }
 }
 
-/// What reading a segment found.
+/// The result of reading a segment.
 pub(super) struct Outcome {
-    /// The length of the part that is whole: title and records.
-    pub(super) good_bytes: u64,
+    /// The length of the valid part: the title and complete records.
+    pub(super) valid_bytes: u64,
     /// The length of the file.
-    pub(super) all_bytes: u64,
-    /// The offset of the last whole record; what was there before, if there is none.
+    pub(super) file_bytes: u64,
+    /// The offset of the last complete record; that of an earlier segment if there is none.
     pub(super) last_offset: u64,
     pub(super) end: End,
 }
@@ -41,28 +41,28 @@ pub(super) struct Outcome {
 /// How the records of a segment end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// With the file.
+    /// With a complete record.
     Whole,
-    /// With a record that is cut short by the end of the file: a process was killed while it wrote,
-    /// and nobody was told that the event was taken.
+    /// With a record that the end of the file cuts short: the process crashed during the write, before
+    /// it acknowledged the event.
     Torn,
-    /// With something that no killed process leaves. Events that were taken may be lost.
+    /// With bytes that no crash leaves. Acknowledged events may be lost.
     Damaged,
 }
 
-/// Reads a segment from its beginning, one record at a time. All offsets must be above `last_offset`
-/// and rise.
+/// Reads a segment from its beginning, one record at a time. Offsets must increase, and start above
+/// `last_offset`.
 pub(super) fn read(
     path: &Path,
     last_offset: u64,
     each: &mut dyn FnMut(Record),
 ) -> Result<Outcome, Error> {
     let file = File::open(path).map_err(|error| io_error("open", path, error))?;
-    let all_bytes = file.metadata().map_err(|error| io_error("read", path, error))?.len();
+    let file_bytes = file.metadata().map_err(|error| io_error("read", path, error))?.len();
     let mut reader = Reader {
         file: BufReader::with_capacity(READ_BUFFER_BYTES, file),
         payload: Vec::new(),
-        outcome: Outcome { good_bytes: 0, all_bytes, last_offset, end: End::Whole },
+        outcome: Outcome { valid_bytes: 0, file_bytes, last_offset, end: End::Whole },
     };
     let title = reader.title().map_err(|error| io_error("read", path, error))?;
     if let Some(found) = title {
@@ -79,11 +79,11 @@ fn check_title(path: &Path, found: [u8; TITLE.len()]) -> Result<(), Error> {
     let mut known = TITLE;
     known[FORMAT_AT] = found[FORMAT_AT];
     let why = if found == known && found[FORMAT_AT].is_ascii_digit() {
-        "has a newer format than this version of Headwater knows: start the version that wrote it"
+        "has a newer format than this version of Headwater supports: run the version that wrote it"
     } else {
-        "does not begin as a segment of Headwater does: move it out of the directory"
+        "does not start like a Headwater segment: move it out of the directory"
     };
-    Err(refuse(ErrorKind::Invalid, path, why))
+    Err(reject(ErrorKind::Invalid, path, why))
 }
 
 struct Reader {
@@ -93,14 +93,14 @@ struct Reader {
 }
 
 impl Reader {
-    /// The title; `None` if the file ends before it does.
+    /// The title; `None` if the file is shorter than a title.
     fn title(&mut self) -> io::Result<Option<[u8; TITLE.len()]>> {
         let mut title = [0; TITLE.len()];
         if read_up_to(&mut self.file, &mut title)? < TITLE.len() {
-            self.outcome.end = if self.outcome.all_bytes == 0 { End::Whole } else { End::Torn };
+            self.outcome.end = if self.outcome.file_bytes == 0 { End::Whole } else { End::Torn };
             return Ok(None);
         }
-        self.outcome.good_bytes = TITLE.len() as u64;
+        self.outcome.valid_bytes = TITLE.len() as u64;
         Ok(Some(title))
     }
 
@@ -125,13 +125,13 @@ impl Reader {
                 return Ok(End::Damaged);
             }
             self.outcome.last_offset = record.offset;
-            self.outcome.good_bytes += (HEAD_BYTES + length) as u64;
+            self.outcome.valid_bytes += (HEAD_BYTES + length) as u64;
             each(record);
         }
     }
 }
 
-/// Fills the buffer as far as the file goes, and says how far that was.
+/// Reads until the buffer is full or the file ends. Returns the number of bytes read.
 fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

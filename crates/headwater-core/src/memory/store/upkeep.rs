@@ -1,8 +1,8 @@
-//! The slow work on a store's files: syncing, and deleting what is old. Look here for what happens
+//! The slow work on a store's files: syncing, and deleting old segments. Look here for what runs
 //! without the log's lock, and in which order.
 //!
-//! A slow disk takes seconds for it. So the work is collected under the lock, done without it, and
-//! noted under it again. What is appended meanwhile is work for the next time.
+//! On a slow disk the work takes seconds, so it is collected under the lock, run without it, and its
+//! outcome recorded under the lock again. Records appended meanwhile are left to the next upkeep.
 
 use std::fs::File;
 use std::io;
@@ -14,29 +14,29 @@ use super::file::{io_error, is_full, remove_file, sync_directory};
 use super::marker::Marker;
 use crate::error::Error;
 
-/// Work that was collected.
+/// Collected work.
 pub(crate) struct Upkeep {
     pub(super) directory: PathBuf,
-    /// To be synced.
+    /// The files to sync.
     pub(super) files: Vec<Arc<File>>,
     pub(super) is_directory_unsynced: bool,
     pub(super) forgetting: Option<Forgetting>,
 }
 
-/// The deletion of segments, which need not be synced.
+/// The deletion of segments. Their records need not be synced.
 pub(super) struct Forgetting {
     pub(super) channels: KnownChannels,
-    /// Where no segment stays, only the marker knows the last offset.
+    /// Set if no segment remains, since only the marker then records the last offset.
     pub(super) marker: Option<Marker>,
     pub(super) paths: Vec<PathBuf>,
 }
 
-/// Work that was done, or not.
+/// The outcome of the work.
 pub(crate) struct Done {
-    /// What is not on disk yet.
+    /// The work whose sync failed.
     pub(super) left: Upkeep,
     pub(super) synced: Result<(), Error>,
-    /// The last offset that was deleted.
+    /// The last offset before the remaining segments; `None` if nothing was to be deleted.
     pub(super) forgotten: Result<Option<u64>, Error>,
 }
 
@@ -45,7 +45,7 @@ impl Upkeep {
         self.files.is_empty() && !self.is_directory_unsynced && self.forgetting.is_none()
     }
 
-    /// Does it, as far as the disk lets it.
+    /// Runs the work. Syncing and deleting fail independently.
     pub(crate) fn run(mut self) -> Done {
         let synced = self.sync().map_err(|error| io_error("sync", &self.directory, error));
         let forgotten = match &self.forgetting {
@@ -69,14 +69,14 @@ impl Upkeep {
 }
 
 impl Forgetting {
-    /// What was known from the segments is on disk before they go.
+    /// Stores what the segments say of channels before it deletes them.
     fn run(&self, directory: &Path) -> Result<u64, Error> {
         if let Some(marker) = &self.marker {
             marker.write(directory)?;
         }
-        let failed = |error| io_error("write what it knows of channels to", directory, error);
+        let failed = |error| io_error("write the list of channels to", directory, error);
         match self.channels.write(directory) {
-            // A full disk must not keep the segments that fill it.
+            // On a full disk, only deleting segments frees the space that the list needs.
             Err(error) if is_full(&error) => {
                 self.delete()?;
                 self.channels.write(directory).map_err(failed)?;

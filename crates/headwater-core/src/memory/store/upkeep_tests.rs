@@ -1,11 +1,11 @@
-//! Upkeep against what is appended meanwhile, killed processes, a full disk, and systems that do not
-//! tell when they were started.
+//! Upkeep with concurrent appends, crashes, a full disk, and on systems that do not report when they
+//! started.
 
 use std::fs;
 
 use tempfile::TempDir;
 
-use super::tests::{forget_before, kill, names, offsets, records};
+use super::tests::{crash, forget_before, names, offsets, records};
 use super::*;
 use crate::channel::Channel;
 
@@ -15,7 +15,7 @@ fn known(covers_to: u64) -> KnownChannels {
     KnownChannels { covers_to, forgotten_to: 1, channels: vec![gone] }
 }
 
-/// Records 1 to 3, of which each has a segment.
+/// A store with records 1 to 3, each in a separate segment.
 fn three_segments(directory: &Path) -> Store {
     let (mut store, _) = Store::open(directory).unwrap();
     store.bytes_max = 1;
@@ -30,16 +30,16 @@ fn upkeep(store: &mut Store, forget_before: u64) -> (Result<(), Error>, Result<(
     store.end_upkeep(done)
 }
 
-fn nothing(covers_to: u64) -> KnownChannels {
-    panic!("nothing is to be deleted up to {covers_to}")
+fn no_deletion(covers_to: u64) -> KnownChannels {
+    panic!("unexpected deletion up to {covers_to}")
 }
 
 #[test]
-fn what_is_appended_during_a_sync_is_synced_by_the_next() {
+fn records_appended_during_a_sync_are_synced_by_the_next() {
     let directory = TempDir::new().unwrap();
     let (mut store, _) = Store::open(directory.path()).unwrap();
     store.append(&records(1..=1)).unwrap();
-    let work = store.begin_upkeep(0, nothing);
+    let work = store.begin_upkeep(0, no_deletion);
     assert!(!work.is_empty());
     store.append(&records(2..=2)).unwrap();
     store.bytes_max = 1;
@@ -48,37 +48,37 @@ fn what_is_appended_during_a_sync_is_synced_by_the_next() {
     assert!(store.active.as_ref().unwrap().is_unsynced);
     assert_eq!((store.unsynced.len(), store.directory_unsynced), (1, true));
     upkeep(&mut store, 0).0.unwrap();
-    assert!(store.begin_upkeep(0, nothing).is_empty());
+    assert!(store.begin_upkeep(0, no_deletion).is_empty());
 }
 
 #[test]
-fn a_sync_that_failed_is_tried_again() {
+fn a_failed_sync_is_retried() {
     let directory = TempDir::new().unwrap();
     let (mut store, _) = Store::open(directory.path()).unwrap();
     store.append(&records(1..=1)).unwrap();
-    // The system cannot sync what is no file on a disk.
+    // `/dev/null` cannot be synced.
     let active = store.active.as_mut().unwrap();
     let file = std::mem::replace(&mut active.file, File::open("/dev/null").unwrap().into());
-    let work = store.begin_upkeep(0, nothing);
+    let work = store.begin_upkeep(0, no_deletion);
     let failed = store.end_upkeep(work.run()).0.unwrap_err();
     assert!(failed.to_string().starts_with("the store cannot sync "), "{failed}");
     assert_eq!((store.unsynced.len(), store.directory_unsynced), (1, true));
     store.unsynced = vec![file];
-    let work = store.begin_upkeep(0, nothing);
+    let work = store.begin_upkeep(0, no_deletion);
     assert!(!work.is_empty());
     store.end_upkeep(work.run()).0.unwrap();
-    assert!(store.begin_upkeep(0, nothing).is_empty());
+    assert!(store.begin_upkeep(0, no_deletion).is_empty());
 }
 
 #[test]
-fn what_is_appended_during_the_deletion_of_all_stays() {
+fn records_appended_during_the_deletion_of_all_segments_remain() {
     let directory = TempDir::new().unwrap();
     let mut store = three_segments(directory.path());
     let work = store.begin_upkeep(4, known);
     store.append(&records(4..=4)).unwrap();
     store.end_upkeep(work.run()).1.unwrap();
     store.append(&records(5..=5)).unwrap();
-    kill(store);
+    crash(store);
     let (store, recovered) = Store::open(directory.path()).unwrap();
     assert_eq!((offsets(&recovered.records), recovered.last_offset), (vec![4, 5], 5));
     assert_eq!((recovered.forgotten_to, recovered.channels), (1, known(3).channels));
@@ -86,7 +86,7 @@ fn what_is_appended_during_the_deletion_of_all_stays() {
 }
 
 #[test]
-fn a_process_killed_while_it_deletes_knows_all_channels() {
+fn after_a_crash_during_deletion_all_channels_are_known() {
     for left in 0..=3 {
         let directory = TempDir::new().unwrap();
         let mut store = three_segments(directory.path());
@@ -100,8 +100,8 @@ fn a_process_killed_while_it_deletes_knows_all_channels() {
         let work = store.begin_upkeep(4, known);
         store.end_upkeep(work.run()).1.unwrap();
         assert_eq!(names(directory.path()), [""; 0]);
-        kill(store);
-        // They go from the front, so these were not deleted yet.
+        crash(store);
+        // Segments are deleted from the front, so a crash leaves the last ones.
         for (path, bytes) in &segments[3 - left..] {
             fs::write(path, bytes).unwrap();
         }
@@ -113,27 +113,27 @@ fn a_process_killed_while_it_deletes_knows_all_channels() {
 }
 
 #[test]
-fn a_process_killed_before_it_deletes_has_all_records() {
+fn after_a_crash_before_deletion_all_records_remain() {
     let directory = TempDir::new().unwrap();
     let mut store = three_segments(directory.path());
     forget_before(&mut store, 2);
-    // The work that was begun, and never done, left half of a file.
+    // The work was collected but never finished, and left a partial file.
     drop(store.begin_upkeep(4, known));
     fs::write(directory.path().join("channels.new"), b"HWTRCH1\nhalf").unwrap();
-    kill(store);
+    crash(store);
     let recovered = Store::open(directory.path()).unwrap().1;
     assert_eq!((offsets(&recovered.records), recovered.last_offset), (vec![2, 3], 3));
     assert_eq!((recovered.forgotten_to, recovered.channels), (1, Vec::new()));
 }
 
 #[test]
-fn without_the_channels_or_with_an_older_list_more_may_be_forgotten() {
+fn with_a_damaged_or_outdated_list_more_may_be_forgotten() {
     for is_damaged in [false, true] {
         let directory = TempDir::new().unwrap();
         let mut store = three_segments(directory.path());
         let epoch = store.epoch;
         upkeep(&mut store, 2).1.unwrap();
-        kill(store);
+        crash(store);
         if is_damaged {
             fs::write(directory.path().join("channels"), b"HWTRCH1\nhalf").unwrap();
         } else {
@@ -145,28 +145,28 @@ fn without_the_channels_or_with_an_older_list_more_may_be_forgotten() {
     }
 }
 
-/// `/dev/full` is a disk without room.
+/// `/dev/full` acts as a full disk.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_does_not_keep_what_fills_it() {
+fn segments_are_deleted_on_a_full_disk() {
     let directory = TempDir::new().unwrap();
     let mut store = three_segments(directory.path());
     let new = directory.path().join("channels.new");
     std::os::unix::fs::symlink("/dev/full", &new).unwrap();
     let failed = upkeep(&mut store, 3).1.unwrap_err();
-    assert!(failed.to_string().contains("make room there"), "{failed}");
+    assert!(failed.to_string().contains("free disk space"), "{failed}");
     assert_eq!(names(directory.path()), [segment::file_name(3)]);
     fs::remove_file(&new).unwrap();
     upkeep(&mut store, 3).1.unwrap();
     assert_eq!(store.closed.len(), 0);
-    kill(store);
+    crash(store);
     let recovered = Store::open(directory.path()).unwrap().1;
     assert_eq!((recovered.forgotten_to, recovered.channels), (1, known(2).channels));
 }
 
-/// Another fault than a full disk deletes nothing, and is tried again.
+/// On an error other than a full disk nothing is deleted, and the next upkeep retries.
 #[test]
-fn channels_that_cannot_be_written_keep_their_records() {
+fn records_remain_until_the_list_of_channels_is_written() {
     let directory = TempDir::new().unwrap();
     let mut store = three_segments(directory.path());
     let new = directory.path().join("channels.new");
@@ -179,17 +179,17 @@ fn channels_that_cannot_be_written_keep_their_records() {
 }
 
 #[test]
-fn where_the_boot_is_unknown_a_store_that_was_not_closed_has_a_new_epoch() {
+fn where_the_boot_is_unknown_a_crash_changes_the_epoch() {
     let directory = TempDir::new().unwrap();
-    let open = || Store::open_since(None, directory.path()).unwrap();
+    let open = || Store::open_in_boot(None, directory.path()).unwrap();
     let (mut store, Recovered { epoch, .. }) = open();
     store.append(&records(1..=2)).unwrap();
     drop(store);
     let (mut store, recovered) = open();
     assert_eq!((recovered.epoch, offsets(&recovered.records)), (epoch, vec![1, 2]));
     store.append(&records(3..=3)).unwrap();
-    kill(store);
+    crash(store);
     let (_store, recovered) = open();
-    assert_ne!(recovered.epoch, epoch, "its power may have been lost");
+    assert_ne!(recovered.epoch, epoch, "there may have been a power failure");
     assert_eq!(offsets(&recovered.records), [1, 2, 3]);
 }
