@@ -11,7 +11,8 @@ use crate::limits::REPLAY_BYTES_MAX;
 use crate::log::Retention;
 use crate::memory::store::KnownChannel;
 
-/// How long, beyond the retention's age, the broker remembers that a channel had events or was ended.
+/// How long, beyond the retention's age, the broker remembers that a channel had events or was
+/// ended.
 const CHANNEL_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
 /// The retained events of one channel, and what is remembered once they are gone.
@@ -76,7 +77,8 @@ impl ChannelHistory {
         self.entries.push_back((previous, frame));
     }
 
-    /// Drops what exceeds the retention. The newest event is dropped only by age, however large it is.
+    /// Drops what exceeds the retention. The newest event is dropped only by age, however large it
+    /// is.
     pub(super) fn trim(&mut self, retention: &Retention, now_ms: u64) {
         let oldest_ms = now_ms.saturating_sub(whole_ms(retention.age));
         while let Some((_, oldest)) = self.entries.front() {

@@ -1,6 +1,6 @@
 //! The log of the embedded broker: one sequence over all channels, and a bounded history of each.
-//! Look here for the order of events, idempotency keys, and when a channel is forgotten. Its only IO
-//! is the store, if it has one.
+//! Look here for the order of events, idempotency keys, and when a channel is forgotten. Its only
+//! IO is the store, if it has one.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -89,12 +89,12 @@ impl Log {
         }
         log.store = Some(store);
         let (directory, last) = (directory.display(), log.last);
-        tracing::info!(%directory, records = restoring.count, last, "log restored from its directory");
+        tracing::info!(%directory, records = restoring.count, last, "log restored");
         Ok(log)
     }
 
-    /// Restores a channel from the list of channels without records. Records that are still there are
-    /// restored later and take precedence.
+    /// Restores a channel from the list of channels without records. Records that are still there
+    /// are restored later and take precedence.
     fn restore_channel(&mut self, known: KnownChannel, now_ms: u64) {
         let KnownChannel { channel, last, time_ms, ended } = known;
         let history = ChannelHistory::without_events(last, ended, time_ms);
@@ -123,8 +123,8 @@ impl Log {
         self.remember(&frame, prev, key, &receipt, time_ms, now_ms);
     }
 
-    /// Collects the pending disk work. The caller runs it without the log's lock, one at a time, and
-    /// passes the outcome to [`end_upkeep`](Self::end_upkeep).
+    /// Collects the pending disk work. The caller runs it without the log's lock, one at a time,
+    /// and passes the outcome to [`end_upkeep`](Self::end_upkeep).
     pub(super) fn begin_upkeep(&mut self, now_ms: u64) -> Option<Upkeep> {
         self.sweep(now_ms);
         let is_due = now_ms >= self.forgot_at_ms + FORGET_INTERVAL_MS;
@@ -150,8 +150,8 @@ impl Log {
         }
     }
 
-    /// The lowest offset still needed on disk: of a retained event, or of an event whose idempotency
-    /// key has not expired.
+    /// The lowest offset still needed on disk: of a retained event, or of an event whose
+    /// idempotency key has not expired.
     fn oldest_needed(&self) -> u64 {
         let events = self.channels.values().filter_map(ChannelHistory::oldest);
         let keys = self.keys.values().filter_map(|(_, receipt)| receipt.position);
@@ -190,7 +190,8 @@ impl Log {
         let planned: Vec<Planned> =
             batch.into_iter().map(|publish| self.plan(publish, &mut records, now_ms)).collect();
         if let Some(store) = &mut self.store {
-            // Before delivery, so that no event that was acknowledged or delivered is lost in a crash.
+            // Before delivery, so that no event that was acknowledged or delivered is lost in a
+            // crash.
             store.append(&records)?;
         }
         let mut receipts = Vec::with_capacity(records.len());

@@ -1,4 +1,5 @@
-//! The segment that accepts records. Look here for how a partial write is undone.
+//! The segments of an open store: closed ones, and the one that accepts records. Look here for how
+//! a partial write is undone.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -6,10 +7,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::file::{io_error, open_to_append};
-use super::{Closed, segment};
+use super::segment;
 use crate::error::Error;
 
-/// An open segment, at the end of the log.
+/// A segment that accepts no more records.
+pub(super) struct Closed {
+    pub(super) path: PathBuf,
+    /// The lowest offset that the segment can hold.
+    pub(super) first_offset: u64,
+    pub(super) last_offset: u64,
+}
+
+/// The segment at the end of the log, which accepts records.
 pub(super) struct Active {
     pub(super) path: PathBuf,
     pub(super) first_offset: u64,

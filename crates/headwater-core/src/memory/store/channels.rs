@@ -1,9 +1,10 @@
-//! The file `channels`: the channels whose records were deleted. Look here for how their last offsets
-//! and ends survive a restart.
+//! The file `channels`: the channels whose records were deleted. Look here for how their last
+//! offsets and ends survive a restart.
 //!
 //! ```text
 //! title, covers to u64, forgotten to u64, number of channels u64,
-//! for each: last offset u64, time in ms u64, ended u8, length u16, name; then the CRC of it all u32
+//! for each: last offset u64, time in ms u64, ended u8, length u16, name;
+//! then the CRC of all of it u32
 //! ```
 //! All numbers are little-endian. The file is replaced as a whole and synced before the records are
 //! deleted. A crash in between leaves both, which agree.
@@ -51,8 +52,8 @@ impl KnownChannels {
     /// Reads the file; `None` if it is missing or damaged, which the store treats alike.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the file has a newer format, [`ErrorKind::Unavailable`] if it cannot
-    /// be read.
+    /// [`ErrorKind::Invalid`] if the file has a newer format, [`ErrorKind::Unavailable`] if it
+    /// cannot be read.
     pub(super) fn read(directory: &Path) -> Result<Option<Self>, Error> {
         let path = directory.join(FILE_NAME);
         let Some(bytes) = read_if_there(&path)? else { return Ok(None) };

@@ -1,5 +1,5 @@
-//! The file `marker`: the epoch, the last offset, and how the store was left. Look here for its content
-//! and for how a power failure is distinguished from a crash of the process.
+//! The file `marker`: the epoch, the last offset, and how the store was left. Look here for its
+//! content and for how a power failure is distinguished from a crash of the process.
 
 use std::fs;
 use std::path::Path;

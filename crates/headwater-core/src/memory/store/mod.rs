@@ -4,13 +4,13 @@
 //! # Why a plain log
 //! Events are appended in one order, read once at startup, and deleted from the front. A segmented
 //! log does that in a few hundred lines that can be read and tested in full. It can be inconsistent
-//! in one way only, a torn end, and a checksum detects that. An embedded database would add pages, a
-//! cache, a journal, compaction, and a file format to migrate, and none of what it offers is needed
-//! here: no lookup by key, no update in place, no transaction over several records.
+//! in one way only, a torn end, and a checksum detects that. An embedded database would add pages,
+//! a cache, a journal, compaction, and a file format to migrate, and none of what it offers is
+//! needed here: no lookup by key, no update in place, no transaction over several records.
 //!
 //! # The directory
-//! - `OFFSET.log`: a segment: consecutive records, named by the lowest offset it can hold. A new one
-//!   is started when a segment reaches [`SEGMENT_BYTES_MAX`].
+//! - `OFFSET.log`: a segment: consecutive records, named by the lowest offset it can hold. A new
+//!   one is started when a segment reaches [`SEGMENT_BYTES_MAX`].
 //! - `marker`: the epoch, and how the store was left; replaced as a whole.
 //! - `channels`: what is known of channels whose records were deleted; replaced as a whole.
 //! - `lock`: locked while a process has the directory open.
@@ -18,12 +18,13 @@
 //! # What survives
 //! - **A crash of the process**: every record whose `append` returned, because the operating system
 //!   has it. A record that was being written is cut off at the next start; it was not acknowledged.
-//! - **A full disk**: `append` fails, its partial write is cut off, and a later `append` can succeed.
+//! - **A full disk**: `append` fails, its partial write is cut off, and a later `append` can
+//!   succeed.
 //! - **A power failure**: records appended since the last `sync` may be lost, and subscribers may
 //!   have received them. The store therefore takes a new epoch: clients that reconnect are notified
 //!   that events may be missing, and no position can stand for two events. Records that are still
-//!   there remain in the history. Where the system does not report when the machine started, a store
-//!   that was not closed cleanly is assumed to have lost power.
+//!   there remain in the history. Where the system does not report when the machine started, a
+//!   store that was not closed cleanly is assumed to have lost power.
 //! - **A damaged file**: records after the damage in the same segment are lost. The epoch is new.
 //!
 //! Offsets never decrease, not even after every record was deleted.
@@ -49,7 +50,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::active::Active;
+use self::active::{Active, Closed};
 pub(crate) use self::channels::{KnownChannel, KnownChannels};
 use self::file::{cut, io_error, reject};
 use self::marker::{Marker, State};
@@ -82,13 +83,6 @@ pub(crate) struct Store {
     /// Reused by each `append`.
     buffer: Vec<u8>,
     bytes_max: u64,
-}
-
-struct Closed {
-    path: PathBuf,
-    /// The lowest offset that the segment can hold.
-    first_offset: u64,
-    last_offset: u64,
 }
 
 /// The state of a directory when it was opened.
@@ -215,8 +209,8 @@ impl Store {
         self.end_upkeep(work.run()).0
     }
 
-    /// Reads all segments, repairs them, and decides on the epoch. Returns the lowest offset that the
-    /// log can hold.
+    /// Reads all segments, repairs them, and decides on the epoch. Returns the lowest offset that
+    /// the log can hold.
     fn read_segments(
         &mut self,
         marker: Option<&Marker>,
@@ -244,7 +238,8 @@ impl Store {
         may_lack_records |= ends_too_early;
         self.last_offset = self.last_offset.max(marked_offset);
         self.epoch = self.decide_epoch(marker, &segments, may_lack_records);
-        // Before any segment is cut: after a crash in between, the next start must find the new epoch.
+        // Before any segment is cut: after a crash in between, the next start must find the new
+        // epoch.
         self.marker(State::Open { boot: self.boot.clone() }).write(&self.directory)?;
         for (path, valid_bytes, cut_bytes) in cuts {
             cut(path, valid_bytes)?;
@@ -257,7 +252,8 @@ impl Store {
         }
         self.active = self.closed.pop_back().map(Active::reopen).transpose()?;
         if ends_too_early {
-            // Its name says where the log continues, so that the next start sees no missing records.
+            // Its name says where the log continues, so that the next start sees no missing
+            // records.
             self.start_segment(self.last_offset + 1)?;
         }
         Ok(segments.first().map(|(first_offset, _)| *first_offset))
@@ -313,8 +309,8 @@ impl Store {
         Marker { epoch: self.epoch, last_offset: self.last_offset, state }
     }
 
-    /// Returns the epoch of the marker, or a new one if events could be missing, so that clients are
-    /// notified.
+    /// Returns the epoch of the marker, or a new one if events could be missing, so that clients
+    /// are notified.
     fn decide_epoch(
         &self,
         marker: Option<&Marker>,
@@ -352,7 +348,8 @@ impl Drop for Store {
         if let Err(error) = closed {
             tracing::warn!(%error, "store not closed cleanly: the next start treats it as a crash");
         }
-        // Closing the file is not enough while a child process that is being spawned has inherited it.
+        // Closing the file is not enough while a child process that is being spawned has inherited
+        // it.
         let _ = self.lock.unlock();
     }
 }
@@ -418,7 +415,8 @@ fn create_directory(directory: &Path) -> Result<(), Error> {
     builder.create(directory).map_err(|error| io_error("create the directory", directory, error))
 }
 
-/// Rejects a directory with other files, which was probably named by mistake, and leaves it untouched.
+/// Rejects a directory with other files, which was probably named by mistake, and leaves it
+/// untouched.
 fn reject_foreign_files(directory: &Path) -> Result<(), Error> {
     for entry in fs::read_dir(directory).map_err(|error| io_error("read", directory, error))? {
         let entry = entry.map_err(|error| io_error("read", directory, error))?;

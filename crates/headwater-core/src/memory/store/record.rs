@@ -5,9 +5,9 @@
 //! payload  offset u64, previous offset u64, time in ms u64, flags u8, [retry in ms u64],
 //!          channel, [name], [id], [key]: each a length u16 and its bytes; the rest is the data
 //! ```
-//! All numbers are little-endian. A field in brackets is present if its flag is set. The length has a
-//! separate CRC, which distinguishes a record that is cut short, as a crash leaves it, from one whose
-//! length is damaged.
+//! All numbers are little-endian. A field in brackets is present if its flag is set. The length has
+//! a separate CRC, which distinguishes a record that is cut short, as a crash leaves it, from one
+//! whose length is damaged.
 
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};

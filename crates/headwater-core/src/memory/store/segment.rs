@@ -1,5 +1,5 @@
-//! One file of the log: a title, then records. Look here for how a segment is named and read, and for
-//! the difference between a torn end and damage.
+//! One file of the log: a title, then records. Look here for how a segment is named and read, and
+//! for the difference between a torn end and damage.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -43,8 +43,8 @@ pub(super) struct Outcome {
 pub(super) enum End {
     /// With a complete record.
     Whole,
-    /// With a record that the end of the file cuts short: the process crashed during the write, before
-    /// it acknowledged the event.
+    /// With a record that the end of the file cuts short: the process crashed during the write,
+    /// before it acknowledged the event.
     Torn,
     /// With bytes that no crash leaves. Acknowledged events may be lost.
     Damaged,

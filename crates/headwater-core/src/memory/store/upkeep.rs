@@ -1,8 +1,9 @@
 //! The slow work on a store's files: syncing, and deleting old segments. Look here for what runs
 //! without the log's lock, and in which order.
 //!
-//! On a slow disk the work takes seconds, so it is collected under the lock, run without it, and its
-//! outcome recorded under the lock again. Records appended meanwhile are left to the next upkeep.
+//! On a slow disk the work takes seconds, so it is collected under the lock, run without it, and
+//! its outcome recorded under the lock again. Records appended meanwhile are left to the next
+//! upkeep.
 
 use std::fs::File;
 use std::io;

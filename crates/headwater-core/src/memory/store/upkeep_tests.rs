@@ -1,5 +1,5 @@
-//! Upkeep with concurrent appends, crashes, a full disk, and on systems that do not report when they
-//! started.
+//! Upkeep with concurrent appends, crashes, a full disk, and on systems that do not report when
+//! they started.
 
 use std::fs;
 
