@@ -138,7 +138,7 @@ impl Log {
         Some(store.begin_upkeep(forget_before, known)).filter(|work| !work.is_empty())
     }
 
-    /// Records the outcome of the disk work. The next upkeep retries what failed.
+    /// Records the outcome of the disk work. A later upkeep retries what failed.
     pub(super) fn end_upkeep(&mut self, done: Done) {
         let Some(store) = &mut self.store else { return };
         let (synced, forgotten) = store.end_upkeep(done);

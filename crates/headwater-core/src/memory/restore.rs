@@ -9,7 +9,8 @@ use crate::log::RetentionRules;
 use crate::memory::store::Record;
 use crate::publish::IdempotencyKey;
 
-/// The records of a directory while they are read, limited to what the rules retain.
+/// The records of a directory while they are read. Of each channel, it holds at most as many as the
+/// rules retain.
 #[derive(Default)]
 pub(super) struct Restore {
     pub(super) channels: HashMap<Channel, VecDeque<Record>>,

@@ -15,7 +15,7 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// A client that connects, reads, is disconnected, and reconnects with its last event id.
 pub(super) struct Client {
-    /// Whether every gap that is reported must be one.
+    /// Whether events must be missing wherever a gap is reported.
     is_strict: bool,
     subscription: Option<Subscription>,
     channels: Vec<usize>,
@@ -101,7 +101,7 @@ impl Client {
         }
         let Some(position) = frame.position() else { return };
         self.id = Some(position.to_string());
-        // A position of the node is in no log.
+        // A position that the node assigned to an ephemeral event is in no log.
         let Some(count) = script.count_up_to(position) else { return };
         self.id_at = self.id_at.max(count);
         let is_reset = self.gaps.values().any(Option::is_none);

@@ -320,7 +320,7 @@ impl Store {
         let reason = match marker {
             None if segments.is_empty() => None,
             None => Some("the marker is missing or damaged"),
-            Some(_) if may_lack_records => Some("a segment is damaged"),
+            Some(_) if may_lack_records => Some("a segment is damaged or incomplete"),
             Some(Marker { state: State::Open { boot: None }, .. }) => {
                 Some("not closed cleanly, and this system does not report restarts of the machine")
             }
@@ -394,7 +394,7 @@ impl Store {
     }
 
     /// Records the outcome of the work. The first result is that of syncing, the second that of
-    /// deleting. The next upkeep retries what failed.
+    /// deleting. A later upkeep retries what failed.
     pub(crate) fn end_upkeep(&mut self, done: Done) -> (Result<(), Error>, Result<(), Error>) {
         self.unsynced.extend(done.left.files);
         self.directory_unsynced |= done.left.is_directory_unsynced;
