@@ -41,7 +41,8 @@ impl GapReason {
         Self::ALL.into_iter()
     }
 
-    pub(crate) const ALL: [Self; 4] = [Self::Trimmed, Self::UnknownId, Self::Epoch, Self::BrokerLost];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Trimmed, Self::UnknownId, Self::Epoch, Self::BrokerLost];
 
     /// The reason as one word, as used in the event and in metrics.
     pub const fn as_str(self) -> &'static str {

@@ -1,48 +1,50 @@
-//! The log of the embedded broker: one sequence of events for all channels. Look here for
-//! appending, reading and forgetting. Its only I/O is the store, if it has one.
+//! The log of the embedded broker: one sequence over all channels, and a bounded history of each.
+//! Look here for the order of events, idempotency keys, and when a channel is forgotten. Its only
+//! IO is the store, if it has one.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::channel_log::{ChannelLog, whole_ms};
+use super::history::{ChannelHistory, whole_ms};
 use super::restore::{Restore, RestoredKey};
 use crate::broker::{Baseline, History, ReadRange};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventId;
 use crate::frame::{Frame, Published};
-use crate::limits::{IDEMPOTENCY_WINDOW, REPLAY_BYTES_MAX};
+use crate::limits::IDEMPOTENCY_WINDOW;
 use crate::log::{Epoch, Position, RetentionRules};
 use crate::memory::store::{Done, KnownChannel, KnownChannels, Record, Store, Upkeep};
 use crate::publish::{IdempotencyKey, Publish, Receipt};
 
-/// How often all channels and keys are searched for expired ones.
+/// How often all channels and keys are checked for expiry.
 const SWEEP_INTERVAL_MS: u64 = 10_000;
 
-/// How often the store may delete segments that no channel needs. Each deletion writes the list of
-/// known channels without a record left: a million of them are about 50 MiB.
+/// How often the store may delete records that are no longer needed. Each time it writes a list of
+/// all known channels without records: about 50 MiB for a million channels.
 const FORGET_INTERVAL_MS: u64 = 60_000;
 
 pub(super) struct Log {
     epoch: Epoch,
     last: u64,
     rules: RetentionRules,
-    channels: HashMap<Channel, ChannelLog>,
-    /// Receipts of publishes with a key, until their window ends.
+    channels: HashMap<Channel, ChannelHistory>,
+    /// The receipts of events with an idempotency key, and when each key expires, in milliseconds
+    /// since 1970.
     keys: HashMap<(Channel, IdempotencyKey), (u64, Receipt)>,
     swept_at_ms: u64,
     forgot_at_ms: u64,
-    /// Stores the log beyond the life of the process.
+    /// Stores the log beyond the lifetime of the process.
     store: Option<Store>,
-    /// An unknown channel may have had events up to this offset.
+    /// Events up to this offset may have been forgotten, of channels that are not in `channels`.
     forgotten_to: u64,
 }
 
-/// The outcome of one publish of a batch.
+/// The outcome that a batch has for one of its events.
 enum Planned {
-    /// A new record, at this index of the batch's records.
+    /// The event is the new record at this index.
     New(usize),
-    /// A repeated key: the receipt of the first publish.
+    /// The event's key was used before, for the event with this receipt.
     Repeated(Receipt),
 }
 
@@ -61,42 +63,43 @@ impl Log {
         }
     }
 
-    /// Opens the log in a directory, which stores it from now on.
+    /// Restores the log from a directory, which stores it from now on.
     pub(super) fn open(
         rules: RetentionRules,
         directory: &Path,
         now_ms: u64,
     ) -> Result<Self, Error> {
         let mut log = Self::new(rules);
-        let mut restore = Restore::default();
+        let mut restoring = Restore::default();
         let keys_since_ms = now_ms.saturating_sub(whole_ms(IDEMPOTENCY_WINDOW));
-        let mut each = |record| restore.add(record, &log.rules, keys_since_ms);
-        let (store, recovered) = Store::open_each(directory, &mut each)?;
+        let mut add = |record| restoring.add(record, &log.rules, keys_since_ms);
+        let (store, recovered) = Store::open_each(directory, &mut add)?;
         let epoch = Epoch::from_bits(recovered.epoch);
-        log.epoch = epoch.ok_or_else(|| Error::invalid("the epoch in the directory is invalid"))?;
+        log.epoch = epoch.ok_or_else(|| Error::invalid("the epoch of the store is invalid"))?;
         log.last = recovered.last_offset;
         log.forgotten_to = recovered.forgotten_to;
         for known in recovered.channels {
             log.restore_channel(known, now_ms);
         }
-        for key in restore.keys {
+        for key in restoring.keys {
             log.restore_key(key);
         }
-        for record in restore.channels.into_values().flatten() {
+        for record in restoring.channels.into_values().flatten() {
             log.restore(record, now_ms);
         }
         log.store = Some(store);
         let (directory, last) = (directory.display(), log.last);
-        tracing::info!(%directory, records = restore.count, last, "log loaded");
+        tracing::info!(%directory, records = restoring.count, last, "log restored");
         Ok(log)
     }
 
-    /// Restores a channel whose records may be deleted. Records that are left take precedence.
+    /// Restores a channel from the list of channels without records. Records that are still there
+    /// are restored later and take precedence.
     fn restore_channel(&mut self, known: KnownChannel, now_ms: u64) {
         let KnownChannel { channel, last, time_ms, ended } = known;
-        let log = ChannelLog { last, ended, published_at_ms: time_ms, ..ChannelLog::default() };
-        if log.is_known(self.rules.for_channel(&channel), now_ms) {
-            self.channels.insert(channel, log);
+        let history = ChannelHistory::without_events(last, ended, time_ms);
+        if history.is_known(self.rules.for_channel(&channel), now_ms) {
+            self.channels.insert(channel, history);
         } else {
             self.forgotten_to = self.forgotten_to.max(last);
         }
@@ -120,8 +123,8 @@ impl Log {
         self.remember(&frame, prev, key, &receipt, time_ms, now_ms);
     }
 
-    /// Collects the work to do on disk; `None` if there is none. It runs without the log's lock,
-    /// one at a time, and its result is passed to [`end_upkeep`](Self::end_upkeep).
+    /// Collects the pending disk work. The caller runs it without the log's lock, one at a time,
+    /// and passes the outcome to [`end_upkeep`](Self::end_upkeep).
     pub(super) fn begin_upkeep(&mut self, now_ms: u64) -> Option<Upkeep> {
         self.sweep(now_ms);
         let is_due = now_ms >= self.forgot_at_ms + FORGET_INTERVAL_MS;
@@ -135,22 +138,22 @@ impl Log {
         Some(store.begin_upkeep(forget_before, known)).filter(|work| !work.is_empty())
     }
 
-    /// Records the result of an upkeep. The next one retries what failed.
+    /// Records the outcome of the disk work. A later upkeep retries what failed.
     pub(super) fn end_upkeep(&mut self, done: Done) {
         let Some(store) = &mut self.store else { return };
         let (synced, forgotten) = store.end_upkeep(done);
         if let Err(error) = synced {
-            tracing::error!(%error, "log not synced to disk, retrying");
+            tracing::error!("log not synced to disk, retrying: {error}");
         }
         if let Err(error) = forgotten {
-            tracing::error!(%error, "old log segments not deleted, retrying");
+            tracing::error!("old log segments not deleted, retrying: {error}");
         }
     }
 
-    /// The lowest offset that is still needed on disk: of a retained event, or of an event whose
-    /// idempotency key is still remembered.
+    /// The lowest offset still needed on disk: of a retained event, or of an event whose
+    /// idempotency key has not expired.
     fn oldest_needed(&self) -> u64 {
-        let events = self.channels.values().filter_map(ChannelLog::oldest);
+        let events = self.channels.values().filter_map(ChannelHistory::oldest);
         let keys = self.keys.values().filter_map(|(_, receipt)| receipt.position);
         events.chain(keys.map(Position::offset)).min().unwrap_or(self.last + 1)
     }
@@ -165,17 +168,16 @@ impl Log {
 
     pub(super) fn baseline(&self, channel: &Channel) -> Baseline {
         match self.channels.get(channel) {
-            Some(log) => Baseline { last: log.last, ended: log.ended, ephemeral: false },
-            // It may have had events that are forgotten.
+            Some(history) => {
+                Baseline { last: history.last(), ended: history.is_ended(), ephemeral: false }
+            }
+            // The channel may have had events that were forgotten.
             None => Baseline { last: self.forgotten_to, ended: false, ephemeral: false },
         }
     }
 
-    /// Appends events and calls `deliver` for each new one, in order, with the offset of the
-    /// channel's previous event.
-    ///
-    /// # Errors
-    /// If the batch is rejected as a whole, or if the store fails; nothing was appended then.
+    /// Appends a batch and calls `deliver` for each new event, in order. The batch is appended as a
+    /// whole or not at all.
     pub(super) fn append(
         &mut self,
         batch: Vec<Publish>,
@@ -188,7 +190,8 @@ impl Log {
         let planned: Vec<Planned> =
             batch.into_iter().map(|publish| self.plan(publish, &mut records, now_ms)).collect();
         if let Some(store) = &mut self.store {
-            // First, so that nothing that was acknowledged or delivered is ever taken back.
+            // Before delivery, so that no event that was acknowledged or delivered is lost in a
+            // crash.
             store.append(&records)?;
         }
         let mut receipts = Vec::with_capacity(records.len());
@@ -204,15 +207,14 @@ impl Log {
             deliver(&receipt.channel, &frame, record.prev);
             receipts.push(receipt);
         }
-        let receipts = planned.into_iter().map(|planned| match planned {
-            Planned::New(at) => receipts[at].clone(),
+        let planned = planned.into_iter().map(|planned| match planned {
+            Planned::New(index) => receipts[index].clone(),
             Planned::Repeated(receipt) => receipt,
         });
-        Ok(receipts.collect())
+        Ok(planned.collect())
     }
 
-    /// Plans one publish: adds a new record, or finds the receipt of an earlier publish with its
-    /// key.
+    /// Decides the outcome of one event, and pushes its record if it is new.
     fn plan(&self, publish: Publish, records: &mut Vec<Record>, now_ms: u64) -> Planned {
         if let Some(first) = self.repeated(&publish, now_ms) {
             return Planned::Repeated(first.clone());
@@ -221,19 +223,19 @@ impl Log {
         let key = key.map(|key| key.as_str().to_owned());
         let same = |record: &Record| record.channel == channel && record.key == key;
         if key.is_some()
-            && let Some(at) = records.iter().position(same)
+            && let Some(index) = records.iter().position(same)
         {
-            return Planned::New(at);
+            return Planned::New(index);
         }
         let earlier = records.iter().rev().find(|record| record.channel == channel);
-        let known = || self.channels.get(&channel).map_or(self.forgotten_to, |log| log.last);
+        let known = || self.channels.get(&channel).map_or(self.forgotten_to, ChannelHistory::last);
         let prev = earlier.map_or_else(known, |record| record.offset);
         let offset = self.last + records.len() as u64 + 1;
         records.push(Record { offset, prev, time_ms: now_ms, end, channel, event, key });
         Planned::New(records.len() - 1)
     }
 
-    /// Adds an event to its channel's history.
+    /// Adds an event to its channel's history, and remembers its key.
     fn remember(
         &mut self,
         frame: &Frame,
@@ -244,18 +246,12 @@ impl Log {
         now_ms: u64,
     ) {
         let retention = self.rules.for_channel(&receipt.channel);
-        let log = self.channels.entry(receipt.channel.clone()).or_default();
-        let offset = receipt.position.map_or(log.last, Position::offset);
-        // A restored channel can be known from a later event that is lost on disk.
-        if offset >= log.last {
-            log.last = offset;
-            log.ended = frame.is_end();
-            log.published_at_ms = time_ms;
-        }
+        let history = self.channels.entry(receipt.channel.clone()).or_default();
+        let offset = receipt.position.map_or(history.last(), Position::offset);
+        history.advance(offset, frame.is_end(), time_ms);
         if let Some(retention) = retention {
-            log.bytes += frame.len();
-            log.entries.push_back((previous, frame.clone()));
-            log.trim(&retention, now_ms);
+            history.push(previous, frame.clone());
+            history.trim(&retention, now_ms);
         }
         if let Some(key) = key {
             self.remember_key(key, receipt, time_ms);
@@ -267,28 +263,29 @@ impl Log {
         self.keys.insert((receipt.channel.clone(), key), (until_ms, receipt.clone()));
     }
 
-    /// Rejects the whole batch if one of its channels has ended, earlier or within the batch, or if
-    /// it ends a channel without retention.
+    /// Rejects the whole batch if it publishes to a channel that ended before it or within it.
     fn check_open(&self, batch: &[Publish], now_ms: u64) -> Result<(), Error> {
-        for (at, publish) in batch.iter().enumerate() {
+        for (index, publish) in batch.iter().enumerate() {
             let is_same = |earlier: &Publish| {
                 publish.key.is_some()
                     && earlier.key == publish.key
                     && earlier.channel == publish.channel
             };
-            if self.repeated(publish, now_ms).is_some() || batch[..at].iter().any(is_same) {
+            if self.repeated(publish, now_ms).is_some() || batch[..index].iter().any(is_same) {
                 continue;
             }
             if publish.end && self.rules.for_channel(&publish.channel).is_none() {
                 return Err(Error::invalid(format!(
-                    "retention is off for channel {}, so its end cannot be recorded: leave out end, \
-                     or change the retention rules",
+                    "retention is off for channel {}, so its end cannot be kept: leave out end, or \
+                     change the retention rules",
                     publish.channel
                 )));
             }
-            let ended_before = self.channels.get(&publish.channel).is_some_and(|log| log.ended);
-            let ended_by_it = |earlier: &Publish| earlier.end && earlier.channel == publish.channel;
-            if ended_before || batch[..at].iter().any(ended_by_it) {
+            let ended_before =
+                self.channels.get(&publish.channel).is_some_and(ChannelHistory::is_ended);
+            let ended_within =
+                |earlier: &Publish| earlier.end && earlier.channel == publish.channel;
+            if ended_before || batch[..index].iter().any(ended_within) {
                 return Err(Error::new(
                     ErrorKind::Ended,
                     format!(
@@ -301,6 +298,7 @@ impl Log {
         Ok(())
     }
 
+    /// The receipt of the event that used the same key on the same channel, until the key expires.
     fn repeated(&self, publish: &Publish, now_ms: u64) -> Option<&Receipt> {
         let key = (publish.channel.clone(), publish.key.clone()?);
         let (until_ms, receipt) = self.keys.get(&key)?;
@@ -310,32 +308,16 @@ impl Log {
     pub(super) fn read(&mut self, channel: &Channel, range: ReadRange, now_ms: u64) -> History {
         let log_last = self.last;
         let retention = self.rules.for_channel(channel);
-        let (Some(log), Some(retention)) = (self.channels.get_mut(channel), retention) else {
-            return History::new(log_last);
-        };
-        log.trim(&retention, now_ms);
-        let (from, count) = match range {
-            ReadRange::After { offset, count } => (log.index_after(offset), count),
-            ReadRange::Newest { count } => (log.entries.len().saturating_sub(count), count),
-            ReadRange::Before { offset, count } => {
-                let until = log.index_after(offset.saturating_sub(1));
-                let from = until.saturating_sub(count);
-                (from, until - from)
+        match (self.channels.get_mut(channel), retention) {
+            (Some(history), Some(retention)) => {
+                history.trim(&retention, now_ms);
+                history.read(range, log_last)
             }
-        };
-        let previous = log.entries.get(from).map_or(0, |(previous, _)| *previous);
-        let mut bytes = 0;
-        let is_paged = matches!(range, ReadRange::After { .. });
-        let frames = log.entries.range(from..).take(count).map(|(_, frame)| frame.clone());
-        // A page has at least one event, however large.
-        let frames = frames.take_while(|frame| {
-            let first = bytes == 0;
-            bytes += frame.len();
-            first || !is_paged || bytes <= REPLAY_BYTES_MAX
-        });
-        History { frames: frames.collect(), previous, log_last }
+            _ => History::new(log_last),
+        }
     }
 
+    /// Drops expired events, keys, and channels, at most once per interval.
     fn sweep(&mut self, now_ms: u64) {
         if now_ms < self.swept_at_ms + SWEEP_INTERVAL_MS {
             return;
@@ -344,146 +326,28 @@ impl Log {
         self.keys.retain(|_, (until_ms, _)| *until_ms > now_ms);
         let rules = &self.rules;
         let forgotten_to = &mut self.forgotten_to;
-        self.channels.retain(|channel, log| {
+        self.channels.retain(|channel, history| {
             let retention = rules.for_channel(channel);
             if let Some(retention) = &retention {
-                log.trim(retention, now_ms);
+                history.trim(retention, now_ms);
             }
-            let is_known = log.is_known(retention, now_ms);
+            let is_known = history.is_known(retention, now_ms);
             if !is_known {
-                *forgotten_to = log.last.max(*forgotten_to);
+                *forgotten_to = history.last().max(*forgotten_to);
             }
             is_known
         });
     }
 }
 
-/// The channels that have no event above an offset, for the store.
+/// The channels that have no event above the offset `covers_to`, for the store to write down.
 fn known_channels(
-    channels: &HashMap<Channel, ChannelLog>,
+    channels: &HashMap<Channel, ChannelHistory>,
     covers_to: u64,
     forgotten_to: u64,
 ) -> KnownChannels {
-    let is_covered = |(_, log): &(&Channel, &ChannelLog)| log.last <= covers_to;
-    let known = |(channel, log): (&Channel, &ChannelLog)| {
-        let (last, time_ms, ended) = (log.last, log.published_at_ms, log.ended);
-        KnownChannel { channel: channel.clone(), last, time_ms, ended }
-    };
+    let is_covered = |(_, history): &(&Channel, &ChannelHistory)| history.last() <= covers_to;
+    let known = |(channel, history): (&Channel, &ChannelHistory)| history.known(channel.clone());
     let channels = channels.iter().filter(is_covered).map(known).collect();
     KnownChannels { covers_to, forgotten_to, channels }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::Event;
-
-    fn channel(name: &str) -> Channel {
-        Channel::new(name).unwrap()
-    }
-
-    fn publish(name: &str, data: &str) -> Publish {
-        Publish::to(channel(name), Event::new(data))
-    }
-
-    fn log(rule: &str) -> Log {
-        Log::new(RetentionRules::new().with_rule(rule).unwrap())
-    }
-
-    fn append(log: &mut Log, publish: Publish, now_ms: u64) -> u64 {
-        let receipts = log.append(vec![publish], now_ms, |_, _, _| {}).unwrap();
-        receipts[0].position.unwrap().offset()
-    }
-
-    fn offsets(history: &History) -> Vec<u64> {
-        history.frames.iter().map(|frame| frame.key().unwrap().offset).collect()
-    }
-
-    #[test]
-    fn all_channels_share_one_sequence() {
-        let mut log = log("* events=1000");
-        let mut delivered = Vec::new();
-        let batch = ["a", "b", "a", "b", "b"].map(|name| publish(name, "x")).into();
-        log.append(batch, 0, |channel, frame, previous| {
-            delivered.push((channel.to_string(), frame.key().unwrap().offset, previous));
-        })
-        .unwrap();
-        let expected = [("a", 1, 0), ("b", 2, 0), ("a", 3, 1), ("b", 4, 2), ("b", 5, 4)];
-        let expected = expected.map(|(name, offset, previous)| (name.to_owned(), offset, previous));
-        assert_eq!(delivered, expected);
-        let after = log.read(&channel("b"), ReadRange::After { offset: 2, count: 9 }, 0);
-        assert_eq!((offsets(&after), after.previous, after.log_last), (vec![4, 5], 2, 5));
-        let newest = log.read(&channel("b"), ReadRange::Newest { count: 1 }, 0);
-        assert_eq!((offsets(&newest), newest.previous), (vec![5], 4));
-    }
-
-    #[test]
-    fn history_is_trimmed_by_events_bytes_and_age_and_last_offsets_are_remembered() {
-        let mut log = log("* events=3 age=10s bytes=1KiB");
-        for _ in 0..5 {
-            append(&mut log, publish("a", "x"), 1000);
-        }
-        let all = ReadRange::After { offset: 0, count: 99 };
-        let history = log.read(&channel("a"), all, 1000);
-        assert_eq!((offsets(&history), history.previous), (vec![3, 4, 5], 2));
-        append(&mut log, publish("a", &"x".repeat(900)), 2000);
-        assert_eq!(offsets(&log.read(&channel("a"), all, 2000)).last(), Some(&6));
-        append(&mut log, publish("a", &"x".repeat(900)), 2000);
-        assert_eq!(offsets(&log.read(&channel("a"), all, 2000)), [7]);
-        append(&mut log, publish("a", &"x".repeat(9000)), 2000);
-        assert_eq!(
-            offsets(&log.read(&channel("a"), all, 2000)),
-            [8],
-            "the newest event is retained"
-        );
-        assert_eq!(
-            offsets(&log.read(&channel("a"), all, 12_001)),
-            [0; 0],
-            "but only up to its age"
-        );
-        assert_eq!(log.baseline(&channel("a")).last, 8);
-        append(&mut log, publish("b", "x"), 13_000 + 2 * 86_400_000);
-        assert_eq!(log.baseline(&channel("a")).last, 8, "it may have had events up to this offset");
-        append(&mut log, publish("a", "x"), 13_000 + 2 * 86_400_000);
-        let history = log.read(&channel("a"), all, 13_000 + 2 * 86_400_000);
-        assert_eq!((offsets(&history), history.previous), (vec![10], 8));
-    }
-
-    #[test]
-    fn a_key_publishes_once_within_its_window() {
-        let mut log = log("* events=1000");
-        let keyed = |name: &str| publish(name, "x").with_key(IdempotencyKey::new("k").unwrap());
-        assert_eq!(append(&mut log, keyed("a"), 0), 1);
-        assert_eq!(append(&mut log, keyed("a"), 599_999), 1);
-        assert_eq!(append(&mut log, keyed("b"), 599_999), 2);
-        assert_eq!(append(&mut log, keyed("a"), 600_001), 3);
-    }
-
-    #[test]
-    fn an_ended_channel_accepts_no_more_events() {
-        let mut log = log("* events=1000");
-        let end = publish("a", "last").with_end(true).with_key(IdempotencyKey::new("k").unwrap());
-        append(&mut log, end.clone(), 0);
-        assert!(log.baseline(&channel("a")).ended);
-        let rejected = log.append(vec![publish("b", "x"), publish("a", "x")], 0, |_, _, _| {});
-        assert_eq!(rejected.unwrap_err().kind(), ErrorKind::Ended);
-        assert_eq!(log.last(), 1, "nothing of the batch was published");
-        assert_eq!(append(&mut log, end, 0), 1, "a repeated end publishes nothing");
-        let twice = vec![publish("c", "x").with_end(true), publish("c", "x")];
-        assert!(log.append(twice, 0, |_, _, _| {}).is_err());
-        let end = publish("d", "x").with_end(true).with_key(IdempotencyKey::new("k").unwrap());
-        let receipts = log.append(vec![end.clone(), end], 0, |_, _, _| {}).unwrap();
-        assert_eq!(receipts[0], receipts[1], "repeated in one batch");
-        assert_eq!(log.last(), 2);
-    }
-
-    #[test]
-    fn without_retention_events_have_positions_and_no_history() {
-        let mut log = log("* off");
-        append(&mut log, publish("a", "x"), 0);
-        append(&mut log, publish("a", "x"), 0);
-        let history = log.read(&channel("a"), ReadRange::After { offset: 0, count: 9 }, 0);
-        assert_eq!((offsets(&history), history.log_last), (vec![], 2));
-        assert_eq!(log.baseline(&channel("a")).last, 2);
-    }
 }

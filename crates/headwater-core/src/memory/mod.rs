@@ -1,8 +1,10 @@
-//! The embedded broker: its log is in this process. Look here for the minimum that a broker with a
-//! log does.
+//! The embedded broker, whose log lives in this process. Look here for the least that a broker must
+//! do.
 
-mod channel_log;
+mod history;
 mod log;
+#[cfg(test)]
+mod log_tests;
 #[cfg(test)]
 mod restart_tests;
 mod restore;
@@ -27,38 +29,40 @@ use log::Log;
 /// How often the log is synced to disk. A power failure loses what was published since.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Carries events within this process. The default, for a single node.
+/// The default broker, for a single node: it delivers events within this process.
 ///
-/// It retains the history of every channel, within its [retention](RetentionRules), so that streams
-/// resume without a gap. The history starts with the process, or with the directory that stores it.
+/// It retains a history of every channel, within the [retention](RetentionRules), so that streams
+/// resume without a gap. The history lasts as long as the process, or, if the broker was
+/// [opened](Self::open) on a directory, as long as that directory.
 pub struct MemoryBroker {
     sink: Option<Sink>,
     log: Arc<Mutex<Log>>,
-    /// The task that syncs the log, if it is stored in a directory.
+    /// The task that syncs the log to disk, if it has a directory.
     syncing: Option<AbortHandle>,
 }
 
 impl MemoryBroker {
-    /// An empty broker with the default retention.
+    /// Creates an empty broker with the default retention, whose log is in memory only.
     pub fn new() -> Self {
         Self::with_retention(RetentionRules::default())
     }
 
-    /// An empty broker with these retention rules.
+    /// Creates an empty broker with these retention rules, whose log is in memory only.
     pub fn with_retention(rules: RetentionRules) -> Self {
         Self { sink: None, log: Arc::new(Mutex::new(Log::new(rules))), syncing: None }
     }
 
-    /// A broker that stores its log in a directory and continues the log that is there: positions
-    /// and history survive a restart, even after the process was killed. Events are written before
-    /// they are acknowledged, and synced to disk about once per second, so a power failure can lose
-    /// about a second of events.
+    /// Opens a broker whose log is stored in a directory, which is created if it does not exist.
+    ///
+    /// Positions and history survive a restart, even after a crash (`kill -9`): an event is written
+    /// before it is acknowledged. Files are synced to disk about once a second, so a power failure
+    /// can lose about one second of events.
     ///
     /// # Errors
-    /// [`ErrorKind::PermissionDenied`] if another process has the directory open;
-    /// [`ErrorKind::Invalid`] if it contains foreign files, or a newer format;
-    /// [`ErrorKind::Unavailable`] if the operating system fails to read or write it;
-    /// [`ErrorKind::NoRuntime`] outside of a Tokio runtime.
+    /// - [`ErrorKind::PermissionDenied`] if another process has the directory open.
+    /// - [`ErrorKind::Invalid`] if the directory holds foreign files, or files of a newer format.
+    /// - [`ErrorKind::Unavailable`] if the operating system reports an error.
+    /// - [`ErrorKind::NoRuntime`] outside a Tokio runtime.
     pub fn open(directory: impl AsRef<Path>, rules: RetentionRules) -> Result<Self, Error> {
         let runtime = Handle::try_current().map_err(|error| {
             Error::new(ErrorKind::NoRuntime, "open the broker inside a Tokio runtime")
@@ -88,20 +92,19 @@ impl Drop for MemoryBroker {
     }
 }
 
-/// Syncs the log to disk about once per second.
+/// Syncs the log to disk about once a second, until the broker is dropped.
 async fn sync(log: Weak<Mutex<Log>>) {
     loop {
         tokio::time::sleep(SYNC_INTERVAL).await;
         let Some(log) = log.upgrade() else { return };
-        // It fails only when the runtime shuts down.
+        // Joining fails only when the runtime shuts down.
         let _ = tokio::task::spawn_blocking(move || run_upkeep(&log)).await;
     }
 }
 
-/// Runs the upkeep that is due. The disk may take seconds, so the lock, which publishers and
-/// readers need, is not held meanwhile.
+/// The disk may take seconds, so the lock that publishers and readers need is not held meanwhile.
 fn run_upkeep(log: &Mutex<Log>) {
-    // A separate statement, at whose end the lock is released.
+    // A separate statement, so that the lock is released at its end.
     let work = lock(log).begin_upkeep(now_ms());
     if let Some(work) = work {
         let done = work.run();
@@ -118,7 +121,7 @@ impl Broker for MemoryBroker {
         self.sink = Some(sink);
     }
 
-    /// Holds the log's lock until the hub has the events, so that it receives them in order.
+    /// Holds the log's lock until the hub has the events, so that the hub receives them in order.
     fn publish(&self, batch: Vec<Publish>) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>> {
         let result = self.log().append(batch, now_ms(), |channel, frame, previous| {
             if let Some(sink) = &self.sink {
@@ -128,7 +131,7 @@ impl Broker for MemoryBroker {
         Box::pin(std::future::ready(result))
     }
 
-    // Nothing to do: the hub knows its subscribers, and there is no other node.
+    // The hub knows its subscribers, and no other node exists.
     fn subscribe(&self, _channel: &Channel) {}
 
     fn unsubscribe(&self, _channel: &Channel) {}

@@ -1,5 +1,4 @@
-//! Tests of the log across restarts. Look here for what a process restores from the directory of
-//! the previous one.
+//! The log over restarts: what survives in its directory, and what a restart must not change.
 
 use std::fs;
 use std::path::Path;
@@ -42,7 +41,7 @@ fn upkeep(log: &mut Log, now_ms: u64) {
     }
 }
 
-/// A copy of the directory, as a process that is killed now leaves it.
+/// A copy of the directory as a crash at this moment would leave it.
 fn killed(directory: &TempDir) -> TempDir {
     let copy = TempDir::new().unwrap();
     for entry in fs::read_dir(directory.path()).unwrap() {
@@ -75,13 +74,13 @@ fn ends_and_last_offsets_survive_the_deletion_of_their_segments() {
     append(&mut log, publish("busy"), 100 * SECOND);
     drop(log);
 
-    // Twice, so that the second process restores it from the list that the first one wrote.
+    // Twice, so that the second restart reads the list that the first one wrote.
     let mut directory = directory;
     for hours in [1, 12] {
         let now_ms = hours * HOUR;
         let mut log = open(directory.path(), RULE, now_ms);
         assert_eq!((baseline(&log, "quiet"), baseline(&log, "ended")), ((1, false), (2, true)));
-        assert_eq!(baseline(&log, "never used"), (0, false), "no events are missing");
+        assert_eq!(baseline(&log, "never used"), (0, false), "nothing was forgotten");
         log.append(vec![publish("ended")], now_ms, |_, _, _| {}).unwrap_err();
         append(&mut log, publish("busy"), now_ms);
         upkeep(&mut log, now_ms + 100 * SECOND);
@@ -89,7 +88,7 @@ fn ends_and_last_offsets_survive_the_deletion_of_their_segments() {
         directory = killed(&directory);
     }
 
-    // A restarted process forgets after a day, as one that kept running does.
+    // After a day a restarted process forgets, as one that kept running would.
     let mut log = open(directory.path(), RULE, 24 * HOUR + 3 * SECOND);
     assert_eq!((baseline(&log, "ended"), baseline(&log, "never used")), ((2, false), (2, false)));
     assert_eq!(baseline(&log, "busy").0, 6);
@@ -111,7 +110,7 @@ fn records_take_precedence_over_the_list_of_channels() {
 }
 
 #[test]
-fn a_directory_without_a_list_of_channels_opens() {
+fn a_directory_without_the_list_of_channels_opens() {
     let directory = TempDir::new().unwrap();
     let mut log = open(directory.path(), "* age=1s", SECOND);
     append(&mut log, publish("a"), SECOND);
@@ -119,7 +118,11 @@ fn a_directory_without_a_list_of_channels_opens() {
     drop(log);
     fs::remove_file(directory.path().join("channels")).unwrap();
     let log = open(directory.path(), "* age=1s", 100 * SECOND);
-    assert_eq!((baseline(&log, "a"), log.last()), ((1, false), 1), "it may have had events");
+    assert_eq!(
+        (baseline(&log, "a"), log.last()),
+        ((1, false), 1),
+        "the channel may have been forgotten"
+    );
 }
 
 #[test]
@@ -146,7 +149,7 @@ fn keys_of_events_that_are_no_longer_retained_survive_a_restart() {
                 assert_eq!(again, *first, "{rule}");
             }
             assert_eq!(log.last(), 12);
-            // After their window they are unknown, and no segment is needed for them.
+            // Expired keys no longer deduplicate, and need no segment.
             let now_ms = 602 * SECOND;
             assert_eq!(append(&mut log, own.clone(), now_ms).position.unwrap().offset(), 13);
             upkeep(&mut log, 1300 * SECOND);
@@ -156,7 +159,7 @@ fn keys_of_events_that_are_no_longer_retained_survive_a_restart() {
 }
 
 #[test]
-fn a_key_used_again_returns_the_later_receipt() {
+fn a_reused_key_returns_the_later_receipt() {
     let directory = TempDir::new().unwrap();
     let rule = "* events=1";
     let mut log = open(directory.path(), rule, SECOND);
@@ -168,9 +171,9 @@ fn a_key_used_again_returns_the_later_receipt() {
     assert_eq!(append(&mut log, keyed("a", "k"), 701 * SECOND), second);
 }
 
-/// A disk can take seconds to sync, and only the upkeep waits for it.
+/// A sync can take seconds; only the upkeep itself waits for it.
 #[tokio::test]
-async fn the_log_is_not_locked_during_upkeep() {
+async fn the_log_is_unlocked_during_a_sync() {
     let directory = TempDir::new().unwrap();
     let broker = MemoryBroker::open(directory.path(), RetentionRules::default()).unwrap();
     broker.publish(vec![publish("a")]).await.unwrap();
@@ -181,8 +184,5 @@ async fn the_log_is_not_locked_during_upkeep() {
     let range = ReadRange::Newest { count: 9 };
     assert_eq!(broker.read(&channel("a"), range).await.unwrap().frames.len(), 2);
     broker.log().end_upkeep(work.run());
-    assert!(
-        broker.log().begin_upkeep(now_ms()).is_some(),
-        "the event published meanwhile is not synced"
-    );
+    assert!(broker.log().begin_upkeep(now_ms()).is_some(), "events published during the sync");
 }

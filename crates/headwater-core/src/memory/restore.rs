@@ -1,5 +1,5 @@
-//! Restoring the log of the embedded broker from a directory. Look here for which records stay in
-//! memory while the directory is read.
+//! What the embedded broker restores from a directory. Look here for which of its records stay in
+//! memory while the store is read.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,28 +9,28 @@ use crate::log::RetentionRules;
 use crate::memory::store::Record;
 use crate::publish::IdempotencyKey;
 
-/// The records of a directory as they are read, bounded by the retention rules.
+/// The records of a directory while they are read. Of each channel, it holds at most as many as the
+/// rules retain.
 #[derive(Default)]
 pub(super) struct Restore {
     pub(super) channels: HashMap<Channel, VecDeque<Record>>,
-    /// The idempotency keys of records that the rules do not retain, oldest first.
+    /// The keys of records that the rules do not retain, oldest first.
     pub(super) keys: Vec<RestoredKey>,
-    /// How many records were read.
     pub(super) count: u64,
 }
 
-/// An idempotency key, and the parts of its receipt.
+/// An idempotency key, and the parts of the receipt that its first publisher got.
 pub(super) struct RestoredKey {
     pub(super) channel: Channel,
     pub(super) key: IdempotencyKey,
-    /// The publisher's id of the event.
+    /// The id that the publisher set.
     pub(super) id: Option<EventId>,
     pub(super) offset: u64,
     pub(super) time_ms: u64,
 }
 
 impl Restore {
-    /// Adds a record. The keys of events from before `keys_since_ms` have expired.
+    /// Adds a record. Keys of records published at or before `keys_since_ms` have expired.
     pub(super) fn add(&mut self, record: Record, rules: &RetentionRules, keys_since_ms: u64) {
         self.count += 1;
         let events_max = rules.for_channel(&record.channel).map_or(1, |retention| retention.events);

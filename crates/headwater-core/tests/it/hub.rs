@@ -1,4 +1,5 @@
-//! What a hub does whatever its broker is: bounds, slow subscriptions, drain, and what `ready` returns.
+//! The behaviour of a hub that does not depend on its broker: bounds, slow subscriptions, draining,
+//! and what `ready` returns.
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ async fn a_subscription_that_is_not_read_is_closed() {
 }
 
 #[tokio::test]
-async fn a_drain_delivers_what_waits_and_takes_no_new_subscriptions() {
+async fn a_drain_delivers_queued_events_and_rejects_new_subscriptions() {
     let hub = Hub::in_memory();
     let mut subscription = hub.subscribe([channel("a")]).unwrap();
     let other = hub.subscribe([channel("a")]).unwrap();
@@ -44,14 +45,17 @@ async fn a_drain_delivers_what_waits_and_takes_no_new_subscriptions() {
     let rejected = hub.subscribe([channel("a")]).unwrap_err();
     assert_eq!(rejected.kind(), ErrorKind::Draining);
     drop(other);
-    assert!(timeout(Duration::from_millis(20), hub.drained()).await.is_err(), "one is left");
+    assert!(
+        timeout(Duration::from_millis(20), hub.drained()).await.is_err(),
+        "one subscription is left"
+    );
     drop(subscription);
     hub.drained().await;
-    hub.publish(&channel("a"), Event::new("publishing goes on")).await.unwrap();
+    hub.publish(&channel("a"), Event::new("publishing continues")).await.unwrap();
 }
 
 #[tokio::test]
-async fn what_exceeds_a_bound_is_an_error() {
+async fn exceeding_a_bound_is_an_error() {
     let hub = Hub::in_memory();
     assert_eq!(hub.subscribe([]).unwrap_err().kind(), ErrorKind::Invalid);
     let many = (0..101).map(|number| channel(&format!("{number}")));
@@ -73,7 +77,7 @@ async fn a_channel_named_twice_counts_once() {
 }
 
 #[tokio::test]
-async fn ready_says_what_a_subscription_starts_with() {
+async fn ready_reports_how_a_subscription_starts() {
     let hub = Hub::in_memory();
     let news = channel("news");
     let mut live = hub.subscribe([news.clone()]).unwrap();
@@ -89,14 +93,16 @@ async fn ready_says_what_a_subscription_starts_with() {
     assert!(ended.is_finished());
 }
 
-/// Carries nothing, and answers `subscribed` as it is told to.
-struct Silent(bool);
+/// Delivers nothing. `subscribed` is denied if `denies`, and never answers otherwise.
+struct Silent {
+    denies: bool,
+}
 
 impl Broker for Silent {
     fn start(&mut self, _: Sink) {}
 
     fn publish(&self, _: Vec<Publish>) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>> {
-        Box::pin(async { Err(Error::new(ErrorKind::Unavailable, "nothing is published here")) })
+        Box::pin(async { Err(Error::new(ErrorKind::Unavailable, "this broker cannot publish")) })
     }
 
     fn subscribe(&self, _: &Channel) {}
@@ -105,8 +111,8 @@ impl Broker for Silent {
 
     fn subscribed<'a>(&'a self, _: &'a Channel) -> BrokerFuture<'a, Result<(), Error>> {
         Box::pin(async {
-            if self.0 {
-                return Err(Error::new(ErrorKind::PermissionDenied, "not this channel"));
+            if self.denies {
+                return Err(Error::new(ErrorKind::PermissionDenied, "channel denied"));
             }
             std::future::pending().await
         })
@@ -120,7 +126,7 @@ impl Broker for Silent {
 #[tokio::test(start_paused = true)]
 async fn ready_reports_a_broker_that_denies_or_does_not_answer() {
     for (denies, kind) in [(true, ErrorKind::PermissionDenied), (false, ErrorKind::Unavailable)] {
-        let hub = Hub::new(Silent(denies));
+        let hub = Hub::new(Silent { denies });
         let mut subscription = hub.subscribe([channel("a")]).unwrap();
         match subscription.ready().await {
             Started::Unconfirmed(error) => assert_eq!(error.kind(), kind),

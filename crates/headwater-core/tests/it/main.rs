@@ -1,4 +1,4 @@
-//! What the core promises its users, as one binary. Each file holds one theme.
+//! The guarantees of the core's public API, as one test binary. Each file covers one theme.
 
 mod hub;
 mod own_broker;

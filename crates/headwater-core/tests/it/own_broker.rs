@@ -1,12 +1,12 @@
-//! The example of a broker that is written outside of this crate.
+//! The example of a broker that is implemented outside this crate.
 
 use std::process::Command;
 
 #[test]
-fn it_keeps_the_contract_in_under_80_lines() {
+fn it_fulfils_the_contract_in_under_80_lines() {
     let source = include_str!("../../../../examples/own_broker.rs");
     assert!(source.lines().count() < 80);
-    // Cargo builds examples beside the tests.
+    // Cargo builds the examples next to the tests.
     let tests = std::env::current_exe().unwrap();
     let example = tests.ancestors().nth(2).unwrap().join("examples").join("own_broker");
     let status = Command::new(&example).status();

@@ -1,5 +1,5 @@
-//! A client in the model: what it has, what it may miss, what it must get next. Look here for what is
-//! asserted.
+//! A client in the model: what it has received, what it may miss, and what it must receive next.
+//! Look here for the assertions.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,29 +10,29 @@ use headwater_core::frame::Frame;
 use headwater_core::gap::GapReason;
 use headwater_core::{Hub, Subscription};
 
-/// In paused time: longer than a replay waits before it reads again, several times.
+/// Longer than several retries of a replay's read. Time is paused, so it costs nothing.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// A client that connects, reads, is cut off and comes back with the last id.
+/// A client that connects, reads, is disconnected, and reconnects with its last event id.
 pub(super) struct Client {
-    /// Whether a gap that is told must be one.
+    /// Whether events must be missing wherever a gap is reported.
     is_strict: bool,
     subscription: Option<Subscription>,
     channels: Vec<usize>,
-    /// The id of what it got last.
+    /// The id of the last frame that had one.
     id: Option<String>,
-    /// The place that its id stands for: what was said to be missing before is not said again.
+    /// The index that the id stands for. Gaps reported before it are not reported again.
     id_at: usize,
-    /// It has all events of a channel before this place.
+    /// For each channel, the index before which the client has all events.
     at: [usize; CHANNELS],
-    /// It was told that events of a channel are missing before this place.
-    told_before: [usize; CHANNELS],
-    /// Channels that something is said to be missing of, until their next event; and the client's place
-    /// when it was said, if something must be missing after it.
-    told: HashMap<usize, Option<usize>>,
-    /// Channels of which events in no log are said to be missing, before a place: that is said before
-    /// what the log has.
-    told_plain: HashMap<usize, usize>,
+    /// For each channel, the index before which a gap was reported.
+    reported_before: [usize; CHANNELS],
+    /// Channels with a reported gap, until their next event. The value is the client's index when
+    /// the gap was reported, if an event after it must be missing.
+    gaps: HashMap<usize, Option<usize>>,
+    /// Channels with a reported gap, and the index before which ephemeral events may be missing. It
+    /// is separate because such a gap is reported before the events of the log are delivered.
+    ephemeral_gaps: HashMap<usize, usize>,
 }
 
 impl Client {
@@ -44,23 +44,23 @@ impl Client {
             id: None,
             id_at: 0,
             at: [0; CHANNELS],
-            told_before: [0; CHANNELS],
-            told: HashMap::new(),
-            told_plain: HashMap::new(),
+            reported_before: [0; CHANNELS],
+            gaps: HashMap::new(),
+            ephemeral_gaps: HashMap::new(),
         }
     }
 
     pub(super) fn disconnect(&mut self) {
         self.subscription = None;
         let newest = self.at.into_iter().max().unwrap_or(0).max(self.id_at);
-        for (channel, _) in self.told.drain() {
-            // Among events in no log, the id may stand for a place before what was said to be missing.
-            let told = self.told_plain.get(&channel).filter(|_| !self.is_strict);
-            self.told_before[channel] = newest.max(told.copied().unwrap_or(0));
+        for (channel, _) in self.gaps.drain() {
+            // With ephemeral events, the id may stand for an index before the reported gap.
+            let reported = self.ephemeral_gaps.get(&channel).filter(|_| !self.is_strict);
+            self.reported_before[channel] = newest.max(reported.copied().unwrap_or(0));
         }
     }
 
-    /// Connects to channels; to the same ones as before if it comes back.
+    /// Connects to channels. A client that reconnects uses the same channels as before.
     pub(super) async fn connect(&mut self, hub: &Hub, script: &Script, channels: Vec<usize>) {
         self.disconnect();
         if self.id.is_none() {
@@ -75,14 +75,14 @@ impl Client {
         self.subscription = Some(subscription);
     }
 
-    /// Reads so many frames, or what there is.
+    /// Reads `count` frames, or as many as there are.
     pub(super) async fn read(&mut self, script: &Script, count: usize) {
         for _ in 0..count {
             let Some(subscription) = &mut self.subscription else { return };
             let next = std::future::poll_fn(|context| subscription.poll_frame(context));
             match tokio::time::timeout(QUIET, next).await {
                 Ok(Some(frame)) => self.take(script, &frame),
-                // Its queue was too full: it comes back.
+                // The queue overflowed; the client reconnects later.
                 Ok(None) => return self.disconnect(),
                 Err(_) => {
                     let end = script.count();
@@ -101,69 +101,76 @@ impl Client {
         }
         let Some(position) = frame.position() else { return };
         self.id = Some(position.to_string());
-        // A position of the node's own is in no log.
+        // A position that the node assigned to an ephemeral event is in no log.
         let Some(count) = script.count_up_to(position) else { return };
         self.id_at = self.id_at.max(count);
-        let is_anew = self.told.values().any(Option::is_none);
-        if is_anew && (frame.is_marker() || frame.gap().is_some()) {
+        let is_reset = self.gaps.values().any(Option::is_none);
+        if is_reset && (frame.is_marker() || frame.gap().is_some()) {
             self.at = self.at.map(|at| at.max(count));
         }
     }
 
     fn take_gap(&mut self, script: &Script, number: usize, reason: GapReason) {
-        assert!(self.channels.contains(&number), "a gap of a channel that is not listened to");
-        self.told_plain.insert(number, script.count());
+        assert!(
+            self.channels.contains(&number),
+            "a gap in channel {number}, which is not subscribed to"
+        );
+        self.ephemeral_gaps.insert(number, script.count());
         match reason {
             GapReason::Epoch => {
-                assert!(script.life() > 0, "the log never began anew");
-                // What is not there any more.
-                self.told.insert(number, None);
+                assert!(script.epoch_number() > 0, "the log was never reset");
+                // Events of the old epoch are missing; no later event need be.
+                self.gaps.insert(number, None);
             }
             GapReason::Trimmed => {
-                self.told.entry(number).or_insert(Some(self.at[number]));
+                self.gaps.entry(number).or_insert(Some(self.at[number]));
             }
-            other => panic!("no such gap can be: {other}"),
+            other => panic!("unexpected reason for a gap: {other}"),
         }
     }
 
-    fn take_event(&mut self, script: &Script, place: usize) {
-        let record = script.record(place);
-        assert!(self.channels.contains(&record.channel), "{place} is of another channel");
-        // Where an event in no log stands among those of channels that the node does not receive yet is
-        // the node's affair.
+    fn take_event(&mut self, script: &Script, index: usize) {
+        let record = script.record(index);
+        assert!(self.channels.contains(&record.channel), "{index} is of another channel");
+        // The order of ephemeral events is not defined relative to the events of channels that the
+        // node does not receive yet.
         let at = if self.is_strict { self.at.iter().max() } else { self.at.get(record.channel) };
-        let at = *at.expect("a place");
-        assert!(place >= at, "{place} came twice or late: the client has all before {at}");
+        let at = *at.expect("at least one channel");
+        assert!(
+            index >= at,
+            "{index} is a duplicate or late: the client has all events before {at}"
+        );
         let checked = if self.is_strict { &self.channels[..] } else { &[record.channel] };
-        self.check_missing(script, checked, place);
-        if let Some(Some(told_at)) = self.told.remove(&record.channel)
+        self.check_missing(script, checked, index);
+        if let Some(Some(reported_at)) = self.gaps.remove(&record.channel)
             && self.is_strict
         {
-            let mut between = (told_at..place).map(|place| script.record(place));
+            let mut between = (reported_at..index).map(|index| script.record(index));
             let is_missing = between.any(|other| other.channel == record.channel);
-            assert!(is_missing, "a gap was told before {place}, and nothing is missing");
+            assert!(is_missing, "a gap was reported before {index}, but no event is missing");
         }
-        self.at[record.channel] = place + 1;
+        self.at[record.channel] = index + 1;
     }
 
-    /// What is before a place and did not come must have been told.
+    /// Asserts that a gap was reported for each event before `until` that was not received.
     fn check_missing(&self, script: &Script, channels: &[usize], until: usize) {
         for channel in channels {
-            for place in self.at[*channel].max(self.told_before[*channel])..until {
-                let record = script.record(place);
+            for index in self.at[*channel].max(self.reported_before[*channel])..until {
+                let record = script.record(index);
                 assert!(
-                    record.channel != *channel || self.is_excused(script, place, &record),
-                    "{place} of channel {channel} is missing, and nobody said so"
+                    record.channel != *channel || self.is_excused(script, index, &record),
+                    "{index} of channel {channel} is missing, and no gap was reported"
                 );
             }
         }
     }
 
-    fn is_excused(&self, script: &Script, place: usize, record: &Record) -> bool {
-        // The first events in no log that a channel gets leave no trace if no node receives it.
-        let leaves_no_trace = || !script.received_ephemeral(record.channel, place + 1);
-        let told_plain = self.told_plain.get(&record.channel).is_some_and(|until| place < *until);
-        self.told.contains_key(&record.channel)
-            || (record.offset.is_none() && (told_plain || leaves_no_trace()))
+    fn is_excused(&self, script: &Script, index: usize, record: &Record) -> bool {
+        // The first ephemeral events of a channel leave no trace if no node receives the channel.
+        let leaves_no_trace = || !script.received_ephemeral(record.channel, index + 1);
+        let is_reported =
+            self.ephemeral_gaps.get(&record.channel).is_some_and(|until| index < *until);
+        self.gaps.contains_key(&record.channel)
+            || (record.offset.is_none() && (is_reported || leaves_no_trace()))
     }
 }

@@ -1,10 +1,12 @@
-//! Streams that come and go over a scripted log, against a model that keeps everything: each gets what its
-//! channels got, once and in order, and is told of a gap if something is missing. Look here first when
-//! you doubt rings, resume or healing.
+//! Streams that connect and disconnect over a scripted log, against a model that retains all
+//! events: each stream receives the events of its channels once and in order, and is notified of a
+//! gap if events are missing. Look here first when you doubt rings, resume, or the repair of missed
+//! events.
 //!
-//! The model: every event that was ever published stands in one list, and its data is its place there. A
-//! client is a place in that list. What it gets must be the next event of its channels, unless the
-//! channel's events between were announced to be missing; and what is announced must be missing.
+//! The model is a list of all published events, in which the data of an event is its index. A
+//! client is an index in that list. It must receive the next event of its channels, unless a gap
+//! was reported for the channel's events in between; and events must be missing where a gap was
+//! reported.
 
 mod client;
 mod regressions;
@@ -17,16 +19,16 @@ use proptest::prelude::*;
 use tokio::runtime;
 
 use client::Client;
-use script::{Happening, Script};
+use script::{Action, Script};
 
 const CHANNELS: usize = 4;
 const CLIENTS: usize = 3;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Happen(Happening),
-    HappenWhileReading(Happening),
-    /// A client connects, from where it left off if it has been there before.
+    Run(Action),
+    RunDuringRead(Action),
+    /// A client connects, and resumes if it was connected before.
     Connect {
         client: usize,
         channels: Vec<usize>,
@@ -35,7 +37,7 @@ enum Step {
         client: usize,
         count: usize,
     },
-    /// Reads until there is nothing.
+    /// Reads until no frame is left.
     ReadAll {
         client: usize,
     },
@@ -44,20 +46,22 @@ enum Step {
     },
 }
 
-fn happening(with_ephemeral: bool) -> impl Strategy<Value = Happening> {
+fn action(with_ephemeral: bool) -> impl Strategy<Value = Action> {
     let channel = 0..CHANNELS;
     let channels = || proptest::collection::vec(0..CHANNELS, 0..6);
-    let publish = |(channel, count)| Happening::Publish { channel, count, large: false };
+    let publish = |(channel, count)| Action::Publish { channel, count, large: false };
+    let large = |channel| Action::Publish { channel, count: 1, large: true };
+    let ephemeral = |channel| Action::Ephemeral { channel };
     prop_oneof![
         8 => (channel.clone(), 1..8_usize).prop_map(publish),
         1 => (channel.clone(), Just(300)).prop_map(publish),
-        1 => channel.clone().prop_map(|channel| Happening::Publish { channel, count: 1, large: true }),
-        (if with_ephemeral { 8 } else { 0 }) => channel.clone().prop_map(|channel| Happening::Ephemeral { channel }),
-        2 => (channel, 0..4_usize).prop_map(|(channel, keep)| Happening::Trim { channel, keep }),
+        1 => channel.clone().prop_map(large),
+        (if with_ephemeral { 8 } else { 0 }) => channel.clone().prop_map(ephemeral),
+        2 => (channel, 0..4_usize).prop_map(|(channel, keep)| Action::Trim { channel, keep }),
         2 => (channels(), proptest::option::of(0..CHANNELS))
-            .prop_map(|(channels, trim)| Happening::CatchUp { channels, trim }),
-        1 => channels().prop_map(|unseen| Happening::NewEpoch { unseen }),
-        1 => (1..3_u32).prop_map(Happening::FailReads),
+            .prop_map(|(channels, trim)| Action::CatchUp { channels, trim }),
+        1 => channels().prop_map(|unseen| Action::NewEpoch { unseen }),
+        1 => (1..3_u32).prop_map(Action::FailReads),
     ]
 }
 
@@ -65,17 +69,18 @@ fn step(with_ephemeral: bool) -> impl Strategy<Value = Step> {
     let client = 0..CLIENTS;
     let channels = proptest::sample::subsequence((0..CHANNELS).collect::<Vec<_>>(), 1..=CHANNELS);
     prop_oneof![
-        6 => happening(with_ephemeral).prop_map(Step::Happen),
-        2 => happening(with_ephemeral).prop_map(Step::HappenWhileReading),
+        6 => action(with_ephemeral).prop_map(Step::Run),
+        2 => action(with_ephemeral).prop_map(Step::RunDuringRead),
         4 => (client.clone(), channels)
             .prop_map(|(client, channels)| Step::Connect { client, channels }),
-        3 => (client.clone(), 1..200_usize).prop_map(|(client, count)| Step::Read { client, count }),
+        3 => (client.clone(), 1..200_usize)
+            .prop_map(|(client, count)| Step::Read { client, count }),
         2 => client.clone().prop_map(|client| Step::ReadAll { client }),
         2 => client.prop_map(|client| Step::Drop { client }),
     ]
 }
 
-/// Runs the steps; whoever is connected at the end gets everything.
+/// Runs the steps, then checks that the connected clients receive all events.
 async fn run(steps: Vec<Step>, lingers: bool, is_strict: bool) {
     let linger = if lingers { Duration::from_secs(1 << 20) } else { Duration::ZERO };
     let script = Script::new();
@@ -83,8 +88,8 @@ async fn run(steps: Vec<Step>, lingers: bool, is_strict: bool) {
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::new(is_strict)).collect();
     for step in steps {
         match step {
-            Step::Happen(happening) => script.happen(&happening),
-            Step::HappenWhileReading(happening) => script.happen_while_reading(happening),
+            Step::Run(action) => script.run(&action),
+            Step::RunDuringRead(action) => script.run_during_read(action),
             Step::Connect { client, channels } => {
                 clients[client].connect(&hub, &script, channels).await;
             }
@@ -94,7 +99,7 @@ async fn run(steps: Vec<Step>, lingers: bool, is_strict: bool) {
         }
     }
     for channel in 0..CHANNELS {
-        script.happen(&Happening::Publish { channel, count: 1, large: false });
+        script.run(&Action::Publish { channel, count: 1, large: false });
     }
     for client in &mut clients {
         client.read(&script, usize::MAX).await;
@@ -107,7 +112,7 @@ fn check(steps: Vec<Step>, lingers: bool, is_strict: bool) {
 }
 
 fn config() -> ProptestConfig {
-    // What failed is printed as it is; it belongs into `regressions`.
+    // A failure is printed as steps, to be added to `regressions`.
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -115,7 +120,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn streams_get_what_the_log_has_and_gaps_are_told_exactly(
+    fn streams_receive_the_log_and_gaps_are_reported_exactly(
         steps in proptest::collection::vec(step(false), 1..60),
         lingers: bool,
     ) {
@@ -123,7 +128,7 @@ proptest! {
     }
 
     #[test]
-    fn with_plain_events_nothing_is_missing_without_a_gap(
+    fn with_ephemeral_events_nothing_is_missing_without_a_gap(
         steps in proptest::collection::vec(step(true), 1..60),
         lingers: bool,
     ) {

@@ -1,16 +1,17 @@
-//! What went wrong once, as scripts. Look here when one of the properties fails: what it found belongs here.
+//! Faults found in the past, as scripts. Look here when a property fails: add its script to this
+//! file.
 
 use super::script::channel;
 use super::*;
 use headwater_core::limits::{RING_BYTES_MAX, RING_FRAMES_MAX};
 use headwater_core::{Event, Hub, Publish, Rewind, Subscription};
 
-fn publish(channel: usize, count: usize) -> Happening {
-    Happening::Publish { channel, count, large: false }
+fn publish(channel: usize, count: usize) -> Action {
+    Action::Publish { channel, count, large: false }
 }
 
-fn large(channel: usize) -> Happening {
-    Happening::Publish { channel, count: 1, large: true }
+fn large(channel: usize) -> Action {
+    Action::Publish { channel, count: 1, large: true }
 }
 
 async fn next(subscription: &mut Subscription) -> String {
@@ -48,88 +49,88 @@ fn id_of(script: &Script, offset: u64) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_epoch_that_ends_while_history_is_read_is_told() {
+async fn a_reset_during_a_read_of_history_is_reported() {
     let (script, hub) = begin();
-    script.happen(&publish(0, 9));
+    script.run(&publish(0, 9));
     drop(subscribe(&hub).await);
     let id = id_of(&script, 5);
-    script.happen(&Happening::Trim { channel: 0, keep: 0 });
-    script.happen_while_reading(Happening::FailReads(1));
-    script.happen_while_reading(Happening::NewEpoch { unseen: vec![0] });
+    script.run(&Action::Trim { channel: 0, keep: 0 });
+    script.run_during_read(Action::FailReads(1));
+    script.run_during_read(Action::NewEpoch { unseen: vec![0] });
     let mut stream = hub.subscribe([channel(0)]).unwrap().after(id);
     stream.ready().await;
     let mut seen = vec![next(&mut stream).await];
-    script.happen(&publish(0, 2));
+    script.run(&publish(0, 2));
     seen.push(take(&mut stream, 2).await);
     assert_eq!(seen.join(", "), "gap c0 epoch, 10, 11");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_too_large_for_the_ring_that_comes_while_history_is_read_is_given() {
+async fn an_event_too_large_for_the_ring_is_delivered_after_a_read_of_history() {
     let (script, hub) = begin();
-    script.happen(&publish(0, 3));
+    script.run(&publish(0, 3));
     drop(subscribe(&hub).await);
     let id = id_of(&script, 2);
-    script.happen_while_reading(publish(1, 1));
-    script.happen_while_reading(large(0));
+    script.run_during_read(publish(1, 1));
+    script.run_during_read(large(0));
     let mut stream = hub.subscribe([channel(0)]).unwrap().after(id.clone());
     assert_eq!(take(&mut stream, 3).await, "2, 4, nothing");
-    // The ring was not said to be complete either.
+    // The ring does not count as complete either.
     let mut again = hub.subscribe([channel(0)]).unwrap().after(id);
     assert_eq!(take(&mut again, 3).await, "2, 4, nothing");
 }
 
 #[tokio::test(start_paused = true)]
-async fn plain_events_go_on_after_an_id_of_another_node() {
+async fn ephemeral_events_continue_after_an_id_of_another_node() {
     let (script, hub) = begin();
-    script.happen(&publish(0, 1));
+    script.run(&publish(0, 1));
     drop(subscribe(&hub).await);
-    script.happen(&Happening::Ephemeral { channel: 0 });
+    script.run(&Action::Ephemeral { channel: 0 });
     let foreign = format!("{}~abc-7", id_of(&script, 1));
     let mut stream = hub.subscribe([channel(0)]).unwrap().after(foreign);
     assert_eq!(next(&mut stream).await, "gap c0 epoch");
-    script.happen(&Happening::Ephemeral { channel: 0 });
+    script.run(&Action::Ephemeral { channel: 0 });
     assert_eq!(next(&mut stream).await, "2");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rewind_by_as_many_as_there_are_gives_plain_events() {
+async fn a_rewind_by_the_number_of_events_delivers_ephemeral_events() {
     let (script, hub) = begin();
     drop(subscribe(&hub).await);
-    script.happen(&Happening::Ephemeral { channel: 0 });
-    script.happen(&Happening::Ephemeral { channel: 0 });
+    script.run(&Action::Ephemeral { channel: 0 });
+    script.run(&Action::Ephemeral { channel: 0 });
     let mut stream = hub.subscribe([channel(0)]).unwrap().rewind(Rewind::Events(2));
     assert_eq!(take(&mut stream, 2).await, "0, 1");
-    script.happen(&Happening::Ephemeral { channel: 0 });
+    script.run(&Action::Ephemeral { channel: 0 });
     assert_eq!(next(&mut stream).await, "2");
 }
 
 #[tokio::test(start_paused = true)]
-async fn plain_events_between_two_lingers_are_told_to_be_missing() {
+async fn ephemeral_events_between_two_lingers_are_reported_as_a_gap() {
     let script = Script::new();
     let hub = Hub::builder().linger(Duration::ZERO).build(script.clone());
     let mut stream = subscribe(&hub).await;
-    script.happen(&Happening::Ephemeral { channel: 0 });
+    script.run(&Action::Ephemeral { channel: 0 });
     let id = stream.next().await.unwrap().position().unwrap().to_string();
     drop(stream);
-    script.happen(&Happening::Ephemeral { channel: 0 });
+    script.run(&Action::Ephemeral { channel: 0 });
     let mut stream = hub.subscribe([channel(0)]).unwrap().after(id);
     assert_eq!(next(&mut stream).await, "gap c0 trimmed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn plain_events_that_leave_the_ring_during_a_replay_are_told_to_be_missing() {
+async fn ephemeral_events_that_leave_the_ring_during_a_replay_are_reported_as_a_gap() {
     let (script, hub) = begin();
     let mut stream = subscribe(&hub).await;
-    script.happen(&Happening::Ephemeral { channel: 0 });
+    script.run(&Action::Ephemeral { channel: 0 });
     let id = stream.next().await.unwrap().position().unwrap().to_string();
     drop(stream);
-    let plain =
-        |count| (0..count).for_each(|_| script.happen(&Happening::Ephemeral { channel: 0 }));
-    plain(300);
+    let publish_ephemeral =
+        |count| (0..count).for_each(|_| script.run(&Action::Ephemeral { channel: 0 }));
+    publish_ephemeral(300);
     let mut stream = hub.subscribe([channel(0)]).unwrap().after(id);
     assert_eq!(next(&mut stream).await, "1");
-    plain(2_000);
+    publish_ephemeral(2_000);
     let mut seen = Vec::new();
     while seen.last().is_none_or(|last| last != "nothing") {
         seen.push(next(&mut stream).await);
@@ -140,7 +141,7 @@ async fn plain_events_that_leave_the_ring_during_a_replay_are_told_to_be_missing
 }
 
 #[tokio::test]
-async fn an_end_that_waits_in_the_queue_counts_once() {
+async fn a_queued_end_counts_once() {
     let hub = Hub::in_memory();
     let mut stream = hub.subscribe([channel(0), channel(1)]).unwrap();
     let end = Publish::to(channel(0), Event::new("end")).with_end(true);
@@ -151,17 +152,17 @@ async fn an_end_that_waits_in_the_queue_counts_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_that_was_put_back_is_not_waited_for() {
+async fn a_restored_log_is_not_waited_for() {
     let (script, hub) = begin();
     drop(subscribe(&hub).await);
-    script.happen(&publish(0, 5));
-    // It fits no ring, so that what is before it must be read.
-    script.happen(&large(0));
+    script.run(&publish(0, 5));
+    // Does not fit into a ring, so events before it must be read from the log.
+    script.run(&large(0));
     let id = id_of(&script, 4);
-    script.happen(&Happening::PutBack { to: 4 });
+    script.run(&Action::RestoreCopy { to: 4 });
     let mut stream = hub.subscribe([channel(0)]).unwrap().after(id);
     assert_eq!(next(&mut stream).await, "gap c0 trimmed");
-    script.happen(&publish(0, 1));
+    script.run(&publish(0, 1));
     assert_eq!(next(&mut stream).await, "6");
 }
 
@@ -169,9 +170,9 @@ async fn a_log_that_was_put_back_is_not_waited_for() {
 async fn a_gap_without_an_event_moves_the_position() {
     let (script, hub) = begin();
     drop(subscribe(&hub).await);
-    script.happen(&publish(0, 3));
-    script.happen(&large(0));
-    script.happen(&Happening::Trim { channel: 0, keep: 0 });
+    script.run(&publish(0, 3));
+    script.run(&large(0));
+    script.run(&Action::Trim { channel: 0, keep: 0 });
     let mut stream = hub.subscribe([channel(0)]).unwrap().after(id_of(&script, 1));
     let mut last = None;
     let take = async |stream: &mut Subscription| {
@@ -187,13 +188,13 @@ async fn a_gap_without_an_event_moves_the_position() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_cut_between_two_announcements_is_told_of_both_again() {
+async fn a_stream_disconnected_between_two_gap_events_receives_both_again() {
     let (script, hub) = begin();
     let mut stream = hub.subscribe([channel(0), channel(1)]).unwrap();
     stream.ready().await;
-    script.happen(&publish(0, 1));
+    script.run(&publish(0, 1));
     let id = stream.next().await.unwrap().position().unwrap().to_string();
-    script.happen(&Happening::NewEpoch { unseen: vec![] });
+    script.run(&Action::NewEpoch { unseen: vec![] });
     let gap = stream.next().await.unwrap();
     assert!(gap.gap().is_some() && gap.position().is_none());
     let mut stream = hub.subscribe([channel(0), channel(1)]).unwrap().after(id);

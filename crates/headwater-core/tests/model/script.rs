@@ -1,5 +1,5 @@
-//! A broker that does what a test says: what is delivered, kept, forgotten, missed, and when its log
-//! begins anew. Look here for what the tests take a broker to do.
+//! A broker driven by a script: what it delivers, retains, trims, and misses, and when its log is
+//! reset. Look here for how the tests assume that a broker behaves.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -13,63 +13,64 @@ use headwater_core::gap::GapReason;
 use headwater_core::log::{Epoch, Position};
 use headwater_core::{Channel, Error, ErrorKind, Event, Publish, Receipt, limits};
 
-/// What happens in the log. Channels are numbers.
+/// One action of the script. Channels are numbers.
 #[derive(Debug, Clone)]
-pub(super) enum Happening {
-    /// Events are published; large ones fit no ring.
+pub(super) enum Action {
+    /// Publishes events. A large one does not fit into a ring.
     Publish { channel: usize, count: usize, large: bool },
-    /// An event that is in no log.
+    /// Publishes an ephemeral event, which is in no log.
     Ephemeral { channel: usize },
-    /// The history keeps only the newest so many.
+    /// Trims the history of a channel to its newest `keep` events.
     Trim { channel: usize, keep: usize },
-    /// Events are published while the node's connection is lost, and some are trimmed before they are
-    /// read again.
+    /// Publishes events while the node is disconnected from the log. The history of one channel may
+    /// be trimmed before the node catches up.
     CatchUp { channels: Vec<usize>, trim: Option<usize> },
-    /// The log loses its data; so many events are published before the node sees it.
+    /// Resets the log to a new epoch. Events of these channels are published before the node
+    /// notices.
     NewEpoch { unseen: Vec<usize> },
-    /// The log is put back to an older copy of itself, and jumps ahead at the next event.
-    PutBack { to: u64 },
-    /// Reading history fails so many times.
+    /// Restores an older copy of the log, which ends at this offset. The next event is far ahead.
+    RestoreCopy { to: u64 },
+    /// Fails this many reads of history.
     FailReads(u32),
 }
 
-/// An event as it was published, in the order of publishing: its data is its place in the list.
+/// A published event. Its data is its index in the list of all records.
 #[derive(Debug, Clone)]
 pub(super) struct Record {
     pub(super) channel: usize,
-    /// The offset in the log; `None` for what is in no log.
+    /// The offset in the log; `None` for an ephemeral event.
     pub(super) offset: Option<u64>,
-    /// Which life of the log.
-    pub(super) life: usize,
-    /// Whether the node received it, if it is in no log.
+    /// The number of the log's epoch, from 0.
+    pub(super) epoch_number: usize,
+    /// Whether the node received it, if it is ephemeral.
     pub(super) received: bool,
     previous: u64,
     large: bool,
 }
 
-/// A broker and the log behind it.
+/// The broker, with the log behind it.
 #[derive(Clone)]
-pub(super) struct Script(Arc<Mutex<World>>);
+pub(super) struct Script(Arc<Mutex<ScriptedLog>>);
 
-struct World {
+struct ScriptedLog {
     sink: Option<Sink>,
     all: Vec<Record>,
     epoch: Epoch,
-    life: usize,
-    /// The lives of the log by their epoch, and how many events there were before each.
-    begins: HashMap<u64, (usize, usize)>,
+    epoch_number: usize,
+    /// For each epoch, its number and how many events were published before it.
+    epochs: HashMap<u64, (usize, usize)>,
     last: u64,
     /// The last offset of each channel.
     lasts: HashMap<usize, u64>,
-    /// Events up to here are no longer in the history.
+    /// For each channel, the offset up to which the history was trimmed.
     trimmed: HashMap<usize, u64>,
-    /// Channels that the hub listens to, and whether their events arrive.
+    /// The channels that the hub subscribes to, and whether their events arrive.
     subscribed: HashMap<Channel, bool>,
-    /// Offsets that the log lost when it was put back.
+    /// Offsets that the log lost when an older copy was restored.
     lost: RangeInclusive<u64>,
     failing_reads: u32,
-    /// What happens while history is being read: before the broker looks, and after it.
-    while_reading: VecDeque<Happening>,
+    /// Actions to run during reads of history: one before the broker reads, one after it.
+    during_reads: VecDeque<Action>,
 }
 
 pub(super) fn channel(number: usize) -> Channel {
@@ -88,85 +89,86 @@ fn number(channel: &Channel) -> usize {
 impl Script {
     pub(super) fn new() -> Self {
         let epoch = Epoch::random();
-        Self(Arc::new(Mutex::new(World {
+        Self(Arc::new(Mutex::new(ScriptedLog {
             sink: None,
             all: Vec::new(),
             epoch,
-            life: 0,
-            begins: HashMap::from([(epoch.to_bits(), (0, 0))]),
+            epoch_number: 0,
+            epochs: HashMap::from([(epoch.to_bits(), (0, 0))]),
             last: 0,
             lasts: HashMap::new(),
             trimmed: HashMap::new(),
             subscribed: HashMap::new(),
             lost: RangeInclusive::new(1, 0),
             failing_reads: 0,
-            while_reading: VecDeque::new(),
+            during_reads: VecDeque::new(),
         })))
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
+    fn log(&self) -> MutexGuard<'_, ScriptedLog> {
         self.0.lock().unwrap()
     }
 
-    pub(super) fn happen(&self, happening: &Happening) {
-        self.world().happen(happening);
+    pub(super) fn run(&self, action: &Action) {
+        self.log().run(action);
     }
 
-    /// Lets it happen at the next read of history.
-    pub(super) fn happen_while_reading(&self, happening: Happening) {
-        self.world().while_reading.push_back(happening);
+    /// Runs an action during the next read of history.
+    pub(super) fn run_during_read(&self, action: Action) {
+        self.log().during_reads.push_back(action);
     }
 
-    /// How many events there were.
+    /// How many events were published.
     pub(super) fn count(&self) -> usize {
-        self.world().all.len()
+        self.log().all.len()
     }
 
     pub(super) fn record(&self, index: usize) -> Record {
-        self.world().all[index].clone()
+        self.log().all[index].clone()
     }
 
-    /// Whether the node received an event in no log of a channel, before a place.
+    /// Whether the node received an ephemeral event of a channel before an index.
     pub(super) fn received_ephemeral(&self, channel: usize, before: usize) -> bool {
-        let world = self.world();
-        world.all[..before].iter().any(|record| record.channel == channel && record.received)
+        let log = self.log();
+        log.all[..before].iter().any(|record| record.channel == channel && record.received)
     }
 
-    /// The position at an offset of the log.
+    /// The position of an offset in the current epoch.
     pub(super) fn position(&self, offset: u64) -> Position {
-        Position::new(self.world().epoch, offset)
+        Position::new(self.log().epoch, offset)
     }
 
-    pub(super) fn life(&self) -> usize {
-        self.world().life
+    pub(super) fn epoch_number(&self) -> usize {
+        self.log().epoch_number
     }
 
-    /// How many events there are up to a position, if it is the log's.
+    /// How many events were published up to a position; `None` if the position is not the log's.
     pub(super) fn count_up_to(&self, position: Position) -> Option<usize> {
-        let world = self.world();
-        let (life, begin) = *world.begins.get(&position.epoch().to_bits())?;
-        let is_at =
-            |record: &Record| (record.life, record.offset) == (life, Some(position.offset()));
-        Some(world.all.iter().position(is_at).map_or(begin, |place| place + 1))
+        let log = self.log();
+        let (epoch_number, begin) = *log.epochs.get(&position.epoch().to_bits())?;
+        let is_at = |record: &Record| {
+            (record.epoch_number, record.offset) == (epoch_number, Some(position.offset()))
+        };
+        Some(log.all.iter().position(is_at).map_or(begin, |index| index + 1))
     }
 }
 
-impl World {
-    fn happen(&mut self, happening: &Happening) {
-        match happening {
-            Happening::Publish { channel, count, large } => {
+impl ScriptedLog {
+    fn run(&mut self, action: &Action) {
+        match action {
+            Action::Publish { channel, count, large } => {
                 for _ in 0..*count {
                     let record = self.append(*channel, *large);
                     self.deliver(&record);
                 }
             }
-            Happening::Ephemeral { channel: number } => {
+            Action::Ephemeral { channel: number } => {
                 let received = self.subscribed.get(&channel(*number)) == Some(&true);
                 let data = self.all.len().to_string();
                 self.all.push(Record {
                     channel: *number,
                     offset: None,
-                    life: self.life,
+                    epoch_number: self.epoch_number,
                     received,
                     previous: 0,
                     large: false,
@@ -175,12 +177,12 @@ impl World {
                     self.sink().ephemeral(&channel(*number), &Event::new(data));
                 }
             }
-            Happening::Trim { channel, keep } => self.trim(*channel, *keep),
-            Happening::CatchUp { channels, trim } => self.miss(channels, *trim),
-            Happening::NewEpoch { unseen } => {
+            Action::Trim { channel, keep } => self.trim(*channel, *keep),
+            Action::CatchUp { channels, trim } => self.catch_up(channels, *trim),
+            Action::NewEpoch { unseen } => {
                 self.epoch = Epoch::random();
-                self.life += 1;
-                self.begins.insert(self.epoch.to_bits(), (self.life, self.all.len()));
+                self.epoch_number += 1;
+                self.epochs.insert(self.epoch.to_bits(), (self.epoch_number, self.all.len()));
                 self.last = 0;
                 self.lasts.clear();
                 self.trimmed.clear();
@@ -189,8 +191,8 @@ impl World {
                 }
                 self.sink().log(self.epoch, self.last);
             }
-            Happening::PutBack { to } => self.lost = to + 1..=self.last,
-            Happening::FailReads(times) => self.failing_reads += times,
+            Action::RestoreCopy { to } => self.lost = to + 1..=self.last,
+            Action::FailReads(times) => self.failing_reads += times,
         }
     }
 
@@ -199,25 +201,26 @@ impl World {
     }
 
     fn append(&mut self, channel: usize, large: bool) -> Record {
-        // More than a log can have lost.
+        // Further ahead than the number of events that a restored log can have lost.
         self.last += if self.lost.contains(&self.last) { 1_000 } else { 1 };
         let previous = self.lasts.insert(channel, self.last).unwrap_or(0);
-        let (offset, life) = (Some(self.last), self.life);
-        let record = Record { channel, offset, life, received: false, previous, large };
+        let (offset, epoch_number) = (Some(self.last), self.epoch_number);
+        let record = Record { channel, offset, epoch_number, received: false, previous, large };
         self.all.push(record.clone());
         record
     }
 
     fn trim(&mut self, channel: usize, keep: usize) {
-        let kept = self.all.iter().rev().filter(|record| record.channel == channel);
-        let kept = kept.filter(|record| record.life == self.life);
-        if let Some(newest) = kept.filter_map(|record| record.offset).nth(keep) {
+        let records = self.all.iter().rev().filter(|record| record.channel == channel);
+        let records = records.filter(|record| record.epoch_number == self.epoch_number);
+        if let Some(newest) = records.filter_map(|record| record.offset).nth(keep) {
             self.trimmed.insert(channel, newest);
         }
     }
 
-    /// As a session that lost its connection: what is left of the missed events is given in their order.
-    fn miss(&mut self, channels: &[usize], trim: Option<usize>) {
+    /// Acts like a session that lost its connection, and then delivers the missed events that are
+    /// still retained, in order.
+    fn catch_up(&mut self, channels: &[usize], trim: Option<usize>) {
         let before = self.all.len();
         for channel in channels {
             self.append(*channel, false);
@@ -243,7 +246,9 @@ impl World {
     }
 
     fn event(&self, record: &Record) -> (Event, Position) {
-        let at = |other: &Record| (other.life, other.offset) == (record.life, record.offset);
+        let at = |other: &Record| {
+            (other.epoch_number, other.offset) == (record.epoch_number, record.offset)
+        };
         let mut data = self.all.iter().position(at).unwrap().to_string();
         if record.large {
             data.push_str(&" ".repeat(limits::RING_BYTES_MAX));
@@ -263,9 +268,9 @@ impl World {
     fn history(&self, of: &Channel, range: ReadRange) -> History {
         let number = number(of);
         let trimmed = self.trimmed.get(&number).copied().unwrap_or(0);
-        let kept = self.all.iter().filter(|record| {
+        let retained = self.all.iter().filter(|record| {
             record.channel == number
-                && record.life == self.life
+                && record.epoch_number == self.epoch_number
                 && record
                     .offset
                     .is_some_and(|offset| offset > trimmed && !self.lost.contains(&offset))
@@ -273,16 +278,16 @@ impl World {
         let is_before = |record: &&Record, end: u64| record.offset.unwrap() < end;
         let records: Vec<&Record> = match range {
             ReadRange::After { offset, count } => {
-                kept.filter(|record| !is_before(record, offset + 1)).take(count).collect()
+                retained.filter(|record| !is_before(record, offset + 1)).take(count).collect()
             }
-            ReadRange::Newest { count } => newest(kept.collect(), count),
+            ReadRange::Newest { count } => newest(retained.collect(), count),
             ReadRange::Before { offset, count } => {
-                newest(kept.filter(|record| is_before(record, offset)).collect(), count)
+                newest(retained.filter(|record| is_before(record, offset)).collect(), count)
             }
-            other => panic!("the script does not know {other:?}"),
+            other => panic!("the script does not support {other:?}"),
         };
-        let is_put_back = self.lost.contains(&self.last);
-        let log_last = if is_put_back { self.lost.start() - 1 } else { self.last };
+        let is_restored = self.lost.contains(&self.last);
+        let log_last = if is_restored { self.lost.start() - 1 } else { self.last };
         let mut history = History::new(log_last);
         for record in records {
             let (event, position) = self.event(record);
@@ -294,32 +299,32 @@ impl World {
 
 impl Broker for Script {
     fn start(&mut self, sink: Sink) {
-        self.world().sink = Some(sink);
+        self.log().sink = Some(sink);
     }
 
     fn publish(&self, _: Vec<Publish>) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>> {
-        unreachable!("the script publishes")
+        unreachable!("only the script publishes")
     }
 
     fn subscribe(&self, channel: &Channel) {
-        self.world().subscribed.insert(channel.clone(), false);
+        self.log().subscribed.insert(channel.clone(), false);
     }
 
     fn unsubscribe(&self, channel: &Channel) {
-        self.world().subscribed.remove(channel);
+        self.log().subscribed.remove(channel);
     }
 
     fn subscribed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             tokio::task::yield_now().await;
-            let mut world = self.world();
-            if world.subscribed.insert(channel.clone(), true) == Some(false) {
+            let mut log = self.log();
+            if log.subscribed.insert(channel.clone(), true) == Some(false) {
                 let number = number(channel);
-                let last = world.lasts.get(&number).copied().unwrap_or(0);
+                let last = log.lasts.get(&number).copied().unwrap_or(0);
                 let ephemeral =
-                    world.all.iter().any(|record| record.channel == number && record.received);
-                world.sink().log(world.epoch, world.last);
-                world.sink().baseline(channel, Baseline::new(last).with_ephemeral(ephemeral));
+                    log.all.iter().any(|record| record.channel == number && record.received);
+                log.sink().log(log.epoch, log.last);
+                log.sink().baseline(channel, Baseline::new(last).with_ephemeral(ephemeral));
             }
             Ok(())
         })
@@ -333,20 +338,20 @@ impl Broker for Script {
         Box::pin(async move {
             tokio::task::yield_now().await;
             let history = {
-                let mut world = self.world();
-                if let Some(happening) = world.while_reading.pop_front() {
-                    world.happen(&happening);
+                let mut log = self.log();
+                if let Some(action) = log.during_reads.pop_front() {
+                    log.run(&action);
                 }
-                if world.failing_reads > 0 {
-                    world.failing_reads -= 1;
-                    return Err(Error::new(ErrorKind::Unavailable, "the script says so"));
+                if log.failing_reads > 0 {
+                    log.failing_reads -= 1;
+                    return Err(Error::new(ErrorKind::Unavailable, "scripted failure"));
                 }
-                world.history(channel, range)
+                log.history(channel, range)
             };
             tokio::task::yield_now().await;
-            let mut world = self.world();
-            if let Some(happening) = world.while_reading.pop_front() {
-                world.happen(&happening);
+            let mut log = self.log();
+            if let Some(action) = log.during_reads.pop_front() {
+                log.run(&action);
             }
             Ok(history)
         })

@@ -1,17 +1,18 @@
-//! The file `channels`: the known channels whose records were deleted. Look here for how their ends
-//! and last offsets survive a restart.
+//! The file `channels`: the channels whose records were deleted. Look here for how their last
+//! offsets and ends survive a restart.
 //!
 //! ```text
 //! title, covers to u64, forgotten to u64, number of channels u64,
-//! per channel: last offset u64, time in ms u64, ended u8, length u16, name; CRC of all the above u32
+//! for each: last offset u64, time in ms u64, ended u8, length u16, name;
+//! then the CRC of all of it u32
 //! ```
-//! All numbers are little-endian. The file is replaced as a whole, and is on disk before the
-//! records are deleted. A process that is killed in between leaves both, which agree.
+//! All numbers are little-endian. The file is replaced as a whole and synced before the records are
+//! deleted. A crash in between leaves both, which agree.
 
 use std::io;
 use std::path::Path;
 
-use super::file::{path_error, read_if_exists, replace_file};
+use super::file::{read_if_there, reject, replace_file};
 use super::record::{take, take_text, take_u64};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
@@ -19,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 pub(super) const FILE_NAME: &str = "channels";
 pub(super) const NEW_FILE_NAME: &str = "channels.new";
 
-/// The start of the file; the second-to-last byte is the format.
+/// The first bytes of the file; the last character but one is the format.
 const TITLE: [u8; 8] = *b"HWTRCH1\n";
 const FORMAT_AT: usize = 6;
 
@@ -30,47 +31,48 @@ const CRC_BYTES: usize = 4;
 pub(crate) struct KnownChannels {
     /// The list has every known channel without a record above this offset.
     pub(crate) covers_to: u64,
-    /// An unknown channel may have had events up to this offset.
+    /// Events up to this offset may have been forgotten, of channels that are not known.
     pub(crate) forgotten_to: u64,
     pub(crate) channels: Vec<KnownChannel>,
 }
 
-/// A channel that may have no record left.
+/// A channel that may have no records any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KnownChannel {
     pub(crate) channel: Channel,
     /// The offset of its last record.
     pub(crate) last: u64,
-    /// When that record was published, in milliseconds since 1970.
+    /// When its last event was published, in milliseconds since 1970.
     pub(crate) time_ms: u64,
-    /// Whether that record ended the channel.
+    /// Whether that event ended the channel.
     pub(crate) ended: bool,
 }
 
 impl KnownChannels {
-    /// Reads the file; `None` if there is none, or if it is damaged, which the store treats alike.
+    /// Reads the file; `None` if it is missing or damaged, which the store treats alike.
     ///
     /// # Errors
-    /// If the file cannot be read, or has a newer format.
+    /// [`ErrorKind::Invalid`] if the file has a newer format, [`ErrorKind::Unavailable`] if it
+    /// cannot be read.
     pub(super) fn read(directory: &Path) -> Result<Option<Self>, Error> {
         let path = directory.join(FILE_NAME);
-        let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
+        let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
         let known = Self::decode(&bytes);
         if known.is_none() && is_newer(&bytes) {
-            let why = "has a newer format than this version of Headwater supports: run the version \
-                       that wrote it";
-            return Err(path_error(ErrorKind::Invalid, &path, why));
+            let why = "has a newer format than this version of Headwater supports: \
+                       run the version that wrote it";
+            return Err(reject(ErrorKind::Invalid, &path, why));
         }
         if known.is_none() {
             tracing::warn!(
                 file = %path.display(),
-                "list of channels damaged: channels without retained events are unknown"
+                "file damaged: the ends and last offsets of channels without records are lost"
             );
         }
         Ok(known)
     }
 
-    /// Replaces the file as a whole. It is on disk when this returns.
+    /// Replaces the file atomically and syncs it.
     pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
         let path = directory.join(FILE_NAME);
         replace_file(&path, &directory.join(NEW_FILE_NAME), &self.encode())
@@ -83,7 +85,7 @@ impl KnownChannels {
         }
         for KnownChannel { channel, last, time_ms, ended } in &self.channels {
             let name = channel.as_str();
-            // Always fits: a channel's name has at most 255 bytes.
+            // Never skips one: a channel's name has at most 255 bytes.
             let Ok(length) = u16::try_from(name.len()) else { continue };
             out.extend_from_slice(&last.to_le_bytes());
             out.extend_from_slice(&time_ms.to_le_bytes());
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_ignored_and_a_newer_one_is_rejected() {
+    fn a_damaged_file_counts_as_missing_and_a_newer_one_is_rejected() {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
         assert_eq!(KnownChannels::read(directory).unwrap(), None);
@@ -161,21 +163,21 @@ mod tests {
         let mut newer = whole;
         newer[FORMAT_AT] = b'2';
         fs::write(&path, &newer).unwrap();
-        let error = KnownChannels::read(directory).unwrap_err();
-        assert!(error.to_string().contains("channels has a newer format"), "{error}");
+        let rejected = KnownChannels::read(directory).unwrap_err();
+        assert!(rejected.to_string().contains("channels has a newer format"), "{rejected}");
     }
 
     proptest! {
         #[test]
-        fn channels_round_trip(channels: Vec<(String, u64, u64, bool)>) {
+        fn all_channels_survive_a_round_trip(channels: Vec<(String, u64, u64, bool)>) {
             let known = known(channels);
             prop_assert_eq!(KnownChannels::decode(&known.encode()), Some(known));
         }
 
         #[test]
-        fn garbage_never_panics(garbage: Vec<u8>, has_crc: bool) {
+        fn garbage_does_not_panic(garbage: Vec<u8>, has_valid_crc: bool) {
             let mut bytes = [&TITLE[..], &garbage].concat();
-            if has_crc {
+            if has_valid_crc {
                 let crc = crc32fast::hash(&bytes);
                 bytes.extend_from_slice(&crc.to_le_bytes());
             }

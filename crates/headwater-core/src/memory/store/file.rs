@@ -1,5 +1,5 @@
-//! File operations of the store: atomic replacement, truncation, syncing, and I/O errors. Look here
-//! for how a full disk or a missing permission is reported.
+//! Files of the store: atomic replacement, cutting, and syncing. Look here for how a full disk or a
+//! missing permission is reported.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,9 +13,9 @@ pub(super) fn open_to_append(path: &Path, is_new: bool) -> Result<File, Error> {
     file.map_err(|error| io_error("open", path, error))
 }
 
-pub(super) fn truncate(path: &Path, bytes: u64) -> Result<(), Error> {
-    let truncate = || OpenOptions::new().write(true).open(path)?.set_len(bytes);
-    truncate().map_err(|error| io_error("truncate", path, error))
+pub(super) fn cut(path: &Path, bytes: u64) -> Result<(), Error> {
+    let cut = || OpenOptions::new().write(true).open(path)?.set_len(bytes);
+    cut().map_err(|error| io_error("cut", path, error))
 }
 
 pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
@@ -27,8 +27,7 @@ pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Replaces a file atomically: a reader finds the old content or the new content. It is on disk
-/// when this returns.
+/// Replaces a file atomically and syncs it: a reader finds either the old content or the new one.
 pub(super) fn replace_file(path: &Path, new_path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(new_path)?;
     file.write_all(bytes)?;
@@ -37,8 +36,8 @@ pub(super) fn replace_file(path: &Path, new_path: &Path, bytes: &[u8]) -> io::Re
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// Reads a file; `None` if there is no such file.
-pub(super) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+/// A file's content; `None` if there is no such file.
+pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -46,16 +45,16 @@ pub(super) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// Makes new and renamed files survive a power failure. Does nothing on other systems than Unix,
-/// which cannot open a directory.
+/// Makes new and renamed files survive a power failure. A directory can be opened on Unix only, so
+/// this does nothing on other systems.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
 pub(super) fn io_error(doing: &str, path: &Path, error: io::Error) -> Error {
     let advice = match error.kind() {
-        _ if is_full(&error) => ": free some space there, then publish again",
-        io::ErrorKind::PermissionDenied => ": allow this user to read and write there",
+        _ if is_full(&error) => ": free disk space, and publish again",
+        io::ErrorKind::PermissionDenied => ": grant this user read and write permission",
         _ => "",
     };
     let message = format!("the store cannot {doing} {}: {error}{advice}", path.display());
@@ -66,7 +65,6 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// An error about a file or directory: its path, then `why`.
-pub(super) fn path_error(kind: ErrorKind, path: &Path, why: &str) -> Error {
+pub(super) fn reject(kind: ErrorKind, path: &Path, why: &str) -> Error {
     Error::new(kind, format!("{} {why}", path.display()))
 }

@@ -1,10 +1,10 @@
-//! The file `marker`: what a store records besides its segments. Look here for its content and for
-//! how a power failure is distinguished from a killed process.
+//! The file `marker`: the epoch, the last offset, and how the store was left. Look here for its
+//! content and for how a power failure is distinguished from a crash of the process.
 
 use std::fs;
 use std::path::Path;
 
-use super::file::{io_error, path_error, read_if_exists, replace_file};
+use super::file::{io_error, read_if_there, reject, replace_file};
 use crate::error::{Error, ErrorKind};
 
 pub(super) const FILE_NAME: &str = "marker";
@@ -13,7 +13,7 @@ pub(super) const NEW_FILE_NAME: &str = "marker.new";
 const TITLE: &str = "headwater-store";
 const FORMAT: u32 = 1;
 
-/// Replaces the id of an unknown boot.
+/// Written in place of an unknown boot id.
 const UNKNOWN_BOOT: &str = "unknown";
 
 /// The content of the file.
@@ -21,7 +21,7 @@ const UNKNOWN_BOOT: &str = "unknown";
 pub(super) struct Marker {
     /// 48 random bits, never 0.
     pub(super) epoch: u64,
-    /// No offset up to this one is assigned again. Records may have higher offsets.
+    /// Offsets up to this one are never assigned again. The records can have higher offsets.
     pub(super) last_offset: u64,
     pub(super) state: State,
 }
@@ -29,39 +29,40 @@ pub(super) struct Marker {
 /// How the store was left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
-    /// The store was synced and closed; `last_offset` is exact.
+    /// All records were synced and the store was closed; `last_offset` is exact.
     Closed,
-    /// A process has the store open, or had it open until it was killed, during this boot of the
-    /// machine; `None` where the system does not report one.
+    /// A process has the store open, or crashed while it had, in the boot of the machine with this
+    /// id; `None` where the system does not report one.
     Open { boot: Option<String> },
 }
 
 impl Marker {
-    /// Reads the file; `None` if there is none, or if it is damaged.
+    /// Reads the file; `None` if it is missing or damaged.
     ///
     /// # Errors
-    /// If the file cannot be read, is not a marker, or has another format.
+    /// [`ErrorKind::Invalid`] if the file has another format or is not a marker,
+    /// [`ErrorKind::Unavailable`] if it cannot be read.
     pub(super) fn read(directory: &Path) -> Result<Option<Self>, Error> {
         let path = directory.join(FILE_NAME);
-        let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
+        let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
         let text = String::from_utf8_lossy(&bytes);
         let format = text
             .strip_prefix(TITLE)
             .and_then(|rest| rest.lines().next()?.trim().parse::<u32>().ok());
         match format {
             Some(FORMAT) => Ok(Self::parse(&text)),
-            Some(newer) => Err(path_error(
+            Some(newer) => Err(reject(
                 ErrorKind::Invalid,
                 directory,
                 &format!(
-                    "has format {newer}, and this version of Headwater supports format {FORMAT}: run \
-                     the version that wrote it, or use another directory"
+                    "has format {newer}, but this version of Headwater supports format {FORMAT}: \
+                     run the version that wrote it, or use another directory"
                 ),
             )),
-            None => Err(path_error(
+            None => Err(reject(
                 ErrorKind::Invalid,
                 &path,
-                "is not a marker of Headwater: use a separate directory for Headwater",
+                "is not a Headwater marker: use a separate directory for Headwater",
             )),
         }
     }
@@ -98,7 +99,7 @@ impl Marker {
         format!("{body}crc {crc:08x}\n")
     }
 
-    /// Replaces the file as a whole. It is on disk when this returns.
+    /// Replaces the file atomically and syncs it.
     pub(super) fn write(&self, directory: &Path) -> Result<(), Error> {
         let (path, new_path) = (directory.join(FILE_NAME), directory.join(NEW_FILE_NAME));
         let written = replace_file(&path, &new_path, self.text().as_bytes());
@@ -106,7 +107,7 @@ impl Marker {
     }
 }
 
-/// The id of the machine's current boot; `None` where the system does not report one.
+/// The id of the current boot of the machine; `None` where the system does not report one.
 pub(super) fn boot() -> Option<String> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let word = text.trim();
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_marker_round_trips_and_a_damaged_one_is_ignored() {
+    fn a_marker_survives_a_round_trip_and_a_damaged_one_counts_as_missing() {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path();
         assert_eq!(Marker::read(directory).unwrap(), None);

@@ -1,40 +1,42 @@
 //! The log of the embedded broker on disk: durable events in the order of their offsets. Look here
-//! for what survives a killed process, a full disk, a power failure and a damaged file.
+//! for what survives a crash, a full disk, a power failure, and a damaged file.
 //!
-//! # Why a segmented log
-//! Records are appended in one order, read once at start, and deleted from the front. A segmented
-//! log does that in a few hundred lines that can be read and tested in full: it can be inconsistent
-//! in one way only, a torn end, and a checksum detects that. An embedded database brings pages, a
-//! cache, a journal, compaction and a format that needs migrations, for features that are not
-//! needed here: look-up by key, update in place, transactions over several records.
+//! # Why a plain log
+//! Events are appended in one order, read once at startup, and deleted from the front. A segmented
+//! log does that in a few hundred lines that can be read and tested in full. It can be inconsistent
+//! in one way only, a torn end, and a checksum detects that. An embedded database would add pages,
+//! a cache, a journal, compaction, and a file format to migrate, and none of what it offers is
+//! needed here: no lookup by key, no update in place, no transaction over several records.
 //!
 //! # The directory
-//! - `OFFSET.log`: a segment: consecutive records, named by the lowest offset in it. A new segment
-//!   starts when one reaches [`SEGMENT_BYTES_MAX`].
+//! - `OFFSET.log`: a segment: consecutive records, named by the lowest offset it can hold. A new
+//!   one is started when a segment reaches [`SEGMENT_BYTES_MAX`].
 //! - `marker`: the epoch, and how the store was left; replaced as a whole.
-//! - `channels`: the known channels whose records were deleted; replaced as a whole.
+//! - `channels`: what is known of channels whose records were deleted; replaced as a whole.
 //! - `lock`: locked while a process has the directory open.
 //!
 //! # What survives
-//! - **A killed process**: every record whose `append` returned, because the operating system has
-//!   it. A record that was being written is cut off at the next start; it was not acknowledged.
-//! - **A full disk**: `append` fails, its partial write is cut off, and a later append works again.
-//! - **A power failure**: records since the last sync may be gone, although clients may have
-//!   received them. So the epoch is new afterwards: reconnecting clients receive a gap event, and
-//!   no position can denote two events. Surviving records remain in the history. Where the
-//!   operating system does not report whether the machine was restarted, a store that was not
-//!   closed in order is treated as after a power failure.
-//! - **A damaged file**: the records after the damage in the same segment are lost. The epoch is
-//!   new.
+//! - **A crash of the process**: every record whose `append` returned, because the operating system
+//!   has it. A record that was being written is cut off at the next start; it was not acknowledged.
+//! - **A full disk**: `append` fails, its partial write is cut off, and a later `append` can
+//!   succeed.
+//! - **A power failure**: records appended since the last `sync` may be lost, and subscribers may
+//!   have received them. The store therefore takes a new epoch: clients that reconnect are notified
+//!   that events may be missing, and no position can stand for two events. Records that are still
+//!   there remain in the history. Where the system does not report when the machine started, a
+//!   store that was not closed cleanly is assumed to have lost power.
+//! - **A damaged file**: records after the damage in the same segment are lost. The epoch is new.
 //!
-//! Offsets never go backwards, not even when every record was deleted.
+//! Offsets never decrease, not even after every record was deleted.
 
+mod active;
 mod channels;
-mod directory;
+#[cfg(test)]
+mod damage_tests;
 mod file;
 mod marker;
 #[cfg(test)]
-mod model_tests;
+mod property_tests;
 mod record;
 mod segment;
 #[cfg(test)]
@@ -44,75 +46,57 @@ mod upkeep;
 mod upkeep_tests;
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::Write as _;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::active::{Active, Closed};
 pub(crate) use self::channels::{KnownChannel, KnownChannels};
-use self::file::{io_error, open_to_append, truncate};
+use self::file::{cut, io_error, reject};
 use self::marker::{Marker, State};
 pub(crate) use self::record::Record;
 use self::segment::End;
 use self::upkeep::Forgetting;
 pub(crate) use self::upkeep::{Done, Upkeep};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::limits::SEGMENT_BYTES_MAX;
+
+const LOCK_FILE_NAME: &str = "lock";
 
 /// A log in a directory that this process alone has open.
 pub(crate) struct Store {
     directory: PathBuf,
-    /// Locked while it is open.
+    /// Holds the lock while it is open.
     lock: File,
-    /// The id of the machine's current boot, where the system reports one.
+    /// The id of the current boot of the machine, where the system reports one.
     boot: Option<String>,
     epoch: u64,
     last_offset: u64,
     /// Segments that accept no more records, oldest first.
     closed: VecDeque<Closed>,
-    /// The segment that records are appended to, if there is one.
+    /// The segment that accepts records, if there is one.
     active: Option<Active>,
-    /// Files with records that are not synced yet, besides the active one.
+    /// Files with unsynced records, except the active one.
     unsynced: Vec<Arc<File>>,
     /// Whether a file was created since the last sync.
     directory_unsynced: bool,
-    /// Reused by every append.
+    /// Reused by each `append`.
     buffer: Vec<u8>,
     bytes_max: u64,
 }
 
-struct Closed {
-    path: PathBuf,
-    /// The lowest offset that can be in it.
-    first_offset: u64,
-    last_offset: u64,
-}
-
-struct Active {
-    path: PathBuf,
-    first_offset: u64,
-    /// Shared with the upkeep that syncs it.
-    file: Arc<File>,
-    /// The length of the valid part of the file.
-    bytes: u64,
-    /// Whether the file may be longer than its valid part.
-    is_torn: bool,
-    is_unsynced: bool,
-}
-
-/// The content of a directory when it was opened.
+/// The state of a directory when it was opened.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     /// 48 random bits, never 0.
     pub(crate) epoch: u64,
-    /// The highest offset that was ever assigned; 0 if there was none.
+    /// The highest offset ever assigned; 0 if none was.
     pub(crate) last_offset: u64,
-    /// An unknown channel may have had records up to this offset.
+    /// Records up to this offset may have been forgotten, of channels that are not in `channels`.
     pub(crate) forgotten_to: u64,
-    /// The channels that were known when segments were deleted. Those that still have records may
-    /// be outdated.
+    /// Channels whose records were deleted, and possibly others, as they were at that time.
     pub(crate) channels: Vec<KnownChannel>,
-    /// The records, in order, for tests that need them all at once.
+    /// The records, in order, for tests that need all of them at once.
     #[cfg(test)]
     pub(crate) records: Vec<Record>,
 }
@@ -121,39 +105,39 @@ impl Store {
     /// Opens a directory and collects its records.
     #[cfg(test)]
     pub(crate) fn open(directory: &Path) -> Result<(Self, Recovered), Error> {
-        Self::open_since(marker::boot(), directory)
+        Self::open_in_boot(marker::boot(), directory)
     }
 
     #[cfg(test)]
-    fn open_since(boot: Option<String>, directory: &Path) -> Result<(Self, Recovered), Error> {
+    fn open_in_boot(boot: Option<String>, directory: &Path) -> Result<(Self, Recovered), Error> {
         let mut records = Vec::new();
         let mut each = |record| records.push(record);
-        let (store, recovered) = Self::open_each_since(boot, directory, &mut each)?;
+        let (store, recovered) = Self::open_each_in_boot(boot, directory, &mut each)?;
         Ok((store, Recovered { records, ..recovered }))
     }
 
-    /// Opens a directory, and creates it if there is none. Passes each record to `each` instead of
-    /// collecting them: the log can be much larger than what the retention rules select from it.
+    /// Opens a directory, and creates it if it does not exist. Passes each record to `each` instead
+    /// of collecting them, because the log can be much larger than what the retention rules need.
     ///
     /// # Errors
-    /// `ErrorKind::PermissionDenied` if another process has it open; `ErrorKind::Invalid` if it
-    /// contains foreign files, or files of a newer format; `ErrorKind::Unavailable` if the
-    /// operating system fails.
+    /// - [`ErrorKind::PermissionDenied`] if another process has the directory open.
+    /// - [`ErrorKind::Invalid`] if it holds foreign files, or files of a newer format.
+    /// - [`ErrorKind::Unavailable`] if the operating system reports an error.
     pub(crate) fn open_each(
         directory: &Path,
         each: &mut dyn FnMut(Record),
     ) -> Result<(Self, Recovered), Error> {
-        Self::open_each_since(marker::boot(), directory, each)
+        Self::open_each_in_boot(marker::boot(), directory, each)
     }
 
-    fn open_each_since(
+    fn open_each_in_boot(
         boot: Option<String>,
         directory: &Path,
         each: &mut dyn FnMut(Record),
     ) -> Result<(Self, Recovered), Error> {
-        directory::create(directory)?;
-        directory::check_for_foreign_files(directory)?;
-        let lock = directory::lock(directory)?;
+        create_directory(directory)?;
+        reject_foreign_files(directory)?;
+        let lock = lock(directory)?;
         let marker = Marker::read(directory)?;
         let known = KnownChannels::read(directory)?.unwrap_or_default();
         let mut store = Self {
@@ -171,8 +155,8 @@ impl Store {
         };
         let first_offset = store.read_segments(marker.as_ref(), known.covers_to, each)?;
         let deleted_to = first_offset.map_or(store.last_offset, |first| first.saturating_sub(1));
-        // Segments deleted without an update of the list, by hand or on a full disk, may have had
-        // more channels.
+        // Segments that were deleted without a new list, by hand or because the disk was full, may
+        // have had more channels.
         let is_complete = deleted_to <= known.covers_to;
         let (epoch, last_offset) = (store.epoch, store.last_offset);
         let recovered = Recovered {
@@ -186,20 +170,21 @@ impl Store {
         Ok((store, recovered))
     }
 
-    /// Appends records, whose offsets must ascend, with one write. When it returns, they survive a
-    /// killed process.
+    /// Appends records with one write. Once it returns, they survive a crash of the process.
     ///
     /// # Errors
-    /// None of the records is in the log then. A retry may succeed if the kind is
-    /// `ErrorKind::Unavailable`.
+    /// After an error none of the records is in the log.
+    /// - [`ErrorKind::Invalid`] if the offsets do not increase.
+    /// - [`ErrorKind::TooLarge`] if a part of an event exceeds its bound.
+    /// - [`ErrorKind::Unavailable`] if the operating system reports an error. A retry can succeed.
     pub(crate) fn append(&mut self, records: &[Record]) -> Result<(), Error> {
         let mut last_offset = self.last_offset;
         self.buffer.clear();
         for record in records {
             if record.offset <= last_offset || record.prev >= record.offset {
                 return Err(Error::invalid(format!(
-                    "offset {} after offset {last_offset} is out of order: a bug in Headwater, please \
-                     report it",
+                    "offset {} after offset {last_offset} is out of order: \
+                     this is a bug in Headwater, please report it",
                     record.offset
                 )));
             }
@@ -212,20 +197,20 @@ impl Store {
             active.write(&self.buffer)?;
             self.last_offset = last_offset;
         }
-        // A large event should not hold its memory for good.
+        // The next event is rarely as large.
         self.buffer.shrink_to(1 << 20);
         Ok(())
     }
 
-    /// Syncs appended records to disk, so that they survive a power failure too. The next call
-    /// retries after an error.
+    /// Syncs appended records to disk, so that they survive a power failure too. After an error the
+    /// next call tries again.
     fn sync(&mut self) -> Result<(), Error> {
         let work = self.begin_upkeep(0, |_| KnownChannels::default());
         self.end_upkeep(work.run()).0
     }
 
     /// Reads all segments, repairs them, and decides on the epoch. Returns the lowest offset that
-    /// can be in the log.
+    /// the log can hold.
     fn read_segments(
         &mut self,
         marker: Option<&Marker>,
@@ -240,8 +225,8 @@ impl Store {
             let outcome = segment::read(path, last_offset, each)?;
             let is_last = index + 1 == segments.len();
             may_lack_records |= outcome.end == End::Damaged || outcome.end == End::Torn && !is_last;
-            if outcome.valid_bytes < outcome.all_bytes {
-                cuts.push((path, outcome.valid_bytes, outcome.all_bytes - outcome.valid_bytes));
+            if outcome.valid_bytes < outcome.file_bytes {
+                cuts.push((path, outcome.valid_bytes, outcome.file_bytes - outcome.valid_bytes));
             }
             self.last_offset = outcome.last_offset;
             let (path, first_offset, last_offset) =
@@ -253,23 +238,23 @@ impl Store {
         may_lack_records |= ends_too_early;
         self.last_offset = self.last_offset.max(marked_offset);
         self.epoch = self.decide_epoch(marker, &segments, may_lack_records);
-        // Before any file is truncated: if the process is killed in between, the next one must find
-        // the new epoch.
+        // Before any segment is cut: after a crash in between, the next start must find the new
+        // epoch.
         self.marker(State::Open { boot: self.boot.clone() }).write(&self.directory)?;
         for (path, valid_bytes, cut_bytes) in cuts {
-            truncate(path, valid_bytes)?;
+            cut(path, valid_bytes)?;
             tracing::warn!(
                 file = %path.display(),
                 bytes = cut_bytes,
                 damaged = may_lack_records,
-                "truncated a segment after its last valid record"
+                "cut off the end of a segment: not a complete record"
             );
         }
         self.active = self.closed.pop_back().map(Active::reopen).transpose()?;
         if ends_too_early {
-            // Its name records where the log continues, so that the next start finds nothing
-            // missing.
-            self.begin_segment(self.last_offset + 1)?;
+            // Its name says where the log continues, so that the next start sees no missing
+            // records.
+            self.start_segment(self.last_offset + 1)?;
         }
         Ok(segments.first().map(|(first_offset, _)| *first_offset))
     }
@@ -283,10 +268,10 @@ impl Store {
         if self.active.as_ref().is_some_and(|active| !is_full(active)) {
             return Ok(());
         }
-        self.begin_segment(first_offset)
+        self.start_segment(first_offset)
     }
 
-    fn begin_segment(&mut self, first_offset: u64) -> Result<(), Error> {
+    fn start_segment(&mut self, first_offset: u64) -> Result<(), Error> {
         if let Some(full) = &mut self.active {
             // A torn end counts as damage in a segment that is not the last.
             full.cut_torn_end()?;
@@ -299,8 +284,8 @@ impl Store {
         Ok(())
     }
 
-    /// Closes the active segment if it has records and no torn end; the next append starts another.
-    /// An empty segment stays, because the next one would have the same name.
+    /// Closes the active segment if it has records and its end is valid; the next append starts
+    /// another. An empty segment stays active, because its successor would have the same name.
     fn retire_active(&mut self) {
         let has_records = |active: &&mut Active| active.bytes > segment::TITLE.len() as u64;
         if let Some(active) = self.active.as_mut().filter(has_records)
@@ -324,33 +309,34 @@ impl Store {
         Marker { epoch: self.epoch, last_offset: self.last_offset, state }
     }
 
-    /// The epoch of the marker, or a new one if a client could miss events without a gap event.
+    /// Returns the epoch of the marker, or a new one if events could be missing, so that clients
+    /// are notified.
     fn decide_epoch(
         &self,
         marker: Option<&Marker>,
         segments: &[(u64, PathBuf)],
         may_lack_records: bool,
     ) -> u64 {
-        let why = match marker {
+        let reason = match marker {
             None if segments.is_empty() => None,
-            None => Some("marker missing or damaged"),
-            Some(_) if may_lack_records => Some("segment damaged"),
-            Some(Marker { state: State::Open { boot: None }, .. }) => Some(
-                "store not closed, and the system does not report whether the machine restarted",
-            ),
+            None => Some("the marker is missing or damaged"),
+            Some(_) if may_lack_records => Some("a segment is damaged or incomplete"),
+            Some(Marker { state: State::Open { boot: None }, .. }) => {
+                Some("not closed cleanly, and this system does not report restarts of the machine")
+            }
             Some(Marker { state: State::Open { boot }, .. }) if *boot != self.boot => {
-                Some("machine restarted before the store was closed")
+                Some("the machine stopped before the store was closed")
             }
             Some(marker) => return marker.epoch,
         };
-        if let Some(why) = why {
+        if let Some(reason) = reason {
             tracing::warn!(
                 directory = %self.directory.display(),
-                reason = why,
-                "events may be missing from the store, new epoch: reconnecting clients receive gap events"
+                reason,
+                "events may be missing from the store: new epoch, reconnecting clients are notified"
             );
         }
-        // At least 2^44, so that it has twelve hexadecimal digits.
+        // A range in which the first of the twelve hexadecimal digits is not 0.
         fastrand::u64(1 << 44..1 << 48)
     }
 }
@@ -360,7 +346,7 @@ impl Drop for Store {
         let synced = self.sync();
         let closed = synced.and_then(|()| self.marker(State::Closed).write(&self.directory));
         if let Err(error) = closed {
-            tracing::warn!(%error, "store not closed: it is left as after a killed process");
+            tracing::warn!(%error, "store not closed cleanly: the next start treats it as a crash");
         }
         // Closing the file is not enough while a child process that is being spawned has inherited
         // it.
@@ -368,60 +354,11 @@ impl Drop for Store {
     }
 }
 
-impl Active {
-    fn create(path: PathBuf, first_offset: u64) -> Result<Self, Error> {
-        let file = open_to_append(&path, true)?.into();
-        Ok(Self { path, first_offset, file, bytes: 0, is_torn: false, is_unsynced: true })
-    }
-
-    fn reopen(closed: Closed) -> Result<Self, Error> {
-        let Closed { path, first_offset, .. } = closed;
-        let file = open_to_append(&path, false)?;
-        let bytes = file.metadata().map_err(|error| io_error("read", &path, error))?.len();
-        let file = file.into();
-        Ok(Self { path, first_offset, file, bytes, is_torn: false, is_unsynced: true })
-    }
-
-    /// Writes records, after the title in an empty file. After an error the file is as before.
-    fn write(&mut self, records: &[u8]) -> Result<(), Error> {
-        self.cut_torn_end()?;
-        let with_title;
-        let bytes = if self.bytes == 0 {
-            with_title = [&segment::TITLE[..], records].concat();
-            &with_title
-        } else {
-            records
-        };
-        self.is_unsynced = true;
-        match (&*self.file).write_all(bytes) {
-            Ok(()) => {
-                self.bytes += bytes.len() as u64;
-                Ok(())
-            }
-            Err(error) => {
-                self.is_torn = true;
-                // If this fails, the next write retries it first.
-                let _ = self.cut_torn_end();
-                Err(io_error("write", &self.path, error))
-            }
-        }
-    }
-
-    fn cut_torn_end(&mut self) -> Result<(), Error> {
-        if self.is_torn {
-            // The file is open in append mode, so the next write goes to its new end.
-            let truncated = self.file.set_len(self.bytes);
-            truncated.map_err(|error| io_error("truncate", &self.path, error))?;
-            self.is_torn = false;
-        }
-        Ok(())
-    }
-}
-
 impl Store {
-    /// Collects the files to sync, and the segments to delete: those with offsets below
-    /// `forget_before` only. `known` returns the channels without a record above an offset, which
-    /// are stored in place of the deleted records.
+    /// Collects the files to sync and the oldest segments, whose records are all below
+    /// `forget_before`, to delete. If there are any, `known` is called with the last offset before
+    /// the remaining segments, and returns the channels that have no record above it. That list
+    /// replaces the deleted records.
     pub(crate) fn begin_upkeep(
         &mut self,
         forget_before: u64,
@@ -449,15 +386,15 @@ impl Store {
         let old: Vec<&Closed> = self.closed.iter().take_while(|closed| is_old(closed)).collect();
         let paths: Vec<PathBuf> = old.iter().map(|closed| closed.path.clone()).collect();
         let newer = self.closed.get(paths.len()).map(|closed| closed.first_offset);
-        let first_retained = newer.or(self.active.as_ref().map(|active| active.first_offset));
-        let covers_to = first_retained.map_or(self.last_offset, |first| first.saturating_sub(1));
+        let first_kept = newer.or(self.active.as_ref().map(|active| active.first_offset));
+        let covers_to = first_kept.map_or(self.last_offset, |first| first.saturating_sub(1));
         let marker =
-            first_retained.is_none().then(|| self.marker(State::Open { boot: self.boot.clone() }));
+            first_kept.is_none().then(|| self.marker(State::Open { boot: self.boot.clone() }));
         (!paths.is_empty()).then(|| Forgetting { channels: known(covers_to), marker, paths })
     }
 
-    /// Records the result of an upkeep. Returns the results of syncing and of deleting; the next
-    /// upkeep retries what failed.
+    /// Records the outcome of the work. The first result is that of syncing, the second that of
+    /// deleting. A later upkeep retries what failed.
     pub(crate) fn end_upkeep(&mut self, done: Done) -> (Result<(), Error>, Result<(), Error>) {
         self.unsynced.extend(done.left.files);
         self.directory_unsynced |= done.left.is_directory_unsynced;
@@ -466,5 +403,50 @@ impl Store {
             self.closed.retain(|closed| !is_deleted(closed.last_offset));
         });
         (done.synced, forgotten)
+    }
+}
+
+fn create_directory(directory: &Path) -> Result<(), Error> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    // Other users must not read the events.
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory).map_err(|error| io_error("create the directory", directory, error))
+}
+
+/// Rejects a directory with other files, which was probably named by mistake, and leaves it
+/// untouched.
+fn reject_foreign_files(directory: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(directory).map_err(|error| io_error("read", directory, error))? {
+        let entry = entry.map_err(|error| io_error("read", directory, error))?;
+        let name = entry.file_name();
+        let is_known = name.to_str().is_some_and(|name| {
+            // The file system creates `lost+found` where the directory is a mount point.
+            [LOCK_FILE_NAME, "lost+found"].contains(&name)
+                || [marker::FILE_NAME, marker::NEW_FILE_NAME].contains(&name)
+                || [channels::FILE_NAME, channels::NEW_FILE_NAME].contains(&name)
+                || segment::parse_file_name(name).is_some()
+        });
+        if !is_known {
+            let why = "is not a Headwater file: use a separate directory for Headwater";
+            return Err(reject(ErrorKind::Invalid, &entry.path(), why));
+        }
+    }
+    Ok(())
+}
+
+fn lock(directory: &Path) -> Result<File, Error> {
+    let path = directory.join(LOCK_FILE_NAME);
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    let file = file.map_err(|error| io_error("open", &path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(reject(
+            ErrorKind::PermissionDenied,
+            directory,
+            "is in use by another process: stop that process, or use another directory",
+        )),
+        Err(TryLockError::Error(error)) => Err(io_error("lock", &path, error)),
     }
 }

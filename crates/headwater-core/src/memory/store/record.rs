@@ -1,20 +1,19 @@
-//! Encoding and decoding of one record of the log. Look here for the layout on disk.
+//! Encodes and decodes one record of the log. Look here for the layout on disk.
 //!
 //! ```text
 //! frame    length u32, CRC of the payload u32, CRC of these eight bytes u32, payload
 //! payload  offset u64, previous offset u64, time in ms u64, flags u8, [retry in ms u64],
 //!          channel, [name], [id], [key]: each a length u16 and its bytes; the rest is the data
 //! ```
-//! All numbers are little-endian. A part in brackets is present if its flag is set. The length has
-//! a separate CRC, which distinguishes a truncated record, as a killed process leaves it, from a
-//! record with a damaged length.
-
-use std::time::Duration;
+//! All numbers are little-endian. A field in brackets is present if its flag is set. The length has
+//! a separate CRC, which distinguishes a record that is cut short, as a crash leaves it, from one
+//! whose length is damaged.
 
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::limits::{EVENT_DATA_BYTES_MAX, EVENT_ID_BYTES_MAX, EVENT_NAME_BYTES_MAX};
+use std::time::Duration;
 
 /// A durable event as the log stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,26 +22,26 @@ pub(crate) struct Record {
     pub(crate) offset: u64,
     /// The offset of the channel's previous record; 0 if there is none.
     pub(crate) prev: u64,
-    /// When the event was published, in milliseconds since 1970.
+    /// When it was published, in milliseconds since 1970.
     pub(crate) time_ms: u64,
     /// Whether the event ends its channel.
     pub(crate) end: bool,
     pub(crate) channel: Channel,
     pub(crate) event: Event,
-    /// The idempotency key of the publish, if there was one.
+    /// The idempotency key that the publisher set.
     pub(crate) key: Option<String>,
 }
 
-/// Length of the head before a payload, in bytes.
+/// The length of the head, which precedes the payload: its length and two CRCs.
 pub(super) const HEAD_BYTES: usize = 12;
 
-/// Maximum length of a payload, in bytes: the data, and ample room for the other parts.
+/// The largest payload: the data, and ample room for the other fields.
 pub(super) const PAYLOAD_BYTES_MAX: usize = EVENT_DATA_BYTES_MAX + (256 << 10);
 
 const _: () = {
     assert!(EVENT_NAME_BYTES_MAX <= u16::MAX as usize && EVENT_ID_BYTES_MAX <= u16::MAX as usize);
-    // Four texts of at most 64 KiB, and 33 bytes of numbers: only four texts of full length do not
-    // fit.
+    // Up to four texts of at most 64 KiB each, and 33 bytes of numbers. Only four texts of the full
+    // length would not fit.
     assert!(EVENT_DATA_BYTES_MAX + 3 * (64 << 10) + 64 < PAYLOAD_BYTES_MAX);
     assert!(PAYLOAD_BYTES_MAX < u32::MAX as usize);
 };
@@ -52,10 +51,14 @@ const NAME: u8 = 2;
 const ID: u8 = 4;
 const RETRY: u8 = 8;
 const KEY: u8 = 16;
-const KNOWN: u8 = END | NAME | ID | RETRY | KEY;
+const FLAGS: u8 = END | NAME | ID | RETRY | KEY;
 
 impl Record {
     /// Appends the record to `out`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] if a text exceeds 65,535 bytes or the data [`EVENT_DATA_BYTES_MAX`].
+    /// `out` then ends with a partial record.
     pub(super) fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
         let head_at = out.len();
         out.extend_from_slice(&[0; HEAD_BYTES]);
@@ -96,13 +99,13 @@ impl Record {
             | flag(self.key.is_some(), KEY)
     }
 
-    /// Decodes a payload whose CRC is valid; `None` if it is not a record of this format.
+    /// Decodes a payload whose CRC matches; `None` if it is not a valid record.
     pub(super) fn decode(payload: &[u8]) -> Option<Self> {
         let mut rest = payload;
         let [offset, prev, time_ms] =
             [take_u64(&mut rest)?, take_u64(&mut rest)?, take_u64(&mut rest)?];
         let [flags] = take(&mut rest)?;
-        if flags & !KNOWN != 0 {
+        if flags & !FLAGS != 0 {
             return None;
         }
         let has = |flag| flags & flag != 0;
@@ -134,7 +137,7 @@ fn encode_head(length: u32, payload_crc: u32) -> [u8; HEAD_BYTES] {
     head
 }
 
-/// The length and the CRC of the payload; `None` if the head is invalid.
+/// The length and CRC of the payload; `None` if the head is damaged.
 pub(super) fn decode_head(head: [u8; HEAD_BYTES]) -> Option<(usize, u32)> {
     let mut rest = &head[..];
     let [length, payload_crc, crc] =
@@ -145,8 +148,8 @@ pub(super) fn decode_head(head: [u8; HEAD_BYTES]) -> Option<(usize, u32)> {
 }
 
 pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, tail) = rest.split_first_chunk()?;
-    *rest = tail;
+    let (first, remaining) = rest.split_first_chunk()?;
+    *rest = remaining;
     Some(*first)
 }
 
@@ -160,17 +163,15 @@ pub(super) fn take_u64(rest: &mut &[u8]) -> Option<u64> {
 
 pub(super) fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let length = u16::from_le_bytes(take(rest)?);
-    let (text, tail) = rest.split_at_checked(usize::from(length))?;
-    *rest = tail;
+    let (text, remaining) = rest.split_at_checked(usize::from(length))?;
+    *rest = remaining;
     str::from_utf8(text).ok()
 }
 
 fn too_large(bytes: usize) -> Error {
     Error::new(
         ErrorKind::TooLarge,
-        format!(
-            "a part of an event has {bytes} bytes, more than the store accepts: make it smaller"
-        ),
+        format!("a part of an event has {bytes} bytes, more than the store accepts: shorten it"),
     )
 }
 
@@ -188,14 +189,13 @@ mod tests {
         assert_eq!(decode_head(*head), Some((payload.len(), crc32fast::hash(payload))));
         assert_eq!(Record::decode(payload).as_ref(), Some(record));
         for end in 0..payload.len().min(60) {
-            // Truncated within the numbers and texts it is not a record, and after them it has less
-            // data.
+            // A cut within the numbers or texts leaves no record, a cut after them less data.
             assert_ne!(Record::decode(&payload[..end]).as_ref(), Some(record));
         }
     }
 
     #[test]
-    fn every_part_round_trips() {
+    fn all_fields_survive_a_round_trip() {
         round_trip(&record(1, "a", ""));
         let event =
             Event::new("d\r\n\u{1f30a}").with_name("n\u{fc}").unwrap().with_id("7").unwrap();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_are_too_large_are_rejected() {
+    fn too_large_parts_are_rejected() {
         let mut out = Vec::new();
         let large = Record { key: Some("k".repeat(65_536)), ..record(1, "a", "") };
         assert_eq!(large.encode(&mut out).unwrap_err().kind(), ErrorKind::TooLarge);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_with_an_unknown_flag_is_rejected() {
+    fn an_unknown_flag_is_no_record() {
         let mut bytes = Vec::new();
         record(1, "a", "x").encode(&mut bytes).unwrap();
         let payload = &mut bytes[HEAD_BYTES..];
@@ -234,14 +234,14 @@ mod tests {
     }
 
     #[test]
-    fn zeros_are_not_a_head() {
-        // A file system can leave zeros after a power failure.
+    fn zeros_are_no_head() {
+        // File systems can leave zeros after a power failure.
         assert_eq!(decode_head([0; HEAD_BYTES]), None);
     }
 
     proptest! {
         #[test]
-        fn garbage_never_panics(payload: Vec<u8>, head: [u8; HEAD_BYTES]) {
+        fn garbage_does_not_panic(payload: Vec<u8>, head: [u8; HEAD_BYTES]) {
             let _ = Record::decode(&payload);
             let _ = decode_head(head);
         }

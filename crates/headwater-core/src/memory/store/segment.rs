@@ -1,27 +1,26 @@
-//! One segment file of the log: a title, then records. Look here for how a segment is named and
-//! read, and for what is a torn end and what is damage.
+//! One file of the log: a title, then records. Look here for how a segment is named and read, and
+//! for the difference between a torn end and damage.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::file::{io_error, path_error};
+use super::file::{io_error, reject};
 use super::record::{HEAD_BYTES, Record, decode_head};
 use crate::error::{Error, ErrorKind};
 
-/// The start of every segment; the second-to-last byte is the format.
+/// The first bytes of every segment; the last character but one is the format.
 pub(super) const TITLE: [u8; 8] = *b"HWTRLG1\n";
 const FORMAT_AT: usize = 6;
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
-/// The name of a segment: the lowest offset that can be in it, padded so that names sort as offsets
-/// do.
+/// The name of a segment: the lowest offset it can hold, padded so that names sort as offsets do.
 pub(super) fn file_name(first_offset: u64) -> String {
     format!("{first_offset:020}.log")
 }
 
-/// The lowest offset of a segment with this name; `None` if it is not the name of a segment.
+/// The lowest offset that a segment can hold, if this is the name of a segment.
 pub(super) fn parse_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
     let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -30,11 +29,11 @@ pub(super) fn parse_file_name(name: &str) -> Option<u64> {
 
 /// The result of reading a segment.
 pub(super) struct Outcome {
-    /// The length of the valid part: title and complete records.
+    /// The length of the valid part: the title and complete records.
     pub(super) valid_bytes: u64,
     /// The length of the file.
-    pub(super) all_bytes: u64,
-    /// The offset of the last complete record; if there is none, that of the segments before.
+    pub(super) file_bytes: u64,
+    /// The offset of the last complete record; that of an earlier segment if there is none.
     pub(super) last_offset: u64,
     pub(super) end: End,
 }
@@ -42,28 +41,28 @@ pub(super) struct Outcome {
 /// How the records of a segment end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// The last record ends with the file.
+    /// With a complete record.
     Whole,
-    /// The file ends within a record: a process was killed while it wrote, before the event was
-    /// acknowledged.
+    /// With a record that the end of the file cuts short: the process crashed during the write,
+    /// before it acknowledged the event.
     Torn,
-    /// A killed process does not leave such an end. Acknowledged events may be lost.
+    /// With bytes that no crash leaves. Acknowledged events may be lost.
     Damaged,
 }
 
-/// Reads a segment from its start, one record at a time. All offsets must be above `last_offset`
-/// and ascend.
+/// Reads a segment from its beginning, one record at a time. Offsets must increase, and start above
+/// `last_offset`.
 pub(super) fn read(
     path: &Path,
     last_offset: u64,
     each: &mut dyn FnMut(Record),
 ) -> Result<Outcome, Error> {
     let file = File::open(path).map_err(|error| io_error("open", path, error))?;
-    let all_bytes = file.metadata().map_err(|error| io_error("read", path, error))?.len();
+    let file_bytes = file.metadata().map_err(|error| io_error("read", path, error))?.len();
     let mut reader = Reader {
         file: BufReader::with_capacity(READ_BUFFER_BYTES, file),
         payload: Vec::new(),
-        outcome: Outcome { valid_bytes: 0, all_bytes, last_offset, end: End::Whole },
+        outcome: Outcome { valid_bytes: 0, file_bytes, last_offset, end: End::Whole },
     };
     let title = reader.title().map_err(|error| io_error("read", path, error))?;
     if let Some(found) = title {
@@ -82,9 +81,9 @@ fn check_title(path: &Path, found: [u8; TITLE.len()]) -> Result<(), Error> {
     let why = if found == known && found[FORMAT_AT].is_ascii_digit() {
         "has a newer format than this version of Headwater supports: run the version that wrote it"
     } else {
-        "is not a segment of Headwater: move it out of the directory"
+        "does not start like a Headwater segment: move it out of the directory"
     };
-    Err(path_error(ErrorKind::Invalid, path, why))
+    Err(reject(ErrorKind::Invalid, path, why))
 }
 
 struct Reader {
@@ -94,11 +93,11 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads the title; `None` if the file is shorter.
+    /// The title; `None` if the file is shorter than a title.
     fn title(&mut self) -> io::Result<Option<[u8; TITLE.len()]>> {
         let mut title = [0; TITLE.len()];
         if read_up_to(&mut self.file, &mut title)? < TITLE.len() {
-            self.outcome.end = if self.outcome.all_bytes == 0 { End::Whole } else { End::Torn };
+            self.outcome.end = if self.outcome.file_bytes == 0 { End::Whole } else { End::Torn };
             return Ok(None);
         }
         self.outcome.valid_bytes = TITLE.len() as u64;
@@ -132,7 +131,7 @@ impl Reader {
     }
 }
 
-/// Reads until the buffer is full or the file ends, and returns the number of bytes read.
+/// Reads until the buffer is full or the file ends. Returns the number of bytes read.
 fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

@@ -1,8 +1,9 @@
 //! The slow work on a store's files: syncing, and deleting old segments. Look here for what runs
 //! without the log's lock, and in which order.
 //!
-//! A slow disk takes seconds for it. So the work is collected under the lock, runs without it, and
-//! its result is recorded under the lock again. The next upkeep covers what is appended meanwhile.
+//! On a slow disk the work takes seconds, so it is collected under the lock, run without it, and
+//! its outcome recorded under the lock again. Records appended meanwhile are left to the next
+//! upkeep.
 
 use std::fs::File;
 use std::io;
@@ -23,20 +24,20 @@ pub(crate) struct Upkeep {
     pub(super) forgetting: Option<Forgetting>,
 }
 
-/// The deletion of old segments, which need no sync.
+/// The deletion of segments. Their records need not be synced.
 pub(super) struct Forgetting {
     pub(super) channels: KnownChannels,
-    /// Written if no segment remains, since only the marker has the last offset then.
+    /// Set if no segment remains, since only the marker then records the last offset.
     pub(super) marker: Option<Marker>,
     pub(super) paths: Vec<PathBuf>,
 }
 
-/// The result of an upkeep.
+/// The outcome of the work.
 pub(crate) struct Done {
-    /// The work that is left to do.
+    /// The work whose sync failed.
     pub(super) left: Upkeep,
     pub(super) synced: Result<(), Error>,
-    /// The last offset that was deleted.
+    /// The last offset before the remaining segments; `None` if nothing was to be deleted.
     pub(super) forgotten: Result<Option<u64>, Error>,
 }
 
@@ -45,7 +46,7 @@ impl Upkeep {
         self.files.is_empty() && !self.is_directory_unsynced && self.forgetting.is_none()
     }
 
-    /// Does the work, as far as the disk permits.
+    /// Runs the work. Syncing and deleting fail independently.
     pub(crate) fn run(mut self) -> Done {
         let synced = self.sync().map_err(|error| io_error("sync", &self.directory, error));
         let forgotten = match &self.forgetting {
@@ -69,14 +70,14 @@ impl Upkeep {
 }
 
 impl Forgetting {
-    /// Deletes the segments, after the marker and the channels known from them are on disk.
+    /// Stores what the segments say of channels before it deletes them.
     fn run(&self, directory: &Path) -> Result<u64, Error> {
         if let Some(marker) = &self.marker {
             marker.write(directory)?;
         }
         let failed = |error| io_error("write the list of channels to", directory, error);
         match self.channels.write(directory) {
-            // On a full disk, the segments are deleted first to free space.
+            // On a full disk, only deleting segments frees the space that the list needs.
             Err(error) if is_full(&error) => {
                 self.delete()?;
                 self.channels.write(directory).map_err(failed)?;

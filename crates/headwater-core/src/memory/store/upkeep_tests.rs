@@ -1,11 +1,11 @@
-//! Tests of upkeep with concurrent appends, killed processes, a full disk, and systems that do not
-//! report their boot. Look here for what a restart knows after each.
+//! Upkeep with concurrent appends, crashes, a full disk, and on systems that do not report when
+//! they started.
 
 use std::fs;
 
 use tempfile::TempDir;
 
-use super::tests::{forget_before, kill, names, offsets, records};
+use super::tests::{crash, forget_before, names, offsets, records};
 use super::*;
 use crate::channel::Channel;
 
@@ -15,7 +15,7 @@ fn known(covers_to: u64) -> KnownChannels {
     KnownChannels { covers_to, forgotten_to: 1, channels: vec![gone] }
 }
 
-/// Records 1 to 3, each in a separate segment.
+/// A store with records 1 to 3, each in a separate segment.
 fn three_segments(directory: &Path) -> Store {
     let (mut store, _) = Store::open(directory).unwrap();
     store.bytes_max = 1;
@@ -30,7 +30,7 @@ fn upkeep(store: &mut Store, forget_before: u64) -> (Result<(), Error>, Result<(
     store.end_upkeep(done)
 }
 
-fn unexpected(covers_to: u64) -> KnownChannels {
+fn no_deletion(covers_to: u64) -> KnownChannels {
     panic!("unexpected deletion up to {covers_to}")
 }
 
@@ -39,7 +39,7 @@ fn records_appended_during_a_sync_are_synced_by_the_next() {
     let directory = TempDir::new().unwrap();
     let (mut store, _) = Store::open(directory.path()).unwrap();
     store.append(&records(1..=1)).unwrap();
-    let work = store.begin_upkeep(0, unexpected);
+    let work = store.begin_upkeep(0, no_deletion);
     assert!(!work.is_empty());
     store.append(&records(2..=2)).unwrap();
     store.bytes_max = 1;
@@ -48,7 +48,7 @@ fn records_appended_during_a_sync_are_synced_by_the_next() {
     assert!(store.active.as_ref().unwrap().is_unsynced);
     assert_eq!((store.unsynced.len(), store.directory_unsynced), (1, true));
     upkeep(&mut store, 0).0.unwrap();
-    assert!(store.begin_upkeep(0, unexpected).is_empty());
+    assert!(store.begin_upkeep(0, no_deletion).is_empty());
 }
 
 #[test]
@@ -56,29 +56,29 @@ fn a_failed_sync_is_retried() {
     let directory = TempDir::new().unwrap();
     let (mut store, _) = Store::open(directory.path()).unwrap();
     store.append(&records(1..=1)).unwrap();
-    // A sync fails on a device that is not a disk.
+    // `/dev/null` cannot be synced.
     let active = store.active.as_mut().unwrap();
     let file = std::mem::replace(&mut active.file, File::open("/dev/null").unwrap().into());
-    let work = store.begin_upkeep(0, unexpected);
+    let work = store.begin_upkeep(0, no_deletion);
     let failed = store.end_upkeep(work.run()).0.unwrap_err();
     assert!(failed.to_string().starts_with("the store cannot sync "), "{failed}");
     assert_eq!((store.unsynced.len(), store.directory_unsynced), (1, true));
     store.unsynced = vec![file];
-    let work = store.begin_upkeep(0, unexpected);
+    let work = store.begin_upkeep(0, no_deletion);
     assert!(!work.is_empty());
     store.end_upkeep(work.run()).0.unwrap();
-    assert!(store.begin_upkeep(0, unexpected).is_empty());
+    assert!(store.begin_upkeep(0, no_deletion).is_empty());
 }
 
 #[test]
-fn records_appended_while_all_segments_are_deleted_stay() {
+fn records_appended_during_the_deletion_of_all_segments_remain() {
     let directory = TempDir::new().unwrap();
     let mut store = three_segments(directory.path());
     let work = store.begin_upkeep(4, known);
     store.append(&records(4..=4)).unwrap();
     store.end_upkeep(work.run()).1.unwrap();
     store.append(&records(5..=5)).unwrap();
-    kill(store);
+    crash(store);
     let (store, recovered) = Store::open(directory.path()).unwrap();
     assert_eq!((offsets(&recovered.records), recovered.last_offset), (vec![4, 5], 5));
     assert_eq!((recovered.forgotten_to, recovered.channels), (1, known(3).channels));
@@ -86,7 +86,7 @@ fn records_appended_while_all_segments_are_deleted_stay() {
 }
 
 #[test]
-fn after_a_kill_during_a_deletion_all_channels_are_known() {
+fn after_a_crash_during_deletion_all_channels_are_known() {
     for left in 0..=3 {
         let directory = TempDir::new().unwrap();
         let mut store = three_segments(directory.path());
@@ -100,8 +100,8 @@ fn after_a_kill_during_a_deletion_all_channels_are_known() {
         let work = store.begin_upkeep(4, known);
         store.end_upkeep(work.run()).1.unwrap();
         assert_eq!(names(directory.path()), [""; 0]);
-        kill(store);
-        // Deletion starts at the front, so these were not deleted yet.
+        crash(store);
+        // Segments are deleted from the front, so a crash leaves the last ones.
         for (path, bytes) in &segments[3 - left..] {
             fs::write(path, bytes).unwrap();
         }
@@ -113,27 +113,27 @@ fn after_a_kill_during_a_deletion_all_channels_are_known() {
 }
 
 #[test]
-fn after_a_kill_before_a_deletion_all_records_are_there() {
+fn after_a_crash_before_deletion_all_records_remain() {
     let directory = TempDir::new().unwrap();
     let mut store = three_segments(directory.path());
     forget_before(&mut store, 2);
-    // The collected work was never done, and left half a file.
+    // The work was collected but never finished, and left a partial file.
     drop(store.begin_upkeep(4, known));
     fs::write(directory.path().join("channels.new"), b"HWTRCH1\nhalf").unwrap();
-    kill(store);
+    crash(store);
     let recovered = Store::open(directory.path()).unwrap().1;
     assert_eq!((offsets(&recovered.records), recovered.last_offset), (vec![2, 3], 3));
     assert_eq!((recovered.forgotten_to, recovered.channels), (1, Vec::new()));
 }
 
 #[test]
-fn with_a_damaged_or_outdated_list_of_channels_more_may_be_forgotten() {
+fn with_a_damaged_or_outdated_list_more_may_be_forgotten() {
     for is_damaged in [false, true] {
         let directory = TempDir::new().unwrap();
         let mut store = three_segments(directory.path());
         let epoch = store.epoch;
         upkeep(&mut store, 2).1.unwrap();
-        kill(store);
+        crash(store);
         if is_damaged {
             fs::write(directory.path().join("channels"), b"HWTRCH1\nhalf").unwrap();
         } else {
@@ -145,7 +145,7 @@ fn with_a_damaged_or_outdated_list_of_channels_more_may_be_forgotten() {
     }
 }
 
-/// `/dev/full` acts as a disk without free space.
+/// `/dev/full` acts as a full disk.
 #[cfg(target_os = "linux")]
 #[test]
 fn segments_are_deleted_on_a_full_disk() {
@@ -154,19 +154,19 @@ fn segments_are_deleted_on_a_full_disk() {
     let new = directory.path().join("channels.new");
     std::os::unix::fs::symlink("/dev/full", &new).unwrap();
     let failed = upkeep(&mut store, 3).1.unwrap_err();
-    assert!(failed.to_string().contains("free some space there"), "{failed}");
+    assert!(failed.to_string().contains("free disk space"), "{failed}");
     assert_eq!(names(directory.path()), [segment::file_name(3)]);
     fs::remove_file(&new).unwrap();
     upkeep(&mut store, 3).1.unwrap();
     assert_eq!(store.closed.len(), 0);
-    kill(store);
+    crash(store);
     let recovered = Store::open(directory.path()).unwrap().1;
     assert_eq!((recovered.forgotten_to, recovered.channels), (1, known(2).channels));
 }
 
-/// Any other error than a full disk deletes nothing, and the upkeep is retried.
+/// On an error other than a full disk nothing is deleted, and the next upkeep retries.
 #[test]
-fn records_stay_if_the_list_of_channels_cannot_be_written() {
+fn records_remain_until_the_list_of_channels_is_written() {
     let directory = TempDir::new().unwrap();
     let mut store = three_segments(directory.path());
     let new = directory.path().join("channels.new");
@@ -179,16 +179,16 @@ fn records_stay_if_the_list_of_channels_cannot_be_written() {
 }
 
 #[test]
-fn without_a_boot_id_a_store_that_was_not_closed_has_a_new_epoch() {
+fn where_the_boot_is_unknown_a_crash_changes_the_epoch() {
     let directory = TempDir::new().unwrap();
-    let open = || Store::open_since(None, directory.path()).unwrap();
+    let open = || Store::open_in_boot(None, directory.path()).unwrap();
     let (mut store, Recovered { epoch, .. }) = open();
     store.append(&records(1..=2)).unwrap();
     drop(store);
     let (mut store, recovered) = open();
     assert_eq!((recovered.epoch, offsets(&recovered.records)), (epoch, vec![1, 2]));
     store.append(&records(3..=3)).unwrap();
-    kill(store);
+    crash(store);
     let (_store, recovered) = open();
     assert_ne!(recovered.epoch, epoch, "there may have been a power failure");
     assert_eq!(offsets(&recovered.records), [1, 2, 3]);

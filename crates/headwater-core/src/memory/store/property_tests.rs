@@ -1,13 +1,12 @@
-//! Property tests of the store, against a list of records. Look here for the operations that a
-//! model runs in random order.
+//! The store against a model, a list of records, and against garbage in its files.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::Write as _;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::tests::{forget_before, kill, record, segment_paths};
+use super::tests::{crash, forget_before, record, segment_paths};
 use super::*;
 
 #[derive(Debug, Clone)]
@@ -16,8 +15,8 @@ enum Step {
     Sync,
     ForgetBefore(u64),
     Close,
-    Kill,
-    KillInWrite(Vec<u8>),
+    Crash,
+    CrashInWrite(Vec<u8>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -27,13 +26,13 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Sync),
         2 => (0..60u64).prop_map(Step::ForgetBefore),
         1 => Just(Step::Close),
-        1 => Just(Step::Kill),
+        1 => Just(Step::Crash),
         1 => prop::collection::vec(any::<u8>(), 1..super::record::HEAD_BYTES)
-            .prop_map(Step::KillInWrite),
+            .prop_map(Step::CrashInWrite),
     ]
 }
 
-/// All appended records, and the offset below which some may be deleted.
+/// All appended records, and the offset below which some may be missing.
 #[derive(Default)]
 struct Model {
     records: Vec<Record>,
@@ -44,10 +43,10 @@ struct Model {
 impl Model {
     fn check(&self, recovered: &Recovered) {
         assert_eq!(recovered.last_offset, self.last_offset);
-        // Whole segments are deleted from the front, so the rest is a suffix of all records...
+        // Segments are deleted from the front, so the remaining records are the last of the model.
         let missing = self.records.len() - recovered.records.len();
         assert_eq!(recovered.records, self.records[missing..]);
-        // ...and only deleted records are missing, which the store knows.
+        // Only records that were to be deleted are missing, and the store knows up to where.
         let last_missing = self.records[..missing].last().map_or(0, |it| it.offset);
         assert!(last_missing < self.forgotten_before.max(1));
         assert!(recovered.forgotten_to >= last_missing);
@@ -91,9 +90,9 @@ proptest! {
                     continue;
                 }
                 Step::Close => drop(store),
-                Step::Kill => kill(store),
-                Step::KillInWrite(bytes) => {
-                    kill(store);
+                Step::Crash => crash(store),
+                Step::CrashInWrite(bytes) => {
+                    crash(store);
                     torn = bytes;
                 }
             }
@@ -111,7 +110,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_in_any_file_never_panics(
+    fn garbage_in_any_file_does_not_panic(
         segments in prop::collection::btree_map(1..5u64, any::<Vec<u8>>(), 0..4),
         marker: Option<Vec<u8>>,
         channels: Option<Vec<u8>>,
@@ -124,8 +123,8 @@ proptest! {
             fs::write(path, [title, &garbage].concat()).unwrap();
         }
         if let Some(garbage) = marker {
-            let bytes = [b"headwater-store 1\n", &garbage[..]].concat();
-            fs::write(directory.path().join("marker"), bytes).unwrap();
+            let marker = [b"headwater-store 1\n", &garbage[..]].concat();
+            fs::write(directory.path().join("marker"), marker).unwrap();
         }
         if let Some(garbage) = channels {
             fs::write(directory.path().join("channels"), garbage).unwrap();
