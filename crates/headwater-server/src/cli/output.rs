@@ -98,7 +98,7 @@ impl Line {
 
 /// The reason in words; an unknown one, of a newer server, is shown as it is.
 fn why_missing(reason: &str) -> String {
-    match GapReason::ALL.into_iter().find(|known| known.as_str() == reason) {
+    match GapReason::all().find(|known| known.as_str() == reason) {
         Some(GapReason::Trimmed) => "they are no longer retained".to_owned(),
         Some(GapReason::UnknownId) => "the last event id is not known".to_owned(),
         Some(GapReason::Epoch) => {
@@ -180,7 +180,7 @@ mod tests {
                 r#""data":"{\"reason\":\"new\\u001b\"}","gap":"new\u001b"}"#
             ),
         );
-        for reason in GapReason::ALL {
+        for reason in GapReason::all() {
             assert_ne!(why_missing(reason.as_str()), reason.as_str());
         }
     }
