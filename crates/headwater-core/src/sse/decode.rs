@@ -38,7 +38,6 @@ pub enum Item {
 
 /// An event as a client receives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Message {
     /// The event's name; `message` if it has none on the wire.
     pub name: String,
