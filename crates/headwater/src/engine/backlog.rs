@@ -1,21 +1,22 @@
-//! What a blocked socket has not taken yet: bounded, and begun frames are finished. Look here for slow clients of the
-//! engine.
+//! The unsent bytes of a blocked socket. The backlog is bounded, and a partially sent frame is
+//! always completed. Look here for slow clients of the engine.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 
 use headwater_core::frame::Frame;
 
-/// Most pieces of one write. Linux takes 1024; what fits a socket's buffer is rarely more than this.
+/// Maximum number of pieces per write. Linux accepts 1024; a socket's buffer rarely holds more than
+/// this.
 const PIECES_MAX: usize = 64;
 
 /// The unsent bytes of one stream.
 #[derive(Default)]
 pub(super) struct Backlog {
     pieces: VecDeque<Piece>,
-    /// How much of the first piece went out.
+    /// How much of the first piece was sent, in bytes.
     sent: usize,
-    /// Bytes of the pieces, sent or not.
+    /// Size of the pieces in bytes, sent or not.
     bytes: usize,
     /// The tick of the last progress, or of the first blocked write.
     pub(super) since: u32,
@@ -23,7 +24,7 @@ pub(super) struct Backlog {
 
 enum Piece {
     Frame(Frame),
-    /// A head, or the end of a stream.
+    /// A head, a heartbeat, or the end of a stream.
     Bytes(Box<[u8]>),
 }
 
@@ -51,7 +52,7 @@ pub(super) struct Bounds {
 }
 
 impl Backlog {
-    /// An empty one, of a socket that blocked at this tick.
+    /// An empty backlog, of a socket that blocked at this tick.
     pub(super) fn since(tick: u32) -> Self {
         Self { since: tick, ..Self::default() }
     }
@@ -64,7 +65,7 @@ impl Backlog {
         self.pieces.is_empty()
     }
 
-    /// Adds a frame, or says that it does not fit. A frame always fits an empty backlog.
+    /// Appends a frame; false if it does not fit. A frame always fits an empty backlog.
     pub(super) fn push_frame(&mut self, frame: &Frame, named: bool, bounds: Bounds) -> bool {
         let bytes = frame.chunks(named).len();
         let full = self.pieces.len() >= bounds.frames_max
@@ -82,14 +83,15 @@ impl Backlog {
         self.pieces.push_back(Piece::Bytes(bytes));
     }
 
-    /// Takes out what a newer frame of a channel makes useless, unless it has begun to go out.
+    /// Removes the frame that a newer frame of its channel supersedes, unless a part of it was
+    /// sent.
     pub(super) fn conflate(&mut self, newer: &Frame, named: bool) {
-        let begun = usize::from(self.sent > 0);
+        let started = usize::from(self.sent > 0);
         let Some(channel) = newer.channel() else { return };
         let is_older = |piece: &Piece| {
             piece.frame().is_some_and(|it| it.channel() == Some(channel) && !it.is_end())
         };
-        let Some(at) = self.pieces.iter().rposition(is_older).filter(|at| *at >= begun) else {
+        let Some(at) = self.pieces.iter().rposition(is_older).filter(|at| *at >= started) else {
             return;
         };
         if let Some(piece) = self.pieces.remove(at) {
@@ -97,18 +99,18 @@ impl Backlog {
         }
     }
 
-    /// The first so many bytes of the first piece went out already.
-    pub(super) fn begin_at(&mut self, sent: usize) {
+    /// Records that the first `sent` bytes of the first piece were sent already.
+    pub(super) fn start_at(&mut self, sent: usize) {
         self.sent = sent;
     }
 
-    /// Gives up everything but what has begun to go out.
-    pub(super) fn cut_to_begun(&mut self, named: bool) {
+    /// Drops everything except a partially sent piece.
+    pub(super) fn cut_to_started(&mut self, named: bool) {
         self.pieces.truncate(usize::from(self.sent > 0));
         self.bytes = self.pieces.iter().map(|piece| piece.bytes(named).len()).sum();
     }
 
-    /// Writes as much as the socket takes; says how many writes that took. Not an error if it blocks.
+    /// Writes as much as the socket accepts. It is not an error if the socket blocks.
     pub(super) fn write(&mut self, socket: &mut impl Write, named: bool) -> io::Result<Written> {
         let mut written = Written::default();
         while !self.pieces.is_empty() {
@@ -152,7 +154,7 @@ impl Backlog {
     }
 }
 
-/// What a round of writing did.
+/// The result of writing a backlog: the number of writes, and of bytes sent.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
 pub(super) struct Written {
     pub(super) writes: u64,
@@ -166,20 +168,20 @@ mod tests {
     use headwater_core::Event;
     use headwater_core::transport::Published;
 
-    /// A socket that takes so many bytes and then blocks.
+    /// A socket that accepts `capacity` bytes and then blocks.
     struct Narrow {
-        room: usize,
-        taken: Vec<u8>,
+        capacity: usize,
+        received: Vec<u8>,
     }
 
     impl Write for Narrow {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let count = bytes.len().min(self.room);
+            let count = bytes.len().min(self.capacity);
             if count == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            self.room -= count;
-            self.taken.extend_from_slice(&bytes[..count]);
+            self.capacity -= count;
+            self.received.extend_from_slice(&bytes[..count]);
             Ok(count)
         }
 
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_socket_takes_at_a_time_all_bytes_come_in_order() {
+    fn all_bytes_are_sent_in_order_however_small_the_writes() {
         for step in 1..40 {
             let mut backlog = Backlog::default();
             let mut expected = Vec::new();
@@ -207,17 +209,17 @@ mod tests {
                 expected.extend_from_slice(frame("c", data, false).chunks(true));
             }
             assert_eq!(backlog.bytes(), expected.len());
-            let mut socket = Narrow { room: 0, taken: Vec::new() };
+            let mut socket = Narrow { capacity: 0, received: Vec::new() };
             while !backlog.is_empty() {
-                socket.room = step;
+                socket.capacity = step;
                 backlog.write(&mut socket, true).unwrap();
             }
-            assert_eq!((socket.taken, backlog.bytes()), (expected, 0));
+            assert_eq!((socket.received, backlog.bytes()), (expected, 0));
         }
     }
 
     #[test]
-    fn it_is_bounded_but_takes_a_lone_frame() {
+    fn a_backlog_is_bounded_but_holds_any_single_frame() {
         let mut backlog = Backlog::default();
         assert!(backlog.push_frame(&frame("c", &"x".repeat(500), false), false, BOUNDS));
         assert!(!backlog.push_frame(&frame("c", "x", false), false, BOUNDS), "bytes");
@@ -229,25 +231,25 @@ mod tests {
     }
 
     #[test]
-    fn only_what_has_not_begun_is_given_up_or_superseded() {
+    fn a_partially_sent_frame_is_neither_dropped_nor_conflated() {
         let mut backlog = Backlog::default();
         for data in ["1", "2"] {
             assert!(backlog.push_frame(&frame("c", data, false), false, BOUNDS));
         }
-        backlog.write(&mut Narrow { room: 3, taken: Vec::new() }, false).unwrap();
+        backlog.write(&mut Narrow { capacity: 3, received: Vec::new() }, false).unwrap();
         backlog.conflate(&frame("c", "3", false), false);
         assert_eq!(backlog.pieces.len(), 1, "the second was superseded");
         backlog.conflate(&frame("c", "3", false), false);
-        assert_eq!(backlog.pieces.len(), 1, "the first has begun");
+        assert_eq!(backlog.pieces.len(), 1, "the first is partially sent");
         assert!(backlog.push_frame(&frame("c", "end", true), false, BOUNDS));
         backlog.conflate(&frame("c", "4", false), false);
         backlog.conflate(&frame("d", "4", false), false);
         assert_eq!(backlog.pieces.len(), 2, "an end stays, and so does another channel");
-        backlog.cut_to_begun(false);
+        backlog.cut_to_started(false);
         let first = frame("c", "1", false).chunks(false).to_vec();
         assert_eq!(backlog.bytes(), first.len());
-        let mut socket = Narrow { room: 1000, taken: Vec::new() };
+        let mut socket = Narrow { capacity: 1000, received: Vec::new() };
         backlog.write(&mut socket, false).unwrap();
-        assert_eq!(socket.taken, first[3..]);
+        assert_eq!(socket.received, first[3..]);
     }
 }

@@ -1,5 +1,5 @@
-//! The frames of one turn of a shard, by channel, each channel's written out once. Look here for how events that wait
-//! together go out together.
+//! The frames of one turn of a shard, grouped by channel and joined once per channel. Look here for
+//! how queued events are combined into one write.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -13,7 +13,7 @@ pub(super) struct Batch {
     items: Vec<Item>,
 }
 
-/// A frame, its channel, and its place in the order of the turn.
+/// A frame, its channel, and its order within the turn.
 pub(super) struct Item {
     pub(super) channel: u32,
     pub(super) order: u32,
@@ -30,24 +30,24 @@ impl Batch {
         self.items.is_empty()
     }
 
-    /// Brings the frames of each channel together, in their order.
+    /// Groups the frames by channel, each channel's in order.
     pub(super) fn sort(&mut self) {
         self.items.sort_unstable_by_key(|item| (item.channel, item.order));
     }
 
-    /// The frames of each channel, after sorting.
+    /// The frames of each channel. The batch must be sorted.
     pub(super) fn runs(&self) -> impl Iterator<Item = &[Item]> {
         self.items.chunk_by(|one, next| one.channel == next.channel)
     }
 
-    /// The frames of one channel, after sorting.
+    /// The frames of one channel. The batch must be sorted.
     fn of_channel(&self, channel: u32) -> &[Item] {
         let from = self.items.partition_point(|item| item.channel < channel);
         let to = self.items.partition_point(|item| item.channel <= channel);
         &self.items[Range { start: from, end: to }]
     }
 
-    /// The frames of several channels, in their order.
+    /// The frames of several channels, in the order of the turn. The batch must be sorted.
     pub(super) fn mix<'a>(&'a self, channels: impl Iterator<Item = u32>, into: &mut Vec<&'a Item>) {
         into.clear();
         channels.for_each(|channel| into.extend(self.of_channel(channel)));
@@ -56,21 +56,21 @@ impl Batch {
 
     pub(super) fn clear(&mut self) {
         self.items.clear();
-        // A burst must not leave its memory behind.
+        // The memory of a burst must not be retained.
         self.items.shrink_to(1024);
     }
 }
 
-/// A channel's frames as they are written to each of its streams.
+/// Frames that are written together, to one or more streams.
 pub(super) struct Run<'a> {
     pub(super) frames: Vec<&'a Frame>,
-    /// The bytes in each view, made when the first stream asks.
+    /// The bytes of each view, without and with channel names; joined on first use.
     views: [Option<Cow<'a, [u8]>>; 2],
-    /// No frame changes the account of a stream that is behind all of them: no end, no gap.
+    /// Whether there is no end and no gap: either changes the progress of every stream.
     pub(super) is_simple: bool,
-    /// How many are more than a marker.
+    /// Number of frames that are not markers.
     pub(super) events: u64,
-    /// The lowest key, if any has one.
+    /// The lowest key, if any frame has one.
     pub(super) lowest: Option<Key>,
 }
 
@@ -82,7 +82,8 @@ impl<'a> Run<'a> {
         Self { frames, views: [None, None], is_simple, events, lowest }
     }
 
-    /// The bytes of one view. A lone frame's are its own; more are joined, once for all streams.
+    /// The bytes of one view. A single frame is not copied; several are joined, once for all
+    /// streams.
     pub(super) fn bytes(&mut self, named: bool) -> &[u8] {
         let frames = &self.frames;
         self.views[usize::from(named)].get_or_insert_with(|| match frames.as_slice() {
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn each_channel_keeps_its_order_and_a_mix_has_that_of_the_turn() {
+    fn a_run_has_the_order_of_its_channel_and_a_mix_that_of_the_turn() {
         let batch = batch(&[3, 1, 3, 2, 1]);
         let runs: Vec<Vec<u32>> =
             batch.runs().map(|run| run.iter().map(|item| item.order).collect()).collect();
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_frame_is_not_copied() {
+    fn a_single_frame_is_not_copied() {
         let frame = Frame::new(&Event::new("x"));
         let mut run = Run::new(vec![&frame]);
         assert_eq!(run.bytes(false).as_ptr(), frame.chunks(false).as_ptr());

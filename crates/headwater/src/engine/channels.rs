@@ -1,5 +1,5 @@
-//! A shard's own index, channel to streams. No IO in here. Look here for how a frame finds its streams without
-//! hashing.
+//! A shard's index from channels to streams. No I/O. Look here for how a frame finds its streams
+//! without hashing.
 
 use super::stream::{Membership, Memberships};
 use headwater_core::Channel;
@@ -29,9 +29,9 @@ impl Channels {
         streams.iter().map(|key| *key as usize).collect()
     }
 
-    /// A stream joins channels.
-    pub(super) fn join(&mut self, stream: u32, joined: Box<[ChannelSlot]>) -> Memberships {
-        let mut memberships = joined.into_iter().map(|joined| self.join_one(stream, joined));
+    /// Adds a stream to channels.
+    pub(super) fn join(&mut self, stream: u32, channels: Box<[ChannelSlot]>) -> Memberships {
+        let mut memberships = channels.into_iter().map(|channel| self.join_one(stream, channel));
         if memberships.len() == 1
             && let Some(one) = memberships.next()
         {
@@ -48,20 +48,21 @@ impl Channels {
         }
         let entry = self.table[at].get_or_insert_with(|| Entry {
             channel,
-            // Most channels have one stream, or many.
+            // A channel typically has one stream, or many.
             streams: Vec::with_capacity(1),
         });
-        let place = u32::try_from(entry.streams.len()).unwrap_or(u32::MAX);
+        let index = u32::try_from(entry.streams.len()).unwrap_or(u32::MAX);
         entry.streams.push(stream);
-        Membership { slot, place }
+        Membership { slot, index }
     }
 
-    /// A stream leaves a channel. Gives the channel's name, and the stream that has its place now, if any.
+    /// Removes a stream from a channel. Returns the channel, and the stream that moved to its
+    /// index, if any.
     pub(super) fn leave(&mut self, left: Membership) -> Option<(Channel, Option<u32>)> {
         let entry_slot = self.table.get_mut(left.slot as usize)?;
         let entry = entry_slot.as_mut()?;
-        entry.streams.swap_remove(left.place as usize);
-        let moved = entry.streams.get(left.place as usize).copied();
+        entry.streams.swap_remove(left.index as usize);
+        let moved = entry.streams.get(left.index as usize).copied();
         let channel = entry.channel.clone();
         if entry.streams.is_empty() {
             *entry_slot = None;
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_kept_when_streams_leave() {
+    fn a_stream_that_leaves_is_replaced_by_the_last_one() {
         let mut channels = Channels::default();
         let first = channels.join(10, [joined(4)].into());
         let second = channels.join(11, [joined(4), joined(0)].into());

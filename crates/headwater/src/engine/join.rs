@@ -1,4 +1,4 @@
-//! How a stream joins a shard. Look here for what is written first.
+//! How a stream is attached to a shard. Look here for what is written first.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use super::shard::Shard;
 use super::stream::{Profile, State, Stream, ticks};
 use crate::response::StreamOptions;
 
-/// Most profiles that are compared. Programs have a few; with more, streams do not share one.
+/// Maximum number of profiles that are retained for sharing. Programs have a few.
 const PROFILES_MAX: usize = 8;
 
 impl Shard {
@@ -29,9 +29,9 @@ impl Shard {
         let registered =
             self.poll.registry().register(&mut socket, Token(entry.key()), Interest::READABLE);
         let now = tokio::time::Instant::now();
-        let (time_over, reason) = options.time_over(now).unzip();
-        let time_over = time_over.map(|time| ticks(time.saturating_duration_since(now)) + 1);
-        // Each stream has its own, and all other settings they share.
+        let (deadline, reason) = options.deadline(now).unzip();
+        let deadline = deadline.map(|time| ticks(time.saturating_duration_since(now)) + 1);
+        // It differs per stream; without it, streams can share a profile.
         options.expires_at = None;
         entry.insert(Stream {
             socket,
@@ -44,34 +44,35 @@ impl Shard {
             slot,
             written: self.now + 1,
             number,
-            time_over: time_over.map_or(u32::MAX, |it| self.now.saturating_add(it)),
+            deadline: deadline.map_or(u32::MAX, |it| self.now.saturating_add(it)),
             expires: reason == Some(CloseReason::Expired),
             state: State::Live,
             is_mixing: false,
             watches_writes: false,
         });
         if let Err(error) = registered {
-            tracing::error!("a stream ends because its socket cannot be watched: {error}");
+            tracing::error!("cannot watch a stream's socket, closing the stream: {error}");
             return self.finish(key, CloseReason::Internal);
         }
         self.write_initial(key, &unsent, &waiting);
-        self.end_if_over(key, closed);
+        self.end_if_closed(key, closed);
     }
 
-    /// Writes what a attachment brings along.
+    /// Writes the unsent bytes of an attachment, and the frames that were queued for it.
     fn write_initial(&mut self, key: u32, unsent: &[u8], waiting: &VecDeque<Frame>) {
-        let mut after = Deferred::default();
+        let mut deferred = Deferred::default();
         let wrote = if unsent.is_empty() { Ok(()) } else { self.write(key, unsent) };
         match wrote {
-            Ok(()) => self.give(key, waiting.iter(), &mut after),
-            Err(_) => after.gone(key),
+            Ok(()) => self.deliver_to(key, waiting.iter(), &mut deferred),
+            Err(_) => deferred.gone(key),
         }
-        after.look_at(key);
-        self.apply(after);
+        deferred.changed(key);
+        self.apply(deferred);
     }
 
-    /// A stream may have been over before it came here, or ends with what it brought.
-    fn end_if_over(&mut self, key: u32, closed: Option<CloseReason>) {
+    /// Ends a stream that was closed while it was being attached, whose channels have all ended, or
+    /// whose hub is draining.
+    fn end_if_closed(&mut self, key: u32, closed: Option<CloseReason>) {
         let Some(stream) = self.streams.get(key as usize) else { return };
         if let Some(reason) = closed {
             self.end(key, reason);
@@ -83,7 +84,7 @@ impl Shard {
     }
 }
 
-/// The profile of these options, shared with the streams before if they have the same.
+/// The profile of these options, shared with earlier streams of equal options.
 fn profile(profiles: &mut Vec<Rc<Profile>>, options: StreamOptions) -> Rc<Profile> {
     if let Some(profile) = profiles.iter().find(|profile| profile.options == options) {
         return Rc::clone(profile);

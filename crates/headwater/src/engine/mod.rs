@@ -1,8 +1,9 @@
-//! The engine: threads that own the sockets of streams. Look here for how shards start, fail and stop.
+//! The engine: threads that own the sockets of streams. Look here for how shards start, fail and
+//! stop.
 //!
-//! Each hub whose streams come through a server gets shards of its own there, when its first stream does.
-//! A shard that panics is a bug of ours: its streams are cut, so that their clients resume, and it begins
-//! anew with another mailbox. Shards hold on to their hub for as long as the server lives.
+//! A server starts shards for a hub when that hub's first stream is attached. A shard that panics
+//! is a bug in Headwater: its connections are cut, so that their clients resume, and it restarts
+//! with a new mailbox. Shards keep their hub alive until the server ends.
 
 mod backlog;
 mod batch;
@@ -36,12 +37,12 @@ pub(crate) use parts::StreamParts;
 use shard::{MAILBOX, Shard};
 pub(crate) use slots::{ConnectionSlot, ConnectionSlots};
 
-/// How long a shard rests that cannot begin, for want of descriptors for example.
-const REST: Duration = Duration::from_millis(100);
+/// Delay before a failed restart of a shard is retried, for example when descriptors ran out.
+const RESTART_DELAY: Duration = Duration::from_millis(100);
 
 /// The shards of a server.
 pub(crate) struct Engine {
-    /// How many per hub.
+    /// Number of shards per hub.
     shards: usize,
     groups: Mutex<Vec<ShardGroup>>,
 }
@@ -52,7 +53,7 @@ struct ShardGroup {
     handles: Vec<Arc<ShardHandle>>,
 }
 
-/// Where one shard sits: the mailbox changes when it begins anew.
+/// One shard. Its mailbox is replaced when it restarts.
 struct ShardHandle {
     mailbox: Mutex<Arc<Mailbox>>,
     stopped: AtomicBool,
@@ -70,8 +71,8 @@ impl Engine {
     /// The shard with the fewest streams; `None` if none can be started.
     pub(crate) fn mailbox(&self, hub: &HubRef) -> Option<Arc<Mailbox>> {
         let mut groups = self.groups();
-        let is_theirs = |group: &ShardGroup| group.hub.is_same(hub);
-        let at = groups.iter().position(is_theirs).unwrap_or(groups.len());
+        let serves_hub = |group: &ShardGroup| group.hub.is_same(hub);
+        let at = groups.iter().position(serves_hub).unwrap_or(groups.len());
         if at == groups.len() {
             groups.push(ShardGroup::start(hub, self.shards)?);
         }
@@ -80,12 +81,12 @@ impl Engine {
     }
 }
 
-/// Gives a live stream to a shard.
+/// Attaches a live stream to a shard.
 pub(crate) fn attach(subscription: Subscription, mailbox: &Arc<Mailbox>, parts: StreamParts) {
     if let Err(parts) = subscription.attach(mailbox, Box::new(parts))
         && let Ok(parts) = parts.downcast::<StreamParts>()
     {
-        // The shard failed at this very moment, and the stream with it; its client resumes.
+        // The shard failed in the meantime. The client resumes.
         parts.callbacks.close(CloseReason::Internal);
     }
 }
@@ -94,14 +95,15 @@ impl Drop for Engine {
     fn drop(&mut self) {
         for handle in self.groups().iter().flat_map(|group| &group.handles) {
             handle.stopped.store(true, Ordering::SeqCst);
-            // A shard that begins anew at this moment looks at `stopped`.
+            // A shard that is restarting checks `stopped` instead.
             let _ = handle.mailbox().push(Message::Stop);
         }
     }
 }
 
 impl ShardGroup {
-    /// Starts the threads. `None` if not even one can be; the log says why.
+    /// Starts the threads, as many as possible. `None` if none can be started; the log has the
+    /// reason.
     fn start(hub: &HubRef, shards: usize) -> Option<Self> {
         let handles: Vec<_> =
             (0..shards).map_while(|number| ShardHandle::start(hub, number)).collect();
@@ -128,7 +130,7 @@ impl ShardHandle {
         match start() {
             Ok(handle) => Some(handle),
             Err(error) => {
-                tracing::error!(number, "cannot start a shard, streams go on without it: {error}");
+                tracing::error!(number, "cannot start a shard, continuing without it: {error}");
                 None
             }
         }
@@ -142,7 +144,7 @@ impl ShardHandle {
         self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a shard until it is stopped, and starts another one in its place if it fails.
+    /// Runs a shard until it is stopped, and restarts it if it fails.
     fn run(&self, hub: &HubRef, mut port: ShardPort, mut poll: Poll) {
         loop {
             let mailbox = Arc::clone(port.mailbox());
@@ -152,9 +154,9 @@ impl ShardHandle {
             if !was_stopped {
                 let error = match ran {
                     Ok(Err(error)) => error.to_string(),
-                    _ => "it panicked".to_owned(),
+                    _ => "panic".to_owned(),
                 };
-                tracing::error!("a shard failed: its streams are cut, and it restarts ({error})");
+                tracing::error!("a shard failed, cutting its streams and restarting it: {error}");
                 mailbox.counts.panics.fetch_add(1, Ordering::Relaxed);
             }
             clear_up(shard);
@@ -173,19 +175,19 @@ impl ShardHandle {
                 Ok((poll, port)) => {
                     *self.lock() = Arc::clone(port.mailbox());
                     if self.stopped.load(Ordering::SeqCst) {
-                        // The message that stops it may have gone to the old mailbox.
+                        // `Stop` may have been sent to the old mailbox.
                         let _ = port.mailbox().push(Message::Stop);
                     }
                     return Some((poll, port));
                 }
-                Err(error) => tracing::error!("a shard cannot restart, trying again: {error}"),
+                Err(error) => tracing::error!("cannot restart a shard, retrying: {error}"),
             }
-            std::thread::sleep(REST);
+            std::thread::sleep(RESTART_DELAY);
         }
     }
 }
 
-/// A mailbox that the hub knows, and the poll loop that it wakes.
+/// Opens a mailbox in the hub, and the poll loop that it wakes.
 fn open_port(hub: &HubRef, before: Option<&Mailbox>) -> io::Result<(Poll, ShardPort)> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), MAILBOX)?;
@@ -197,12 +199,12 @@ fn open_port(hub: &HubRef, before: Option<&Mailbox>) -> io::Result<(Poll, ShardP
     Ok((poll, port))
 }
 
-/// Ends what a shard leaves behind: streams it did not end, and those that were being attached.
+/// Ends the streams that a shard left behind, attached or still to be attached.
 fn clear_up(mut shard: Shard) {
     let left = shard.port.close();
-    // Its tables may be what is broken.
+    // The panic may have left its tables inconsistent.
     if catch_unwind(AssertUnwindSafe(|| shard.cut_all(CloseReason::Internal))).is_err() {
-        tracing::error!("a shard that failed could not end all its streams");
+        tracing::error!("a failed shard could not close all its streams");
     }
     let port = Arc::clone(&shard.port);
     let _ = catch_unwind(AssertUnwindSafe(|| drop(shard)));
@@ -215,6 +217,6 @@ fn clear_up(mut shard: Shard) {
             port.ended(CloseReason::Internal);
         }
     }
-    // Streams that were being handled when it failed.
+    // Streams that the shard was processing when it failed.
     port.write_off();
 }

@@ -1,4 +1,5 @@
-//! What a stream brings to its shard, which the hub does not look into.
+//! The engine's parts of a stream, which the hub passes to a shard without inspecting them. Look
+//! here for what a shard receives with a stream.
 
 use std::net::TcpStream;
 
@@ -8,7 +9,7 @@ use crate::response::{Callbacks, StreamOptions};
 /// A stream's socket, and what belongs to its connection.
 pub(crate) struct StreamParts {
     pub(crate) socket: TcpStream,
-    /// What must go out first: the head and what was replayed, in chunks.
+    /// What must be sent first: the head and the replay, as chunks.
     pub(crate) unsent: Vec<u8>,
     pub(crate) options: StreamOptions,
     pub(crate) callbacks: Callbacks,

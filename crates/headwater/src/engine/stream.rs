@@ -1,4 +1,5 @@
-//! One stream of a shard: a slab entry. Look here for what an idle stream costs, and for its timers.
+//! One stream of a shard: an entry of a slab. Look here for what an idle stream costs, and for its
+//! timers.
 
 use std::io::{self, Read, Write};
 use std::rc::Rc;
@@ -14,10 +15,10 @@ use super::slots::ConnectionSlot;
 use crate::limits::{STRAY_BYTES_MAX, TICK};
 use crate::response::{Callbacks, StreamOptions};
 
-/// How streams are set up. Equal for most streams of a shard, so they share one.
+/// The options of streams. Most streams of a shard have equal ones, and share a profile.
 pub(super) struct Profile {
     pub(super) options: StreamOptions,
-    /// The heartbeat in its chunk.
+    /// The heartbeat, as a chunk.
     heartbeat: Box<[u8]>,
     heartbeat_ticks: Option<u32>,
     send_timeout_ticks: Option<u32>,
@@ -42,47 +43,47 @@ impl Profile {
 /// A stream.
 pub(super) struct Stream {
     pub(super) socket: TcpStream,
-    /// Bytes that the client sent although nothing is expected.
+    /// Number of bytes that the client sent although nothing is expected.
     pub(super) stray_bytes: u32,
     pub(super) progress: Progress,
     pub(super) channels: Memberships,
-    /// `None` while everything went out.
+    /// `None` while nothing is unsent.
     pub(super) backlog: Option<Box<Backlog>>,
     pub(super) profile: Rc<Profile>,
-    /// What belongs to the program that serves; dropped when the stream ends.
+    /// The application's parts; dropped when the stream ends.
     pub(super) callbacks: Option<Box<Callbacks>>,
     pub(super) slot: ConnectionSlot,
     /// The tick after the last write.
     pub(super) written: u32,
-    /// Its place in the hub's registry; 0 if it has no owner.
+    /// Its number in the hub's registry; 0 if it has no owner.
     pub(super) number: u64,
-    /// When its time is over; `u32::MAX` for never.
-    pub(super) time_over: u32,
-    /// Whether what its client was allowed is over then, and not its lifetime.
+    /// The tick at which the stream must end; `u32::MAX` for never.
+    pub(super) deadline: u32,
+    /// Whether the deadline is the expiry of the client's authorization, and not its lifetime.
     pub(super) expires: bool,
     pub(super) state: State,
-    /// Whether it is on the list of those that get a mix of channels in this turn.
+    /// Whether it is on the list of streams that cannot share a write in this turn.
     pub(super) is_mixing: bool,
-    /// Whether the poll loop tells when the socket takes bytes again.
+    /// Whether the poll loop reports when the socket is writable.
     pub(super) watches_writes: bool,
 }
 
-/// How far a stream is.
+/// The state of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Live,
-    /// The last bytes are on their way.
+    /// The last bytes are queued or being sent.
     Ending(CloseReason),
 }
 
-/// A channel that a stream is on, and its place in the channel's list.
+/// A channel of a stream, by its slot, and the stream's index in the channel's list.
 #[derive(Clone, Copy)]
 pub(super) struct Membership {
     pub(super) slot: u32,
-    pub(super) place: u32,
+    pub(super) index: u32,
 }
 
-/// The channels of a stream. Most have one, which needs no allocation.
+/// The channels of a stream. A single channel, the common case, needs no allocation.
 pub(super) enum Memberships {
     One(Membership),
     Many(Box<[Membership]>),
@@ -96,13 +97,13 @@ impl Memberships {
         }
     }
 
-    /// The stream's place in a channel's list has changed.
-    pub(super) fn moved(&mut self, slot: u32, place: u32) {
+    /// Records that the stream moved to this index in a channel's list.
+    pub(super) fn moved(&mut self, slot: u32, index: u32) {
         let all = match self {
             Self::One(one) => std::slice::from_mut(one),
             Self::Many(many) => many,
         };
-        all.iter_mut().filter(|it| it.slot == slot).for_each(|it| it.place = place);
+        all.iter_mut().filter(|it| it.slot == slot).for_each(|it| it.index = index);
     }
 
     pub(super) fn take(&mut self) -> Self {
@@ -115,13 +116,13 @@ impl Stream {
         self.state == State::Live
     }
 
-    /// When its timer must ring next.
+    /// When the stream's timer must fire next.
     pub(super) fn due(&self) -> Option<u32> {
         if !self.is_live() {
             return self.stalls_at();
         }
-        let time_over = (self.time_over != u32::MAX).then_some(self.time_over);
-        [self.stalls_at(), self.beats_at(), time_over].into_iter().flatten().min()
+        let deadline = (self.deadline != u32::MAX).then_some(self.deadline);
+        [self.stalls_at(), self.heartbeat_at(), deadline].into_iter().flatten().min()
     }
 
     fn stalls_at(&self) -> Option<u32> {
@@ -129,31 +130,32 @@ impl Stream {
         Some(backlog.since.saturating_add(timeout))
     }
 
-    fn beats_at(&self) -> Option<u32> {
+    fn heartbeat_at(&self) -> Option<u32> {
         Some(self.written.saturating_add(self.profile.heartbeat_ticks?))
     }
 
-    /// Whether the client took nothing for its send timeout.
+    /// Whether the client accepted no data within the send timeout.
     pub(super) fn is_stalled(&self, now: u32) -> bool {
         self.stalls_at().is_some_and(|due| now >= due)
     }
 
     pub(super) fn heartbeat_is_due(&self, now: u32) -> bool {
-        self.beats_at().is_some_and(|due| now >= due)
+        self.heartbeat_at().is_some_and(|due| now >= due)
     }
 
-    /// Writes a heartbeat, unless the client has more to read than that.
+    /// Writes a heartbeat, unless the client has a backlog to read.
     pub(super) fn send_heartbeat(&mut self, now: u32) -> io::Result<()> {
         self.written = now + 1;
         if self.backlog.is_some() {
             return Ok(());
         }
         let profile = Rc::clone(&self.profile);
-        self.write_or_keep(&profile.heartbeat, now)
+        self.write_or_enqueue(&profile.heartbeat, now)
     }
 
-    /// Writes bytes that are one whole, if nothing waits; what the socket does not take waits in the backlog.
-    pub(super) fn write_or_keep(&mut self, bytes: &[u8], now: u32) -> io::Result<()> {
+    /// Writes bytes that must stay together, if there is no backlog; queues what the socket does
+    /// not accept.
+    pub(super) fn write_or_enqueue(&mut self, bytes: &[u8], now: u32) -> io::Result<()> {
         let sent = if self.backlog.is_none() { self.try_write(bytes)? } else { 0 };
         if sent < bytes.len() {
             self.backlog_at(now).push_bytes(bytes[sent..].into());
@@ -161,7 +163,7 @@ impl Stream {
         Ok(())
     }
 
-    /// One write; how much went out, which may be nothing.
+    /// Writes once. Returns the number of bytes sent; 0 if the socket blocks.
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.socket.write(bytes) {
@@ -173,7 +175,7 @@ impl Stream {
         }
     }
 
-    /// Reads and throws away; false if the client is gone, or sends more than it may.
+    /// Reads and discards; false if the client is gone, or sent more than it may.
     pub(super) fn read_stray(&mut self, scratch: &mut [u8]) -> bool {
         loop {
             match self.socket.read(scratch) {
@@ -201,12 +203,12 @@ impl Stream {
     }
 }
 
-/// A duration in whole ticks, rounded up, so that nothing rings early.
+/// A duration in whole ticks, rounded up, so that no timer fires early.
 pub(super) fn ticks(duration: Duration) -> u32 {
     u32::try_from(duration.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u32::MAX - 1)
 }
 
-// What an idle stream is: 15,000 of them must stay in a few megabytes. If this fails, find another place
-// for what was added, or write down what the bytes buy.
+// The memory of an idle stream: 15,000 of them must fit in a few megabytes. If this fails, move
+// what was added elsewhere, or raise the bound and document why.
 const _: () = assert!(size_of::<Stream>() <= 144);
 const _: () = assert!(size_of::<Memberships>() <= 16);

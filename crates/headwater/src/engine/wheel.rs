@@ -1,21 +1,23 @@
-//! A timer for each stream of a shard, in ticks. No IO and no clock in here. Look here for what a timer costs.
+//! A timer wheel: one timer per stream of a shard, in ticks. No I/O and no clock. Look here for
+//! what a timer costs.
 //!
-//! Slots of a ring hold doubly linked lists of the timers that are due when the hand passes, or a whole
-//! round later or more: those stay where they are. Setting and clearing is a few stores, a stream's timer
-//! is 12 bytes.
+//! Each slot holds a doubly linked list of the timers that are due when the hand passes it, in this
+//! round or a later one: those of later rounds stay in place. Setting and clearing a timer takes a
+//! few stores, and a stream's timer is 12 bytes.
 
-/// Slots of the ring: 51 s of ticks. Heartbeats and most timeouts are due within one round.
+/// Number of slots: 51 s of ticks. Heartbeats and most timeouts are due within one round.
 const SLOTS: usize = 512;
 
 const NONE: u32 = u32::MAX;
 
-/// The timers of a shard, one per key. Keys are small numbers.
+/// The timers of a shard, one per key. Keys must be small: they index a vector.
 pub(super) struct TimerWheel {
     /// The first timer of each slot.
     slots: Box<[u32]>,
     nodes: Vec<Node>,
-    /// Everything up to here has rung.
+    /// The tick up to which all timers have fired.
     now: u32,
+    /// Number of timers that are set.
     set: usize,
 }
 
@@ -23,15 +25,15 @@ pub(super) struct TimerWheel {
 struct Node {
     due: u32,
     next: u32,
-    /// The timer before it, or `NONE` if it is the first of its slot.
+    /// The previous timer, or `NONE` if this is the first of its slot.
     before: u32,
 }
 
-/// A timer that is not set has no due time.
+/// A timer that is not set.
 const UNSET: Node = Node { due: NONE, next: NONE, before: NONE };
 
 impl TimerWheel {
-    /// No timers, at some tick.
+    /// A wheel without timers, at this tick.
     pub(super) fn at(now: u32) -> Self {
         Self { slots: vec![NONE; SLOTS].into(), nodes: Vec::new(), now, set: 0 }
     }
@@ -40,7 +42,7 @@ impl TimerWheel {
         due as usize % SLOTS
     }
 
-    /// Sets the timer of a key, or moves it. A time that has passed is the next tick.
+    /// Sets or moves the timer of a key. One that is due already fires on the next tick.
     pub(super) fn set(&mut self, key: u32, due: u32) {
         let due = due.clamp(self.now + 1, NONE - 1);
         if self.due(key) == Some(due) {
@@ -76,8 +78,8 @@ impl TimerWheel {
         self.set -= 1;
     }
 
-    /// Moves the hand; takes the keys whose timers ring, each once.
-    pub(super) fn advance(&mut self, now: u32, rung: &mut Vec<u32>) {
+    /// Moves the hand to `now`; clears the timers that fire, and appends their keys to `fired`.
+    pub(super) fn advance(&mut self, now: u32, fired: &mut Vec<u32>) {
         if now <= self.now {
             return;
         }
@@ -90,14 +92,15 @@ impl TimerWheel {
                 let Node { due, next, .. } = self.nodes[key as usize];
                 if due <= now {
                     self.clear(key);
-                    rung.push(key);
+                    fired.push(key);
                 }
                 key = next;
             }
         }
     }
 
-    /// When to move the hand next: not after the next timer, and at the latest a round from now.
+    /// When to move the hand next: no later than the next timer is due, and at most a round from
+    /// now. `None` if no timer is set.
     pub(super) fn next(&self) -> Option<u32> {
         if self.set == 0 {
             return None;
@@ -133,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_rings_what_a_sorted_table_would(steps in prop::collection::vec(step(), 0..200)) {
+        fn timers_fire_as_in_a_sorted_table(steps in prop::collection::vec(step(), 0..200)) {
             let (mut wheel, mut table, mut now) = (TimerWheel::at(0), BTreeMap::new(), 0);
             for step in steps {
                 match step {
@@ -147,13 +150,13 @@ mod tests {
                     }
                     Step::Advance(ticks) => {
                         now += ticks;
-                        let mut rung = Vec::new();
-                        wheel.advance(now, &mut rung);
-                        rung.sort_unstable();
-                        let due: Vec<u32> =
-                            table.iter().filter(|(_, due)| **due <= now).map(|(key, _)| *key).collect();
+                        let mut fired = Vec::new();
+                        wheel.advance(now, &mut fired);
+                        fired.sort_unstable();
+                        let is_due = |(_, due): &(&u32, &u32)| **due <= now;
+                        let due: Vec<u32> = table.iter().filter(is_due).map(|it| *it.0).collect();
                         table.retain(|_, due| *due > now);
-                        prop_assert_eq!(rung, due);
+                        prop_assert_eq!(fired, due);
                     }
                 }
                 for key in 0..20 {
@@ -161,8 +164,8 @@ mod tests {
                 }
                 let next = table.values().min().copied();
                 prop_assert_eq!(wheel.next().is_some(), next.is_some());
-                if let (Some(look), Some(next)) = (wheel.next(), next) {
-                    prop_assert!(now < look && look <= next);
+                if let (Some(wake), Some(next)) = (wheel.next(), next) {
+                    prop_assert!(now < wake && wake <= next);
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! A socket that cannot be held up for ever: a request must begin, and writes must make progress. Look here for how
-//! slow or dead clients lose their connection.
+//! A socket with deadlines: a request must start, and writes must make progress. Look here for how
+//! slow or dead clients are disconnected.
 
 use std::io;
 use std::pin::Pin;
@@ -14,43 +14,45 @@ use tokio::time::{Instant, Sleep};
 use super::takeover::Slot;
 use crate::response::Watch;
 
-/// How much is read at first: the head of a usual request in one go.
+/// Size of the first read, in bytes: holds the head of a typical request.
 const FIRST_READ_BYTES: usize = 4096;
 
-/// What a connection over HTTP/2 begins with (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The connection preface of HTTP/2 (RFC 9113, 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A socket with deadlines.
 pub(super) struct DeadlineSocket<S> {
     socket: S,
-    /// `None` once it is known which version of HTTP the client speaks: then hyper's own clocks run.
-    opening: Option<VersionSniff>,
-    /// Rings if a blocked write makes no progress in time; `None` while no write is blocked.
+    /// `None` once the HTTP version is known: from then on, hyper's timeouts apply.
+    sniff: Option<VersionSniff>,
+    /// Fires if a blocked write makes no progress in time; `None` while no write is blocked.
     write_due: Option<Pin<Box<Sleep>>>,
     send: WriteDeadline,
-    /// What was read to learn the version, and is to be read again.
+    /// Bytes read to detect the version, which are to be read again.
     unread: Bytes,
-    /// Who is told of flushes.
+    /// Is notified of flushes.
     slot: Arc<Slot>,
 }
 
-/// The time until the version of HTTP is known.
+/// The detection of the HTTP version, and its deadline.
 struct VersionSniff {
     due: Pin<Box<Sleep>>,
-    /// How much of the preface came. A client that stops in the middle of it must not stay.
+    /// How much of the HTTP/2 preface was received. A client that stops in the middle of it must
+    /// not stay connected.
     preface_bytes: usize,
 }
 
 impl VersionSniff {
-    /// Whether the version is known after these bytes.
-    fn is_over(&mut self, bytes: &[u8]) -> bool {
-        let expected = &PREFACE[self.preface_bytes..];
+    /// Whether the version is known after these further bytes.
+    fn is_complete(&mut self, bytes: &[u8]) -> bool {
+        let expected = &HTTP2_PREFACE[self.preface_bytes..];
         self.preface_bytes += bytes.len();
         bytes.is_empty() || bytes.len() >= expected.len() || !expected.starts_with(bytes)
     }
 }
 
-/// The send timeout that holds for a connection now: its own, or that of the stream it carries.
+/// The send timeout that applies to a connection now: the server's, or that of the stream that it
+/// carries.
 #[derive(Clone)]
 pub(super) struct WriteDeadline {
     timeout: Duration,
@@ -62,7 +64,8 @@ impl WriteDeadline {
         Self { timeout, stream: Arc::default() }
     }
 
-    /// A response begins; a stream of events brings its own timeout and is told when it stalls.
+    /// Called when a response starts. An event stream replaces the timeout, and is notified when it
+    /// stalls.
     pub(super) fn begin(&self, stream: Option<Watch>) {
         if let Some(watch) = &stream {
             watch.watch_socket();
@@ -86,28 +89,28 @@ impl WriteDeadline {
 impl<S> DeadlineSocket<S> {
     pub(super) fn new(
         socket: S,
-        opening_timeout: Duration,
+        sniff_timeout: Duration,
         send: WriteDeadline,
         slot: Arc<Slot>,
     ) -> Self {
-        let due = Box::pin(tokio::time::sleep(opening_timeout));
-        let opening = Some(VersionSniff { due, preface_bytes: 0 });
-        Self { socket, opening, write_due: None, send, unread: Bytes::new(), slot }
+        let due = Box::pin(tokio::time::sleep(sniff_timeout));
+        let sniff = Some(VersionSniff { due, preface_bytes: 0 });
+        Self { socket, sniff, write_due: None, send, unread: Bytes::new(), slot }
     }
 
-    /// The socket, and what was read and not used.
+    /// The socket, and the bytes that were read from it and not consumed.
     pub(super) fn into_parts(self) -> (S, Bytes) {
         (self.socket, self.unread)
     }
 
-    /// Keeps the clock of writes only.
+    /// A socket with a deadline for writes only.
     #[cfg(feature = "tls")]
     pub(super) fn of_writes(socket: S, send: WriteDeadline) -> Self {
         let slot = Arc::default();
-        Self { socket, opening: None, write_due: None, send, unread: Bytes::new(), slot }
+        Self { socket, sniff: None, write_due: None, send, unread: Bytes::new(), slot }
     }
 
-    /// Passes on the outcome of a write, and keeps the clock.
+    /// Applies the deadline to the outcome of a write.
     fn watch_write<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -123,11 +126,11 @@ impl<S> DeadlineSocket<S> {
         });
         ready!(due.as_mut().poll(context));
         self.send.stalled();
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client accepts no data")))
     }
 }
 
-/// The versions of HTTP that are served.
+/// The HTTP versions that the server distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HttpVersion {
     Http1,
@@ -135,19 +138,18 @@ pub(super) enum HttpVersion {
 }
 
 impl<S: AsyncRead + Unpin> DeadlineSocket<S> {
-    /// Reads until it is known which version the client speaks; `None` if it says nothing. What was read
-    /// can be read again. Not cancel safe: then the connection is of no use.
+    /// Reads until the client's HTTP version is known; `None` if it sends nothing. The bytes can be
+    /// read again. Not cancel safe: the connection is unusable afterwards.
     pub(super) async fn version(&mut self) -> io::Result<Option<HttpVersion>> {
         let mut read = BytesMut::with_capacity(FIRST_READ_BYTES);
         loop {
             if self.read_buf(&mut read).await? == 0 {
                 return Ok(None);
             }
-            let is_over = self.opening.is_none();
-            if is_over {
-                let is_preface = read.starts_with(PREFACE);
+            if self.sniff.is_none() {
+                let is_http2 = read.starts_with(HTTP2_PREFACE);
                 self.unread = read.freeze();
-                return Ok(Some(if is_preface { HttpVersion::Http2 } else { HttpVersion::Http1 }));
+                return Ok(Some(if is_http2 { HttpVersion::Http2 } else { HttpVersion::Http1 }));
             }
         }
     }
@@ -166,15 +168,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for DeadlineSocket<S> {
         }
         let filled = buffer.filled().len();
         let outcome = Pin::new(&mut self.socket).poll_read(context, buffer);
-        let Some(opening) = &mut self.opening else { return outcome };
+        let Some(sniff) = &mut self.sniff else { return outcome };
         if outcome.is_ready() {
-            if opening.is_over(&buffer.filled()[filled..]) {
-                self.opening = None;
+            if sniff.is_complete(&buffer.filled()[filled..]) {
+                self.sniff = None;
             }
             return outcome;
         }
-        ready!(opening.due.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request came")))
+        ready!(sniff.due.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request received in time")))
     }
 }
 
@@ -222,12 +224,12 @@ mod tests {
     async fn the_version_is_known_at_the_first_byte_of_http1_or_the_last_of_the_preface() {
         #[track_caller]
         fn check(pieces: &[&[u8]], expected: bool) {
-            let mut opening = VersionSniff {
+            let mut sniff = VersionSniff {
                 due: Box::pin(tokio::time::sleep(Duration::ZERO)),
                 preface_bytes: 0,
             };
-            let over = pieces.iter().any(|piece| opening.is_over(piece));
-            assert_eq!(over, expected, "{pieces:?}");
+            let complete = pieces.iter().any(|piece| sniff.is_complete(piece));
+            assert_eq!(complete, expected, "{pieces:?}");
         }
         check(&[b"G"], true);
         check(&[b"P"], false);

@@ -1,5 +1,5 @@
-//! One connection, from its first byte to its end or until it is a stream of the engine. Look here for what hyper is
-//! told.
+//! One connection, from its first byte to its end or until the engine takes it. Look here for the
+//! configuration of hyper.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -45,7 +45,7 @@ pub(super) struct Shared {
     pub(super) engine: Option<Engine>,
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 pub(super) struct Connection {
     pub(super) socket: TcpStream,
     pub(super) peer: SocketAddr,
@@ -56,46 +56,48 @@ pub(super) struct Connection {
 
 /// How hyper's part of a connection ended.
 enum Outcome<S> {
-    Over,
-    Taken(S, Bytes, Box<Detached>),
+    Closed,
+    /// The socket, the bytes that hyper read and did not consume, and the stream for the engine.
+    Detached(S, Bytes, Box<Detached>),
 }
 
 impl Connection {
-    /// Serves it to its end.
+    /// Serves the connection to its end.
     pub(super) async fn serve(self) -> Result<(), BoxError> {
         let Self { socket, peer, slot, shared, mut stopping } = self;
         if !cfg!(target_os = "linux") {
             socket.set_nodelay(true)?;
         }
         let send = deadline::WriteDeadline::new(shared.options.send_timeout);
-        let entered = tokio::select! {
-            // In a box, so that the task is small again when it is done.
-            entered = Box::pin(shared.preface.enter(socket, peer, &send)) => entered?,
-            // Nothing was asked yet.
+        let accepted = tokio::select! {
+            // Boxed, so that the task shrinks when it is done.
+            accepted = Box::pin(shared.preface.accept(socket, peer, &send)) => accepted?,
+            // There was no request yet.
             _ = stopping.changed() => return Ok(()),
         };
-        let Some(Accepted { socket, client }) = entered else { return Ok(()) };
+        let Some(Accepted { socket, client }) = accepted else { return Ok(()) };
         match socket {
             Socket::Plain(socket) => {
                 let engine = shared.engine.as_ref();
-                let outcome = speak(socket, client, &shared, send, engine, stopping).await?;
-                if let (Outcome::Taken(socket, read, taken), Some(engine)) = (outcome, engine) {
-                    takeover::run(socket, read, *taken, engine, slot).await;
+                let outcome = serve_http(socket, client, &shared, send, engine, stopping).await?;
+                if let (Outcome::Detached(socket, read, detached), Some(engine)) = (outcome, engine)
+                {
+                    takeover::run(socket, read, *detached, engine, slot).await;
                 }
             }
-            // The engine writes to sockets, and here TLS must.
+            // The engine writes to raw sockets, so TLS streams stay with hyper.
             #[cfg(feature = "tls")]
             Socket::Tls(socket) => {
-                speak(socket, client, &shared, send, None, stopping).await?;
+                serve_http(socket, client, &shared, send, None, stopping).await?;
             }
         }
         Ok(())
     }
 }
 
-/// Speaks HTTP, whichever version the client does; for a stream of the engine, if there is one, until it is
-/// taken over.
-async fn speak<S>(
+/// Serves the HTTP version that the client speaks, until the connection closes or carries a stream
+/// for the engine.
+async fn serve_http<S>(
     socket: S,
     client: SocketAddr,
     shared: &Shared,
@@ -111,15 +113,15 @@ where
     let mut socket = DeadlineSocket::new(socket, timeout, send.clone(), Arc::clone(&slot));
     let version = tokio::select! {
         version = socket.version() => version?,
-        // Nothing was asked yet.
-        _ = stopping.changed() => return Ok(Outcome::Over),
+        // There was no request yet.
+        _ = stopping.changed() => return Ok(Outcome::Closed),
     };
-    // In boxes, so that the task is small again when a stream has only its replay to do.
+    // Boxed, so that the task shrinks when a stream has only its replay left.
     match version {
-        None => Ok(Outcome::Over),
+        None => Ok(Outcome::Closed),
         Some(HttpVersion::Http2) => {
             Box::pin(serve_http2(socket, client, shared, stopping)).await?;
-            Ok(Outcome::Over)
+            Ok(Outcome::Closed)
         }
         Some(HttpVersion::Http1) => {
             let has_engine = engine.is_some();
@@ -157,20 +159,20 @@ where
     let mut stopping = pin!(stopping.changed());
     let mut is_stopping = false;
     poll_fn(|context| {
-        let Some(http) = &mut connection else { return Poll::Ready(Ok(Outcome::Over)) };
+        let Some(http) = &mut connection else { return Poll::Ready(Ok(Outcome::Closed)) };
         if !is_stopping && stopping.as_mut().poll(context).is_ready() {
             is_stopping = true;
             Pin::new(&mut *http).graceful_shutdown();
         }
         if let Poll::Ready(ended) = Pin::new(&mut *http).poll(context) {
-            return Poll::Ready(ended.map(|()| Outcome::Over).map_err(Into::into));
+            return Poll::Ready(ended.map(|()| Outcome::Closed).map_err(Into::into));
         }
         match (slot.take(), &mut connection) {
-            (Some(taken), http @ Some(_)) => {
-                let parts = http.take().expect("it is some").into_parts();
+            (Some(detached), http @ Some(_)) => {
+                let parts = http.take().expect("matched as some").into_parts();
                 let (socket, unread) = parts.io.into_inner().into_parts();
                 let read = if unread.is_empty() { parts.read_buf } else { unread };
-                Poll::Ready(Ok(Outcome::Taken(socket, read, Box::new(taken))))
+                Poll::Ready(Ok(Outcome::Detached(socket, read, Box::new(detached))))
             }
             _ => Poll::Pending,
         }
@@ -178,8 +180,8 @@ where
     .await
 }
 
-/// Awaits a response. The socket is the response's alone, so it is watched for a stream; and a stream may
-/// be put into the slot.
+/// Awaits a response. Over HTTP/1 the socket carries one response at a time, so the socket is
+/// watched on behalf of a stream, and a stream may be put into the slot.
 async fn answer_http1(
     response: impl Future<Output = Result<Response<Body>, Infallible>>,
     send: deadline::WriteDeadline,
@@ -193,7 +195,7 @@ async fn answer_http1(
     }
 }
 
-/// Over HTTP/2 the socket carries many streams, and says nothing about one of them.
+/// Serves HTTP/2. The socket carries many streams, so its progress says nothing about any of them.
 async fn serve_http2<S>(
     socket: DeadlineSocket<S>,
     client: SocketAddr,

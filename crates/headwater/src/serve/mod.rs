@@ -1,5 +1,5 @@
-//! Serving an axum router over HTTP/1.1 and HTTP/2, with limits that long-lived streams need. Look here for
-//! accepting, timeouts and the graceful end.
+//! Serving an axum router over HTTP/1.1 and HTTP/2, with the limits that long-lived streams need.
+//! Look here for accepting connections, timeouts and graceful shutdown.
 
 mod counts;
 mod deadline;
@@ -33,26 +33,27 @@ use preface::Preface;
 
 pub use proxy_header::{ProxyHeader, ProxyHeaderError, ProxyHeaderProgress};
 
-/// How long accepting rests when the process is out of descriptors or memory.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Delay before accepting is retried when the process is out of descriptors or memory.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// How often the log repeats it.
-const LOG_AGAIN: Duration = Duration::from_secs(60);
+/// Minimum interval between two log lines about that.
+const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Serves a router on a listener: what `axum::serve` does, with the limits that event streams need. Await
-/// it; it ends only through [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
+/// Serves a router on a listener: what `axum::serve` does, with the limits that event streams need.
+/// Await the result; it resolves only after
+/// [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
 ///
-/// HTTP/1.1 and HTTP/2, without TLS unless [`tls`](Serve::tls) is set. Connections that send no request, that take too long over its header, or that take
-/// nothing of a response are closed. Handlers can extract
-/// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo).
+/// It speaks HTTP/1.1 and HTTP/2, without TLS unless `Serve::tls` is set. Connections whose client
+/// sends no request, takes too long to send its header, or accepts no data of a response are
+/// closed. Handlers can extract [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo).
 ///
-/// A stream of a hub that goes out over HTTP/1.1 is taken over by the engine, when all layers of the router
-/// have run: a few threads own the sockets of all streams, so that a stream is a few hundred bytes, without a
-/// task or a buffer of its own. The bytes of the body are the same. The connection closes with its stream.
-/// A stream stays with hyper over HTTP/2, over TLS, over HTTP/1.0, with
-/// [`until`](crate::EventSourceResponse::until), with `content-encoding` or another header about the
-/// body, or behind a layer that changes the body. A layer must not change bytes only after the first ones
-/// and pass on the body's exact size: it would be passed over.
+/// A stream of a hub over HTTP/1.1 moves to the engine once all layers of the router have run: a
+/// few threads own the sockets of all streams, so that a stream takes a few hundred bytes, and no
+/// task or buffer. The bytes of the body are the same. The connection closes with its stream. A
+/// stream stays with hyper over HTTP/2, over TLS, over HTTP/1.0, with
+/// [`until`](crate::EventSourceResponse::until), with `content-encoding` or another header that
+/// describes the body, or behind a layer that changes the body. A layer that changes bytes must not
+/// leave the first ones unchanged and also pass on the body's exact size: it would be bypassed.
 ///
 /// ```no_run
 /// # async fn example() -> std::io::Result<()> {
@@ -71,22 +72,24 @@ pub fn serve(listener: TcpListener, router: Router) -> Serve {
     }
 }
 
-/// A server that is set up and not yet running; see [`serve`].
+/// A configured server, which runs when it is awaited; see [`serve`].
+///
+/// It resolves to `Ok` only, at present: failures to accept connections are logged and retried.
 #[must_use = "a server does nothing until it is awaited"]
 pub struct Serve {
     listener: TcpListener,
     router: Router,
     options: ServeOptions,
     preface: Preface,
-    /// `None` for as many as there are cores.
+    /// `None` for one per core.
     shards: Option<usize>,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Serve {
-    /// Stops accepting when the future resolves, lets each connection end its response, and then ends. It
-    /// waits for streams of events without a bound: end them with
-    /// [`Hub::drain`](crate::Hub::drain).
+    /// Shuts down when the future resolves: stops accepting connections, and waits until each
+    /// connection has completed its response. It waits for event streams without a time limit: end
+    /// them with [`Hub::drain`](crate::Hub::drain).
     pub fn with_graceful_shutdown(
         mut self,
         signal: impl Future<Output = ()> + Send + 'static,
@@ -95,41 +98,43 @@ impl Serve {
         self
     }
 
-    /// Most connections at a time; further ones wait in the listener's backlog. Default 10,000.
+    /// Maximum number of open connections, at least one; further ones wait in the listener's
+    /// backlog. Default 10,000.
     pub fn connections_max(mut self, connections: usize) -> Self {
         self.options.connections_max = connections.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 
-    /// How long a client may take to begin a request, and to send its header. Default 10 s.
+    /// How long a client may take to start a request, and to send its header. Default 10 s.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.options.header_timeout = timeout;
         self
     }
 
-    /// How long a write may make no progress before its connection is closed. A stream of events has a
-    /// timeout of its own. Default 30 s.
+    /// How long a write may make no progress before its connection is closed. For event streams,
+    /// see [`EventSourceResponse::send_timeout`](crate::EventSourceResponse::send_timeout). Default
+    /// 30 s.
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
         self.options.send_timeout = timeout;
         self
     }
 
-    /// Speaks TLS, with this configuration; needs the feature `tls`. Offer `h2` and `http/1.1` by ALPN for both
-    /// versions of HTTP. To change a certificate while serving, let the configuration's resolver
-    /// answer with another one: open connections stay.
+    /// Serves TLS with this configuration; needs the feature `tls`. Offer `h2` and `http/1.1` by
+    /// ALPN for both versions of HTTP. To replace a certificate while serving, let the
+    /// configuration's resolver return another one: open connections are not affected.
     ///
-    /// A handshake may take 10 s. Whoever speaks HTTP without TLS is redirected to `https://`, or told
-    /// to go there.
+    /// A handshake may take 10 s. `GET` and `HEAD` requests without TLS are redirected to
+    /// `https://`; other requests without TLS get `400` with a hint to use it.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: Arc<rustls::ServerConfig>) -> Self {
         self.preface.tls = Some(tls::Tls::new(config));
         self
     }
 
-    /// Expects every connection to begin with a header of the PROXY protocol, version 1 or 2, as
-    /// HAProxy, nginx and cloud load balancers send it. `ConnectInfo` is then the client's
-    /// address, not the proxy's. Connections from peers for which `is_proxy` says no, and those
-    /// whose header is wrong or does not come within 5 s, are closed.
+    /// Requires every connection to start with a header of the PROXY protocol, version 1 or 2, as
+    /// HAProxy, nginx and cloud load balancers send it. `ConnectInfo` is then the client's address,
+    /// not the proxy's. Connections are closed if `is_proxy` returns false for their peer, or if
+    /// their header is invalid or does not arrive within 5 s.
     pub fn proxy_protocol(
         mut self,
         is_proxy: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
@@ -138,16 +143,17 @@ impl Serve {
         self
     }
 
-    /// Counts here what happens on the way to HTTP.
+    /// Counts the outcomes of PROXY protocol headers and TLS handshakes in `counts`.
     pub fn with_counts(mut self, counts: ServeCounts) -> Self {
         self.preface.counts = counts;
         self
     }
 
-    /// How many threads own the sockets of streams, at most [`limits::SHARDS_MAX`](crate::limits::SHARDS_MAX);
-    /// each hub has its own, from its first stream on until the server is gone, and lives as long. Default:
-    /// one per core. With 0 every stream stays with hyper: a task and two
-    /// buffers each, for programs that cannot have further threads.
+    /// Number of threads that own the sockets of streams, per hub, at most
+    /// [`limits::SHARDS_MAX`](crate::limits::SHARDS_MAX). They run from the first stream of a hub
+    /// until the server ends, and keep the hub alive. Default: one per core. With 0 every stream
+    /// stays with hyper, at the cost of a task and two buffers each, for programs that cannot start
+    /// threads.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards.min(SHARDS_MAX));
         self
@@ -156,13 +162,13 @@ impl Serve {
     async fn run(self) -> io::Result<()> {
         let Self { listener, router, options, preface, shards, mut shutdown } = self;
         let shards = shards.unwrap_or_else(cores);
-        // Accepted sockets have it from the listener on Linux; see `Connection::serve` for others.
+        // On Linux accepted sockets inherit it; see `Connection::serve` for other systems.
         let _ = socket2::SockRef::from(&listener).set_tcp_nodelay(true);
         let engine = (shards > 0).then(|| Engine::new(shards));
         let shared = Arc::new(Shared { router, options, preface, engine });
         let slots = ConnectionSlots::new(options.connections_max);
         let (stop, stopping) = watch::channel(());
-        // When the log last reported that accepting fails.
+        // When the log last reported a failure to accept.
         let mut logged_at = None;
         loop {
             let (socket, peer, slot) = tokio::select! {
@@ -173,8 +179,8 @@ impl Serve {
             let connection = Connection { socket, peer, slot, shared, stopping };
             tokio::spawn(async move {
                 if let Err(error) = connection.serve().await {
-                    // Clients come and go; that is no news.
-                    tracing::debug!(%peer, "a connection ended: {error}");
+                    // Routine: clients disconnect at any time.
+                    tracing::debug!(%peer, "connection closed: {error}");
                 }
             });
         }
@@ -198,36 +204,38 @@ impl IntoFuture for Serve {
     }
 }
 
-/// The next connection, as soon as there is room for one. Cancel safe: nothing accepted is lost.
+/// Accepts the next connection, once there is a slot for it. Cancel safe: no accepted connection is
+/// lost.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<ConnectionSlots>,
     logged_at: &mut Option<Instant>,
 ) -> (TcpStream, SocketAddr, ConnectionSlot) {
     if slots.is_full() {
-        tracing::warn!("the limit of connections is reached: new ones wait until others close");
+        tracing::warn!("connection limit reached: new connections wait until others close");
     }
-    let slot = slots.enter().await;
+    let slot = slots.acquire().await;
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => return (socket, peer, slot),
-            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
-                // At the limit, every connection that closes lets one in: that is still the same trouble.
-                if logged_at.is_none_or(|logged_at| logged_at.elapsed() >= LOG_AGAIN) {
+                // Out of descriptors, each connection that closes lets one in: an accept that
+                // succeeds does not end the condition, so it does not reset the interval.
+                if logged_at.is_none_or(|at| at.elapsed() >= ACCEPT_LOG_INTERVAL) {
                     *logged_at = Some(Instant::now());
                     tracing::error!(
-                        "cannot accept connections, trying again until it works: {error}; \
-                         if descriptors ran out, raise the limit (ulimit -n) or lower that of connections"
+                        "cannot accept connections, retrying: {error}; if the process is out of \
+                         descriptors, raise their limit (ulimit -n) or lower the connection limit"
                     );
                 }
-                tokio::time::sleep(ACCEPT_REST).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
 }
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

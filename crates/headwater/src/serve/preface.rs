@@ -1,5 +1,5 @@
-//! What comes on a connection before HTTP: the header of a proxy, then TLS. Look here for how a socket that was
-//! accepted becomes one that speaks HTTP, and for what is counted on the way.
+//! What precedes HTTP on a connection: the header of a proxy, then TLS. Look here for how an
+//! accepted socket becomes one that speaks HTTP, and for what is counted meanwhile.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,37 +17,37 @@ use super::throttled_log::ThrottledLog;
 use super::tls::{Tls, TlsSocket};
 use crate::limits::PROXY_HEADER_TIMEOUT;
 
-/// Says which peers are proxies whose word counts.
+/// Decides which peers are trusted proxies.
 type IsProxy = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
-/// What a connection has to pass before it speaks HTTP.
+/// The steps that a connection passes before it speaks HTTP.
 #[derive(Clone, Default)]
 pub(super) struct Preface {
-    /// If there is one, every connection begins with the header of the PROXY protocol.
+    /// If set, every connection starts with a header of the PROXY protocol.
     pub(super) proxy: Option<IsProxy>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Tls>,
     pub(super) counts: ServeCounts,
-    refusals: Arc<ThrottledLog>,
+    rejections: Arc<ThrottledLog>,
 }
 
-/// A connection that is about to speak HTTP.
+/// A connection that is ready to speak HTTP.
 pub(super) struct Accepted {
     pub(super) socket: Socket,
-    /// The client's address: the peer's, or what the proxy before it says.
+    /// The client's address: the peer's, or the one that the proxy reports.
     pub(super) client: SocketAddr,
 }
 
 pub(super) enum Socket {
-    /// Nothing was read from it that belongs to HTTP.
+    /// No byte that belongs to HTTP was read from it.
     Plain(TcpStream),
     #[cfg(feature = "tls")]
     Tls(TlsSocket),
 }
 
 impl Preface {
-    /// Lets a connection in; `None` if it came to its end here, answered or refused.
-    pub(super) async fn enter(
+    /// Processes what precedes HTTP; `None` if the connection ended here, redirected or rejected.
+    pub(super) async fn accept(
         &self,
         mut socket: TcpStream,
         peer: SocketAddr,
@@ -56,8 +56,8 @@ impl Preface {
         let client = match &self.proxy {
             Some(is_proxy) => match self.read_proxy_header(is_proxy, &mut socket, peer).await {
                 Ok(client) => client,
-                Err(why) => {
-                    self.refuse(peer, &why);
+                Err(reason) => {
+                    self.reject(peer, &reason);
                     return Ok(None);
                 }
             },
@@ -65,46 +65,46 @@ impl Preface {
         };
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            let entered = tls.enter(socket, send, &self.counts).await?;
-            return Ok(entered.map(|socket| Accepted { socket: Socket::Tls(socket), client }));
+            let accepted = tls.accept(socket, send, &self.counts).await?;
+            return Ok(accepted.map(|socket| Accepted { socket: Socket::Tls(socket), client }));
         }
         #[cfg(not(feature = "tls"))]
         let _ = send;
         Ok(Some(Accepted { socket: Socket::Plain(socket), client }))
     }
 
-    /// The client that the proxy speaks for.
+    /// The address of the client on whose behalf the proxy connects; the error is the reason of the
+    /// rejection.
     async fn read_proxy_header(
         &self,
         is_proxy: &IsProxy,
         socket: &mut TcpStream,
         peer: SocketAddr,
     ) -> Result<SocketAddr, String> {
-        // The protocol forbids to guess: who may not send a header has no business here.
+        // The protocol forbids guessing whether a header is present, so other peers are rejected.
         if !is_proxy(peer.ip().to_canonical()) {
-            return Err("it is not a trusted proxy, and only those may connect".to_owned());
+            return Err("the peer is not a trusted proxy".to_owned());
         }
         let header = tokio::time::timeout(PROXY_HEADER_TIMEOUT, read_header(socket)).await;
         match header {
             Ok(Ok(ProxyHeader::Client(client))) => Ok(client),
             Ok(Ok(ProxyHeader::Local)) => Ok(peer),
-            Ok(Err(error)) => Err(format!("its PROXY protocol header is none: {error}")),
-            Err(_) => Err(format!(
-                "no PROXY protocol header came within {} s",
-                PROXY_HEADER_TIMEOUT.as_secs()
-            )),
+            Ok(Err(error)) => Err(format!("invalid PROXY protocol header: {error}")),
+            Err(_) => {
+                Err(format!("no PROXY protocol header within {} s", PROXY_HEADER_TIMEOUT.as_secs()))
+            }
         }
     }
 
-    fn refuse(&self, peer: SocketAddr, why: &str) {
+    fn reject(&self, peer: SocketAddr, reason: &str) {
         self.counts.0.proxy_headers_refused.fetch_add(1, Ordering::Relaxed);
-        if let Some(unlogged) = self.refusals.due() {
-            tracing::warn!(%peer, unlogged, "a connection is refused: {why}");
+        if let Some(unlogged) = self.rejections.due() {
+            tracing::warn!(%peer, unlogged, "connection rejected: {reason}");
         }
     }
 }
 
-/// Reads a header and not a byte more.
+/// Reads a header, and no byte beyond it.
 async fn read_header(socket: &mut TcpStream) -> io::Result<ProxyHeader> {
     let mut bytes = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! The header of the PROXY protocol, versions 1 and 2, which a proxy sends before anything else to say whom it
-//! speaks for. Look here for what is taken and what is not. No IO in here. Source: HAProxy's "The PROXY
+//! The header of the PROXY protocol, versions 1 and 2, which a proxy sends first to report the
+//! client's address. No I/O. Look here for which headers are accepted. Source: HAProxy's "The PROXY
 //! protocol", sections 2.1 and 2.2.
 
 use std::fmt;
@@ -9,38 +9,38 @@ use std::str::FromStr;
 use self::ProxyHeaderProgress as Progress;
 use crate::limits::PROXY_HEADER_BYTES_MAX;
 
-/// What a version 2 header begins with. No other protocol's first bytes look like it.
+/// The start of a version 2 header. No other protocol starts with these bytes.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family and transport, length.
 const FIXED_BYTES: usize = 16;
 
-/// What a version 1 header begins with.
+/// The start of a version 1 header.
 const WORD: &[u8] = b"PROXY ";
-/// `PROXY UNKNOWN` and a line end: no header of version 1 is shorter.
+/// The size of `PROXY UNKNOWN` with its line end, the shortest header of version 1.
 const LINE_BYTES_MIN: usize = 15;
-/// The longest line that the protocol allows, its end included.
+/// The longest line that the protocol allows, including its end.
 const LINE_BYTES_MAX: usize = 107;
 
-/// What a proxy says about a connection.
+/// What a proxy reports about a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyHeader {
-    /// The proxy speaks for itself, as in a health check, or does not know or tell for whom.
+    /// The proxy connects on its own behalf, as in a health check, or does not report a client.
     Local,
-    /// The proxy speaks for this client.
+    /// The proxy connects on behalf of the client with this address.
     Client(SocketAddr),
 }
 
-/// How far a header could be read.
+/// The progress of parsing a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyHeaderProgress {
-    /// Good so far, and not whole. A header has this many bytes at least; whoever reads no further than
-    /// this takes nothing away from what comes behind it.
+    /// Valid so far, but incomplete. The header has at least this many bytes; a caller that has
+    /// read no more than that has consumed nothing that follows the header.
     Partial(usize),
-    /// The header, and how many bytes it has.
+    /// The header, and its size in bytes.
     Whole(ProxyHeader, usize),
 }
 
-/// Why bytes are no header of the PROXY protocol.
+/// Why bytes are not a header of the PROXY protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProxyHeaderError(&'static str);
 
@@ -53,30 +53,32 @@ impl fmt::Display for ProxyHeaderError {
 impl std::error::Error for ProxyHeaderError {}
 
 impl ProxyHeader {
-    /// Reads a header from the first bytes of a connection.
+    /// Parses a header from the first bytes of a connection, at most
+    /// [`PROXY_HEADER_BYTES_MAX`](crate::limits::PROXY_HEADER_BYTES_MAX) bytes long. What follows
+    /// it is ignored.
     ///
     /// # Errors
-    /// When they are not, and cannot become, a header of version 1 or 2 for TCP.
+    /// If the bytes are not, and cannot become, a header of version 1 or 2 for TCP.
     pub fn parse(bytes: &[u8]) -> Result<Progress, ProxyHeaderError> {
-        if begins_alike(bytes, &SIGNATURE) {
+        if share_a_start(bytes, &SIGNATURE) {
             return parse_version_2(bytes);
         }
-        if begins_alike(bytes, WORD) {
+        if share_a_start(bytes, WORD) {
             return parse_version_1(bytes);
         }
-        Err(ProxyHeaderError("it does not begin like one"))
+        Err(ProxyHeaderError("it starts with neither signature"))
     }
 }
 
-/// Whether one of the two begins with the other.
-fn begins_alike(bytes: &[u8], expected: &[u8]) -> bool {
+/// Whether one of the two is a prefix of the other.
+fn share_a_start(bytes: &[u8], expected: &[u8]) -> bool {
     let length = bytes.len().min(expected.len());
     bytes[..length] == expected[..length]
 }
 
 fn parse_version_2(bytes: &[u8]) -> Result<Progress, ProxyHeaderError> {
     let Some((fixed, rest)) = bytes.split_first_chunk::<FIXED_BYTES>() else {
-        // Before the first byte a header of version 1 is possible too, and is shorter.
+        // Before the first byte, a header of version 1 is still possible, and may be shorter.
         let least = if bytes.is_empty() { LINE_BYTES_MIN } else { FIXED_BYTES };
         return Ok(Progress::Partial(least));
     };
@@ -84,7 +86,7 @@ fn parse_version_2(bytes: &[u8]) -> Result<Progress, ProxyHeaderError> {
     let is_local = match version_and_command {
         0x20 => true,
         0x21 => false,
-        _ => return Err(ProxyHeaderError("its version or command is not known")),
+        _ => return Err(ProxyHeaderError("unknown version or command")),
     };
     let length = usize::from(u16::from_be_bytes([high, low]));
     let whole = FIXED_BYTES + length;
@@ -96,16 +98,16 @@ fn parse_version_2(bytes: &[u8]) -> Result<Progress, ProxyHeaderError> {
         _ if is_local => ProxyHeader::Local,
         0x11 => ProxyHeader::Client(client_v4(content)?),
         0x21 => ProxyHeader::Client(client_v6(content)?),
-        // Not told; or unix sockets, whose client has no address.
+        // Unspecified; or a unix socket, whose client has no address.
         0x00 | 0x31 => ProxyHeader::Local,
-        _ => return Err(ProxyHeaderError("it is not about a TCP connection")),
+        _ => return Err(ProxyHeaderError("not a TCP connection")),
     };
     Ok(Progress::Whole(header, whole))
 }
 
 const SHORT: ProxyHeaderError = ProxyHeaderError("it is too short for its addresses");
 
-/// Source address, destination address, source port, destination port; what follows is of no interest.
+/// Source address, destination address, source port, destination port; what follows is ignored.
 fn client_v4(content: &[u8]) -> Result<SocketAddr, ProxyHeaderError> {
     let addresses = content.first_chunk::<12>().ok_or(SHORT)?;
     let [a, b, c, d, _, _, _, _, high, low, _, _] = *addresses;
@@ -123,21 +125,21 @@ fn parse_version_1(bytes: &[u8]) -> Result<Progress, ProxyHeaderError> {
     let seen = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
     let Some(end) = memchr::memchr(b'\n', seen) else {
         if seen.len() == LINE_BYTES_MAX {
-            return Err(ProxyHeaderError("its line does not end"));
+            return Err(ProxyHeaderError("its line is too long"));
         }
         return Ok(Progress::Partial(LINE_BYTES_MIN.max(bytes.len() + 1)));
     };
     let line = seen[..end].strip_suffix(b"\r").and_then(|line| str::from_utf8(line).ok());
-    let line = line.ok_or(ProxyHeaderError("its line is not text with a proper end"))?;
+    let line = line.ok_or(ProxyHeaderError("its line is not UTF-8 text that ends with CRLF"))?;
     Ok(Progress::Whole(parse_line(line)?, end + 1))
 }
 
 fn parse_line(line: &str) -> Result<ProxyHeader, ProxyHeaderError> {
-    let wrong = ProxyHeaderError("its line is not understood");
+    let wrong = ProxyHeaderError("its line is malformed");
     let mut words = line.split(' ').skip(1);
     let family = words.next();
     if family == Some("UNKNOWN") {
-        // Whatever follows must be ignored.
+        // By the protocol, what follows is ignored.
         return Ok(ProxyHeader::Local);
     }
     let rest: Vec<&str> = words.take(5).collect();
@@ -153,13 +155,13 @@ fn parse_line(line: &str) -> Result<ProxyHeader, ProxyHeaderError> {
 
 fn ip<T: FromStr + Into<IpAddr>>(text: &str) -> Result<IpAddr, ProxyHeaderError> {
     let address = text.parse::<T>();
-    address.map(Into::into).map_err(|_| ProxyHeaderError("an address in its line is none"))
+    address.map(Into::into).map_err(|_| ProxyHeaderError("invalid address in its line"))
 }
 
 fn port(text: &str) -> Result<u16, ProxyHeaderError> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let port = text.parse().ok().filter(|_| digits && (text == "0" || !text.starts_with('0')));
-    port.ok_or(ProxyHeaderError("a port in its line is none"))
+    port.ok_or(ProxyHeaderError("invalid port in its line"))
 }
 
 #[cfg(test)]
@@ -182,7 +184,7 @@ mod tests {
         match (ProxyHeader::parse(bytes), expected) {
             (Ok(Progress::Whole(header, length)), Ok(expected)) => {
                 assert_eq!((header, length), (expected, bytes.len()));
-                // What follows is not ours, and what is missing is asked for.
+                // What follows is not consumed, and `Partial` never exceeds the header.
                 let more = [bytes, b"GET / HTTP/1.1\r\n"].concat();
                 assert_eq!(ProxyHeader::parse(&more), Ok(Progress::Whole(header, length)));
                 for end in 0..length {
@@ -210,24 +212,24 @@ mod tests {
             "UDP4 192.0.2.1 192.0.2.2 1 2\r\n",
             "tcp4 192.0.2.1 192.0.2.2 1 2\r\n",
         ] {
-            check(format!("PROXY {line}").as_bytes(), Err("its line is not understood"));
+            check(format!("PROXY {line}").as_bytes(), Err("its line is malformed"));
         }
-        check(b"PROXY TCP4 2001:db8::1 ::1 1 2\r\n", Err("an address"));
-        check(b"PROXY TCP4 192.0.2.1 localhost 1 2\r\n", Err("an address"));
+        check(b"PROXY TCP4 2001:db8::1 ::1 1 2\r\n", Err("invalid address"));
+        check(b"PROXY TCP4 192.0.2.1 localhost 1 2\r\n", Err("invalid address"));
         for port in ["65536", "+1", "01", "", "-1"] {
             let line = format!("PROXY TCP4 192.0.2.1 192.0.2.2 {port} 2\r\n");
-            check(line.as_bytes(), Err("a port"));
+            check(line.as_bytes(), Err("invalid port"));
         }
-        check(b"PROXY UNKNOWN\n", Err("proper end"));
-        check(b"PROXY \xff\xff\xff\xff\xff\r\n", Err("not text"));
-        check(&[WORD, &[b'x'; 101]].concat(), Err("does not end"));
+        check(b"PROXY UNKNOWN\n", Err("ends with CRLF"));
+        check(b"PROXY \xff\xff\xff\xff\xff\r\n", Err("not UTF-8"));
+        check(&[WORD, &[b'x'; 101]].concat(), Err("its line is too long"));
     }
 
     #[test]
-    fn version_2_tells_the_client_of_tcp() {
+    fn version_2_reports_the_client_of_a_tcp_connection() {
         let v4 = [192, 0, 2, 1, 192, 0, 2, 2, 0xdc, 0x04, 0x01, 0xbb];
         check(&version_2(1, 0x11, &v4), Ok(client("192.0.2.1:56324")));
-        // Further fields, for example about TLS, are passed over.
+        // Further fields, for example about TLS, are ignored.
         check(
             &version_2(1, 0x11, &[&v4[..], &[4, 0, 1, 9]].concat()),
             Ok(client("192.0.2.1:56324")),
@@ -241,24 +243,24 @@ mod tests {
         check(&version_2(1, 0x31, &[0; 216]), Ok(ProxyHeader::Local));
         check(&version_2(1, 0x11, &v4[..11]), Err("too short"));
         check(&version_2(1, 0x21, &v4), Err("too short"));
-        check(&version_2(1, 0x12, &v4), Err("not about a TCP"));
+        check(&version_2(1, 0x12, &v4), Err("not a TCP connection"));
         check(&version_2(2, 0x11, &v4), Err("version or command"));
         check(&version_2(0x11, 0x11, &v4), Err("version or command"));
         check(&version_2(1, 0x11, &[0; PROXY_HEADER_BYTES_MAX]), Err("too long"));
     }
 
     #[test]
-    fn what_is_none_is_refused_at_the_first_byte_that_tells() {
-        check(b"G", Err("begin"));
-        check(b"PROXX", Err("begin"));
-        check(b"POST / HTTP/1.1\r\n", Err("begin"));
-        check(b"\r\n\r\n\0\r\nQUIT\r", Err("begin"));
-        check(b"\x16\x03\x01", Err("begin"));
+    fn other_protocols_are_rejected_at_the_first_byte_that_differs() {
+        check(b"G", Err("neither signature"));
+        check(b"PROXX", Err("neither signature"));
+        check(b"POST / HTTP/1.1\r\n", Err("neither signature"));
+        check(b"\r\n\r\n\0\r\nQUIT\r", Err("neither signature"));
+        check(b"\x16\x03\x01", Err("neither signature"));
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(
+        fn any_bytes_are_parsed_or_rejected(
             prefix in 0..3_usize,
             rest in proptest::collection::vec(any::<u8>(), 0..400),
         ) {
@@ -273,7 +275,7 @@ mod tests {
         }
 
         #[test]
-        fn what_a_proxy_writes_is_what_is_read(v4: [u8; 4], v6: [u8; 16], port: u16) {
+        fn what_a_proxy_writes_is_parsed(v4: [u8; 4], v6: [u8; 16], port: u16) {
             let content = [&v4[..], &[0; 4], &port.to_be_bytes(), &[0; 2]].concat();
             let v4 = SocketAddr::from((v4, port));
             let bytes = version_2(1, 0x11, &content);

@@ -1,31 +1,31 @@
-//! A bell that rings once in a while, for log lines that strangers can cause. Look here for how such a line is kept
-//! from filling the log.
+//! Rate limiting of a log line that any client can trigger. Look here for how such a line is
+//! prevented from filling the log.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::limits::STRANGER_LOG_INTERVAL;
 
-/// Rings once per interval, and counts when it does not.
+/// Permits a log line once per interval, and counts those that it suppresses.
 #[derive(Debug, Default)]
 pub(super) struct ThrottledLog(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    rang_at: Option<Instant>,
-    silent: u64,
+    logged_at: Option<Instant>,
+    suppressed: u64,
 }
 
 impl ThrottledLog {
-    /// Rings, with how often it did not since the last time; or does not.
+    /// If a line may be logged now, the number of lines suppressed since the last one.
     pub(super) fn due(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.rang_at.is_some_and(|at| at.elapsed() < STRANGER_LOG_INTERVAL) {
-            state.silent += 1;
+        if state.logged_at.is_some_and(|at| at.elapsed() < STRANGER_LOG_INTERVAL) {
+            state.suppressed += 1;
             return None;
         }
-        state.rang_at = Some(Instant::now());
-        Some(std::mem::take(&mut state.silent))
+        state.logged_at = Some(Instant::now());
+        Some(std::mem::take(&mut state.suppressed))
     }
 }
 
@@ -34,11 +34,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_rings_once_and_says_later_how_often_it_did_not() {
+    fn one_line_is_due_per_interval_and_the_next_has_the_suppressed_count() {
         let throttled_log = ThrottledLog::default();
         assert_eq!(throttled_log.due(), Some(0));
         assert_eq!((throttled_log.due(), throttled_log.due()), (None, None));
-        throttled_log.0.lock().expect("the state").rang_at =
+        throttled_log.0.lock().expect("the state").logged_at =
             Instant::now().checked_sub(STRANGER_LOG_INTERVAL);
         assert_eq!(throttled_log.due(), Some(2));
     }

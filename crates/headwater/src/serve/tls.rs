@@ -1,5 +1,5 @@
-//! TLS on accepted sockets: the handshake, its bounds, and the answer to those who speak HTTP without TLS. Look here for
-//! what a client gets before its first request over TLS.
+//! TLS on accepted sockets: the handshake, its bounds, and the response to clients that speak HTTP
+//! without TLS. Look here for what precedes the first request over TLS.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -27,14 +27,14 @@ use super::counts::ServeCounts;
 use super::deadline::{DeadlineSocket, WriteDeadline};
 use crate::limits::{TLS_BUFFER_BYTES, TLS_HANDSHAKE_TIMEOUT, TLS_HANDSHAKES_MAX};
 
-/// The first byte of a TLS record with a handshake in it, and of no request of HTTP.
+/// The first byte of a TLS handshake record. No HTTP request starts with it.
 const HANDSHAKE: u8 = 0x16;
 
-/// A socket after its handshake. The guard is below TLS, where it sees whether the client takes
-/// anything: above, a write is done when TLS has it in its buffer.
+/// A socket after its handshake. The deadlines are below TLS, where they observe whether the client
+/// accepts data: above TLS, a write completes once TLS has buffered it.
 pub(super) type TlsSocket = Box<TlsStream<DeadlineSocket<TcpStream>>>;
 
-/// What is needed to speak TLS.
+/// The TLS configuration, and the limit on concurrent handshakes.
 #[derive(Clone)]
 pub(super) struct Tls {
     config: Arc<ServerConfig>,
@@ -47,8 +47,8 @@ impl Tls {
         Self { config, handshakes: Arc::new(Semaphore::new(TLS_HANDSHAKES_MAX)) }
     }
 
-    /// Does the handshake. `None` if the client spoke HTTP without TLS, and got its answer.
-    pub(super) async fn enter(
+    /// Performs the handshake. `None` if the client spoke HTTP without TLS and was redirected.
+    pub(super) async fn accept(
         &self,
         socket: TcpStream,
         send: &WriteDeadline,
@@ -59,16 +59,16 @@ impl Tls {
         };
         let handshake = timeout(TLS_HANDSHAKE_TIMEOUT, self.begin(socket, send)).await;
         let handshake = handshake.unwrap_or_else(|_| {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))
+            Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake timed out"))
         });
         match handshake {
-            Ok(Begun::Tls(socket)) => {
+            Ok(Protocol::Tls(socket)) => {
                 count(&counts.0.tls_handshakes);
                 Ok(Some(socket))
             }
-            Ok(Begun::Plain(socket)) => {
+            Ok(Protocol::Plain(socket)) => {
                 count(&counts.0.tls_plain);
-                send_away(socket, send).await?;
+                redirect(socket, send).await?;
                 Ok(None)
             }
             Err(error) => {
@@ -78,23 +78,23 @@ impl Tls {
         }
     }
 
-    async fn begin(&self, socket: TcpStream, send: &WriteDeadline) -> io::Result<Begun> {
+    async fn begin(&self, socket: TcpStream, send: &WriteDeadline) -> io::Result<Protocol> {
         let mut first = [0];
         if socket.peek(&mut first).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if first[0] != HANDSHAKE {
-            return Ok(Begun::Plain(socket));
+            return Ok(Protocol::Plain(socket));
         }
         let socket = DeadlineSocket::of_writes(socket, send.clone());
-        // What the client wants is read first, and costs next to nothing.
+        // Reading the client's hello is cheap and needs no permit.
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
         let limit = |session: &mut rustls::ServerConnection| {
             session.set_buffer_limit(Some(TLS_BUFFER_BYTES));
         };
         let mut rest = pin!(start.into_stream_with(Arc::clone(&self.config), limit));
-        // The next step is the one with the signature. A permit for this step alone: the tasks of
-        // streams wait behind few of them, and a client that stops in the middle keeps none.
+        // The next step computes the signature. The permit covers this step alone: the tasks of
+        // streams wait behind few signatures, and a client that stalls in its handshake holds none.
         let signed = {
             let _permit = self.handshakes.acquire().await;
             poll_fn(|context| Poll::Ready(rest.as_mut().poll(context))).await
@@ -103,39 +103,40 @@ impl Tls {
             Poll::Ready(done) => done?,
             Poll::Pending => rest.await?,
         };
-        Ok(Begun::Tls(Box::new(socket)))
+        Ok(Protocol::Tls(Box::new(socket)))
     }
 }
 
-enum Begun {
+/// What the client speaks.
+enum Protocol {
     Tls(TlsSocket),
     Plain(TcpStream),
 }
 
-/// Answers one request that came without TLS, and closes.
-async fn send_away(socket: TcpStream, send: &WriteDeadline) -> io::Result<()> {
+/// Answers one request that was sent without TLS, and closes the connection.
+async fn redirect(socket: TcpStream, send: &WriteDeadline) -> io::Result<()> {
     let io = TokioIo::new(DeadlineSocket::new(
         socket,
         TLS_HANDSHAKE_TIMEOUT,
         send.clone(),
         Arc::default(),
     ));
-    let service = service_fn(async |request| Ok::<_, Infallible>(where_to(&request)));
+    let service = service_fn(async |request| Ok::<_, Infallible>(redirection(&request)));
     let connection = http1::Builder::new()
         .keep_alive(false)
         .timer(TokioTimer::new())
         .header_read_timeout(TLS_HANDSHAKE_TIMEOUT)
         .serve_connection(io, service);
-    // Twice: for the head, and for the answer.
+    // Twice: for the head, and for the response.
     match timeout(2 * TLS_HANDSHAKE_TIMEOUT, connection).await {
         Ok(ended) => ended.map_err(io::Error::other),
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client accepts no data")),
     }
 }
 
-/// The same place with TLS, for requests that can be repeated there; for others, which may have sent a
-/// secret already, the plain truth.
-fn where_to(request: &Request<Incoming>) -> Response<String> {
+/// A redirect to the same URL with TLS, for requests that can be repeated there; an error for
+/// others, which may have sent a secret already.
+fn redirection(request: &Request<Incoming>) -> Response<String> {
     let repeatable = matches!(*request.method(), Method::GET | Method::HEAD);
     let location = secure_location(request).filter(|_| repeatable);
     let mut response =
