@@ -24,6 +24,8 @@ pub use request::{AccessRequest, Action};
 /// use headwater::{Channel, EventSourceResponse, Hub};
 /// # use std::{future::Future, pin::Pin, time::{Duration, SystemTime}};
 ///
+/// const HOUR: Duration = Duration::from_secs(3600);
+///
 /// /// Clients with a session may subscribe, for an hour at a time.
 /// struct Sessions;
 ///
@@ -36,7 +38,7 @@ pub use request::{AccessRequest, Action};
 ///             match (request.action, request.headers.get("x-session")) {
 ///                 (_, None) => Decision::deny(Denied::no_credentials()),
 ///                 (Action::Subscribe, Some(_)) => {
-///                     Decision::allow_until(SystemTime::now() + Duration::from_secs(3600)).user("42")
+///                     Decision::allow_until(SystemTime::now() + HOUR).user("42")
 ///                 }
 ///                 _ => Decision::deny(Denied::forbidden()),
 ///             }
@@ -44,10 +46,14 @@ pub use request::{AccessRequest, Action};
 ///     }
 /// }
 ///
-/// async fn events(State(hub): State<Hub>, request: Request) -> Result<EventSourceResponse, Denied> {
+/// async fn events(
+///     State(hub): State<Hub>,
+///     request: Request,
+/// ) -> Result<EventSourceResponse, Denied> {
 ///     let (parts, _) = request.into_parts();
 ///     let channels = [Channel::new("news").expect("a valid name")];
-///     let grant = AccessRequest::new(Action::Subscribe, &channels, &parts).check(&Sessions).await?;
+///     let request = AccessRequest::new(Action::Subscribe, &channels, &parts);
+///     let grant = request.check(&Sessions).await?;
 ///     let expires_at = grant.expires_at();
 ///     let subscription = hub.subscribe(grant.channels).map_err(|_| Denied::unavailable())?;
 ///     // `Hub::revoke` finds the stream by its owner.

@@ -162,7 +162,7 @@ async fn an_error_of_the_stream_ends_it() {
 }
 
 #[tokio::test]
-async fn on_close_is_called_once_with_the_reason() {
+async fn every_end_is_reported_once_with_its_reason() {
     let reason = Reason::default();
     whole_body(reason.note(EventSourceResponse::from_stream(stream::iter([Event::new("x")]))))
         .await;
