@@ -1,12 +1,13 @@
-//! An AI's answer, streamed token by token, that survives a reload of the page and is seen on a second
-//! device. Look here for rewind, resume, the end of a channel, and publishing that is safe to repeat.
+//! An AI answer, streamed token by token, that survives a reload of the page and can be followed on
+//! a second device. Look here for rewind, resume, the end of a channel, and idempotent publishing.
 //!
 //! ```text
 //! cargo run --example ai_answer                                       one process
-//! REDIS_URL=redis://127.0.0.1:6379 cargo run --example ai_answer      any number of them
+//! REDIS_URL=redis://127.0.0.1:6379 cargo run --example ai_answer      any number of processes
 //! ```
-//! Open <http://127.0.0.1:8000>, ask, and while the answer is being written: reload the page, open its
-//! address somewhere else, or stop. The model is a fake; a real one replaces `tokens`.
+//! Open <http://127.0.0.1:8000> and ask. While the answer is being written, reload the page, open
+//! its address on another device, or stop the answer. The model is a stub: a real one replaces
+//! `tokens`.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use http::StatusCode;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-/// How long an answer can be read again, and how long it may be.
+/// How long an answer is retained, and how large it may be.
 const RETENTION: &str = "answer:* events=100000 age=1h bytes=8MiB";
 
 #[derive(Serialize)]
@@ -34,9 +35,9 @@ struct Asked {
     id: String,
 }
 
-/// Begins an answer. Nothing ties it to this request: whoever asked may go away and come back.
+/// Starts an answer. It does not depend on this request: the client may disconnect and reconnect.
 async fn ask(State(hub): State<Hub>, question: String) -> Json<Asked> {
-    // Whoever knows the id can read the answer. A real application asks who is there as well.
+    // Any client that knows the ID can read the answer. A real application authorizes it as well.
     let id = format!("{:016x}", fastrand::u64(..));
     tokio::spawn(write_answer(hub, id.clone(), question));
     Json(Asked { id })
@@ -54,14 +55,14 @@ async fn write_answer(hub: Hub, id: String, question: String) {
     };
     match written.await {
         Ok(()) => {}
-        // It was stopped: the channel takes no more, on whichever node that was asked for.
+        // It was stopped: the channel has ended, on every node.
         Err(error) if error.kind() == ErrorKind::Ended => {}
-        Err(error) => eprintln!("the answer {id} broke off: {error}"),
+        Err(error) => eprintln!("answer {id} failed: {error}"),
     }
 }
 
-/// Publishes one part of an answer, until the broker has taken it. The key makes that safe: a part that
-/// was taken although its answer got lost is not published again.
+/// Publishes one part of an answer, and retries until the broker accepts it. The key makes that
+/// safe: a part that was accepted, but whose confirmation was lost, is not published again.
 async fn publish(
     hub: &Hub,
     id: &str,
@@ -81,8 +82,9 @@ async fn publish(
     }
 }
 
-/// Streams an answer: from its beginning to those who come new, which a reloaded page is too, and from
-/// where they left off to those who lost the connection. Who has everything gets `204`, and stays away.
+/// Streams an answer: from its beginning for a new client or a reloaded page, and from the last
+/// event for a client that lost its connection. A client that has everything gets `204` and does
+/// not reconnect.
 async fn answer(
     State(hub): State<Hub>,
     Path(id): Path<String>,
@@ -93,16 +95,16 @@ async fn answer(
         None => subscription.rewind(Rewind::All),
         id => subscription.after(id),
     };
-    // Only now is it known whether there is anything to come.
+    // Then it is known whether there is anything to deliver.
     subscription.ready().await;
     Ok(EventSourceResponse::new(subscription))
 }
 
-/// Stops an answer because somebody says so. That a listener is gone says nothing.
+/// Stops an answer on request. A client that disconnects does not stop it.
 async fn stop(State(hub): State<Hub>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let event = Event::new("").with_name("stopped")?;
     match hub.publish_all([Publish::to(channel(&id)?, event).with_end(true)]).await {
-        // It is complete, or was stopped before.
+        // It is complete, or was stopped already.
         Err(error) if error.kind() == ErrorKind::Ended => Ok(StatusCode::NO_CONTENT),
         result => Ok(result.map(|_| StatusCode::NO_CONTENT)?),
     }
@@ -112,14 +114,14 @@ fn channel(id: &str) -> Result<Channel, Error> {
     Channel::new(format!("answer:{id}"))
 }
 
-// === the fake model ===
+// === the stub model ===
 
 fn tokens(question: &str) -> Vec<String> {
     let text = format!(
-        "You asked: {question}\n\nA river begins at its headwater. What falls there is carried on, \
-         drop by drop and in its order, and whoever stands at the bank sees all of it go by. Turn \
-         away for a moment and come back: the river has kept what you missed, and nobody upstream \
-         had to wait for you."
+        "You asked: {question}\n\nA river starts at its headwater and flows in one direction. \
+         This answer does the same: each token is published once, in order, to a channel. Reload \
+         the page, or open it on another device: the tokens you missed are replayed, and the \
+         publisher does not wait for you."
     );
     text.split_inclusive(' ').map(ToOwned::to_owned).collect()
 }
@@ -135,14 +137,16 @@ const PAGE: &str = r#"<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>An answer</title>
-<form><input name="question" placeholder="Ask something" autofocus required> <button>Ask</button></form>
+<form>
+  <input name="question" placeholder="Ask something" autofocus required> <button>Ask</button>
+</form>
 <p id="answer" style="white-space: pre-wrap"></p>
 <p><span id="state"></span> <button id="stop" hidden>Stop</button></p>
 <script type="module">
   const byId = (id) => document.getElementById(id);
   let source;
 
-  function listen(id) {
+  function subscribe(id) {
     const show = (state, isOpen) => {
       byId("state").textContent = state;
       byId("stop").hidden = !isOpen;
@@ -153,23 +157,23 @@ const PAGE: &str = r#"<!doctype html>
     };
     source?.close();
     byId("answer").textContent = "";
-    source = new EventSource(`answer/${id}`); // from the beginning; after a loss, from the last token
+    source = new EventSource(`answer/${id}`); // from the start; reconnects after the last token
     source.onopen = () => show("Writing…", true);
     source.onerror = () => show("Reconnecting…", true);
     source.onmessage = ({ data }) => byId("answer").append(data);
     source.addEventListener("done", () => end("Complete."));
     source.addEventListener("stopped", () => end("Stopped."));
-    source.addEventListener("headwater-gap", () => end("Part of this answer is no longer kept."));
+    source.addEventListener("headwater-gap", () => end("Part of this answer has expired."));
     byId("stop").onclick = () => fetch(`answer/${id}/stop`, { method: "POST" });
   }
 
   document.querySelector("form").onsubmit = async (event) => {
     event.preventDefault();
     const answer = await fetch("ask", { method: "POST", body: event.target.question.value });
-    location.hash = (await answer.json()).id; // the address is all that a second device needs
+    location.hash = (await answer.json()).id; // a second device opens this address
   };
-  addEventListener("hashchange", () => listen(location.hash.slice(1)));
-  if (location.hash) listen(location.hash.slice(1));
+  addEventListener("hashchange", () => subscribe(location.hash.slice(1)));
+  if (location.hash) subscribe(location.hash.slice(1));
 </script>
 "#;
 
@@ -192,7 +196,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     headwater::serve(listener, router)
         .with_graceful_shutdown(async move {
             if tokio::signal::ctrl_c().await.is_err() {
-                // Without a signal to wait for, it serves until it is killed.
+                // Without signals, serve until the process is killed.
                 std::future::pending::<()>().await;
             }
             hub.drain();

@@ -1,12 +1,12 @@
-//! Headwater in an application: the hub and the Redis connection are injected into handlers, a page
-//! listens, and Ctrl-C ends the streams in an orderly way. Look here for how the pieces meet.
+//! Headwater in an application: handlers extract the hub and the Redis connection, a page
+//! subscribes, and Ctrl-C drains the streams. Look here for shared state and graceful shutdown.
 //!
 //! ```text
-//! cargo run --example axum_app                                       events stay in this process
-//! REDIS_URL=redis://127.0.0.1:6379 cargo run --example axum_app      events travel through Redis
+//! cargo run --example axum_app                                       embedded broker
+//! REDIS_URL=redis://127.0.0.1:6379 cargo run --example axum_app      broker over Redis
 //! ```
 //! Then open <http://127.0.0.1:8000> twice. With Redis, `redis-cli PUBLISH lobby '{"text":"hi"}'`
-//! arrives too.
+//! reaches the page too.
 
 use std::error::Error;
 
@@ -20,11 +20,11 @@ use headwater::{Channel, Event, EventSourceResponse, Hub, Problem, RedisBroker};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-/// What handlers share. Each asks for the part that it needs.
+/// The state that handlers share. Each extracts the part that it needs.
 #[derive(Clone)]
 struct App {
     hub: Hub,
-    /// The broker's own connection for commands, if there is a Redis.
+    /// The broker's connection for commands; `None` without Redis.
     redis: Option<ConnectionManager>,
 }
 
@@ -52,7 +52,7 @@ struct Message {
 
 #[derive(Serialize)]
 struct Published {
-    /// How many messages the room has had, if there is a Redis to count them in.
+    /// Number of messages published to the room; `None` without Redis.
     count: Option<u64>,
 }
 
@@ -61,7 +61,7 @@ async fn events(
     Query(Room { room }): Query<Room>,
 ) -> Result<EventSourceResponse, Problem> {
     let mut subscription = hub.subscribe([Channel::new(room)?])?;
-    // Who publishes as soon as the stream is open gets their own message.
+    // A client that publishes as soon as its stream is open receives its own message.
     subscription.ready().await;
     Ok(EventSourceResponse::new(subscription))
 }
@@ -75,7 +75,7 @@ async fn publish(
     let channel = Channel::new(room)?;
     hub.publish(&channel, Event::json(&message)?).await?;
     let count = match redis {
-        // A lost count is no reason to say that the message was not published.
+        // The message is published even if counting it fails.
         Some(mut redis) => redis.incr(format!("messages:{channel}"), 1).await.ok(),
         None => None,
     };
@@ -101,7 +101,8 @@ const PAGE: &str = r#"<!doctype html>
   document.querySelector("form").onsubmit = (event) => {
     event.preventDefault();
     const body = JSON.stringify({ text: event.target.text.value });
-    fetch("publish?room=lobby", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    const headers = { "Content-Type": "application/json" };
+    fetch("publish?room=lobby", { method: "POST", headers, body });
     event.target.reset();
   };
 </script>
@@ -128,7 +129,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     headwater::serve(listener, router)
         .with_graceful_shutdown(async move {
             if tokio::signal::ctrl_c().await.is_err() {
-                // Without a signal to wait for, it serves until it is killed.
+                // Without signals, serve until the process is killed.
                 std::future::pending::<()>().await;
             }
             hub.drain();

@@ -1,5 +1,5 @@
-//! Encodes events, or hands them to streams, so often as it is told and nothing else. Look here for what
-//! `tests/it/instructions.rs` counts the instructions of.
+//! Encodes events, or delivers them to subscriptions, a given number of times. Look here for the
+//! program whose instructions `tests/live/instructions.rs` counts.
 
 use std::env;
 use std::hint::black_box;
@@ -15,7 +15,7 @@ async fn main() -> Result<(), headwater::Error> {
     match &*what {
         "encode" => (0..events).for_each(|_| drop(black_box(event().encode()))),
         "fan-out" => fan_out(events, streams).await?,
-        _ => eprintln!("instructions encode EVENTS, or instructions fan-out EVENTS STREAMS"),
+        _ => eprintln!("usage: instructions encode EVENTS | instructions fan-out EVENTS STREAMS"),
     }
     Ok(())
 }
@@ -24,7 +24,8 @@ fn event() -> Event {
     Event::new("x".repeat(100))
 }
 
-/// Every event to every stream, one after the other, so that nothing but the fan-out is counted.
+/// Delivers every event to every subscription, one after the other, so that only the fan-out is
+/// counted.
 async fn fan_out(events: usize, streams: usize) -> Result<(), headwater::Error> {
     let hub = Hub::in_memory();
     let channel = Channel::new("news")?;

@@ -1,15 +1,16 @@
-//! Where a client that comes back left off. Look here for `Last-Event-ID` and `last_event_id`.
+//! The last event ID of a reconnecting client. Look here for `Last-Event-ID` and `last_event_id`.
 
 use std::convert::Infallible;
 
 use axum_core::extract::FromRequestParts;
 use http::request::Parts;
 
-/// The id of the last event that the client got, as it says: from the `Last-Event-ID` header, which
-/// browsers send when they reconnect, else from `last_event_id` in the query, for a first connection.
+/// The ID of the last event that the client received, as the client states it: the value of the
+/// `Last-Event-ID` header, which browsers send when they reconnect, or else of the query parameter
+/// `last_event_id`, for a first connection.
 ///
-/// `None` without one and when it is empty: from now on. The text is what the client sent, checked for
-/// nothing; bytes that are not UTF-8 are U+FFFD.
+/// `None` if it is absent or empty: the stream then starts now. The text is not validated; bytes
+/// that are not UTF-8 are replaced by U+FFFD.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -17,7 +18,7 @@ use http::request::Parts;
 ///
 /// let app: Router = Router::new().route(
 ///     "/events",
-///     get(|LastEventId(id): LastEventId| async move { format!("you have {id:?}") }),
+///     get(|LastEventId(id): LastEventId| async move { id.unwrap_or("none".into()) }),
 /// );
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -58,7 +59,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_header_wins_and_empty_is_none() {
+    async fn the_header_takes_precedence_and_empty_is_none() {
         check(None, "/", None).await;
         check(Some(b"7"), "/", Some("7")).await;
         check(None, "/?a=b&last_event_id=8", Some("8")).await;

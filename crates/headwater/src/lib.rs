@@ -1,6 +1,6 @@
 //! Headwater pushes events to browsers: a program publishes to a channel, and every client that is
-//! subscribed to it over Server-Sent Events receives the event. For [axum], over Redis Pub/Sub or, on a
-//! single node, over an embedded broker.
+//! subscribed to it over Server-Sent Events receives the event. For [axum], over Redis Pub/Sub or,
+//! on a single node, over an embedded broker.
 //!
 //! ```no_run
 //! use axum::{Router, extract::State, routing::get, routing::post};
@@ -23,7 +23,8 @@
 //!     headwater::serve(listener, app.with_state(Hub::in_memory())).await
 //! }
 //! ```
-//! In a page, subscribe with `new EventSource("/events").onmessage = ({ data }) => console.log(data)`.
+//! In a page, subscribe with
+//! `new EventSource("/events").onmessage = ({ data }) => console.log(data)`.
 //!
 //! With Redis (feature `redis`), the hub uses a `RedisBroker`. Nothing else changes, and a plain
 //! `PUBLISH news hello` from any program reaches browsers too:
@@ -38,15 +39,16 @@
 //! # #[cfg(not(feature = "redis"))] fn main() {}
 //! ```
 //!
-//! The words of this documentation are defined in the crate `headwater_core`, which holds everything
-//! that needs no HTTP: see its [glossary](headwater_core#glossary).
+//! The words of this documentation are defined in the crate `headwater_core`, which holds
+//! everything that needs no HTTP: see its [glossary](headwater_core#glossary).
 //!
 //! # Resuming
 //!
 //! Brokers retain a history of every channel, within its [retention](log::RetentionRules). A stream
-//! starts now; or after the last event that a client received, with [`Subscription::after`]; or earlier,
-//! with [`Subscription::rewind`]. Missed events come first, in order, then live ones, without a gap or a
-//! duplicate in between. What is no longer retained is reported by a frame with a [`Gap`](stream::Gap).
+//! starts now; or after the last event that a client received, with [`Subscription::after`]; or
+//! earlier, with [`Subscription::rewind`]. Missed events come first, in order, then live ones,
+//! without a gap or a duplicate in between. What is no longer retained is reported by a frame with
+//! a [`Gap`](stream::Gap).
 //!
 //! ```
 //! # use axum::extract::State;
@@ -88,9 +90,9 @@
 //! | know a bound | [`limits`] |
 //! | test handlers | `testing` |
 //!
-//! [`EventSourceResponse`] works under any server for axum. [`serve()`] does what `axum::serve` does,
-//! bounds connections, headers and writes that make no progress, and has an engine for streams over
-//! HTTP/1.1: a few threads own all their sockets.
+//! [`EventSourceResponse`] works under any server for axum. [`serve()`] does what `axum::serve`
+//! does, bounds connections, headers and writes that make no progress, and has an engine for
+//! streams over HTTP/1.1: a few threads own all their sockets.
 //!
 //! # Features
 //!
@@ -104,19 +106,21 @@
 //!
 //! # Cancel safety
 //!
-//! Every future of this crate may be dropped at any time; `headwater_core` says what each leaves behind.
+//! Every future of this crate may be dropped at any time; `headwater_core` says what each leaves
+//! behind.
 //!
 //! # What it does not do
 //!
-//! - It does not retain events indefinitely: a history is bounded by count, age and bytes. Store in a
-//!   database what must be there next year.
-//! - It assigns no place in the log to what other programs publish with a plain `PUBLISH`. Each node
-//!   numbers such events itself; a client that reconnects to another node cannot resume from them.
+//! - It does not retain events indefinitely: a history is bounded by count, age and bytes. Store in
+//!   a database what must be there next year.
+//! - It assigns no position in the log to what other programs publish with a plain `PUBLISH`. Each
+//!   node numbers such events itself; a client that reconnects to another node cannot resume from
+//!   them.
 //! - It does not know who may subscribe or publish: your [`Authorize`](access::Authorize) does, and
 //!   handlers that ask none are open.
 //! - It reads no certificates: TLS takes a rustls configuration that you build.
-//! - Carriage returns do not survive: the format has only lines, and clients receive LF for CR and CRLF.
-//!   Encode data that is not text, for example with [`Event::json`].
+//! - Carriage returns do not survive: the format has only lines, and clients receive LF for CR and
+//!   CRLF. Encode data that is not text, for example with [`Event::json`].
 //!
 //! [axum]: https://docs.rs/axum
 

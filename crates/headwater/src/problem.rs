@@ -8,8 +8,8 @@ use headwater_core::{Error, ErrorKind};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
-/// A problem document (RFC 9457): a status, and a detail that says what to do. Handlers return it,
-/// and use `?` on an [`Error`] and on [`Denied`](crate::access::Denied).
+/// A problem document (RFC 9457): a status, and a detail that states what failed and what to do.
+/// Handlers return it, and use `?` on an [`Error`] and on [`Denied`](crate::access::Denied).
 ///
 /// ```
 /// use headwater::Problem;
@@ -26,8 +26,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 /// ```
 ///
 /// An [`Error`] becomes `400` if the client sent an invalid value, `409` if the channel has ended,
-/// `413` if something is too large, and `503` otherwise. Its cause is logged, not sent. [`Denied`](crate::access::Denied)
-/// keeps its status and its challenge.
+/// `413` if something is too large, and `503` otherwise. Its cause is logged, not sent.
+/// [`Denied`](crate::access::Denied) keeps its status and its challenge.
 #[derive(Debug)]
 #[must_use = "a problem does nothing until it is returned from a handler"]
 pub struct Problem {
@@ -37,7 +37,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with this status. Its title is the standard phrase of the status; `503` gets
+    /// A problem with this status. Its title is the status's reason phrase; a `503` has
     /// `Retry-After: 1`.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let problem = Self { status, detail: detail.into(), headers: Vec::new() };
@@ -52,17 +52,17 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    /// `404`: there is nothing at this place.
+    /// `404`: the resource does not exist.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// `503` with `Retry-After: 1`: the same request can succeed later.
+    /// `503` with `Retry-After: 1`: the same request may succeed later.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
-    /// Adds a header to the response, and replaces an earlier one of this name.
+    /// Sets a header of the response, replacing an earlier one of the same name.
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.retain(|(other, _)| *other != name);
         self.headers.push((name, value));
@@ -74,7 +74,7 @@ impl Problem {
         self.status
     }
 
-    /// What the client reads in `detail`.
+    /// The document's `detail`.
     pub fn detail(&self) -> &str {
         &self.detail
     }
@@ -90,7 +90,7 @@ impl From<Error> for Problem {
         };
         let cause = StdError::source(&error).map(ToString::to_string);
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            // The broker logs its outage once; a busy publisher would log it at every attempt.
+            // The broker logs an outage once; here, a busy publisher would log it on every attempt.
             if error.kind() == ErrorKind::Unavailable {
                 tracing::debug!(cause, "{error}");
             } else {
@@ -110,7 +110,7 @@ impl IntoResponse for Problem {
             "detail": self.detail,
         });
         let content_type = [(CONTENT_TYPE, "application/problem+json")];
-        // The line end is for terminals.
+        // The trailing newline is for terminals.
         let mut response = (self.status, content_type, format!("{problem}\n")).into_response();
         response.headers_mut().extend(self.headers);
         response
@@ -140,12 +140,12 @@ mod tests {
             let bytes = response.into_body().collect().await.unwrap().to_bytes();
             assert_eq!(std::str::from_utf8(&bytes).unwrap(), body);
         };
-        let invalid = Error::new(ErrorKind::Invalid, "no \"good\"");
+        let invalid = Error::new(ErrorKind::Invalid, "not \"valid\"");
         check(
             invalid.into(),
             400,
             &[],
-            "{\"detail\":\"no \\\"good\\\"\",\"status\":400,\"title\":\"Bad Request\",\
+            "{\"detail\":\"not \\\"valid\\\"\",\"status\":400,\"title\":\"Bad Request\",\
              \"type\":\"about:blank\"}\n",
         )
         .await;

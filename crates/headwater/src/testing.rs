@@ -1,4 +1,5 @@
-//! A strict client for tests of your own handlers: any axum router, without a network. Feature `testing`.
+//! A strict SSE client for testing handlers: works on any axum router, without a network. Needs the
+//! feature `testing`. Look here for what it rejects.
 //!
 //! ```
 //! use axum::{Router, extract::State, routing::get};
@@ -34,15 +35,16 @@ pub use headwater_core::testing::suite;
 use crate::event::{Decoder, Item, Message};
 use crate::{Error, ErrorKind};
 
-/// How long a client waits for the next item, unless told otherwise. In a test with paused time it
-/// passes at once.
+/// How long a client waits for the next item by default. In a test with paused time it elapses
+/// immediately.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
-/// A client of one event stream. It is stricter than a browser: what a browser would quietly pass over
-/// is an error, so that a test finds it.
+/// A client of one event stream. It is stricter than a browser: what a browser would silently
+/// ignore is an error, so that a test finds it.
 ///
-/// Errors: a status other than 200, another content type, a cacheable answer, bytes that are not UTF-8, an unknown field,
-/// a field without a space after its colon, a line end that is not LF, an end inside of an event, nothing within the
+/// Errors are: a status other than 200, a content type other than `text/event-stream`, a cacheable
+/// response, bytes that are not UTF-8, an unknown field, a field without a space after its colon, a
+/// line ending other than LF, the end of the stream within an event, and no item within the
 /// timeout.
 pub struct SseClient {
     body: Body,
@@ -56,17 +58,19 @@ impl SseClient {
     /// Opens the stream at a path.
     ///
     /// # Errors
-    /// [`ErrorKind::Protocol`] if the answer is no event stream; the message has its status and the
-    /// beginning of its body.
+    /// [`ErrorKind::Protocol`] if the response is not an event stream; for a status other than 200,
+    /// the message has the status and up to 1,000 bytes of the body. [`ErrorKind::Invalid`] if
+    /// `path` is not a valid path.
     pub async fn get(router: &Router, path: &str) -> Result<Self, Error> {
-        let request = Request::get(path)
-            .header(ACCEPT, "text/event-stream")
-            .body(Body::empty())
-            .map_err(|error| Error::invalid(format!("{path} is not a path")).with_source(error))?;
+        let request =
+            Request::get(path).header(ACCEPT, "text/event-stream").body(Body::empty()).map_err(
+                |error| Error::invalid(format!("{path} is not a valid path")).with_source(error),
+            )?;
         Self::request(router, request).await
     }
 
-    /// Opens the stream with a request of your own: with headers, as a client that comes back.
+    /// Opens the stream with a prepared request, for example with the headers of a reconnecting
+    /// client.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -81,13 +85,16 @@ impl SseClient {
             let text = body.collect().await.map(http_body_util::Collected::to_bytes);
             let text = text.unwrap_or_default();
             let text = String::from_utf8_lossy(&text[..text.len().min(1000)]);
-            return Err(broken(format!("the answer is {}, not 200: {text}", parts.status)));
+            return Err(protocol_error(format!(
+                "the status is {}, expected 200: {text}",
+                parts.status
+            )));
         }
         if !header(CONTENT_TYPE).is_some_and(|value| value.starts_with("text/event-stream")) {
-            return Err(broken("the answer's content-type is not text/event-stream"));
+            return Err(protocol_error("the response's content-type is not text/event-stream"));
         }
         if !header(CACHE_CONTROL).is_some_and(|value| value.contains("no-cache")) {
-            return Err(broken("the answer's cache-control lacks no-cache"));
+            return Err(protocol_error("the response's cache-control lacks no-cache"));
         }
         Ok(Self {
             body,
@@ -98,23 +105,23 @@ impl SseClient {
         })
     }
 
-    /// How long [`next`](Self::next) waits. Default 5 s.
+    /// How long [`next`](Self::next) and [`next_item`](Self::next_item) wait. Default 5 s.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The headers of the answer.
+    /// The headers of the response.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// The next event; `None` at the end of the stream. Comments and `retry` are passed over.
+    /// The next event; `None` at the end of the stream. Comments and `retry` are skipped.
     ///
     /// # Errors
-    /// [`ErrorKind::Protocol`] for bytes that are no clean event stream; [`ErrorKind::Unavailable`]
-    /// when nothing came within the timeout.
+    /// [`ErrorKind::Protocol`] if the bytes are not a well-formed event stream;
+    /// [`ErrorKind::Unavailable`] if no item arrives within the timeout.
     pub async fn next(&mut self) -> Result<Option<Message>, Error> {
         loop {
             match self.next_item().await? {
@@ -132,7 +139,8 @@ impl SseClient {
     pub async fn next_item(&mut self) -> Result<Option<Item>, Error> {
         let timeout = self.timeout;
         tokio::time::timeout(timeout, self.read_item()).await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Unavailable, format!("nothing came within {timeout:?}")))
+            let message = format!("nothing received within {} s", timeout.as_secs_f64());
+            Err(Error::new(ErrorKind::Unavailable, message))
         })
     }
 
@@ -148,7 +156,7 @@ impl SseClient {
                     self.decoder.push(&chunk)?;
                 }
                 Some(Err(error)) => {
-                    return Err(broken("the body was cut").with_source(error));
+                    return Err(protocol_error("the body was truncated").with_source(error));
                 }
                 None => {
                     self.strict.end()?;
@@ -158,12 +166,13 @@ impl SseClient {
         }
     }
 
-    /// The id that a client would send as `Last-Event-ID` if it came back now.
+    /// The ID that a client would send as `Last-Event-ID` if it reconnected now; empty if there was
+    /// none.
     pub fn last_event_id(&self) -> &str {
         self.decoder.last_event_id()
     }
 
-    /// How long a client would wait before it comes back, if the stream said so.
+    /// How long a client would wait before it reconnects: the last `retry`, if there was one.
     pub fn retry(&self) -> Option<Duration> {
         self.decoder.retry()
     }
@@ -177,7 +186,7 @@ impl fmt::Debug for SseClient {
     }
 }
 
-/// Looks at every line before the decoder does.
+/// Validates every line before the decoder reads it.
 #[derive(Default)]
 struct Strict {
     line: Vec<u8>,
@@ -199,33 +208,36 @@ impl Strict {
 
     fn check(&mut self, line: &[u8]) -> Result<(), Error> {
         let line = std::str::from_utf8(line)
-            .map_err(|error| broken("a line is not UTF-8").with_source(error))?;
+            .map_err(|error| protocol_error("a line is not UTF-8").with_source(error))?;
         self.in_block = !line.is_empty();
         if line.contains('\r') {
-            return Err(broken(format!("a line has a CR in it: {line:?}")));
+            return Err(protocol_error(format!("a line contains a CR: {}", line.escape_debug())));
         }
         if line.is_empty() || line.starts_with(':') {
             return Ok(());
         }
-        let (field, value) =
-            line.split_once(':').ok_or_else(|| broken(format!("a line has no colon: {line:?}")))?;
+        let Some((field, value)) = line.split_once(':') else {
+            return Err(protocol_error(format!("a line has no colon: {}", line.escape_debug())));
+        };
         if !matches!(field, "data" | "event" | "id" | "retry") {
-            return Err(broken(format!("a line has the unknown field {field:?}")));
+            let field = field.escape_debug();
+            return Err(protocol_error(format!("a line has the unknown field {field}")));
         }
         if !value.is_empty() && !value.starts_with(' ') {
-            return Err(broken(format!("a line has no space after its colon: {line:?}")));
+            let line = line.escape_debug();
+            return Err(protocol_error(format!("a line has no space after its colon: {line}")));
         }
         Ok(())
     }
 
     fn end(&self) -> Result<(), Error> {
         if self.in_block || !self.line.is_empty() {
-            return Err(broken("the stream ended inside of an event"));
+            return Err(protocol_error("the stream ended within an event"));
         }
         Ok(())
     }
 }
 
-fn broken(message: impl Into<String>) -> Error {
+fn protocol_error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Protocol, message)
 }

@@ -126,7 +126,7 @@ async fn connections_over_the_limit_wait_for_a_slot() {
     for _ in 0..5 {
         streams.push(EventStream::open(node.address(), path).await);
     }
-    node.wait_for_log("the limit of connections is reached");
+    node.wait_for_log("connection limit reached");
     let mut sixth = connect(&node).await;
     let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n");
     sixth.write_all(request.as_bytes()).await.expect("the request is sent");

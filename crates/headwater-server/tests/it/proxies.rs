@@ -80,8 +80,8 @@ async fn connections_without_the_proxy_protocol_are_rejected() {
     }
     node.wait_for_metric("headwater_proxy_headers_refused_total", 5.0).await;
     // Strangers cannot fill the log. The log comes through a pipe.
-    node.wait_for_log("a connection is refused");
-    assert_eq!(node.log().matches("a connection is refused").count(), 1, "{}", node.log());
+    node.wait_for_log("connection rejected");
+    assert_eq!(node.log().matches("connection rejected").count(), 1, "{}", node.log());
     let whole = version_2([192, 0, 2, 1], 0);
     let (silent, slow) = tokio::join!(answer_to(&node, b""), answer_to(&node, &whole[..20]));
     for (answer, lasted) in [silent, slow] {
@@ -97,7 +97,7 @@ async fn a_peer_that_is_not_trusted_cannot_speak_for_others() {
     let node = Node::start(BINARY, &[&proxy[..], &ONE_EACH].concat());
     let request = [&version_2([192, 0, 2, 1], 0), REQUEST.as_bytes()].concat();
     assert_eq!(answer_to(&node, &request).await.0, "");
-    node.wait_for_log("it is not a trusted proxy");
+    node.wait_for_log("the peer is not a trusted proxy");
     node.wait_for_metric("headwater_proxy_headers_refused_total", 1.0).await;
 
     let header = ["--client-address-header", "X-Forwarded-For", "--trusted-proxy", "192.0.2.0/24"];

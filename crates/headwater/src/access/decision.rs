@@ -1,4 +1,4 @@
-//! What an authorization hook decides, and what a request may do then. Look here for which response a
+//! The decision of an authorization hook, and what it permits. Look here for the response that a
 //! denied client gets.
 
 use std::time::SystemTime;
@@ -11,7 +11,10 @@ use tokio::time::Instant;
 
 use crate::problem::Problem;
 
-/// What an [`Authorize`] says: yes, within bounds, or no.
+/// The decision of an [`Authorize`]: allow, within bounds, or deny.
+///
+/// [`only`](Self::only), [`user`](Self::user) and [`token_id`](Self::token_id) have no effect on a
+/// denial.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Decision(pub(super) Result<Allowed, Denied>);
@@ -25,33 +28,34 @@ pub(super) struct Allowed {
 }
 
 impl Decision {
-    /// Everything that was asked for, until the client goes.
+    /// Allows everything that was requested, until the client disconnects.
     pub fn allow() -> Self {
         Self(Ok(Allowed::default()))
     }
 
-    /// Everything that was asked for, until this time: a stream ends then.
+    /// Allows everything that was requested, until this time: a stream is closed then.
     pub fn allow_until(time: SystemTime) -> Self {
         Self::allow().change(|allowed| allowed.until = Some(time))
     }
 
-    /// No.
+    /// Denies the request.
     pub fn deny(denied: Denied) -> Self {
         Self(Err(denied))
     }
 
-    /// Only these of the channels that were asked for.
+    /// Restricts the decision to these of the requested channels.
     pub fn only(self, channels: impl IntoIterator<Item = Channel>) -> Self {
         let channels = channels.into_iter().collect();
         self.change(|allowed| allowed.only = Some(channels))
     }
 
-    /// Who it is, so that [`Revocation::User`](crate::Revocation::User) finds the stream.
+    /// Identifies the user, so that [`Revocation::User`](super::Revocation::User) finds the stream.
     pub fn user(self, user: impl Into<String>) -> Self {
         self.change(|allowed| allowed.user = Some(user.into()))
     }
 
-    /// The id of the token that allowed it, for [`Revocation::Token`](crate::Revocation::Token).
+    /// Identifies the token that allowed the request, for
+    /// [`Revocation::Token`](super::Revocation::Token).
     pub fn token_id(self, id: impl Into<String>) -> Self {
         self.change(|allowed| allowed.token_id = Some(id.into()))
     }
@@ -64,30 +68,32 @@ impl Decision {
     }
 }
 
-/// What a request may do, after [`AccessRequest::check`].
+/// What a request may do: the result of [`AccessRequest::check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Grant {
-    /// The channels, in the order in which they were asked for.
+    /// The allowed channels, in the order in which they were requested.
     pub channels: Vec<Channel>,
-    /// When it ends.
+    /// When the grant expires; `None` for never.
     pub until: Option<SystemTime>,
-    /// Who it is.
+    /// The user, if the decision identifies one.
     pub user: Option<String>,
-    /// The id of the token.
+    /// The ID of the token, if the decision identifies one.
     pub token_id: Option<String>,
 }
 
 impl Grant {
-    /// When it ends, for [`EventSourceResponse::expires_at`](crate::EventSourceResponse::expires_at).
+    /// When the grant expires, for
+    /// [`EventSourceResponse::expires_at`](crate::EventSourceResponse::expires_at); `None` for
+    /// never.
     pub fn expires_at(&self) -> Option<Instant> {
         let left = self.until?.duration_since(SystemTime::now()).unwrap_or_default();
-        // A time that no clock can hold is never.
+        // A time beyond the clock's range never arrives.
         Instant::now().checked_add(left)
     }
 }
 
-/// Why not, as a response: a problem document (RFC 9457) that tells nothing about channels.
+/// A denial, as a response: a problem document (RFC 9457) that discloses nothing about channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Denied {
     status: StatusCode,
@@ -96,66 +102,66 @@ pub struct Denied {
 }
 
 impl Denied {
-    /// `401`: there are no credentials.
+    /// `401`: the request has no credentials.
     pub fn no_credentials() -> Self {
         Self {
             status: StatusCode::UNAUTHORIZED,
-            detail: "credentials are needed: send a token that allows this",
+            detail: "missing credentials: send a token that allows this",
             challenge: Some("Bearer realm=\"headwater\""),
         }
     }
 
-    /// `401`: the credentials are not good, or not any more.
+    /// `401`: the credentials are invalid, expired or revoked.
     pub fn bad_credentials() -> Self {
         Self {
             status: StatusCode::UNAUTHORIZED,
-            detail: "the credentials are not valid, or have expired: get new ones",
+            detail: "invalid, expired or revoked credentials: get new ones",
             challenge: Some("Bearer realm=\"headwater\", error=\"invalid_token\""),
         }
     }
 
-    /// `403`: the credentials are good, and do not allow this.
+    /// `403`: the credentials are valid, but do not allow the request.
     pub fn forbidden() -> Self {
         Self {
             status: StatusCode::FORBIDDEN,
-            detail: "this is not allowed with these credentials",
+            detail: "the credentials do not allow this",
             challenge: None,
         }
     }
 
-    /// `503`: nobody can decide now, so the answer is no.
+    /// `503`: the decision cannot be made now, so the request is denied.
     pub fn unavailable() -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
-            detail: "it cannot be decided now whether this is allowed: try again in a moment",
+            detail: "authorization is temporarily unavailable: try again in a moment",
             challenge: None,
         }
     }
 
-    /// Other words for the client. They must tell nothing about channels.
+    /// Replaces the detail that the client reads. It must disclose nothing about channels.
     #[must_use]
     pub fn with_detail(mut self, detail: &'static str) -> Self {
         self.detail = detail;
         self
     }
 
-    /// The status of the answer.
+    /// The status of the response.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// What the client is told.
+    /// The detail that the client reads.
     pub fn detail(&self) -> &'static str {
         self.detail
     }
 
-    /// The value of `WWW-Authenticate`, on a `401`.
+    /// The value of `WWW-Authenticate`; present on a `401`.
     pub fn challenge(&self) -> Option<&'static str> {
         self.challenge
     }
 }
 
-/// Keeps its status and its challenge.
+/// Keeps the status, the detail and the challenge.
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         let problem = Self::new(denied.status(), denied.detail());

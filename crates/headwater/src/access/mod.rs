@@ -1,5 +1,6 @@
-//! Who may subscribe, publish and administer: one hook that is asked with the facts of a request. Look here
-//! to authorize the users of your application, and for how a decision narrows what was asked for.
+//! Authorization of subscribers, publishers and administrators: one hook, which decides on the
+//! facts of a request. Look here to authorize the users of your application, and for how a decision
+//! narrows a request.
 
 mod decision;
 mod request;
@@ -15,7 +16,7 @@ pub use decision::{Decision, Denied, Grant};
 pub use headwater_core::revocation::Revocation;
 pub use request::{AccessRequest, Action};
 
-/// Decides who may do what. The server `headwater` decides with it, and handlers of your own can.
+/// Decides what a request may do. The server `headwater` uses it, and your handlers can too.
 ///
 /// ```
 /// use axum::extract::{Request, State};
@@ -23,7 +24,9 @@ pub use request::{AccessRequest, Action};
 /// use headwater::{Channel, EventSourceResponse, Hub};
 /// # use std::{future::Future, pin::Pin, time::{Duration, SystemTime}};
 ///
-/// /// Everybody with a session may listen, for an hour at a time.
+/// const HOUR: Duration = Duration::from_secs(3600);
+///
+/// /// Clients with a session may subscribe, for an hour at a time.
 /// struct Sessions;
 ///
 /// impl Authorize for Sessions {
@@ -35,7 +38,7 @@ pub use request::{AccessRequest, Action};
 ///             match (request.action, request.headers.get("x-session")) {
 ///                 (_, None) => Decision::deny(Denied::no_credentials()),
 ///                 (Action::Subscribe, Some(_)) => {
-///                     Decision::allow_until(SystemTime::now() + Duration::from_secs(3600)).user("42")
+///                     Decision::allow_until(SystemTime::now() + HOUR).user("42")
 ///                 }
 ///                 _ => Decision::deny(Denied::forbidden()),
 ///             }
@@ -43,20 +46,27 @@ pub use request::{AccessRequest, Action};
 ///     }
 /// }
 ///
-/// async fn events(State(hub): State<Hub>, request: Request) -> Result<EventSourceResponse, Denied> {
+/// async fn events(
+///     State(hub): State<Hub>,
+///     request: Request,
+/// ) -> Result<EventSourceResponse, Denied> {
 ///     let (parts, _) = request.into_parts();
-///     let channels = [Channel::new("news").expect("a good name")];
-///     let grant = AccessRequest::new(Action::Subscribe, &channels, &parts).check(&Sessions).await?;
+///     let channels = [Channel::new("news").expect("a valid name")];
+///     let request = AccessRequest::new(Action::Subscribe, &channels, &parts);
+///     let grant = request.check(&Sessions).await?;
 ///     let expires_at = grant.expires_at();
 ///     let subscription = hub.subscribe(grant.channels).map_err(|_| Denied::unavailable())?;
-///     // So that `Hub::revoke` can end it.
+///     // `Hub::revoke` finds the stream by its owner.
 ///     let subscription = subscription.owned_by(grant.user.as_deref(), grant.token_id.as_deref());
 ///     Ok(EventSourceResponse::new(subscription).expires_at(expires_at))
 /// }
-/// # fn check(hub: Hub) -> axum::Router { axum::Router::new().route("/", axum::routing::get(events)).with_state(hub) }
+/// # fn check(hub: Hub) -> axum::Router {
+/// #     axum::Router::new().route("/", axum::routing::get(events)).with_state(hub)
+/// # }
 /// ```
 pub trait Authorize: Send + Sync {
-    /// Decides about one request. What goes wrong on the way must deny: [`Denied::unavailable`].
+    /// Decides about one request. An implementation that fails must deny, with
+    /// [`Denied::unavailable`].
     fn authorize<'a>(
         &'a self,
         request: &'a AccessRequest<'a>,
@@ -64,20 +74,22 @@ pub trait Authorize: Send + Sync {
 }
 
 impl AccessRequest<'_> {
-    /// Asks, and holds the answer to what was asked for: a stream gets what is left of its channels
-    /// after the decision narrowed them, and nothing is published unless all of it may be.
+    /// Applies the decision of `authorize` to the request. A subscriber gets those of its channels
+    /// that the decision allows; a publish or an administrative request is denied unless all of its
+    /// channels are allowed.
     ///
     /// # Errors
-    /// Why not, as a response.
+    /// The denial of `authorize`; or [`Denied::forbidden`] if none of a subscriber's channels, or
+    /// not all channels of another request, are allowed, or if the decision has expired already.
     pub async fn check(self, authorize: &dyn Authorize) -> Result<Grant, Denied> {
         let Allowed { only, until, user, token_id } = authorize.authorize(&self).await.0?;
         let allowed = |channel: &&Channel| only.as_ref().is_none_or(|only| only.contains(channel));
         let channels: Vec<Channel> = self.channels.iter().filter(allowed).cloned().collect();
-        let refused = match self.action {
+        let is_denied = match self.action {
             Action::Subscribe => channels.is_empty() && !self.channels.is_empty(),
             Action::Publish | Action::Admin => channels.len() < self.channels.len(),
         };
-        if refused || until.is_some_and(|until| until <= SystemTime::now()) {
+        if is_denied || until.is_some_and(|until| until <= SystemTime::now()) {
             return Err(Denied::forbidden());
         }
         Ok(Grant { channels, until, user, token_id })
@@ -90,9 +102,9 @@ mod tests {
 
     use super::*;
 
-    struct Says(Decision);
+    struct Fixed(Decision);
 
-    impl Authorize for Says {
+    impl Authorize for Fixed {
         fn authorize<'a>(
             &'a self,
             _request: &'a AccessRequest<'a>,
@@ -101,10 +113,10 @@ mod tests {
         }
     }
 
-    async fn check(action: Action, asked: &[&str], says: Decision) -> Result<Vec<String>, u16> {
-        let asked: Vec<Channel> = asked.iter().map(|name| Channel::new(name).unwrap()).collect();
+    async fn check(action: Action, names: &[&str], fixed: Decision) -> Result<Vec<String>, u16> {
+        let channels: Vec<Channel> = names.iter().map(|name| Channel::new(name).unwrap()).collect();
         let (parts, ()) = http::Request::new(()).into_parts();
-        let checked = AccessRequest::new(action, &asked, &parts).check(&Says(says)).await;
+        let checked = AccessRequest::new(action, &channels, &parts).check(&Fixed(fixed)).await;
         checked
             .map(|grant| grant.channels.iter().map(ToString::to_string).collect())
             .map_err(|denied| denied.status().as_u16())
@@ -124,14 +136,14 @@ mod tests {
         assert_eq!(check(Publish, &["a", "b"], only(&["b"])).await, Err(403));
         assert_eq!(check(Publish, &[], only(&[])).await, names(&[]));
         assert_eq!(check(Admin, &[], Decision::allow()).await, names(&[]));
-        let over = Decision::allow_until(SystemTime::now() - Duration::from_secs(1));
-        assert_eq!(check(Subscribe, &["a"], over).await, Err(403));
+        let expired = Decision::allow_until(SystemTime::now() - Duration::from_secs(1));
+        assert_eq!(check(Subscribe, &["a"], expired).await, Err(403));
         let denied = Decision::deny(Denied::no_credentials()).user("x");
         assert_eq!(check(Subscribe, &["a"], denied).await, Err(401));
     }
 
     #[test]
-    fn nothing_of_a_request_is_shown() {
+    fn debug_output_discloses_no_secrets() {
         let request = http::Request::builder().uri("/?token=s3cret").header("cookie", "s3cret");
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let shown = format!("{:?}", AccessRequest::new(Action::Publish, &[], &parts));

@@ -1,5 +1,5 @@
-//! What a blocked socket has not taken yet: bounded, and begun frames are finished. Look here for slow clients of the
-//! engine.
+//! The bounded queue of bytes that a blocked socket has not accepted. Look here for how the engine
+//! treats slow clients. A frame that has been sent in part is always completed.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
@@ -7,16 +7,17 @@ use std::io::{self, IoSlice, Write};
 use headwater_core::frame::Frame;
 use headwater_core::transport::{WaitingBounds, replaced};
 
-/// Most pieces of one write. Linux takes 1024; what fits a socket's buffer is rarely more than this.
+/// Maximum pieces per write. Linux accepts 1024, but more than this rarely fit in a socket's
+/// buffer.
 const PIECES_MAX: usize = 64;
 
 /// The unsent bytes of one stream.
 #[derive(Default)]
 pub(super) struct Backlog {
     pieces: VecDeque<Piece>,
-    /// How much of the first piece went out.
+    /// Bytes of the first piece that have been sent.
     sent: usize,
-    /// Bytes of the pieces, sent or not.
+    /// Total bytes of the pieces, including the part of the first that has been sent.
     bytes: usize,
     /// The tick of the last progress, or of the first blocked write.
     pub(super) since: u32,
@@ -24,7 +25,7 @@ pub(super) struct Backlog {
 
 enum Piece {
     Frame(Frame),
-    /// A head, or the end of a stream.
+    /// A response head, a heartbeat, or the end of a stream.
     Bytes(Box<[u8]>),
 }
 
@@ -45,7 +46,7 @@ impl Piece {
 }
 
 impl Backlog {
-    /// An empty one, of a socket that blocked at this tick.
+    /// An empty backlog for a socket that blocked at this tick.
     pub(super) fn since(tick: u32) -> Self {
         Self { since: tick, ..Self::default() }
     }
@@ -58,7 +59,7 @@ impl Backlog {
         self.pieces.is_empty()
     }
 
-    /// Adds a frame, or says that it does not fit. A frame always fits an empty backlog.
+    /// Adds a frame. False if it exceeds the bounds; an empty backlog accepts any frame.
     pub(super) fn push_frame(&mut self, frame: &Frame, named: bool, bounds: WaitingBounds) -> bool {
         let bytes = frame.chunks(named).len();
         if !bounds.fits(self.pieces.len(), self.bytes, bytes) {
@@ -74,28 +75,31 @@ impl Backlog {
         self.pieces.push_back(Piece::Bytes(bytes));
     }
 
-    /// Takes out what a newer frame of a channel makes useless, unless it has begun to go out.
+    /// Removes the frame that a newer one of its channel replaces, unless it has been sent in part.
     pub(super) fn conflate(&mut self, newer: &Frame, named: bool) {
-        let begun = usize::from(self.sent > 0);
+        let in_flight = usize::from(self.sent > 0);
         let waiting = self.pieces.iter().map(Piece::frame);
-        let Some(at) = replaced(newer, waiting).filter(|at| *at >= begun) else { return };
+        let Some(at) = replaced(newer, waiting).filter(|at| *at >= in_flight) else { return };
         if let Some(piece) = self.pieces.remove(at) {
             self.bytes -= piece.bytes(named).len();
         }
     }
 
-    /// The first so many bytes of the first piece went out already.
-    pub(super) fn begin_at(&mut self, sent: usize) {
+    /// Records how many bytes of the first piece have already been sent.
+    pub(super) fn set_sent(&mut self, sent: usize) {
         self.sent = sent;
     }
 
-    /// Gives up everything but what has begun to go out.
-    pub(super) fn cut_to_begun(&mut self, named: bool) {
+    /// Discards everything except a piece that has been sent in part.
+    pub(super) fn discard_unsent(&mut self, named: bool) {
         self.pieces.truncate(usize::from(self.sent > 0));
         self.bytes = self.pieces.iter().map(|piece| piece.bytes(named).len()).sum();
     }
 
-    /// Writes as much as the socket takes; says how many writes that took. Not an error if it blocks.
+    /// Writes until the backlog is empty or the socket blocks.
+    ///
+    /// # Errors
+    /// If the connection failed. A blocked socket is not an error.
     pub(super) fn write(&mut self, socket: &mut impl Write, named: bool) -> io::Result<Written> {
         let mut written = Written::default();
         while !self.pieces.is_empty() {
@@ -139,7 +143,7 @@ impl Backlog {
     }
 }
 
-/// What a round of writing did.
+/// What one call of [`Backlog::write`] has written.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
 pub(super) struct Written {
     pub(super) writes: u64,
@@ -153,10 +157,10 @@ mod tests {
     use headwater_core::Event;
     use headwater_core::transport::Published;
 
-    /// A socket that takes so many bytes and then blocks.
+    /// A socket that accepts `room` bytes and then blocks.
     struct Narrow {
         room: usize,
-        taken: Vec<u8>,
+        accepted: Vec<u8>,
     }
 
     impl Write for Narrow {
@@ -166,7 +170,7 @@ mod tests {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             self.room -= count;
-            self.taken.extend_from_slice(&bytes[..count]);
+            self.accepted.extend_from_slice(&bytes[..count]);
             Ok(count)
         }
 
@@ -183,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_socket_takes_at_a_time_all_bytes_come_in_order() {
+    fn all_bytes_arrive_in_order_however_many_a_write_accepts() {
         for step in 1..40 {
             let mut backlog = Backlog::default();
             let mut expected = Vec::new();
@@ -194,17 +198,17 @@ mod tests {
                 expected.extend_from_slice(frame("c", data, false).chunks(true));
             }
             assert_eq!(backlog.bytes(), expected.len());
-            let mut socket = Narrow { room: 0, taken: Vec::new() };
+            let mut socket = Narrow { room: 0, accepted: Vec::new() };
             while !backlog.is_empty() {
                 socket.room = step;
                 backlog.write(&mut socket, true).unwrap();
             }
-            assert_eq!((socket.taken, backlog.bytes()), (expected, 0));
+            assert_eq!((socket.accepted, backlog.bytes()), (expected, 0));
         }
     }
 
     #[test]
-    fn it_is_bounded_but_takes_a_lone_frame() {
+    fn the_backlog_is_bounded_but_accepts_a_single_frame_of_any_size() {
         let mut backlog = Backlog::default();
         assert!(backlog.push_frame(&frame("c", &"x".repeat(500), false), false, BOUNDS));
         assert!(!backlog.push_frame(&frame("c", "x", false), false, BOUNDS), "bytes");
@@ -216,25 +220,25 @@ mod tests {
     }
 
     #[test]
-    fn only_what_has_not_begun_is_given_up_or_superseded() {
+    fn a_frame_sent_in_part_is_neither_discarded_nor_conflated() {
         let mut backlog = Backlog::default();
         for data in ["1", "2"] {
             assert!(backlog.push_frame(&frame("c", data, false), false, BOUNDS));
         }
-        backlog.write(&mut Narrow { room: 3, taken: Vec::new() }, false).unwrap();
+        backlog.write(&mut Narrow { room: 3, accepted: Vec::new() }, false).unwrap();
         backlog.conflate(&frame("c", "3", false), false);
-        assert_eq!(backlog.pieces.len(), 1, "the second was superseded");
+        assert_eq!(backlog.pieces.len(), 1, "the second is conflated");
         backlog.conflate(&frame("c", "3", false), false);
-        assert_eq!(backlog.pieces.len(), 1, "the first has begun");
+        assert_eq!(backlog.pieces.len(), 1, "the first has been sent in part");
         assert!(backlog.push_frame(&frame("c", "end", true), false, BOUNDS));
         backlog.conflate(&frame("c", "4", false), false);
         backlog.conflate(&frame("d", "4", false), false);
-        assert_eq!(backlog.pieces.len(), 2, "an end stays, and so does another channel");
-        backlog.cut_to_begun(false);
+        assert_eq!(backlog.pieces.len(), 2, "an end is retained, and so is another channel");
+        backlog.discard_unsent(false);
         let first = frame("c", "1", false).chunks(false).to_vec();
         assert_eq!(backlog.bytes(), first.len());
-        let mut socket = Narrow { room: 1000, taken: Vec::new() };
+        let mut socket = Narrow { room: 1000, accepted: Vec::new() };
         backlog.write(&mut socket, false).unwrap();
-        assert_eq!(socket.taken, first[3..]);
+        assert_eq!(socket.accepted, first[3..]);
     }
 }

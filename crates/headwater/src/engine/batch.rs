@@ -1,5 +1,5 @@
-//! The frames of one turn of a shard, by channel, each channel's written out once. Look here for how events that wait
-//! together go out together.
+//! The frames of one turn of a shard, grouped by channel, with each group's bytes joined once. Look
+//! here for how events that arrive together are written together.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -13,7 +13,7 @@ pub(super) struct Batch {
     items: Vec<Item>,
 }
 
-/// A frame, its channel, and its place in the order of the turn.
+/// A frame, the slot of its channel, and its number in the order of the turn.
 pub(super) struct Item {
     pub(super) channel: u32,
     pub(super) order: u32,
@@ -30,25 +30,29 @@ impl Batch {
         self.items.is_empty()
     }
 
-    /// Brings the frames of each channel together, in their order.
+    /// Groups the frames by channel, each group in the order of the turn.
     pub(super) fn sort(&mut self) {
         self.items.sort_unstable_by_key(|item| (item.channel, item.order));
     }
 
-    /// The frames of each channel, after sorting.
+    /// The frames of each channel; the batch must be sorted.
     pub(super) fn runs(&self) -> impl Iterator<Item = &[Item]> {
         self.items.chunk_by(|one, next| one.channel == next.channel)
     }
 
-    /// The frames of one channel, after sorting.
+    /// The frames of one channel; the batch must be sorted.
     fn of_channel(&self, channel: u32) -> &[Item] {
         let from = self.items.partition_point(|item| item.channel < channel);
         let to = self.items.partition_point(|item| item.channel <= channel);
         &self.items[Range { start: from, end: to }]
     }
 
-    /// The frames of several channels, in their order.
-    pub(super) fn mix<'a>(&'a self, channels: impl Iterator<Item = u32>, into: &mut Vec<&'a Item>) {
+    /// The frames of several channels, merged in the order of the turn; the batch must be sorted.
+    pub(super) fn merge<'a>(
+        &'a self,
+        channels: impl Iterator<Item = u32>,
+        into: &mut Vec<&'a Item>,
+    ) {
         into.clear();
         channels.for_each(|channel| into.extend(self.of_channel(channel)));
         into.sort_unstable_by_key(|item| item.order);
@@ -56,21 +60,23 @@ impl Batch {
 
     pub(super) fn clear(&mut self) {
         self.items.clear();
-        // A burst must not leave its memory behind.
+        // Release the memory of a burst.
         self.items.shrink_to(1024);
     }
 }
 
-/// A channel's frames as they are written to each of its streams.
+/// Frames that are written together to each stream that receives them.
 pub(super) struct Run<'a> {
     pub(super) frames: Vec<&'a Frame>,
-    /// The bytes in each view, made when the first stream asks.
+    /// The joined bytes without and with channel names, computed for the first stream that needs
+    /// them.
     views: [Option<Cow<'a, [u8]>>; 2],
-    /// No frame changes the account of a stream that is behind all of them: no end, no gap.
+    /// Whether no frame is an end or a gap. A stream whose progress is below `lowest` then receives
+    /// all frames, and its progress does not change.
     pub(super) is_simple: bool,
-    /// How many are more than a marker.
+    /// How many frames are not just markers.
     pub(super) events: u64,
-    /// The lowest key, if any has one.
+    /// The lowest key of the frames that have one.
     pub(super) lowest: Option<Key>,
 }
 
@@ -82,7 +88,8 @@ impl<'a> Run<'a> {
         Self { frames, views: [None, None], is_simple, events, lowest }
     }
 
-    /// The bytes of one view. A lone frame's are its own; more are joined, once for all streams.
+    /// The bytes with or without channel names. Those of a single frame are borrowed; those of
+    /// several are joined once for all streams.
     pub(super) fn bytes(&mut self, named: bool) -> &[u8] {
         let frames = &self.frames;
         self.views[usize::from(named)].get_or_insert_with(|| match frames.as_slice() {
@@ -93,6 +100,7 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// The bytes of the response body, without the framing of chunks.
     pub(super) fn body_len(&self, named: bool) -> usize {
         self.frames.iter().map(|frame| frame.body_len(named)).sum()
     }
@@ -113,18 +121,18 @@ mod tests {
     }
 
     #[test]
-    fn each_channel_keeps_its_order_and_a_mix_has_that_of_the_turn() {
+    fn runs_and_merges_are_in_the_order_of_the_turn() {
         let batch = batch(&[3, 1, 3, 2, 1]);
         let runs: Vec<Vec<u32>> =
             batch.runs().map(|run| run.iter().map(|item| item.order).collect()).collect();
         assert_eq!(runs, [vec![1, 4], vec![3], vec![0, 2]]);
-        let mut mix = Vec::new();
-        batch.mix([3, 1, 7].into_iter(), &mut mix);
-        assert_eq!(mix.iter().map(|item| item.order).collect::<Vec<_>>(), [0, 1, 2, 4]);
+        let mut merged = Vec::new();
+        batch.merge([3, 1, 7].into_iter(), &mut merged);
+        assert_eq!(merged.iter().map(|item| item.order).collect::<Vec<_>>(), [0, 1, 2, 4]);
     }
 
     #[test]
-    fn a_lone_frame_is_not_copied() {
+    fn a_single_frame_is_not_copied() {
         let frame = Frame::new(&Event::new("x"));
         let mut run = Run::new(vec![&frame]);
         assert_eq!(run.bytes(false).as_ptr(), frame.chunks(false).as_ptr());

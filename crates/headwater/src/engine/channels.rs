@@ -1,20 +1,20 @@
-//! A shard's own index, channel to streams. No IO in here. Look here for how a frame finds its streams without
-//! hashing.
+//! A shard's index from channels to streams; does no IO. Look here for how a frame finds its
+//! streams without hashing.
 
 use super::stream::{Membership, Memberships};
 use headwater_core::Channel;
 use headwater_core::transport::ChannelSlot;
 
-/// The channels of a shard, by their slot in its mailbox.
+/// The channels of a shard, indexed by the slots that messages name.
 #[derive(Default)]
 pub(super) struct Channels {
     table: Vec<Option<Entry>>,
 }
 
-/// A channel with streams.
+/// A channel and its streams.
 pub(super) struct Entry {
     channel: Channel,
-    /// The keys of its streams. The order changes when one leaves.
+    /// The keys of the streams. The order changes when a stream leaves.
     pub(super) streams: Vec<u32>,
 }
 
@@ -23,13 +23,13 @@ impl Channels {
         self.table.get(slot as usize)?.as_ref()
     }
 
-    /// The keys of the streams on a channel, as they are now.
+    /// A copy of the keys of a channel's streams, which stays valid while streams leave.
     pub(super) fn streams_on(&self, slot: u32) -> Vec<usize> {
         let streams = self.get(slot).map(|entry| entry.streams.as_slice()).unwrap_or_default();
         streams.iter().map(|key| *key as usize).collect()
     }
 
-    /// A stream joins channels.
+    /// Adds a stream to channels.
     pub(super) fn join(&mut self, stream: u32, joined: Box<[ChannelSlot]>) -> Memberships {
         let mut memberships = joined.into_iter().map(|joined| self.join_one(stream, joined));
         if memberships.len() == 1
@@ -48,20 +48,21 @@ impl Channels {
         }
         let entry = self.table[at].get_or_insert_with(|| Entry {
             channel,
-            // Most channels have one stream, or many.
+            // Most channels have either one stream or many.
             streams: Vec::with_capacity(1),
         });
-        let place = u32::try_from(entry.streams.len()).unwrap_or(u32::MAX);
+        let index = u32::try_from(entry.streams.len()).unwrap_or(u32::MAX);
         entry.streams.push(stream);
-        Membership { slot, place }
+        Membership { slot, index }
     }
 
-    /// A stream leaves a channel. Gives the channel's name, and the stream that has its place now, if any.
+    /// Removes a stream from a channel. Returns the channel's name, and the stream that was moved
+    /// to the freed index, if any.
     pub(super) fn leave(&mut self, left: Membership) -> Option<(Channel, Option<u32>)> {
         let entry_slot = self.table.get_mut(left.slot as usize)?;
         let entry = entry_slot.as_mut()?;
-        entry.streams.swap_remove(left.place as usize);
-        let moved = entry.streams.get(left.place as usize).copied();
+        entry.streams.swap_remove(left.index as usize);
+        let moved = entry.streams.get(left.index as usize).copied();
         let channel = entry.channel.clone();
         if entry.streams.is_empty() {
             *entry_slot = None;
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_kept_when_streams_leave() {
+    fn indexes_stay_correct_when_streams_leave() {
         let mut channels = Channels::default();
         let first = channels.join(10, [joined(4)].into());
         let second = channels.join(11, [joined(4), joined(0)].into());

@@ -1,4 +1,5 @@
-//! From a turn's frames to the sockets. Look here for the one write per stream and for what happens when it is short.
+//! Delivery of a turn's frames to the sockets. Look here for the one write per stream, and for what
+//! follows a short write.
 
 use headwater_core::close::CloseReason;
 use headwater_core::frame::Frame;
@@ -9,12 +10,13 @@ use super::shard::Shard;
 use super::stream::Stream;
 use crate::limits::BACKLOG_TOTAL_BYTES_MAX;
 
-/// What is to be done with streams when all have been written to; lists of streams do not change before.
+/// Actions deferred until every stream has been written to, because they change the lists of
+/// streams that delivery iterates over.
 #[derive(Default)]
 pub(super) struct Deferred {
     gone: Vec<u32>,
-    over: Vec<(u32, CloseReason)>,
-    blocked: Vec<u32>,
+    ended: Vec<(u32, CloseReason)>,
+    watched: Vec<u32>,
 }
 
 impl Deferred {
@@ -22,23 +24,24 @@ impl Deferred {
         self.gone.push(key);
     }
 
-    /// A stream's timer, or what its socket is watched for, has changed.
-    pub(super) fn look_at(&mut self, key: u32) {
-        self.blocked.push(key);
+    /// Updates a stream's timer, and what its socket is watched for.
+    pub(super) fn watch(&mut self, key: u32) {
+        self.watched.push(key);
     }
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Copy)]
 enum Outcome {
     Sent,
-    /// Something waits.
-    Kept,
+    /// Some bytes are in the backlog.
+    Queued,
+    /// The backlog is full.
     Full,
     Gone,
 }
 
-/// What a write must know beside its stream.
+/// What a write needs besides its stream.
 struct Writer<'a> {
     port: &'a ShardPort,
     bounds: WaitingBounds,
@@ -46,83 +49,84 @@ struct Writer<'a> {
 }
 
 impl Shard {
-    /// Hands the frames of the batch to the streams.
+    /// Writes the frames of the batch to the streams, and empties it.
     pub(super) fn deliver(&mut self) {
         if self.batch.is_empty() {
             return;
         }
         let mut batch = std::mem::take(&mut self.batch);
         batch.sort();
-        let (mut after, mut mixing) = (Deferred::default(), Vec::new());
+        let (mut deferred, mut merging) = (Deferred::default(), Vec::new());
         for run in batch.runs() {
             let frames = Run::new(run.iter().map(|item| &item.frame).collect());
-            self.deliver_run(run[0].channel, frames, &mut mixing, &mut after);
+            self.deliver_run(run[0].channel, frames, &mut merging, &mut deferred);
         }
-        let mut mix = Vec::new();
-        for key in mixing {
-            self.mix(key, &batch, &mut mix);
-            self.give(key, mix.iter().map(|item| &item.frame), &mut after);
+        let mut merged = Vec::new();
+        for key in merging {
+            self.merge(key, &batch, &mut merged);
+            self.deliver_to(key, merged.iter().map(|item| &item.frame), &mut deferred);
         }
         batch.clear();
         self.batch = batch;
-        self.apply(after);
+        self.apply(deferred);
     }
 
-    /// One frame to every stream.
+    /// Delivers one frame to every stream.
     pub(super) fn deliver_to_all(&mut self, frame: &Frame) {
         let keys: Vec<usize> = self.streams.iter().map(|(key, _)| key).collect();
-        let mut after = Deferred::default();
+        let mut deferred = Deferred::default();
         for key in keys {
             let key = u32::try_from(key).unwrap_or(u32::MAX);
-            self.give(key, std::iter::once(frame), &mut after);
+            self.deliver_to(key, std::iter::once(frame), &mut deferred);
         }
-        self.apply(after);
+        self.apply(deferred);
     }
 
-    /// The frames of one channel to its streams, each with one write of the same bytes. Streams that have
-    /// more channels or need a closer look are put on a list.
+    /// Delivers the frames of one channel to its streams, with one write of the same bytes to each.
+    /// Streams with several channels, a backlog, or progress to check are added to `merging`
+    /// instead.
     fn deliver_run(
         &mut self,
         channel: u32,
         mut run: Run<'_>,
-        mixing: &mut Vec<u32>,
-        after: &mut Deferred,
+        merging: &mut Vec<u32>,
+        deferred: &mut Deferred,
     ) {
         let Self { channels, streams, port, bounds, now, .. } = self;
         let writer = Writer { port, bounds: *bounds, now: *now };
         let Some(entry) = channels.get(channel) else { return };
         for &key in &entry.streams {
             let Some(stream) = streams.get_mut(key as usize) else { continue };
-            let is_plain = run.is_simple
+            let takes_run = run.is_simple
                 && stream.backlog.is_none()
                 && stream.channels.as_slice().len() == 1
                 && run.lowest.is_none_or(|lowest| lowest > stream.progress.until);
-            if is_plain {
-                after.note(key, writer.write_run(stream, &mut run));
-            } else if !std::mem::replace(&mut stream.is_mixing, true) {
-                mixing.push(key);
+            if takes_run {
+                deferred.note(key, writer.write_run(stream, &mut run));
+            } else if !std::mem::replace(&mut stream.is_merging, true) {
+                merging.push(key);
             }
         }
     }
 
-    /// All frames of the batch that are for one stream, in their order.
-    fn mix<'a>(&mut self, key: u32, batch: &'a Batch, into: &mut Vec<&'a Item>) {
+    /// Collects all frames of the batch for one stream, in the order of the turn.
+    fn merge<'a>(&mut self, key: u32, batch: &'a Batch, into: &mut Vec<&'a Item>) {
         into.clear();
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        stream.is_mixing = false;
-        batch.mix(stream.channels.as_slice().iter().map(|it| it.slot), into);
+        stream.is_merging = false;
+        batch.merge(stream.channels.as_slice().iter().map(|it| it.slot), into);
     }
 
-    /// Gives frames to one stream, those that it was not progress before.
-    pub(super) fn give<'a>(
+    /// Delivers to one stream those frames that it has not received before.
+    pub(super) fn deliver_to<'a>(
         &mut self,
         key: u32,
         frames: impl Iterator<Item = &'a Frame>,
-        after: &mut Deferred,
+        deferred: &mut Deferred,
     ) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         let frames: Vec<&Frame> = frames.filter(|frame| stream.progress.note(frame)).collect();
-        let is_over = stream.progress.open == 0;
+        let has_ended = stream.progress.open == 0;
         if !frames.is_empty() {
             let Self { streams, port, bounds, now, .. } = self;
             let writer = Writer { port, bounds: *bounds, now: *now };
@@ -130,22 +134,22 @@ impl Shard {
                 Some(stream) => writer.write_run(stream, &mut Run::new(frames)),
                 None => return,
             };
-            after.note(key, outcome);
+            deferred.note(key, outcome);
         }
-        if is_over {
-            after.over.push((key, CloseReason::Finished));
+        if has_ended {
+            deferred.ended.push((key, CloseReason::Finished));
         }
     }
 
-    /// Does what had to wait until all streams were written to.
-    pub(super) fn apply(&mut self, after: Deferred) {
-        for key in after.gone {
+    /// Carries out the deferred actions. Must not run while the lists of streams are iterated.
+    pub(super) fn apply(&mut self, deferred: Deferred) {
+        for key in deferred.gone {
             self.finish(key, CloseReason::ClientGone);
         }
-        for (key, reason) in after.over {
+        for (key, reason) in deferred.ended {
             self.end(key, reason);
         }
-        for key in after.blocked {
+        for key in deferred.watched {
             self.watch(key);
         }
     }
@@ -155,15 +159,16 @@ impl Deferred {
     fn note(&mut self, key: u32, outcome: Outcome) {
         match outcome {
             Outcome::Sent => {}
-            Outcome::Kept => self.blocked.push(key),
-            Outcome::Full => self.over.push((key, CloseReason::Overflow)),
+            Outcome::Queued => self.watched.push(key),
+            Outcome::Full => self.ended.push((key, CloseReason::Overflow)),
             Outcome::Gone => self.gone.push(key),
         }
     }
 }
 
 impl Writer<'_> {
-    /// Writes frames with one write, or keeps those that the socket does not take.
+    /// Writes frames with one write, and queues what the socket does not accept. Does not write if
+    /// there is a backlog, since its bytes come first.
     fn write_run(&self, stream: &mut Stream, run: &mut Run<'_>) -> Outcome {
         let named = stream.profile.is_named();
         stream.written = self.now + 1;
@@ -179,13 +184,13 @@ impl Writer<'_> {
             };
         }
         let before = stream.backlog_bytes();
-        let outcome = self.keep(stream, &run.frames, sent, named);
+        let outcome = self.queue(stream, &run.frames, sent, named);
         self.port.backlog_changed(before, stream.backlog_bytes());
         outcome
     }
 
-    /// Puts frames into the backlog, of which the first so many bytes went out.
-    fn keep(
+    /// Adds frames to the backlog, except for their first `sent` bytes.
+    fn queue(
         &self,
         stream: &mut Stream,
         frames: &[&Frame],
@@ -209,9 +214,9 @@ impl Writer<'_> {
                 return Outcome::Full;
             }
             if is_first {
-                backlog.begin_at(std::mem::take(&mut sent));
+                backlog.set_sent(std::mem::take(&mut sent));
             }
         }
-        Outcome::Kept
+        Outcome::Queued
     }
 }

@@ -1,4 +1,4 @@
-//! How a stream joins a shard. Look here for what is written first.
+//! Attaching a stream to a shard. Look here for what is written first, and in which order.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,23 +15,26 @@ use super::shard::Shard;
 use super::stream::{Profile, State, Stream, ticks};
 use crate::response::StreamOptions;
 
-/// Most profiles that are compared. Programs have a few; with more, streams do not share one.
+/// Maximum profiles that a new stream's options are compared with. Applications use a few; with
+/// more, some streams do not share theirs.
 const PROFILES_MAX: usize = 8;
 
 impl Shard {
+    /// Adds the stream to the shard's tables, writes what it brings, and ends it if it is over.
     pub(super) fn attach(&mut self, attachment: Attachment) {
         let Attachment { channels, waiting, progress, closed, number, payload } = attachment;
-        let parts = payload.downcast::<StreamParts>().expect("the engine made the attachment");
+        let parts =
+            payload.downcast::<StreamParts>().expect("every attachment carries `StreamParts`");
         let StreamParts { socket, unsent, mut options, callbacks, slot, stray_bytes } = *parts;
         let entry = self.streams.vacant_entry();
-        let key = u32::try_from(entry.key()).expect("fewer streams than descriptors");
+        let key = u32::try_from(entry.key()).expect("there are fewer streams than descriptors");
         let mut socket = TcpStream::from_std(socket);
         let registered =
             self.poll.registry().register(&mut socket, Token(entry.key()), Interest::READABLE);
         let now = tokio::time::Instant::now();
-        let (time_over, reason) = options.time_over(now).unzip();
-        let time_over = time_over.map(|time| ticks(time.saturating_duration_since(now)) + 1);
-        // Each stream has its own, and all other settings they share.
+        let (ends_at, reason) = options.deadline(now).unzip();
+        let ends_at = ends_at.map(|time| ticks(time.saturating_duration_since(now)) + 1);
+        // Differs for each stream, and would keep streams from sharing a profile.
         options.expires_at = None;
         entry.insert(Stream {
             socket,
@@ -44,33 +47,34 @@ impl Shard {
             slot,
             written: self.now + 1,
             number,
-            time_over: time_over.map_or(u32::MAX, |it| self.now.saturating_add(it)),
+            ends_at: ends_at.map_or(u32::MAX, |it| self.now.saturating_add(it)),
             expires: reason == Some(CloseReason::Expired),
             state: State::Live,
-            is_mixing: false,
+            is_merging: false,
             watches_writes: false,
         });
         if let Err(error) = registered {
-            tracing::error!("a stream ends because its socket cannot be watched: {error}");
+            tracing::error!("closing a stream whose socket cannot be polled: {error}");
             return self.finish(key, CloseReason::Internal);
         }
         self.write_initial(key, &unsent, &waiting);
         self.end_if_over(key, closed);
     }
 
-    /// Writes what a attachment brings along.
+    /// Writes the unsent bytes, then the frames that arrived while the stream was being attached.
     fn write_initial(&mut self, key: u32, unsent: &[u8], waiting: &VecDeque<Frame>) {
-        let mut after = Deferred::default();
+        let mut deferred = Deferred::default();
         let wrote = if unsent.is_empty() { Ok(()) } else { self.write(key, unsent) };
         match wrote {
-            Ok(()) => self.give(key, waiting.iter(), &mut after),
-            Err(_) => after.gone(key),
+            Ok(()) => self.deliver_to(key, waiting.iter(), &mut deferred),
+            Err(_) => deferred.gone(key),
         }
-        after.look_at(key);
-        self.apply(after);
+        deferred.watch(key);
+        self.apply(deferred);
     }
 
-    /// A stream may have been over before it came here, or ends with what it brought.
+    /// Ends the stream if it was closed before it was attached, if its last channel has ended, or
+    /// if the hub is draining.
     fn end_if_over(&mut self, key: u32, closed: Option<CloseReason>) {
         let Some(stream) = self.streams.get(key as usize) else { return };
         if let Some(reason) = closed {
@@ -83,7 +87,7 @@ impl Shard {
     }
 }
 
-/// The profile of these options, shared with the streams before if they have the same.
+/// The profile for these options, shared with earlier streams that have the same options.
 fn profile(profiles: &mut Vec<Rc<Profile>>, options: StreamOptions) -> Rc<Profile> {
     if let Some(profile) = profiles.iter().find(|profile| profile.options == options) {
         return Rc::clone(profile);

@@ -1,6 +1,7 @@
-//! Streams join a shard and leave it amid what is published, against a model: each gets what its channels got since it
-//! began, once and in order. Look here when you doubt the hand-over. The shard has no thread here, so that each run
-//! of a case is the same.
+//! A model test of the hand-over: streams join and leave a shard while events are published, and
+//! each must receive every event of its channels since its start, once and in order. Look here when
+//! a stream misses or repeats events around its attachment. The shard has no thread here, so that
+//! every run of a case is the same.
 
 use std::collections::VecDeque;
 use std::io::Read as _;
@@ -37,16 +38,16 @@ enum Step {
         channel: usize,
         count: usize,
     },
-    /// A stream begins: now, or after an event so far back.
+    /// Starts a stream: now, or after the event that lies `back` events in the past.
     Subscribe {
         channels: Vec<usize>,
         back: Option<usize>,
     },
-    /// The stream that began first and is not with the shard goes there.
+    /// Attaches the oldest stream that the shard does not have yet.
     Attach,
-    /// The shard works off what its mailbox has.
+    /// Runs one turn of the shard.
     Turn,
-    /// The shard sees that one of its streams' clients is gone.
+    /// The shard finds that a client is gone.
     Leave {
         which: usize,
     },
@@ -66,23 +67,25 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A client's end of a stream.
+/// The client of a stream.
 struct Client {
     socket: TcpStream,
     channels: Vec<usize>,
-    /// How many events there had been when it began.
+    /// How many events had been published before the stream's start.
     from: usize,
     has_left: bool,
 }
 
-/// A hub, a shard, and all that was ever published, as its channel and its id.
+/// A hub, a shard without a thread, and the record of what was published.
 struct World {
     hub: Hub,
     mailbox: Arc<Mailbox>,
     shard: Shard,
     listener: TcpListener,
+    /// The channel and id of every event.
     published: Vec<(usize, String)>,
-    begun: VecDeque<(Subscription, Client)>,
+    /// Streams that are not attached yet.
+    unattached: VecDeque<(Subscription, Client)>,
     clients: Vec<Client>,
 }
 
@@ -97,8 +100,8 @@ impl World {
         let mailbox = Arc::clone(port.mailbox());
         let shard = Shard::new(port, Poll::new().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (published, begun, clients) = Default::default();
-        Self { hub, mailbox, shard, listener, published, begun, clients }
+        let (published, unattached, clients) = Default::default();
+        Self { hub, mailbox, shard, listener, published, unattached, clients }
     }
 
     async fn publish(&mut self, number: usize, count: usize) {
@@ -124,12 +127,14 @@ impl World {
         }
         let socket = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         socket.set_nonblocking(true).unwrap();
-        self.begun.push_back((subscription, Client { socket, channels, from, has_left: false }));
+        let client = Client { socket, channels, from, has_left: false };
+        self.unattached.push_back((subscription, client));
     }
 
-    /// What is replayed goes out first, as in the take-over; then the shard has the stream.
+    /// Takes the replayed frames first, as `serve::takeover` does, and then hands the stream to the
+    /// shard.
     async fn attach(&mut self) {
-        let Some((mut subscription, client)) = self.begun.pop_front() else { return };
+        let Some((mut subscription, client)) = self.unattached.pop_front() else { return };
         let mut unsent = Vec::new();
         while !subscription.is_live() {
             subscription.ready().await;
@@ -145,7 +150,7 @@ impl World {
             unsent,
             options: OPTIONS,
             callbacks: Callbacks::new(None, Body::empty()),
-            slot: ConnectionSlots::new(1).enter().await,
+            slot: ConnectionSlots::new(1).acquire().await,
             stray_bytes: 0,
         };
         attach(subscription, &self.mailbox, parts);
@@ -161,9 +166,9 @@ impl World {
         self.shard.finish(key, CloseReason::ClientGone);
     }
 
-    /// Works off everything, and compares.
-    async fn end(mut self) {
-        while !self.begun.is_empty() {
+    /// Attaches all streams, processes all messages, and compares what each client received.
+    async fn finish(mut self) {
+        while !self.unattached.is_empty() {
             self.attach().await;
         }
         self.publish(0, 1).await;
@@ -171,39 +176,40 @@ impl World {
             self.shard.turn();
         }
         for client in &mut self.clients {
-            let got = client.read();
-            let is_its_own = |number: &usize| client.channels.contains(&self.published[*number].0);
+            let received = client.read();
+            let is_subscribed =
+                |number: &usize| client.channels.contains(&self.published[*number].0);
             let mut expected: Vec<usize> =
-                (client.from..self.published.len()).filter(is_its_own).collect();
+                (client.from..self.published.len()).filter(is_subscribed).collect();
             if client.has_left {
-                expected.truncate(got.len());
+                expected.truncate(received.len());
             }
-            assert_eq!(got, expected, "channels {:?}, from {}", client.channels, client.from);
+            assert_eq!(received, expected, "channels {:?}, from {}", client.channels, client.from);
         }
     }
 }
 
-/// The key of the stream with this client, if it has been attached.
+/// The key of the stream with this client, if it is attached.
 fn key_of(shard: &Shard, client: SocketAddr) -> Option<u32> {
-    let is_its = |socket: &mio::net::TcpStream| socket.peer_addr().is_ok_and(|it| it == client);
-    let (key, _) = shard.streams.iter().find(|(_, stream)| is_its(&stream.socket))?;
+    let has_client = |socket: &mio::net::TcpStream| socket.peer_addr().is_ok_and(|it| it == client);
+    let (key, _) = shard.streams.iter().find(|(_, stream)| has_client(&stream.socket))?;
     u32::try_from(key).ok()
 }
 
 impl Client {
-    /// The numbers of the events that have come.
+    /// The numbers of the events received so far.
     fn read(&mut self) -> Vec<usize> {
         let (mut chunks, mut decoder, mut bytes) = (Chunks::default(), Decoder::new(), Vec::new());
-        // It is the end of the stream, or that nothing more is there.
+        // Ends at the end of the stream, or with `WouldBlock` once everything has been read.
         let _ = self.socket.read_to_end(&mut bytes);
-        let mut got = Vec::new();
+        let mut received = Vec::new();
         chunks.push(&bytes, |content| decoder.push(content).unwrap());
         while let Some(item) = decoder.next_item() {
             if let Item::Event(event) = item {
-                got.push(event.data.parse().unwrap());
+                received.push(event.data.parse().unwrap());
             }
         }
-        got
+        received
     }
 }
 
@@ -218,14 +224,14 @@ async fn run(steps: Vec<Step>) {
             Step::Leave { which } => world.leave(which),
         }
     }
-    world.end().await;
+    world.finish().await;
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn streams_that_join_get_everything_once_and_in_order(
+    fn attached_streams_receive_every_event_once_and_in_order(
         steps in proptest::collection::vec(step(), 1..50),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();

@@ -1,5 +1,5 @@
-//! How a stream leaves a shard: in an orderly way, or at once. Look here for the last bytes and for when
-//! user code runs.
+//! Ending the streams of a shard, either in an orderly way or at once. Look here for the last bytes
+//! of a stream, and for when application code runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,6 +15,7 @@ use super::wheel::TimerWheel;
 use crate::response::Callbacks;
 
 impl Shard {
+    /// Ends all streams in an orderly way.
     pub(super) fn end_all(&mut self, reason: CloseReason) {
         let keys: Vec<usize> = self.streams.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -22,12 +23,12 @@ impl Shard {
         }
     }
 
-    /// Ends streams that were revoked.
-    pub(super) fn revoke(&mut self, whose: Revoked) {
-        let keys: Vec<usize> = match whose {
+    /// Ends revoked streams.
+    pub(super) fn revoke(&mut self, revoked: Revoked) {
+        let keys: Vec<usize> = match revoked {
             Revoked::Stream(number) => {
-                let is_meant = |(_, stream): &(usize, &Stream)| stream.number == number;
-                self.streams.iter().filter(is_meant).map(|(key, _)| key).collect()
+                let is_revoked = |(_, stream): &(usize, &Stream)| stream.number == number;
+                self.streams.iter().filter(is_revoked).map(|(key, _)| key).collect()
             }
             Revoked::Channel(channel) => self.channels.streams_on(channel),
         };
@@ -36,8 +37,9 @@ impl Shard {
         }
     }
 
-    /// Ends a stream in an orderly way: what waits, the last bytes, the end of the body. What waits for a
-    /// client that is too slow is progress up, but for an event that has begun.
+    /// Ends a stream in an orderly way: sends the backlog, the last bytes and the end of the body.
+    /// If the stream ends by overflow, expiry or revocation, the backlog is discarded first, except
+    /// for an event that has been sent in part.
     pub(super) fn end(&mut self, key: u32, reason: CloseReason) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         if !stream.is_live() {
@@ -45,12 +47,13 @@ impl Shard {
         }
         stream.state = State::Ending(reason);
         let named = stream.profile.is_named();
-        // Who may not have more gets no more than the rest of what has begun.
+        // Nothing further may be delivered, but a frame that has been sent in part must be
+        // completed.
         if matches!(reason, CloseReason::Overflow | CloseReason::Expired | CloseReason::Revoked)
             && let Some(backlog) = &mut stream.backlog
         {
             let before = backlog.bytes();
-            backlog.cut_to_begun(named);
+            backlog.discard_unsent(named);
             let after = backlog.bytes();
             if backlog.is_empty() {
                 stream.backlog = None;
@@ -69,7 +72,7 @@ impl Shard {
         }
     }
 
-    /// A stream is progress nothing any more.
+    /// Removes a stream from its channels, so that no further events are delivered to it.
     fn leave(&mut self, key: u32) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         let memberships = stream.channels.take();
@@ -80,13 +83,14 @@ impl Shard {
         for left in memberships.as_slice() {
             let Some((channel, moved)) = self.channels.leave(*left) else { continue };
             if let Some(moved) = moved.and_then(|key| self.streams.get_mut(key as usize)) {
-                moved.channels.moved(left.slot, left.place);
+                moved.channels.moved(left.slot, left.index);
             }
             self.port.left(&channel);
         }
     }
 
-    /// Closes a stream's socket now. A stream that was ending ends for the reason it had.
+    /// Closes a stream's socket immediately. A stream that was already ending retains its first
+    /// reason.
     pub(super) fn finish(&mut self, key: u32, reason: CloseReason) {
         let Some(mut stream) = self.streams.try_remove(key as usize) else { return };
         self.wheel.clear(key);
@@ -97,8 +101,8 @@ impl Shard {
             State::Ending(reason) => reason,
             State::Live => reason,
         };
-        // What the client sent and nobody read would turn the close into a reset, which can take the last
-        // bytes from the client.
+        // Unread bytes from the client would turn the close into a reset, and the client could lose
+        // the last bytes.
         stream.read_stray(&mut self.scratch);
         let Stream { socket, callbacks, slot, number, .. } = stream;
         self.port.forget_owner(number);
@@ -107,21 +111,22 @@ impl Shard {
         self.port.ended(reason);
         drop(slot);
         if self.streams.is_empty() {
-            // A shard that was busy once gives its memory back.
+            // Release the memory of a busy period.
             self.streams = Slab::new();
             self.channels = Channels::default();
             self.wheel = TimerWheel::at(self.now);
         }
     }
 
-    /// Cuts all streams: the server is gone.
+    /// Ends all streams in an orderly way, then closes their sockets without waiting for slow
+    /// clients: the server has been dropped.
     pub(super) fn stop(&mut self) {
         self.end_all(CloseReason::Drain);
-        self.cut_all(CloseReason::Drain);
+        self.close_all(CloseReason::Drain);
     }
 
-    /// Closes all sockets.
-    pub(super) fn cut_all(&mut self, reason: CloseReason) {
+    /// Closes all sockets immediately.
+    pub(super) fn close_all(&mut self, reason: CloseReason) {
         let keys: Vec<usize> = self.streams.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.finish(u32::try_from(key).unwrap_or(u32::MAX), reason);
@@ -129,10 +134,10 @@ impl Shard {
     }
 }
 
-/// The program's own code runs here: a panic in it ends no other stream.
+/// Runs application code; a panic in it must not affect other streams.
 fn run_on_close(callbacks: Option<Box<Callbacks>>, reason: CloseReason) {
     let close = || callbacks.into_iter().for_each(|callbacks| callbacks.close(reason));
     if catch_unwind(AssertUnwindSafe(close)).is_err() {
-        tracing::error!("on_close of a stream, or the drop of its response, panicked");
+        tracing::error!("panic in on_close or in the drop of a response body");
     }
 }

@@ -1,8 +1,10 @@
-//! The engine: threads that own the sockets of streams. Look here for how shards start, fail and stop.
+//! The engine: the threads (shards) that own the sockets of streams. Look here for how shards
+//! start, fail and stop.
 //!
-//! Each hub whose streams come through a server gets shards of its own there, when its first stream does.
-//! A shard that panics is a bug of ours: its streams are cut, so that their clients resume, and it begins
-//! anew with another mailbox. Shards hold on to their hub for as long as the server lives.
+//! A server starts a separate set of shards for each hub when the hub's first stream reaches it. A
+//! panic in a shard is a bug in the engine: the shard's streams are disconnected so that their
+//! clients resume, and the shard restarts with a new mailbox. Shards keep their hub alive until the
+//! server is dropped.
 
 mod backlog;
 mod batch;
@@ -36,12 +38,12 @@ pub(crate) use parts::StreamParts;
 use shard::{MAILBOX, Shard};
 pub(crate) use slots::{ConnectionSlot, ConnectionSlots};
 
-/// How long a shard rests that cannot begin, for want of descriptors for example.
-const REST: Duration = Duration::from_millis(100);
+/// Pause before retrying a shard that cannot restart, for example because descriptors ran out.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 /// The shards of a server.
 pub(crate) struct Engine {
-    /// How many per hub.
+    /// Shards per hub.
     shards: usize,
     groups: Mutex<Vec<ShardGroup>>,
 }
@@ -52,7 +54,7 @@ struct ShardGroup {
     handles: Vec<Arc<ShardHandle>>,
 }
 
-/// Where one shard sits: the mailbox changes when it begins anew.
+/// One shard across its restarts, each of which replaces the mailbox.
 struct ShardHandle {
     mailbox: Mutex<Arc<Mailbox>>,
     stopped: AtomicBool,
@@ -67,11 +69,12 @@ impl Engine {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The shard with the fewest streams; `None` if none can be started.
+    /// The mailbox of the hub's shard with the fewest streams; starts the hub's shards if needed.
+    /// `None` if no shard can be started.
     pub(crate) fn mailbox(&self, hub: &HubRef) -> Option<Arc<Mailbox>> {
         let mut groups = self.groups();
-        let is_theirs = |group: &ShardGroup| group.hub.is_same(hub);
-        let at = groups.iter().position(is_theirs).unwrap_or(groups.len());
+        let serves_hub = |group: &ShardGroup| group.hub.is_same(hub);
+        let at = groups.iter().position(serves_hub).unwrap_or(groups.len());
         if at == groups.len() {
             groups.push(ShardGroup::start(hub, self.shards)?);
         }
@@ -80,12 +83,12 @@ impl Engine {
     }
 }
 
-/// Gives a live stream to a shard.
+/// Hands a live stream to a shard.
 pub(crate) fn attach(subscription: Subscription, mailbox: &Arc<Mailbox>, parts: StreamParts) {
     if let Err(parts) = subscription.attach(mailbox, Box::new(parts))
         && let Ok(parts) = parts.downcast::<StreamParts>()
     {
-        // The shard failed at this very moment, and the stream with it; its client resumes.
+        // The shard failed during the hand-over. The client resumes.
         parts.callbacks.close(CloseReason::Internal);
     }
 }
@@ -94,14 +97,15 @@ impl Drop for Engine {
     fn drop(&mut self) {
         for handle in self.groups().iter().flat_map(|group| &group.handles) {
             handle.stopped.store(true, Ordering::SeqCst);
-            // A shard that begins anew at this moment looks at `stopped`.
+            // A shard that is restarting misses this message, and checks `stopped`.
             let _ = handle.mailbox().push(Message::Stop);
         }
     }
 }
 
 impl ShardGroup {
-    /// Starts the threads. `None` if not even one can be; the log says why.
+    /// Starts the threads, as many as the system allows. `None` if there is not even one; each
+    /// failure is logged.
     fn start(hub: &HubRef, shards: usize) -> Option<Self> {
         let handles: Vec<_> =
             (0..shards).map_while(|number| ShardHandle::start(hub, number)).collect();
@@ -119,8 +123,8 @@ impl ShardHandle {
             let mailbox = Mutex::new(Arc::clone(port.mailbox()));
             let handle = Arc::new(Self { mailbox, stopped: AtomicBool::new(false) });
             let thread = std::thread::Builder::new().name(format!("headwater-shard-{number}"));
-            let (its_handle, its_hub) = (Arc::clone(&handle), hub.clone());
-            thread.spawn(move || its_handle.run(&its_hub, port, poll)).inspect_err(|_| {
+            let (thread_handle, thread_hub) = (Arc::clone(&handle), hub.clone());
+            thread.spawn(move || thread_handle.run(&thread_hub, port, poll)).inspect_err(|_| {
                 hub.remove(&handle.mailbox());
             })?;
             io::Result::Ok(handle)
@@ -128,7 +132,7 @@ impl ShardHandle {
         match start() {
             Ok(handle) => Some(handle),
             Err(error) => {
-                tracing::error!(number, "cannot start a shard, streams go on without it: {error}");
+                tracing::error!(number, "cannot start a shard, continuing without it: {error}");
                 None
             }
         }
@@ -142,7 +146,7 @@ impl ShardHandle {
         self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a shard until it is stopped, and starts another one in its place if it fails.
+    /// Runs the shard until it is stopped, restarting it after each failure.
     fn run(&self, hub: &HubRef, mut port: ShardPort, mut poll: Poll) {
         loop {
             let mailbox = Arc::clone(port.mailbox());
@@ -152,18 +156,20 @@ impl ShardHandle {
             if !was_stopped {
                 let error = match ran {
                     Ok(Err(error)) => error.to_string(),
-                    _ => "it panicked".to_owned(),
+                    _ => "panic".to_owned(),
                 };
-                tracing::error!("a shard failed: its streams are cut, and it restarts ({error})");
+                tracing::error!("shard failed: disconnecting its streams, restarting: {error}");
                 mailbox.counts.panics.fetch_add(1, Ordering::Relaxed);
             }
-            clear_up(shard);
+            clean_up(shard);
             let next = if was_stopped { None } else { self.restart(hub, &mailbox) };
             let Some(next) = next else { return hub.remove(&mailbox) };
             (poll, port) = next;
         }
     }
 
+    /// Opens a new port in place of the failed one, retrying until it succeeds. `None` once the
+    /// server is stopped.
     fn restart(&self, hub: &HubRef, before: &Mailbox) -> Option<(Poll, ShardPort)> {
         loop {
             if self.stopped.load(Ordering::SeqCst) {
@@ -173,19 +179,20 @@ impl ShardHandle {
                 Ok((poll, port)) => {
                     *self.lock() = Arc::clone(port.mailbox());
                     if self.stopped.load(Ordering::SeqCst) {
-                        // The message that stops it may have gone to the old mailbox.
+                        // `Stop` may have been sent to the old mailbox.
                         let _ = port.mailbox().push(Message::Stop);
                     }
                     return Some((poll, port));
                 }
-                Err(error) => tracing::error!("a shard cannot restart, trying again: {error}"),
+                Err(error) => tracing::error!("cannot restart a shard, retrying: {error}"),
             }
-            std::thread::sleep(REST);
+            std::thread::sleep(RESTART_PAUSE);
         }
     }
 }
 
-/// A mailbox that the hub knows, and the poll loop that it wakes.
+/// Registers a mailbox with the hub, in place of `before` if given, and creates the poll loop that
+/// the mailbox wakes.
 fn open_port(hub: &HubRef, before: Option<&Mailbox>) -> io::Result<(Poll, ShardPort)> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), MAILBOX)?;
@@ -197,16 +204,16 @@ fn open_port(hub: &HubRef, before: Option<&Mailbox>) -> io::Result<(Poll, ShardP
     Ok((poll, port))
 }
 
-/// Ends what a shard leaves behind: streams it did not end, and those that were being attached.
-fn clear_up(mut shard: Shard) {
-    let left = shard.port.close();
-    // Its tables may be what is broken.
-    if catch_unwind(AssertUnwindSafe(|| shard.cut_all(CloseReason::Internal))).is_err() {
-        tracing::error!("a shard that failed could not end all its streams");
+/// Closes the streams that a shard left open, and those that were being attached.
+fn clean_up(mut shard: Shard) {
+    let unhandled = shard.port.close();
+    // The panic may have left the shard's tables inconsistent.
+    if catch_unwind(AssertUnwindSafe(|| shard.close_all(CloseReason::Internal))).is_err() {
+        tracing::error!("cannot close all streams of a failed shard");
     }
     let port = Arc::clone(&shard.port);
     let _ = catch_unwind(AssertUnwindSafe(|| drop(shard)));
-    for message in left {
+    for message in unhandled {
         if let Message::Attach(attachment) = message
             && let Ok(parts) = attachment.payload.downcast::<StreamParts>()
         {
@@ -215,6 +222,6 @@ fn clear_up(mut shard: Shard) {
             port.ended(CloseReason::Internal);
         }
     }
-    // Streams that were being handled when it failed.
+    // Streams that were being processed when the shard failed.
     port.write_off();
 }

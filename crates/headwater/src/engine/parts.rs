@@ -1,17 +1,19 @@
-//! What a stream brings to its shard, which the hub does not look into.
+//! What a connection hands to the shard along with its stream; opaque to the hub. Look here when
+//! the hand-over needs another value.
 
 use std::net::TcpStream;
 
 use super::slots::ConnectionSlot;
 use crate::response::{Callbacks, StreamOptions};
 
-/// A stream's socket, and what belongs to its connection.
+/// A stream's socket and the state of its connection.
 pub(crate) struct StreamParts {
     pub(crate) socket: TcpStream,
-    /// What must go out first: the head and what was replayed, in chunks.
+    /// Bytes to write first: the response head and replayed events, already in chunks.
     pub(crate) unsent: Vec<u8>,
     pub(crate) options: StreamOptions,
     pub(crate) callbacks: Callbacks,
     pub(crate) slot: ConnectionSlot,
+    /// Bytes the client has sent after its request; bounded by `STRAY_BYTES_MAX`.
     pub(crate) stray_bytes: u32,
 }

@@ -1,5 +1,5 @@
-//! The tables of one shard, and writing to its streams. Look here for what a shard's thread owns; `turn` is
-//! its loop.
+//! The tables of one shard, and the writes to its streams. Look here for what a shard's thread
+//! owns; its loop is in `turn`.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,25 +17,25 @@ use super::channels::Channels;
 use super::stream::{Profile, Stream};
 use super::wheel::TimerWheel;
 
-/// The token of the mailbox; streams have their keys.
+/// The poll token of the mailbox. A stream's token is its key.
 pub(super) const MAILBOX: Token = Token(usize::MAX);
 
-/// What a shard's thread works with.
+/// The state of a shard's thread.
 pub(super) struct Shard {
-    /// Shared, so that it outlives a shard that failed.
+    /// Shared, because cleaning up after a failed shard needs it.
     pub(super) port: Arc<ShardPort>,
     pub(super) poll: Poll,
     pub(super) streams: Slab<Stream>,
     pub(super) channels: Channels,
     pub(super) wheel: TimerWheel,
     pub(super) began: Instant,
-    /// The tick that is now.
+    /// The current tick, counted from `began`.
     pub(super) now: u32,
     pub(super) bounds: WaitingBounds,
     pub(super) profiles: Vec<Rc<Profile>>,
-    /// Empty, to be exchanged for the mailbox's messages.
+    /// Empty between turns; swapped with the mailbox's queue.
     pub(super) inbox: Vec<Message>,
-    /// Taken out of the mailbox and not worked off.
+    /// Messages taken out of the mailbox and not processed yet.
     pub(super) pending: VecDeque<Message>,
     pub(super) batch: Batch,
     pub(super) scratch: Box<[u8]>,
@@ -63,19 +63,20 @@ impl Shard {
 }
 
 impl Shard {
-    /// Writes to a stream, and keeps account.
+    /// Writes to a stream and updates the counters. Bytes that the socket does not accept are
+    /// queued.
     pub(super) fn write(&mut self, key: u32, bytes: &[u8]) -> io::Result<()> {
         let Some(stream) = self.streams.get_mut(key as usize) else { return Ok(()) };
         let before = stream.backlog_bytes();
         stream.written = self.now + 1;
-        let wrote = stream.write_or_keep(bytes, self.now);
+        let wrote = stream.write_or_queue(bytes, self.now);
         let after = stream.backlog_bytes();
         self.port.mailbox().counts.writes.add(1);
         self.account(before, after);
         wrote
     }
 
-    /// The socket takes bytes again.
+    /// Writes from the backlog of a stream whose socket is writable again.
     pub(super) fn flush(&mut self, key: u32) -> io::Result<()> {
         let Some(stream) = self.streams.get_mut(key as usize) else { return Ok(()) };
         let Some(backlog) = &mut stream.backlog else { return Ok(()) };
@@ -93,11 +94,12 @@ impl Shard {
         Ok(())
     }
 
+    /// Reports a change in the size of a stream's backlog.
     pub(super) fn account(&self, before: usize, after: usize) {
         self.port.backlog_changed(before, after);
     }
 
-    /// Sets a stream's timer, and has its socket watched if something waits.
+    /// Sets a stream's timer, and waits for its socket to become writable if it has a backlog.
     pub(super) fn watch(&mut self, key: u32) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         match stream.due() {
@@ -111,7 +113,7 @@ impl Shard {
         let both = Interest::READABLE | Interest::WRITABLE;
         let token = Token(key as usize);
         if let Err(error) = self.poll.registry().reregister(&mut stream.socket, token, both) {
-            tracing::error!("a stream ends because its socket cannot be watched: {error}");
+            tracing::error!("closing a stream whose socket cannot be polled: {error}");
             self.finish(key, CloseReason::Internal);
         }
     }

@@ -1,23 +1,25 @@
-//! How many connections there may be, and waiting until there is none. Look here for what holds up a graceful end.
+//! The connection limit, and the wait for the last connection to close. Look here for what delays a
+//! graceful shutdown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, Semaphore};
 
-/// The room for connections.
+/// A server's connection slots.
 pub(crate) struct ConnectionSlots {
     free: Semaphore,
     open: AtomicUsize,
     empty: Notify,
 }
 
-/// The place of one connection, also when it has become a stream of the engine. One pointer.
+/// The slot of one connection, freed on drop. Streams of the engine hold it too, so it is only one
+/// pointer.
 pub(crate) struct ConnectionSlot(Arc<ConnectionSlots>);
 
 impl ConnectionSlots {
-    pub(crate) fn new(places: usize) -> Arc<Self> {
-        let free = Semaphore::new(places);
+    pub(crate) fn new(slots: usize) -> Arc<Self> {
+        let free = Semaphore::new(slots);
         Arc::new(Self { free, open: AtomicUsize::new(0), empty: Notify::new() })
     }
 
@@ -25,9 +27,9 @@ impl ConnectionSlots {
         self.free.available_permits() == 0
     }
 
-    /// A place, as soon as there is one. Cancel safe.
-    pub(crate) async fn enter(self: &Arc<Self>) -> ConnectionSlot {
-        // The semaphore is never closed, so this is always a permit.
+    /// Waits for a free slot. Cancel safe.
+    pub(crate) async fn acquire(self: &Arc<Self>) -> ConnectionSlot {
+        // Always a permit, since the semaphore is never closed.
         if let Ok(permit) = self.free.acquire().await {
             permit.forget();
         }
@@ -35,7 +37,7 @@ impl ConnectionSlots {
         ConnectionSlot(Arc::clone(self))
     }
 
-    /// Resolves when no place is taken. Cancel safe.
+    /// Resolves when all slots are free. Cancel safe.
     pub(crate) async fn emptied(&self) {
         loop {
             let notified = self.empty.notified();

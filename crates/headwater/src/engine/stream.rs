@@ -1,4 +1,5 @@
-//! One stream of a shard: a slab entry. Look here for what an idle stream costs, and for its timers.
+//! One stream of a shard, as an entry of its slab. Look here for the memory of an idle stream, and
+//! for its timers.
 
 use std::io::{self, Read, Write};
 use std::rc::Rc;
@@ -14,10 +15,11 @@ use super::slots::ConnectionSlot;
 use crate::limits::{STRAY_BYTES_MAX, TICK};
 use crate::response::{Callbacks, StreamOptions};
 
-/// How streams are set up. Equal for most streams of a shard, so they share one.
+/// The settings of a stream. Most streams of a shard have the same settings, and share one
+/// `Profile`.
 pub(super) struct Profile {
     pub(super) options: StreamOptions,
-    /// The heartbeat in its chunk.
+    /// The heartbeat as a chunk; empty if there is none.
     heartbeat: Box<[u8]>,
     heartbeat_ticks: Option<u32>,
     send_timeout_ticks: Option<u32>,
@@ -39,47 +41,48 @@ impl Profile {
     }
 }
 
-/// A stream.
+/// A stream and its connection.
 pub(super) struct Stream {
     pub(super) socket: TcpStream,
-    /// Bytes that the client sent although nothing is expected.
+    /// Bytes the client has sent after its request; bounded by `STRAY_BYTES_MAX`.
     pub(super) stray_bytes: u32,
     pub(super) progress: Progress,
     pub(super) channels: Memberships,
-    /// `None` while everything went out.
+    /// `None` while the socket has accepted everything.
     pub(super) backlog: Option<Box<Backlog>>,
     pub(super) profile: Rc<Profile>,
-    /// What belongs to the program that serves; dropped when the stream ends.
+    /// The application's callback and body, dropped when the stream ends.
     pub(super) callbacks: Option<Box<Callbacks>>,
     pub(super) slot: ConnectionSlot,
     /// The tick after the last write.
     pub(super) written: u32,
-    /// Its place in the hub's registry; 0 if it has no owner.
+    /// The stream's number in the hub's registry; 0 if it has no owner.
     pub(super) number: u64,
-    /// When its time is over; `u32::MAX` for never.
-    pub(super) time_over: u32,
-    /// Whether what its client was allowed is over then, and not its lifetime.
+    /// The tick at which the stream ends, by `expires_at` or `lifetime_max`; `u32::MAX` for never.
+    pub(super) ends_at: u32,
+    /// Whether the client's permission expires at that tick, as opposed to the stream's lifetime.
     pub(super) expires: bool,
     pub(super) state: State,
-    /// Whether it is on the list of those that get a mix of channels in this turn.
-    pub(super) is_mixing: bool,
-    /// Whether the poll loop tells when the socket takes bytes again.
+    /// Whether the stream is already on this turn's list of streams that need frames of several
+    /// channels merged.
+    pub(super) is_merging: bool,
+    /// Whether the poll loop reports when the socket becomes writable.
     pub(super) watches_writes: bool,
 }
 
-/// How far a stream is.
+/// The phase of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Live,
-    /// The last bytes are on their way.
+    /// The last bytes are in flight.
     Ending(CloseReason),
 }
 
-/// A channel that a stream is on, and its place in the channel's list.
+/// A channel that a stream subscribes to, and the stream's index in the channel's list.
 #[derive(Clone, Copy)]
 pub(super) struct Membership {
     pub(super) slot: u32,
-    pub(super) place: u32,
+    pub(super) index: u32,
 }
 
 /// The channels of a stream. Most have one, which needs no allocation.
@@ -96,13 +99,13 @@ impl Memberships {
         }
     }
 
-    /// The stream's place in a channel's list has changed.
-    pub(super) fn moved(&mut self, slot: u32, place: u32) {
+    /// Records the stream's new index in a channel's list.
+    pub(super) fn moved(&mut self, slot: u32, index: u32) {
         let all = match self {
             Self::One(one) => std::slice::from_mut(one),
             Self::Many(many) => many,
         };
-        all.iter_mut().filter(|it| it.slot == slot).for_each(|it| it.place = place);
+        all.iter_mut().filter(|it| it.slot == slot).for_each(|it| it.index = index);
     }
 
     pub(super) fn take(&mut self) -> Self {
@@ -115,13 +118,13 @@ impl Stream {
         self.state == State::Live
     }
 
-    /// When its timer must ring next.
+    /// The tick at which the stream's timer is due.
     pub(super) fn due(&self) -> Option<u32> {
         if !self.is_live() {
             return self.stalls_at();
         }
-        let time_over = (self.time_over != u32::MAX).then_some(self.time_over);
-        [self.stalls_at(), self.beats_at(), time_over].into_iter().flatten().min()
+        let ends_at = (self.ends_at != u32::MAX).then_some(self.ends_at);
+        [self.stalls_at(), self.heartbeat_at(), ends_at].into_iter().flatten().min()
     }
 
     fn stalls_at(&self) -> Option<u32> {
@@ -129,31 +132,32 @@ impl Stream {
         Some(backlog.since.saturating_add(timeout))
     }
 
-    fn beats_at(&self) -> Option<u32> {
+    fn heartbeat_at(&self) -> Option<u32> {
         Some(self.written.saturating_add(self.profile.heartbeat_ticks?))
     }
 
-    /// Whether the client took nothing for its send timeout.
+    /// Whether the client has accepted nothing for the send timeout.
     pub(super) fn is_stalled(&self, now: u32) -> bool {
         self.stalls_at().is_some_and(|due| now >= due)
     }
 
     pub(super) fn heartbeat_is_due(&self, now: u32) -> bool {
-        self.beats_at().is_some_and(|due| now >= due)
+        self.heartbeat_at().is_some_and(|due| now >= due)
     }
 
-    /// Writes a heartbeat, unless the client has more to read than that.
+    /// Writes a heartbeat, unless a backlog already waits for the client.
     pub(super) fn send_heartbeat(&mut self, now: u32) -> io::Result<()> {
         self.written = now + 1;
         if self.backlog.is_some() {
             return Ok(());
         }
         let profile = Rc::clone(&self.profile);
-        self.write_or_keep(&profile.heartbeat, now)
+        self.write_or_queue(&profile.heartbeat, now)
     }
 
-    /// Writes bytes that are one whole, if nothing waits; what the socket does not take waits in the backlog.
-    pub(super) fn write_or_keep(&mut self, bytes: &[u8], now: u32) -> io::Result<()> {
+    /// Writes bytes that form a unit. If there is a backlog, or the socket does not accept all of
+    /// them, the rest is queued in the backlog.
+    pub(super) fn write_or_queue(&mut self, bytes: &[u8], now: u32) -> io::Result<()> {
         let sent = if self.backlog.is_none() { self.try_write(bytes)? } else { 0 };
         if sent < bytes.len() {
             self.backlog_at(now).push_bytes(bytes[sent..].into());
@@ -161,7 +165,7 @@ impl Stream {
         Ok(())
     }
 
-    /// One write; how much went out, which may be nothing.
+    /// Makes one write. Returns how many bytes the socket accepted, 0 if it is blocked.
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.socket.write(bytes) {
@@ -173,7 +177,7 @@ impl Stream {
         }
     }
 
-    /// Reads and throws away; false if the client is gone, or sends more than it may.
+    /// Reads and discards. False if the client is gone or has exceeded `STRAY_BYTES_MAX`.
     pub(super) fn read_stray(&mut self, scratch: &mut [u8]) -> bool {
         loop {
             match self.socket.read(scratch) {
@@ -196,17 +200,18 @@ impl Stream {
         self.backlog.as_ref().map_or(0, |backlog| backlog.bytes())
     }
 
+    /// The backlog, created at this tick if there is none.
     pub(super) fn backlog_at(&mut self, now: u32) -> &mut Backlog {
         self.backlog.get_or_insert_with(|| Box::new(Backlog::since(now)))
     }
 }
 
-/// A duration in whole ticks, rounded up, so that nothing rings early.
+/// A duration in whole ticks, rounded up so that no timer fires early.
 pub(super) fn ticks(duration: Duration) -> u32 {
     u32::try_from(duration.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u32::MAX - 1)
 }
 
-// What an idle stream is: 15,000 of them must stay in a few megabytes. If this fails, find another place
-// for what was added, or write down what the bytes buy.
+// 15,000 idle streams must fit in a few megabytes. If this fails, move the added field elsewhere,
+// or record here what its bytes are worth.
 const _: () = assert!(size_of::<Stream>() <= 144);
 const _: () = assert!(size_of::<Memberships>() <= 16);

@@ -1,4 +1,4 @@
-//! The loop of a shard: its mailbox, its timers and its sockets. Look here for what happens in which order.
+//! The loop of a shard: its mailbox, timers and sockets. Look here for the order of a turn.
 
 use std::io;
 use std::time::Duration;
@@ -12,15 +12,18 @@ use super::shard::{MAILBOX, Shard};
 use super::stream::State;
 use crate::limits::{TICK, TURN_ATTACHES_MAX, TURN_BYTES_MAX, TURN_MESSAGES_MAX};
 
-/// Whether the loop goes on.
+/// Whether the loop continues.
 #[derive(PartialEq, Eq)]
 pub(super) enum Flow {
-    On,
+    Continue,
     Stop,
 }
 
 impl Shard {
-    /// Runs until it is told to stop.
+    /// Runs until `Message::Stop`.
+    ///
+    /// # Errors
+    /// If polling fails.
     pub(super) fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         loop {
@@ -48,7 +51,7 @@ impl Shard {
         u32::try_from(self.began.elapsed().as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
     }
 
-    /// How long it may sleep.
+    /// How long the loop may sleep; `None` until the next socket event or message.
     fn poll_timeout(&self) -> Option<Duration> {
         if !self.pending.is_empty() {
             return Some(Duration::ZERO);
@@ -59,28 +62,28 @@ impl Shard {
 
     // === the mailbox ===
 
-    /// Takes what waits in the mailbox, and works off a slice of it.
+    /// Takes all messages out of the mailbox and processes a bounded number of them.
     ///
-    /// It looks into the mailbox in every turn, also while there is a pending: the loop may sleep only after
-    /// a look, since a wake-up may have been used up since the last one.
+    /// Every turn checks the mailbox, even while messages are pending: the loop may sleep only
+    /// after a check, because a wake-up may have been consumed since the previous one.
     pub(super) fn turn(&mut self) -> Flow {
         let has_hole = self.port.mailbox().take(&mut self.inbox);
         self.pending.extend(self.inbox.drain(..));
-        // A burst must not leave its memory behind, neither here nor, after the next look, in the mailbox.
+        // Release the memory of a burst: here, and in the mailbox once the two vectors are swapped.
         self.inbox.shrink_to(TURN_MESSAGES_MAX);
         if has_hole {
-            tracing::warn!("a shard is too far behind: its streams end, to resume");
-            self.give_up_backlog();
+            tracing::warn!("shard overloaded: closing its streams so that clients resume");
+            self.discard_pending();
         }
         if self.pending.is_empty() {
-            return Flow::On;
+            return Flow::Continue;
         }
         self.port.mailbox().counts.turns.add(1);
-        let (mut flow, mut messages, mut bytes, mut attaches) = (Flow::On, 0, 0, 0);
+        let (mut flow, mut messages, mut bytes, mut attaches) = (Flow::Continue, 0, 0, 0);
         while messages < TURN_MESSAGES_MAX
             && bytes < TURN_BYTES_MAX
             && attaches < TURN_ATTACHES_MAX
-            && flow == Flow::On
+            && flow == Flow::Continue
             && let Some(message) = self.pending.pop_front()
         {
             messages += 1;
@@ -94,7 +97,7 @@ impl Shard {
                     self.deliver_to_all(&frame);
                 }
                 Message::Attach(attachment) => {
-                    // What came before is not the attachment's.
+                    // Frames that arrived before the attachment are not part of this stream.
                     self.deliver();
                     self.attach(*attachment);
                     attaches += 1;
@@ -118,9 +121,9 @@ impl Shard {
         flow
     }
 
-    /// Ends all streams, those too that are about to join: one of the frames that were dropped may have been
-    /// theirs.
-    fn give_up_backlog(&mut self) {
+    /// Discards the pending frames and ends all streams, including those about to join: the frames
+    /// that the mailbox dropped may have been for any of them.
+    fn discard_pending(&mut self) {
         let (mut messages, mut bytes) = (0, 0);
         while let Some(message) = self.pending.pop_front() {
             match message {
@@ -143,9 +146,9 @@ impl Shard {
     // === timers and sockets ===
 
     fn fire_timers(&mut self) {
-        let mut rung = Vec::new();
-        self.wheel.advance(self.now, &mut rung);
-        for key in rung {
+        let mut due = Vec::new();
+        self.wheel.advance(self.now, &mut due);
+        for key in due {
             self.on_timer(key);
         }
     }
@@ -156,17 +159,17 @@ impl Shard {
         if stream.is_stalled(now) {
             return self.finish(key, CloseReason::Stalled);
         }
-        if stream.is_live() && now >= stream.time_over {
+        if stream.is_live() && now >= stream.ends_at {
             let reason = if stream.expires { CloseReason::Expired } else { CloseReason::Lifetime };
             return self.end(key, reason);
         }
         if stream.is_live() && stream.heartbeat_is_due(now) {
             let before = stream.backlog_bytes();
-            let beat = stream.send_heartbeat(now);
+            let sent = stream.send_heartbeat(now);
             let after = stream.backlog_bytes();
             self.account(before, after);
             self.port.mailbox().counts.writes.add(1);
-            if beat.is_err() {
+            if sent.is_err() {
                 return self.finish(key, CloseReason::ClientGone);
             }
         }
@@ -176,9 +179,8 @@ impl Shard {
     fn on_socket(&mut self, event: &Event) {
         let Ok(key) = u32::try_from(event.token().0) else { return };
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        // A client that closes only its own direction is gone as well, as it is for hyper.
         if event.is_error() {
-            // The kernel gave up waiting for the client's acknowledgement.
+            // `TimedOut`: the kernel gave up waiting for the client's acknowledgement.
             let error = stream.socket.take_error().ok().flatten();
             let timed_out = error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
             return self.finish(
@@ -186,6 +188,7 @@ impl Shard {
                 if timed_out { CloseReason::Stalled } else { CloseReason::ClientGone },
             );
         }
+        // A client that closes only its sending direction counts as gone, as it does for hyper.
         let gone = event.is_read_closed()
             || (event.is_readable() && !stream.read_stray(&mut self.scratch));
         if gone {
@@ -199,6 +202,8 @@ impl Shard {
         }
     }
 
+    /// Closes the socket of a stream that has ended and has nothing left to send; otherwise updates
+    /// what it is watched for.
     pub(super) fn after_flush(&mut self, key: u32) {
         let Some(stream) = self.streams.get(key as usize) else { return };
         match stream.state {

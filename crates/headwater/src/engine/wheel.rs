@@ -1,21 +1,24 @@
-//! A timer for each stream of a shard, in ticks. No IO and no clock in here. Look here for what a timer costs.
+//! A timer wheel, in ticks, with one timer per stream of a shard; does no IO and reads no clock.
+//! Look here for the cost of a timer.
 //!
-//! Slots of a ring hold doubly linked lists of the timers that are due when the hand passes, or a whole
-//! round later or more: those stay where they are. Setting and clearing is a few stores, a stream's timer
-//! is 12 bytes.
+//! The wheel is an array of slots, each with a doubly linked list of the timers that are due when
+//! the hand passes it. Timers that are due a whole round later, or more, stay in the list. Setting
+//! and clearing a timer takes a few stores; a stream's timer takes 12 bytes.
 
-/// Slots of the ring: 51 s of ticks. Heartbeats and most timeouts are due within one round.
+/// Slots of the wheel: one round is 51 s. Heartbeats and most timeouts are due within a round.
 const SLOTS: usize = 512;
 
 const NONE: u32 = u32::MAX;
 
-/// The timers of a shard, one per key. Keys are small numbers.
+/// The timers of a shard, one per key. The table of nodes is as long as the largest key, so keys
+/// must be small.
 pub(super) struct TimerWheel {
     /// The first timer of each slot.
     slots: Box<[u32]>,
     nodes: Vec<Node>,
-    /// Everything up to here has rung.
+    /// The position of the hand: all timers due up to this tick have fired.
     now: u32,
+    /// How many timers are set.
     set: usize,
 }
 
@@ -23,15 +26,14 @@ pub(super) struct TimerWheel {
 struct Node {
     due: u32,
     next: u32,
-    /// The timer before it, or `NONE` if it is the first of its slot.
-    before: u32,
+    /// The preceding timer, or `NONE` for the first of the slot.
+    previous: u32,
 }
 
-/// A timer that is not set has no due time.
-const UNSET: Node = Node { due: NONE, next: NONE, before: NONE };
+const UNSET: Node = Node { due: NONE, next: NONE, previous: NONE };
 
 impl TimerWheel {
-    /// No timers, at some tick.
+    /// An empty wheel with its hand at `now`.
     pub(super) fn at(now: u32) -> Self {
         Self { slots: vec![NONE; SLOTS].into(), nodes: Vec::new(), now, set: 0 }
     }
@@ -40,7 +42,7 @@ impl TimerWheel {
         due as usize % SLOTS
     }
 
-    /// Sets the timer of a key, or moves it. A time that has passed is the next tick.
+    /// Sets or moves the timer of a key. If `due` has passed, the timer fires at the next tick.
     pub(super) fn set(&mut self, key: u32, due: u32) {
         let due = due.clamp(self.now + 1, NONE - 1);
         if self.due(key) == Some(due) {
@@ -52,9 +54,9 @@ impl TimerWheel {
             self.nodes.resize(at + 1, UNSET);
         }
         let first = std::mem::replace(&mut self.slots[Self::slot(due)], key);
-        self.nodes[at] = Node { due, next: first, before: NONE };
+        self.nodes[at] = Node { due, next: first, previous: NONE };
         if first != NONE {
-            self.nodes[first as usize].before = key;
+            self.nodes[first as usize].previous = key;
         }
         self.set += 1;
     }
@@ -65,19 +67,20 @@ impl TimerWheel {
 
     pub(super) fn clear(&mut self, key: u32) {
         let Some(due) = self.due(key) else { return };
-        let Node { next, before, .. } = std::mem::replace(&mut self.nodes[key as usize], UNSET);
+        let Node { next, previous, .. } = std::mem::replace(&mut self.nodes[key as usize], UNSET);
         if next != NONE {
-            self.nodes[next as usize].before = before;
+            self.nodes[next as usize].previous = previous;
         }
-        match before {
+        match previous {
             NONE => self.slots[Self::slot(due)] = next,
-            before => self.nodes[before as usize].next = next,
+            previous => self.nodes[previous as usize].next = next,
         }
         self.set -= 1;
     }
 
-    /// Moves the hand; takes the keys whose timers ring, each once.
-    pub(super) fn advance(&mut self, now: u32, rung: &mut Vec<u32>) {
+    /// Moves the hand to `now`. Clears the timers that are due, and adds each of their keys to
+    /// `fired` once.
+    pub(super) fn advance(&mut self, now: u32, fired: &mut Vec<u32>) {
         if now <= self.now {
             return;
         }
@@ -90,14 +93,15 @@ impl TimerWheel {
                 let Node { due, next, .. } = self.nodes[key as usize];
                 if due <= now {
                     self.clear(key);
-                    rung.push(key);
+                    fired.push(key);
                 }
                 key = next;
             }
         }
     }
 
-    /// When to move the hand next: not after the next timer, and at the latest a round from now.
+    /// The tick at which to call `advance` next: no later than the next timer, and at most one
+    /// round from now. `None` if no timer is set.
     pub(super) fn next(&self) -> Option<u32> {
         if self.set == 0 {
             return None;
@@ -133,7 +137,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_rings_what_a_sorted_table_would(steps in prop::collection::vec(step(), 0..200)) {
+        fn timers_fire_as_in_a_sorted_table(steps in prop::collection::vec(step(), 0..200)) {
             let (mut wheel, mut table, mut now) = (TimerWheel::at(0), BTreeMap::new(), 0);
             for step in steps {
                 match step {
@@ -147,13 +151,14 @@ mod tests {
                     }
                     Step::Advance(ticks) => {
                         now += ticks;
-                        let mut rung = Vec::new();
-                        wheel.advance(now, &mut rung);
-                        rung.sort_unstable();
+                        let mut fired = Vec::new();
+                        wheel.advance(now, &mut fired);
+                        fired.sort_unstable();
+                        let is_due = |(_, due): &(&u32, &u32)| **due <= now;
                         let due: Vec<u32> =
-                            table.iter().filter(|(_, due)| **due <= now).map(|(key, _)| *key).collect();
+                            table.iter().filter(is_due).map(|(key, _)| *key).collect();
                         table.retain(|_, due| *due > now);
-                        prop_assert_eq!(rung, due);
+                        prop_assert_eq!(fired, due);
                     }
                 }
                 for key in 0..20 {
@@ -161,8 +166,8 @@ mod tests {
                 }
                 let next = table.values().min().copied();
                 prop_assert_eq!(wheel.next().is_some(), next.is_some());
-                if let (Some(look), Some(next)) = (wheel.next(), next) {
-                    prop_assert!(now < look && look <= next);
+                if let (Some(tick), Some(next)) = (wheel.next(), next) {
+                    prop_assert!(now < tick && tick <= next);
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! The body of an event stream: opening, events, heartbeats, end. Look here for the order of bytes.
+//! The body of an event stream: opening, events, heartbeats, end. Look here for the order of the
+//! bytes.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -17,43 +18,43 @@ use super::options::{OnClose, StreamOptions, Until, jittered};
 use super::source::Source;
 use super::watch::Watch;
 
-/// The body. Its state is shared with the task that looks after it, if there is one, and with the engine, which may
-/// take it.
+/// The body. Its state is shared with the task that watches for stalls, if there is one, and with
+/// the engine, which may take it.
 pub(super) struct StreamBody {
     shared: Arc<Shared>,
-    /// Whether the first bytes went out.
+    /// Whether the opening bytes were returned.
     opened: bool,
 }
 
-/// What a body and others share.
+/// What a body shares with its watching task and with the engine.
 #[derive(Default)]
 pub(super) struct Shared {
-    /// `None` when the engine has taken the stream. In a box, so that a body that lives on without it is
-    /// small.
+    /// `None` once the engine has taken the stream. Boxed, so that the empty body, which outlives
+    /// it, is small.
     state: Mutex<Option<Box<State>>>,
-    /// Whether the body is being asked if it is still the response's: see `DetachHandle`.
+    /// Whether `DetachHandle` is probing if the response's body is still this one.
     pub(super) probing: AtomicBool,
-    /// Where the first bytes were, to recognise them.
+    /// The address of the opening bytes, which identifies them.
     pub(super) opening: AtomicUsize,
 }
 
 pub(super) struct State {
     pub(super) options: StreamOptions,
-    /// `None` when the stream has ended.
+    /// `None` once the stream has ended.
     pub(super) source: Option<Source>,
     pub(super) on_close: Option<OnClose>,
     pub(super) until: Option<Until>,
     watch: Option<Watch>,
-    timers_run: bool,
+    timers_started: bool,
     heartbeat_due: Option<Pin<Box<Sleep>>>,
-    /// When the stream must end, and why then.
-    time_over: Option<(Pin<Box<Sleep>>, CloseReason)>,
+    /// When the stream must end, and the reason then.
+    deadline: Option<(Pin<Box<Sleep>>, CloseReason)>,
     written_at: Instant,
-    /// Since when the client has not asked for more, after it was given something.
+    /// When the last bytes were returned, unless the body was polled again since.
     waiting_since: Option<Instant>,
 }
 
-/// What a body says of its size when it is asked whether it is still the response's. No real size.
+/// The size that a body reports while it is probed. Not a real size.
 pub(super) const IDENTITY_PROBE: u64 = 0x6865_6164_7761_7465;
 
 impl StreamBody {
@@ -70,9 +71,9 @@ impl StreamBody {
             on_close,
             until,
             watch: watch.clone(),
-            timers_run: false,
+            timers_started: false,
             heartbeat_due: None,
-            time_over: None,
+            deadline: None,
             written_at: Instant::now(),
             waiting_since: None,
         };
@@ -85,7 +86,7 @@ impl StreamBody {
         Arc::clone(&self.shared)
     }
 
-    /// The first bytes, at once: browsers fire `open` when they come.
+    /// The opening bytes, which are sent at once: browsers fire `open` when they receive them.
     fn open(&mut self) -> Bytes {
         self.opened = true;
         let mut bytes = Vec::with_capacity(32);
@@ -94,7 +95,7 @@ impl StreamBody {
             if let Some(watch) = &state.watch
                 && !watch.socket_is_watched()
             {
-                tokio::spawn(look_after(Arc::downgrade(&self.shared), watch.send_timeout()));
+                tokio::spawn(watch_for_stall(Arc::downgrade(&self.shared), watch.send_timeout()));
             }
             if let Some(retry) = state.options.retry {
                 encode::encode_retry(jittered(retry), &mut bytes);
@@ -154,26 +155,26 @@ impl Drop for StreamBody {
 }
 
 impl State {
-    /// The engine has timers of its own, so these begin when a body is asked for more than its opening.
+    /// Runs when a body is polled beyond its opening: the engine has separate timers.
     fn start_timers(&mut self) {
-        self.timers_run = true;
+        self.timers_started = true;
         self.heartbeat_due = self.options.heartbeat.as_ref().map(|heartbeat| {
             Box::pin(tokio::time::sleep_until(self.written_at + heartbeat.interval()))
         });
         let now = Instant::now();
-        self.time_over = self
+        self.deadline = self
             .options
-            .time_over(now)
+            .deadline(now)
             .map(|(time, reason)| (Box::pin(tokio::time::sleep_until(time)), reason));
     }
 
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if !self.timers_run {
+        if !self.timers_started {
             self.start_timers();
         }
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
-        if let Some((over, reason)) = &mut self.time_over
-            && over.as_mut().poll(context).is_ready()
+        if let Some((due, reason)) = &mut self.deadline
+            && due.as_mut().poll(context).is_ready()
         {
             let reason = *reason;
             return Poll::Ready(self.end(reason));
@@ -198,7 +199,7 @@ impl State {
         else {
             return Poll::Pending;
         };
-        // The timer is not moved by each event; it looks, when it rings, when the last one was.
+        // Moving the timer for each event would cost more: it checks the last write when it fires.
         while due.as_mut().poll(context).is_ready() {
             let now = Instant::now();
             let idle_until = self.written_at + heartbeat.interval();
@@ -213,15 +214,15 @@ impl State {
         Poll::Pending
     }
 
-    /// Ends the stream, once; gives the last bytes. The client is told when to come back, each at
-    /// another time, if it is we who send it away.
+    /// Ends the stream, and returns the last bytes: see `StreamOptions::last_bytes`. Has no effect
+    /// on a stream that has ended.
     pub(super) fn end(&mut self, reason: CloseReason) -> Option<Bytes> {
         let source = self.source.take()?;
         let reason = source.close(reason);
         drop(source);
         self.until = None;
         self.heartbeat_due = None;
-        self.time_over = None;
+        self.deadline = None;
         if let Some(on_close) = self.on_close.take() {
             on_close(reason);
         }
@@ -229,10 +230,10 @@ impl State {
     }
 }
 
-/// Ends the stream if the client asks for nothing more within the timeout after it was given something.
-async fn look_after(shared: Weak<Shared>, timeout: Duration) {
+/// Closes the stream if the body is not polled within the timeout after it returned bytes.
+async fn watch_for_stall(shared: Weak<Shared>, timeout: Duration) {
     loop {
-        let look_again = {
+        let next_check = {
             let Some(shared) = shared.upgrade() else { return };
             let mut state = shared.state();
             let Some(state) = &mut *state else { return };
@@ -248,6 +249,6 @@ async fn look_after(shared: Weak<Shared>, timeout: Duration) {
                 None => Instant::now() + timeout,
             }
         };
-        tokio::time::sleep_until(look_again).await;
+        tokio::time::sleep_until(next_check).await;
     }
 }

@@ -1,9 +1,10 @@
-//! How the engine takes a stream from the body of its response. Look here for when it may.
+//! Detaching a stream from the body of its response, for the engine. Look here for when that is
+//! possible.
 //!
-//! The body works under any server. The response carries a handle to the same state in its extensions;
-//! `headwater::serve` finds it there, asks whether the body that came out of all middleware is still this
-//! one, and takes the state out. The empty body is kept until the stream ends: what a middleware wrapped
-//! around it (a guard that counts, say) lives as long as the stream.
+//! The body works under any server. The response's extensions carry a handle to the same state;
+//! `headwater::serve` finds it there, probes whether the body that left all middleware is still
+//! this one, and takes the state out. The empty body is retained until the stream ends: what
+//! middleware wrapped around it, such as a guard that counts, lives as long as the stream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use super::body::{IDENTITY_PROBE, Shared};
 use super::options::{OnClose, StreamOptions};
 use super::source::Source;
 
-/// The handle to a stream, in the extensions of its response.
+/// A handle to a stream, carried by the extensions of its response.
 #[derive(Clone)]
 pub(crate) struct DetachHandle(Arc<Shared>);
 
@@ -32,10 +33,10 @@ pub(crate) struct DetachedStream {
     pub(crate) on_close: Option<OnClose>,
 }
 
-/// What a stream holds for the program that serves.
+/// The application's parts of a stream.
 pub(crate) struct Callbacks {
     on_close: Option<OnClose>,
-    /// The response's body, for what is wrapped around it.
+    /// The response's body, retained for what middleware wrapped around it.
     _body: Body,
 }
 
@@ -44,7 +45,7 @@ impl Callbacks {
         Self { on_close, _body: body }
     }
 
-    /// Tells why the stream ended.
+    /// Reports the end of the stream to the application.
     pub(crate) fn close(mut self, reason: CloseReason) {
         if let Some(on_close) = self.on_close.take() {
             on_close(reason);
@@ -57,12 +58,12 @@ impl DetachHandle {
         Self(shared)
     }
 
-    /// The first bytes of a body, if the body passes on what the stream gives as it is; else what came
-    /// out of it instead, which must go to the client first.
+    /// The opening bytes, if `body` passes on the stream's bytes unchanged; otherwise what `body`
+    /// returned instead, if anything, which must be sent to the client first.
     ///
-    /// Two questions. The size: a layer that changes the bytes must not pass on an exact size. And
-    /// the first bytes: they must be the very ones, not a copy. A layer that passes both and changes
-    /// only later bytes would be passed over.
+    /// Two probes decide. The size: a layer that changes the bytes must not pass on an exact size.
+    /// And the opening bytes: they must be identical, not a copy. A layer that passes both probes
+    /// and changes only later bytes would be bypassed.
     pub(crate) async fn opening(&self, body: &mut Body) -> Result<Bytes, Option<First>> {
         self.0.probing.store(true, Ordering::Relaxed);
         let size = body.size_hint().exact();
@@ -83,7 +84,7 @@ impl DetachHandle {
         }
     }
 
-    /// The next bytes of the body; `None` at its end.
+    /// The next bytes of the stream; `None` at its end.
     pub(crate) fn poll_bytes(&self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         match &mut *self.0.state() {
             Some(state) => state.poll(context),
@@ -91,7 +92,7 @@ impl DetachHandle {
         }
     }
 
-    /// The hub of the stream.
+    /// The hub of the stream, if it is a subscription.
     pub(crate) fn hub(&self) -> Option<HubRef> {
         match &self.0.state().as_ref()?.source {
             Some(Source::Subscription(subscription)) => Some(subscription.hub()),
@@ -99,8 +100,8 @@ impl DetachHandle {
         }
     }
 
-    /// Takes the stream, if it has nothing to replay any more. What it has ready is written to `out`, in
-    /// chunks.
+    /// Detaches the stream, if its replay is complete. Appends frames that are ready to `out`, as
+    /// chunks, up to `bytes_max`.
     pub(crate) fn detach(&self, out: &mut Vec<u8>, bytes_max: usize) -> Option<DetachedStream> {
         let mut shared = self.0.state();
         let state = shared.as_mut()?;
@@ -131,7 +132,7 @@ impl DetachHandle {
     }
 }
 
-/// What came first out of a body that is not the stream's own.
+/// What a body that changes the stream's bytes returned first.
 pub(crate) enum First {
     Frame(BodyFrame<Bytes>),
     Error(axum_core::Error),

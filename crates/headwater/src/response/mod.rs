@@ -1,4 +1,4 @@
-//! The HTTP response that is an event stream. Look here for headers, settings and what users can ask of it.
+//! The HTTP response that is an event stream. Look here for its headers and options.
 
 mod body;
 #[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only serve detaches streams"))]
@@ -33,15 +33,19 @@ pub use source::StreamItem;
 #[cfg(feature = "serve")]
 pub(crate) use watch::Watch;
 
-/// A response that streams events to a browser's `EventSource`, or to any other client of Server-Sent Events (WHATWG
-/// HTML, "Server-sent events"). Its body works under any HTTP server for axum.
+/// A response that streams events to a browser's `EventSource`, or to any other client of
+/// Server-Sent Events (WHATWG HTML, "Server-sent events"). Its body works under any HTTP server for
+/// axum.
 ///
-/// It answers `200` with `text/event-stream` and headers that keep caches and proxies from holding events back. A
-/// comment and `retry:` go out at once, so that the client knows it is connected.
+/// The status is `200`, with `text/event-stream` and headers that prevent caches and proxies from
+/// delaying events. A comment and `retry:` are sent at once, so that the client knows that it is
+/// connected. If a subscription that is [`ready`](crate::Subscription::ready) has nothing to
+/// deliver any more, because its channels have ended, the status is `204`: browsers then stop
+/// reconnecting.
 ///
 /// ```
 /// use axum::extract::State;
-/// use headwater::{Channel, Problem, EventSourceResponse, Hub};
+/// use headwater::{Channel, EventSourceResponse, Hub, Problem};
 ///
 /// async fn events(State(hub): State<Hub>) -> Result<EventSourceResponse, Problem> {
 ///     let subscription = hub.subscribe([Channel::new("news")?])?;
@@ -57,13 +61,14 @@ pub struct EventSourceResponse {
 }
 
 impl EventSourceResponse {
-    /// Streams what a subscription gets.
+    /// Streams the frames of a subscription.
     pub fn new(subscription: Subscription) -> Self {
         Self::of(Source::Subscription(subscription))
     }
 
-    /// Streams any stream of [`Event`]s, [`Frame`](crate::Frame)s, or `Result`s of them. An error ends
-    /// the stream with [`CloseReason::SourceError`] and is logged; clients come back after `retry`.
+    /// Streams any stream of [`Event`](crate::Event)s, [`Frame`](crate::stream::Frame)s, or
+    /// `Result`s of them. An error is logged and closes the stream with
+    /// [`CloseReason::SourceError`]; clients reconnect after `retry`.
     ///
     /// ```
     /// use futures_util::stream;
@@ -88,61 +93,64 @@ impl EventSourceResponse {
         Self { source, options, on_close: None, until: None }
     }
 
-    /// What goes out when the stream is idle; `None` for nothing.
+    /// Sets what is sent when the stream is idle; `None` disables heartbeats. Default: a comment
+    /// every 15 s.
     pub fn heartbeat(mut self, heartbeat: impl Into<Option<Heartbeat>>) -> Self {
         self.options.heartbeat = heartbeat.into();
         self
     }
 
-    /// How long clients wait before they reconnect; `None` leaves it to them. Each is told between this and one and a half
-    /// times this, so that they do not all come back at once. Default 2 s.
+    /// Sets how long clients wait before they reconnect; `None` leaves that to the client. Each
+    /// client gets a random value between this and one and a half times this, so that clients do
+    /// not all reconnect at once. Default 2 s.
     pub fn retry(mut self, retry: impl Into<Option<Duration>>) -> Self {
         self.options.retry = retry.into();
         self
     }
 
-    /// How long a write to the client may make no progress before the stream ends with
-    /// [`CloseReason::Stalled`]; `None` for ever. Default 30 s.
+    /// Sets how long a write to the client may make no progress before the stream is closed with
+    /// [`CloseReason::Stalled`]; `None` disables the timeout. Default 30 s.
     ///
-    /// Under [`serve`](crate::serve()) the connection ends too. Another server may hold on to it; then its
-    /// buffers stay, and what the stream held is given up.
+    /// Under [`serve`](crate::serve()) the connection is closed too. Another server may keep it
+    /// open: then its buffers remain, and what the stream held is released.
     pub fn send_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.options.send_timeout = timeout.into();
         self
     }
 
-    /// How long the stream may last before it ends with [`CloseReason::Lifetime`], and the client comes
-    /// back. Up to a tenth is taken off at random, so that streams that began together do not end
-    /// together. Default: for ever.
+    /// Sets the maximum lifetime of the stream. It is then closed with [`CloseReason::Lifetime`],
+    /// and the client reconnects. The lifetime is shortened by a random part of up to a tenth, so
+    /// that streams that started together do not end together. Default: unlimited.
     pub fn lifetime_max(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
         self.options.lifetime_max = lifetime.into();
         self
     }
 
-    /// Ends the stream at this time, on a whole event, with [`CloseReason::Expired`]: what its client was
-    /// allowed is over then. Unlike [`lifetime_max`](Self::lifetime_max) nothing is taken off, and what
-    /// waits for the client at that time is not sent. Default: never.
+    /// Closes the stream at this time, after a whole event, with [`CloseReason::Expired`], because
+    /// the client's authorization expires. Unlike [`lifetime_max`](Self::lifetime_max), the time is
+    /// not randomized, and events queued for the client at that time are not sent. Default: never.
     pub fn expires_at(mut self, time: impl Into<Option<Instant>>) -> Self {
         self.options.expires_at = time.into();
         self
     }
 
-    /// Puts the channel's name into `event:` of events that the publisher gave no name, so that a
-    /// client of several channels can tell them apart.
+    /// Names events after their channel, in `event:`, unless the publisher named them, so that a
+    /// client of several channels can distinguish them. Default: off.
     pub fn name_by_channel(mut self, on: bool) -> Self {
         self.options.name_by_channel = on;
         self
     }
 
-    /// Called once when the stream has ended, with the reason.
+    /// Calls `on_close` once, when the stream has ended, with the reason.
     pub fn on_close(mut self, on_close: impl FnOnce(CloseReason) + Send + 'static) -> Self {
         self.on_close = Some(Box::new(on_close));
         self
     }
 
-    /// Ends the stream in an orderly way, with [`CloseReason::Drain`], when the future resolves. A
-    /// subscription ends with its hub's [`drain`](crate::Hub::drain) without this; it is for streams
-    /// of your own.
+    /// Closes the stream in an orderly way, with [`CloseReason::Drain`], when the future resolves.
+    /// It is for sources other than subscriptions, which end with their hub's
+    /// [`drain`](crate::Hub::drain) anyway. A stream with such a future does not move to the
+    /// engine.
     pub fn until(mut self, until: impl Future<Output = ()> + Send + 'static) -> Self {
         self.until = Some(Box::pin(until));
         self
@@ -152,24 +160,24 @@ impl EventSourceResponse {
 impl IntoResponse for EventSourceResponse {
     fn into_response(self) -> Response {
         if self.source.is_finished() {
-            // The standard's way to say: do not come back.
+            // By the standard, clients do not reconnect after a 204.
             self.source.close(CloseReason::Finished);
             if let Some(on_close) = self.on_close {
                 on_close(CloseReason::Finished);
             }
             return StatusCode::NO_CONTENT.into_response();
         }
-        // A future of the user's needs a task, which the engine has not.
-        let can_be_taken = matches!(self.source, Source::Subscription(_)) && self.until.is_none();
+        // A future needs a task, and the engine has none.
+        let can_detach = matches!(self.source, Source::Subscription(_)) && self.until.is_none();
         let Self { source, options, on_close, until } = self;
         let (body, watch) = StreamBody::new(source, options, on_close, until);
-        let handle = can_be_taken.then(|| Handle::new(body.shared()));
+        let handle = can_detach.then(|| Handle::new(body.shared()));
         let mut response = Response::new(Body::new(body));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        // no-transform: a proxy that compresses would hold events back.
+        // no-transform: a proxy that compresses would delay events.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-        // nginx buffers responses unless told otherwise.
+        // nginx buffers responses by default.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
         if let Some(watch) = watch {
             response.extensions_mut().insert(watch);

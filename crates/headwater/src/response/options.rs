@@ -1,4 +1,4 @@
-//! What can be set on a stream: heartbeat, retry, timeouts, lifetime. Look here for their defaults.
+//! The options of a stream: heartbeat, retry, timeouts, lifetime. Look here for their defaults.
 
 use std::error::Error as StdError;
 use std::future::Future;
@@ -12,13 +12,14 @@ use tokio::time::Instant;
 
 use crate::limits::{HEARTBEAT_DEFAULT, RETRY_DEFAULT, SEND_TIMEOUT_DEFAULT};
 
-/// An error of a user's stream.
+/// An error of a stream passed to
+/// [`EventSourceResponse::from_stream`](crate::EventSourceResponse::from_stream).
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 pub(crate) type OnClose = Box<dyn FnOnce(CloseReason) + Send>;
 pub(super) type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What can be set on a response.
+/// The options of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StreamOptions {
     pub(crate) heartbeat: Option<Heartbeat>,
@@ -29,7 +30,7 @@ pub(crate) struct StreamOptions {
     pub(crate) name_by_channel: bool,
 }
 
-/// What goes out on a stream that has been idle, so that proxies do not cut it and dead clients are noticed.
+/// What is sent on an idle stream, so that proxies do not close it and dead clients are detected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Heartbeat {
@@ -38,20 +39,21 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// A comment, which scripts in a browser do not see. This is the default, every 15 s.
+    /// A comment, which is invisible to scripts in a browser. The default, every 15 s.
     pub fn comment() -> Self {
         let mut bytes = Vec::new();
         encode::encode_comment("", &mut bytes);
         Self { bytes: bytes.into(), interval: HEARTBEAT_DEFAULT }
     }
 
-    /// An event, which scripts do see: they can tell a dead connection from a quiet one. Give it a
-    /// name, and no id.
+    /// An event, which scripts see: they can distinguish a dead connection from an idle one. Set
+    /// its name, and no ID. Every 15 s by default.
     pub fn event(event: &Event) -> Self {
         Self { bytes: event.encode().into(), interval: HEARTBEAT_DEFAULT }
     }
 
-    /// After how much idle time. At least one second.
+    /// Sets the idle time after which the heartbeat is sent. At least one second; a shorter
+    /// interval becomes one second.
     pub fn every(mut self, interval: Duration) -> Self {
         self.interval = interval.max(Duration::from_secs(1));
         self
@@ -80,28 +82,28 @@ impl Default for StreamOptions {
 }
 
 impl StreamOptions {
-    /// What goes out last. The client is told when to come back, each at another time, if it is we who send
-    /// it away.
+    /// The last bytes of a stream: a jittered `retry:` if this side closes it and the client is to
+    /// reconnect, so that clients do not all reconnect at once.
     pub(crate) fn last_bytes(&self, reason: CloseReason) -> Option<Vec<u8>> {
-        let sent_away =
+        let is_to_reconnect =
             matches!(reason, CloseReason::Drain | CloseReason::Lifetime | CloseReason::Overflow);
-        let retry = self.retry.filter(|_| sent_away)?;
+        let retry = self.retry.filter(|_| is_to_reconnect)?;
         let mut bytes = Vec::new();
         encode::encode_retry(jittered(retry), &mut bytes);
         Some(bytes)
     }
 
-    /// When a stream that begins now must end, and why then. Up to a tenth is taken off its lifetime, so
-    /// that those that began together do not end together.
-    pub(crate) fn time_over(&self, now: Instant) -> Option<(Instant, CloseReason)> {
+    /// When a stream that starts now must end, and the reason then. Its lifetime is shortened by up
+    /// to a tenth, so that streams that started together do not end together.
+    pub(crate) fn deadline(&self, now: Instant) -> Option<(Instant, CloseReason)> {
         let lifetime = self.lifetime_max.map(|it| it.mul_f64(1.0 - fastrand::f64() / 10.0));
-        let lifetime_over = lifetime.map(|lifetime| (now + lifetime, CloseReason::Lifetime));
-        let expired = self.expires_at.map(|time| (time, CloseReason::Expired));
-        lifetime_over.into_iter().chain(expired).min_by_key(|(time, _)| *time)
+        let end_of_life = lifetime.map(|lifetime| (now + lifetime, CloseReason::Lifetime));
+        let expiry = self.expires_at.map(|time| (time, CloseReason::Expired));
+        end_of_life.into_iter().chain(expiry).min_by_key(|(time, _)| *time)
     }
 }
 
-/// Between the duration and one and a half times it.
+/// A random duration between `retry` and one and a half times `retry`.
 pub(super) fn jittered(retry: Duration) -> Duration {
     retry.mul_f64(1.0 + fastrand::f64() / 2.0)
 }

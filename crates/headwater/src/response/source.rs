@@ -1,4 +1,5 @@
-//! Where a response's events come from: a subscription of the hub, or any stream. Look here for what a stream may give.
+//! The source of a response's events: a subscription of the hub, or any stream. Look here for what
+//! a stream may yield.
 
 use std::fmt;
 use std::pin::Pin;
@@ -18,8 +19,9 @@ pub(super) enum Source {
     Stream(Pin<Box<dyn Stream<Item = Result<Frame, BoxError>> + Send>>),
 }
 
-/// What a stream for [`EventSourceResponse::from_stream`](crate::EventSourceResponse::from_stream) may
-/// give: an [`Event`], a [`Frame`], or a `Result` of one of them.
+/// An item of a stream for
+/// [`EventSourceResponse::from_stream`](crate::EventSourceResponse::from_stream): an [`Event`], a
+/// [`Frame`], or a `Result` of one of them.
 pub trait StreamItem: sealed::IntoFrame {}
 
 impl<T: sealed::IntoFrame> StreamItem for T {}
@@ -73,7 +75,8 @@ impl Source {
         Self::Stream(Box::pin(Frames(Box::pin(stream))))
     }
 
-    /// The bytes of the next events, as many as wait already and fit one piece; or why there are no more.
+    /// The bytes of the next events, as many as are ready and fit one chunk; or why there are no
+    /// more.
     pub(super) fn poll_bytes(
         &mut self,
         context: &mut Context<'_>,
@@ -94,7 +97,7 @@ impl Source {
             Self::Stream(stream) => match ready!(stream.as_mut().poll_next(context)) {
                 Some(Ok(frame)) => Poll::Ready(Ok(view(&frame))),
                 Some(Err(error)) => {
-                    tracing::warn!("a stream of events ended with an error: {error}");
+                    tracing::warn!("the source of a stream failed, closing the stream: {error}");
                     Poll::Ready(Err(CloseReason::SourceError))
                 }
                 None => Poll::Ready(Err(CloseReason::Finished)),
@@ -103,6 +106,7 @@ impl Source {
     }
 
     /// Whether there is nothing to stream and never will be.
+    /// Always false for a stream that is not a subscription.
     pub(super) fn is_finished(&self) -> bool {
         match self {
             Self::Subscription(subscription) => subscription.is_finished(),
@@ -110,7 +114,7 @@ impl Source {
         }
     }
 
-    /// Tells the subscription why it ends; the first reason stays.
+    /// Closes the subscription. Returns the reason that applies: the first one.
     pub(super) fn close(&self, reason: CloseReason) -> CloseReason {
         match self {
             Self::Subscription(subscription) => {
@@ -122,7 +126,7 @@ impl Source {
     }
 }
 
-/// A lone frame goes out as it is, without a copy; several small ones become one piece.
+/// Gathers the frames that are ready into one chunk. A single frame is not copied.
 fn gather(subscription: &mut Subscription, first: &Frame, view: impl Fn(&Frame) -> Bytes) -> Bytes {
     let mut frames = u64::from(!first.is_marker());
     let mut piece = view(first);

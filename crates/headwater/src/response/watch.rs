@@ -1,9 +1,9 @@
-//! The send timeout of a stream, shared by its body and whoever sees its socket. Look here for how a client that
-//! stopped reading is noticed.
+//! The send timeout of a stream, shared by its body and the owner of its socket. Look here for how
+//! a client that stopped reading is detected.
 //!
-//! A body is not polled while its client does not read, so it cannot notice by itself. Under
-//! `headwater::serve` over HTTP/1 the socket is watched, and the body is told. Everywhere else a task
-//! looks after the body.
+//! A body is not polled while its client does not read, so it cannot detect that itself. Under
+//! `headwater::serve` over HTTP/1 the socket is watched, and the body is notified. Everywhere else
+//! a task watches the body.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ impl Watch {
         self.0.send_timeout
     }
 
-    /// Says that somebody watches the socket, and calls [`stalled`](Self::stalled).
+    /// Records that the caller watches the socket, and will call [`stalled`](Self::stalled).
     pub(crate) fn watch_socket(&self) {
         self.0.socket_watched.store(true, Ordering::Relaxed);
     }
@@ -37,7 +37,7 @@ impl Watch {
         self.0.socket_watched.load(Ordering::Relaxed)
     }
 
-    /// The client took nothing for the send timeout.
+    /// Records that the client accepted no data within the send timeout.
     pub(crate) fn stalled(&self) {
         self.0.stalled.store(true, Ordering::Relaxed);
     }

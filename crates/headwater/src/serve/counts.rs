@@ -1,10 +1,12 @@
-//! How connections fared before HTTP. Look here for what a server counts beside its hubs.
+//! Counters of connections that have not reached HTTP yet. Look here for what a server counts
+//! besides its hubs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How often connections came to their end before HTTP, and how often not. A clone shares the counts: give
-/// one to [`Serve::with_counts`](crate::serve::Serve::with_counts), and keep one to ask.
+/// Counters of the outcomes of PROXY protocol headers and TLS handshakes since the server started.
+/// Clones share the counters: pass one to
+/// [`Serve::with_counts`](crate::serve::Serve::with_counts), and read another.
 #[derive(Debug, Clone, Default)]
 pub struct ServeCounts(pub(super) Arc<Counters>);
 
@@ -17,7 +19,8 @@ pub(super) struct Counters {
 }
 
 impl ServeCounts {
-    /// Connections closed because their peer is no trusted proxy or sent no good PROXY protocol header.
+    /// Connections closed because the peer is not a trusted proxy, or did not send a valid PROXY
+    /// protocol header in time.
     pub fn proxy_headers_refused(&self) -> u64 {
         self.0.proxy_headers_refused.load(Ordering::Relaxed)
     }
@@ -27,12 +30,12 @@ impl ServeCounts {
         self.0.tls_handshakes.load(Ordering::Relaxed)
     }
 
-    /// TLS handshakes that failed or took too long.
+    /// TLS handshakes that failed or timed out.
     pub fn tls_errors(&self) -> u64 {
         self.0.tls_errors.load(Ordering::Relaxed)
     }
 
-    /// Connections that spoke HTTP without TLS where TLS is spoken.
+    /// Connections that sent plain HTTP to a server with TLS.
     pub fn tls_plain(&self) -> u64 {
         self.0.tls_plain.load(Ordering::Relaxed)
     }

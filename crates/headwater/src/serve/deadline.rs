@@ -1,5 +1,5 @@
-//! A socket that cannot be held up for ever: a request must begin, and writes must make progress. Look here for how
-//! slow or dead clients lose their connection.
+//! A socket with deadlines: a request must begin in time, and blocked writes must make progress.
+//! Look here for how slow or dead clients are disconnected.
 
 use std::io;
 use std::pin::Pin;
@@ -14,30 +14,31 @@ use tokio::time::{Instant, Sleep};
 use super::takeover::Slot;
 use crate::response::Watch;
 
-/// How much is read at first: the head of a usual request in one go.
+/// Size of the first read, enough for the head of a typical request.
 const FIRST_READ_BYTES: usize = 4096;
 
-/// What a connection over HTTP/2 begins with (RFC 9113, 3.4).
+/// The preface of an HTTP/2 connection (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A socket with deadlines.
 pub(super) struct DeadlineSocket<S> {
     socket: S,
-    /// `None` once it is known which version of HTTP the client speaks: then hyper's own clocks run.
-    opening: Option<VersionSniff>,
-    /// Rings if a blocked write makes no progress in time; `None` while no write is blocked.
+    /// `None` once the HTTP version is known: hyper's own timeouts apply from then on.
+    sniff: Option<VersionSniff>,
+    /// The timer of a blocked write; `None` while no write is blocked.
     write_due: Option<Pin<Box<Sleep>>>,
-    send: WriteDeadline,
-    /// What was read to learn the version, and is to be read again.
+    deadline: WriteDeadline,
+    /// Bytes read to detect the version; the next reads return them again.
     unread: Bytes,
-    /// Who is told of flushes.
+    /// Notified of flushes.
     slot: Arc<Slot>,
 }
 
-/// The time until the version of HTTP is known.
+/// Detection of the HTTP version, and its deadline.
 struct VersionSniff {
     due: Pin<Box<Sleep>>,
-    /// How much of the preface came. A client that stops in the middle of it must not stay.
+    /// How many bytes of the preface have arrived. The deadline also covers a client that stops
+    /// within it.
     preface_bytes: usize,
 }
 
@@ -50,7 +51,7 @@ impl VersionSniff {
     }
 }
 
-/// The send timeout that holds for a connection now: its own, or that of the stream it carries.
+/// The send timeout of a connection: its own, or that of the event stream it currently carries.
 #[derive(Clone)]
 pub(super) struct WriteDeadline {
     timeout: Duration,
@@ -62,7 +63,8 @@ impl WriteDeadline {
         Self { timeout, stream: Arc::default() }
     }
 
-    /// A response begins; a stream of events brings its own timeout and is told when it stalls.
+    /// Called when a response begins. An event stream has its own timeout, and is notified when a
+    /// write stalls.
     pub(super) fn begin(&self, stream: Option<Watch>) {
         if let Some(watch) = &stream {
             watch.watch_socket();
@@ -86,28 +88,29 @@ impl WriteDeadline {
 impl<S> DeadlineSocket<S> {
     pub(super) fn new(
         socket: S,
-        opening_timeout: Duration,
-        send: WriteDeadline,
+        header_timeout: Duration,
+        deadline: WriteDeadline,
         slot: Arc<Slot>,
     ) -> Self {
-        let due = Box::pin(tokio::time::sleep(opening_timeout));
-        let opening = Some(VersionSniff { due, preface_bytes: 0 });
-        Self { socket, opening, write_due: None, send, unread: Bytes::new(), slot }
+        let due = Box::pin(tokio::time::sleep(header_timeout));
+        let sniff = Some(VersionSniff { due, preface_bytes: 0 });
+        Self { socket, sniff, write_due: None, deadline, unread: Bytes::new(), slot }
     }
 
-    /// The socket, and what was read and not used.
+    /// The socket, and the bytes read from it that have not been consumed.
     pub(super) fn into_parts(self) -> (S, Bytes) {
         (self.socket, self.unread)
     }
 
-    /// Keeps the clock of writes only.
+    /// A socket with a deadline for writes only.
     #[cfg(feature = "tls")]
-    pub(super) fn of_writes(socket: S, send: WriteDeadline) -> Self {
+    pub(super) fn writes_only(socket: S, deadline: WriteDeadline) -> Self {
         let slot = Arc::default();
-        Self { socket, opening: None, write_due: None, send, unread: Bytes::new(), slot }
+        Self { socket, sniff: None, write_due: None, deadline, unread: Bytes::new(), slot }
     }
 
-    /// Passes on the outcome of a write, and keeps the clock.
+    /// Passes on the outcome of a write; starts the timer when a write blocks, and fails once it is
+    /// due.
     fn watch_write<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -117,17 +120,18 @@ impl<S> DeadlineSocket<S> {
             self.write_due = None;
             return outcome;
         }
-        let send = &self.send;
+        let deadline = &self.deadline;
         let due = self.write_due.get_or_insert_with(|| {
-            Box::pin(tokio::time::sleep_until(Instant::now() + send.timeout()))
+            Box::pin(tokio::time::sleep_until(Instant::now() + deadline.timeout()))
         });
         ready!(due.as_mut().poll(context));
-        self.send.stalled();
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+        self.deadline.stalled();
+        let message = "send timeout: the client accepts no data";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
     }
 }
 
-/// The versions of HTTP that are served.
+/// The HTTP versions that are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HttpVersion {
     Http1,
@@ -135,16 +139,19 @@ pub(super) enum HttpVersion {
 }
 
 impl<S: AsyncRead + Unpin> DeadlineSocket<S> {
-    /// Reads until it is known which version the client speaks; `None` if it says nothing. What was read
-    /// can be read again. Not cancel safe: then the connection is of no use.
+    /// Reads until the client's HTTP version is known; `None` if the client closes before that. The
+    /// next reads return the same bytes again. Not cancel safe: dropping the future loses bytes, so
+    /// the connection must be closed.
+    ///
+    /// # Errors
+    /// If reading fails, or no request begins before the deadline.
     pub(super) async fn version(&mut self) -> io::Result<Option<HttpVersion>> {
         let mut read = BytesMut::with_capacity(FIRST_READ_BYTES);
         loop {
             if self.read_buf(&mut read).await? == 0 {
                 return Ok(None);
             }
-            let is_over = self.opening.is_none();
-            if is_over {
+            if self.sniff.is_none() {
                 let is_preface = read.starts_with(PREFACE);
                 self.unread = read.freeze();
                 return Ok(Some(if is_preface { HttpVersion::Http2 } else { HttpVersion::Http1 }));
@@ -166,15 +173,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for DeadlineSocket<S> {
         }
         let filled = buffer.filled().len();
         let outcome = Pin::new(&mut self.socket).poll_read(context, buffer);
-        let Some(opening) = &mut self.opening else { return outcome };
+        let Some(sniff) = &mut self.sniff else { return outcome };
         if outcome.is_ready() {
-            if opening.is_over(&buffer.filled()[filled..]) {
-                self.opening = None;
+            if sniff.is_over(&buffer.filled()[filled..]) {
+                self.sniff = None;
             }
             return outcome;
         }
-        ready!(opening.due.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request came")))
+        ready!(sniff.due.as_mut().poll(context));
+        let message = "header timeout: no request received";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
     }
 }
 
@@ -222,11 +230,11 @@ mod tests {
     async fn the_version_is_known_at_the_first_byte_of_http1_or_the_last_of_the_preface() {
         #[track_caller]
         fn check(pieces: &[&[u8]], expected: bool) {
-            let mut opening = VersionSniff {
+            let mut sniff = VersionSniff {
                 due: Box::pin(tokio::time::sleep(Duration::ZERO)),
                 preface_bytes: 0,
             };
-            let over = pieces.iter().any(|piece| opening.is_over(piece));
+            let over = pieces.iter().any(|piece| sniff.is_over(piece));
             assert_eq!(over, expected, "{pieces:?}");
         }
         check(&[b"G"], true);

@@ -1,4 +1,4 @@
-//! The head of a stream's response as the engine writes it. Look here for which heads it can write.
+//! The response head of a stream in the engine. Look here for which heads the engine can write.
 
 use std::time::SystemTime;
 
@@ -8,16 +8,17 @@ use http::header::{
 use http::response::Parts;
 use http::{HeaderName, StatusCode};
 
-/// With one of these the head says something about the body that the engine does not know of.
-const NOT_OURS: [HeaderName; 6] =
+/// Headers that describe the body or the connection in a way the engine does not implement.
+const UNSUPPORTED: [HeaderName; 6] =
     [CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, UPGRADE, TRAILER];
 
 /// Whether the engine can write this head.
-pub(super) fn is_ours(parts: &Parts) -> bool {
-    parts.status == StatusCode::OK && !NOT_OURS.iter().any(|name| parts.headers.contains_key(name))
+pub(super) fn is_supported(parts: &Parts) -> bool {
+    parts.status == StatusCode::OK
+        && !UNSUPPORTED.iter().any(|name| parts.headers.contains_key(name))
 }
 
-/// The head of a response whose connection closes at its end.
+/// The head of a chunked response after which the connection closes.
 pub(super) fn head(parts: &Parts) -> Vec<u8> {
     let mut out = Vec::with_capacity(384);
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
@@ -45,14 +46,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_has_what_the_handler_said_and_how_the_body_goes() {
+    fn a_head_has_the_headers_of_the_handler_and_the_framing_of_the_body() {
         let response = http::Response::builder()
             .header("content-type", "text/event-stream")
             .header("set-cookie", "a=1")
             .header("set-cookie", "b=2")
             .header("date", "Thu, 01 Jan 1970 00:00:00 GMT");
         let (parts, ()) = response.body(()).unwrap().into_parts();
-        assert!(is_ours(&parts));
+        assert!(is_supported(&parts));
         let head = String::from_utf8(head(&parts)).unwrap();
         assert_eq!(
             head,

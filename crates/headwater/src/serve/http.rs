@@ -1,5 +1,5 @@
-//! One connection, from its first byte to its end or until it is a stream of the engine. Look here for what hyper is
-//! told.
+//! One connection, from its first byte until it closes or becomes a stream of the engine. Look here
+//! for how hyper is configured.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::deadline::{self, DeadlineSocket, HttpVersion};
+use super::deadline::{DeadlineSocket, HttpVersion, WriteDeadline};
 use super::options::ServeOptions;
 use super::preface::{Accepted, Preface, Socket};
 use super::takeover::{self, Detached, Reply, Slot};
@@ -41,11 +41,11 @@ pub(super) struct Shared {
     pub(super) router: Router,
     pub(super) options: ServeOptions,
     pub(super) preface: Preface,
-    /// `None` if every stream stays with hyper.
+    /// `None` if hyper writes every stream.
     pub(super) engine: Option<Engine>,
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 pub(super) struct Connection {
     pub(super) socket: TcpStream,
     pub(super) peer: SocketAddr,
@@ -56,50 +56,57 @@ pub(super) struct Connection {
 
 /// How hyper's part of a connection ended.
 enum Outcome<S> {
-    Over,
-    Taken(S, Bytes, Box<Detached>),
+    Closed,
+    /// The engine takes over: the socket, the bytes read from it and not consumed, and the
+    /// response.
+    Detached(S, Bytes, Box<Detached>),
 }
 
 impl Connection {
-    /// Serves it to its end.
+    /// Serves the connection until it closes, or until the engine has its stream.
+    ///
+    /// # Errors
+    /// If the connection fails or exceeds a timeout.
     pub(super) async fn serve(self) -> Result<(), BoxError> {
         let Self { socket, peer, slot, shared, mut stopping } = self;
         if !cfg!(target_os = "linux") {
             socket.set_nodelay(true)?;
         }
-        let send = deadline::WriteDeadline::new(shared.options.send_timeout);
-        let entered = tokio::select! {
-            // In a box, so that the task is small again when it is done.
-            entered = Box::pin(shared.preface.enter(socket, peer, &send)) => entered?,
-            // Nothing was asked yet.
+        let deadline = WriteDeadline::new(shared.options.send_timeout);
+        let accepted = tokio::select! {
+            // Boxed, so that the task does not retain the space of this future.
+            accepted = Box::pin(shared.preface.accept(socket, peer, &deadline)) => accepted?,
+            // No request is pending yet.
             _ = stopping.changed() => return Ok(()),
         };
-        let Some(Accepted { socket, client }) = entered else { return Ok(()) };
+        let Some(Accepted { socket, client }) = accepted else { return Ok(()) };
         match socket {
             Socket::Plain(socket) => {
                 let engine = shared.engine.as_ref();
-                let outcome = speak(socket, client, &shared, send, engine, stopping).await?;
-                if let (Outcome::Taken(socket, read, taken), Some(engine)) = (outcome, engine) {
-                    takeover::run(socket, read, *taken, engine, slot).await;
+                let outcome =
+                    serve_http(socket, client, &shared, deadline, engine, stopping).await?;
+                if let (Outcome::Detached(socket, read, detached), Some(engine)) = (outcome, engine)
+                {
+                    takeover::run(socket, read, *detached, engine, slot).await;
                 }
             }
-            // The engine writes to sockets, and here TLS must.
+            // The engine writes to the socket directly and cannot encrypt.
             #[cfg(feature = "tls")]
             Socket::Tls(socket) => {
-                speak(socket, client, &shared, send, None, stopping).await?;
+                serve_http(socket, client, &shared, deadline, None, stopping).await?;
             }
         }
         Ok(())
     }
 }
 
-/// Speaks HTTP, whichever version the client does; for a stream of the engine, if there is one, until it is
-/// taken over.
-async fn speak<S>(
+/// Serves HTTP in the client's version until the connection closes or, if there is an engine, until
+/// the engine takes over a stream.
+async fn serve_http<S>(
     socket: S,
     client: SocketAddr,
     shared: &Shared,
-    send: deadline::WriteDeadline,
+    deadline: WriteDeadline,
     engine: Option<&Engine>,
     mut stopping: watch::Receiver<()>,
 ) -> Result<Outcome<S>, BoxError>
@@ -108,22 +115,23 @@ where
 {
     let slot = Arc::new(Slot::default());
     let timeout = shared.options.header_timeout;
-    let mut socket = DeadlineSocket::new(socket, timeout, send.clone(), Arc::clone(&slot));
+    let mut socket = DeadlineSocket::new(socket, timeout, deadline.clone(), Arc::clone(&slot));
     let version = tokio::select! {
         version = socket.version() => version?,
-        // Nothing was asked yet.
-        _ = stopping.changed() => return Ok(Outcome::Over),
+        // No request is pending yet.
+        _ = stopping.changed() => return Ok(Outcome::Closed),
     };
-    // In boxes, so that the task is small again when a stream has only its replay to do.
+    // Boxed, so that the task is small while a detached stream replays.
     match version {
-        None => Ok(Outcome::Over),
+        None => Ok(Outcome::Closed),
         Some(HttpVersion::Http2) => {
             Box::pin(serve_http2(socket, client, shared, stopping)).await?;
-            Ok(Outcome::Over)
+            Ok(Outcome::Closed)
         }
         Some(HttpVersion::Http1) => {
             let has_engine = engine.is_some();
-            let serving = serve_http1(socket, client, shared, send, &slot, has_engine, stopping);
+            let serving =
+                serve_http1(socket, client, shared, deadline, &slot, has_engine, stopping);
             Box::pin(serving).await
         }
     }
@@ -133,7 +141,7 @@ async fn serve_http1<S>(
     socket: DeadlineSocket<S>,
     client: SocketAddr,
     shared: &Shared,
-    send: deadline::WriteDeadline,
+    deadline: WriteDeadline,
     slot: &Arc<Slot>,
     has_engine: bool,
     mut stopping: watch::Receiver<()>,
@@ -147,7 +155,7 @@ where
         request.extensions_mut().insert(ConnectInfo(client));
         let slot =
             (has_engine && takeover::is_eligible(&request)).then(|| Arc::clone(&service_slot));
-        answer_http1(router.call(request), send.clone(), slot)
+        respond_http1(router.call(request), deadline.clone(), slot)
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -157,20 +165,20 @@ where
     let mut stopping = pin!(stopping.changed());
     let mut is_stopping = false;
     poll_fn(|context| {
-        let Some(http) = &mut connection else { return Poll::Ready(Ok(Outcome::Over)) };
+        let Some(http) = &mut connection else { return Poll::Ready(Ok(Outcome::Closed)) };
         if !is_stopping && stopping.as_mut().poll(context).is_ready() {
             is_stopping = true;
             Pin::new(&mut *http).graceful_shutdown();
         }
         if let Poll::Ready(ended) = Pin::new(&mut *http).poll(context) {
-            return Poll::Ready(ended.map(|()| Outcome::Over).map_err(Into::into));
+            return Poll::Ready(ended.map(|()| Outcome::Closed).map_err(Into::into));
         }
         match (slot.take(), &mut connection) {
-            (Some(taken), http @ Some(_)) => {
-                let parts = http.take().expect("it is some").into_parts();
+            (Some(detached), http @ Some(_)) => {
+                let parts = http.take().expect("the pattern matched `Some`").into_parts();
                 let (socket, unread) = parts.io.into_inner().into_parts();
                 let read = if unread.is_empty() { parts.read_buf } else { unread };
-                Poll::Ready(Ok(Outcome::Taken(socket, read, Box::new(taken))))
+                Poll::Ready(Ok(Outcome::Detached(socket, read, Box::new(detached))))
             }
             _ => Poll::Pending,
         }
@@ -178,22 +186,23 @@ where
     .await
 }
 
-/// Awaits a response. The socket is the response's alone, so it is watched for a stream; and a stream may
-/// be put into the slot.
-async fn answer_http1(
+/// Awaits a response. HTTP/1.1 responses do not share the socket, so the socket can apply the send
+/// timeout of an event stream, and the engine can take over the stream through the slot.
+async fn respond_http1(
     response: impl Future<Output = Result<Response<Body>, Infallible>>,
-    send: deadline::WriteDeadline,
+    deadline: WriteDeadline,
     slot: Option<Arc<Slot>>,
 ) -> Result<Response<Reply>, Infallible> {
     let mut response = response.await?;
-    send.begin(response.extensions_mut().remove::<Watch>());
+    deadline.begin(response.extensions_mut().remove::<Watch>());
     match slot {
-        Some(slot) => Ok(takeover::answer(response, &slot).await),
+        Some(slot) => Ok(takeover::respond(response, &slot).await),
         None => Ok(response.map(Reply::from)),
     }
 }
 
-/// Over HTTP/2 the socket carries many streams, and says nothing about one of them.
+/// Many streams share the socket over HTTP/2, so a blocked write says nothing about a single
+/// stream.
 async fn serve_http2<S>(
     socket: DeadlineSocket<S>,
     client: SocketAddr,

@@ -1,5 +1,5 @@
-//! Serving an axum router over HTTP/1.1 and HTTP/2, with limits that long-lived streams need. Look here for
-//! accepting, timeouts and the graceful end.
+//! A server for axum routers over HTTP/1.1 and HTTP/2, with the limits that long-lived streams
+//! need. Look here for accepting, the settings of a server, and graceful shutdown.
 
 mod counts;
 mod deadline;
@@ -33,26 +33,31 @@ use preface::Preface;
 
 pub use proxy_header::{ProxyHeader, ProxyHeaderError, ProxyHeaderProgress};
 
-/// How long accepting rests when the process is out of descriptors or memory.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Pause before accepting again when the process is out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the log repeats it.
-const LOG_AGAIN: Duration = Duration::from_secs(60);
+/// Interval at which the log repeats that accepting fails.
+const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Serves a router on a listener: what `axum::serve` does, with the limits that event streams need. Await
-/// it; it ends only through [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
+/// Serves a router on a listener, as `axum::serve` does, with the limits that event streams need.
+/// The server runs while it is awaited, and completes only after
+/// [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
 ///
-/// HTTP/1.1 and HTTP/2, without TLS unless [`tls`](Serve::tls) is set. Connections that send no request, that take too long over its header, or that take
-/// nothing of a response are closed. Handlers can extract
-/// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo).
+/// Serves HTTP/1.1 and HTTP/2, without TLS unless [`tls`](Serve::tls) is called. Connections that
+/// send no request, that do not complete its header in time, or that accept no data of a response
+/// are closed. Handlers can extract [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo).
 ///
-/// A stream of a hub that goes out over HTTP/1.1 is taken over by the engine, when all layers of the router
-/// have run: a few threads own the sockets of all streams, so that a stream is a few hundred bytes, without a
-/// task or a buffer of its own. The bytes of the body are the same. The connection closes with its stream.
-/// A stream stays with hyper over HTTP/2, over TLS, over HTTP/1.0, with
-/// [`until`](crate::EventSourceResponse::until), with `content-encoding` or another header about the
-/// body, or behind a layer that changes the body. A layer must not change bytes only after the first ones
-/// and pass on the body's exact size: it would be passed over.
+/// # The engine
+///
+/// The engine takes over the streams of a hub over HTTP/1.1 once all layers of the router have run:
+/// a few threads own the sockets of all streams, so a stream takes a few hundred bytes, and has
+/// neither a task nor a buffer. The bytes of the body are the same. The connection closes when its
+/// stream ends.
+///
+/// hyper writes a stream over HTTP/2, TLS or HTTP/1.0, with
+/// [`until`](crate::EventSourceResponse::until), with `content-encoding` or another header about
+/// the body, or behind a layer that changes the body. A layer that leaves the first bytes and the
+/// exact size of the body unchanged must not change later bytes: the engine would bypass it.
 ///
 /// ```no_run
 /// # async fn example() -> std::io::Result<()> {
@@ -71,21 +76,24 @@ pub fn serve(listener: TcpListener, router: Router) -> Serve {
     }
 }
 
-/// A server that is set up and not yet running; see [`serve`].
+/// A configured server, which runs when awaited; see [`serve`].
+///
+/// Its future never resolves to an error: failures to accept are logged and retried, and failures
+/// of single connections are logged at level `debug`.
 #[must_use = "a server does nothing until it is awaited"]
 pub struct Serve {
     listener: TcpListener,
     router: Router,
     options: ServeOptions,
     preface: Preface,
-    /// `None` for as many as there are cores.
+    /// `None` for one per core.
     shards: Option<usize>,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Serve {
-    /// Stops accepting when the future resolves, lets each connection end its response, and then ends. It
-    /// waits for streams of events without a bound: end them with
+    /// Stops accepting when the future resolves, lets each connection complete its response, and
+    /// then completes. The wait for event streams is unbounded: end them with
     /// [`Hub::drain`](crate::Hub::drain).
     pub fn with_graceful_shutdown(
         mut self,
@@ -95,41 +103,44 @@ impl Serve {
         self
     }
 
-    /// Most connections at a time; further ones wait in the listener's backlog. Default 10,000.
+    /// Maximum concurrent connections; at least 1. Further ones wait in the listener's backlog.
+    /// Default 10,000.
     pub fn connections_max(mut self, connections: usize) -> Self {
         self.options.connections_max = connections.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 
-    /// How long a client may take to begin a request, and to send its header. Default 10 s.
+    /// How long a client may take to begin a request, and to send its header, before its connection
+    /// is closed. Default 10 s.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.options.header_timeout = timeout;
         self
     }
 
-    /// How long a write may make no progress before its connection is closed. A stream of events has a
-    /// timeout of its own. Default 30 s.
+    /// How long a write may make no progress before its connection is closed. An event stream has a
+    /// separate timeout, [`send_timeout`](crate::EventSourceResponse::send_timeout). Default 30 s.
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
         self.options.send_timeout = timeout;
         self
     }
 
-    /// Speaks TLS, with this configuration; needs the feature `tls`. Offer `h2` and `http/1.1` by ALPN for both
-    /// versions of HTTP. To change a certificate while serving, let the configuration's resolver
-    /// answer with another one: open connections stay.
+    /// Serves over TLS with this configuration; needs the feature `tls`. Offer `h2` and `http/1.1`
+    /// by ALPN to serve both HTTP versions. To change a certificate while serving, let the
+    /// configuration's resolver return another one; open connections are not affected.
     ///
-    /// A handshake may take 10 s. Whoever speaks HTTP without TLS is redirected to `https://`, or told
-    /// to go there.
+    /// A handshake may take 10 s. A plain HTTP request is redirected to `https://` if it is a `GET`
+    /// or `HEAD` request with a valid `Host`; others are answered with `400` and a hint to use
+    /// `https://`.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: Arc<rustls::ServerConfig>) -> Self {
         self.preface.tls = Some(tls::Tls::new(config));
         self
     }
 
-    /// Expects every connection to begin with a header of the PROXY protocol, version 1 or 2, as
-    /// HAProxy, nginx and cloud load balancers send it. `ConnectInfo` is then the client's
-    /// address, not the proxy's. Connections from peers for which `is_proxy` says no, and those
-    /// whose header is wrong or does not come within 5 s, are closed.
+    /// Requires every connection to begin with a PROXY protocol header, version 1 or 2, as sent by
+    /// HAProxy, nginx and cloud load balancers. `ConnectInfo` is then the client's address, not the
+    /// proxy's. A connection is closed if `is_proxy` returns false for its peer, or if its header
+    /// is invalid or does not arrive within 5 s.
     pub fn proxy_protocol(
         mut self,
         is_proxy: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
@@ -138,16 +149,19 @@ impl Serve {
         self
     }
 
-    /// Counts here what happens on the way to HTTP.
+    /// Sets the counters of what happens to connections before HTTP.
     pub fn with_counts(mut self, counts: ServeCounts) -> Self {
         self.preface.counts = counts;
         self
     }
 
-    /// How many threads own the sockets of streams, at most [`limits::SHARDS_MAX`](crate::limits::SHARDS_MAX);
-    /// each hub has its own, from its first stream on until the server is gone, and lives as long. Default:
-    /// one per core. With 0 every stream stays with hyper: a task and two
-    /// buffers each, for programs that cannot have further threads.
+    /// How many threads own the sockets of streams, at most
+    /// [`limits::SHARDS_MAX`](crate::limits::SHARDS_MAX). Each hub has a separate set of threads,
+    /// from its first stream until the server is dropped, and they keep the hub alive. Default: one
+    /// per core.
+    ///
+    /// With 0, hyper writes every stream, at the cost of a task and two buffers each. This is for
+    /// applications that cannot have further threads.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards.min(SHARDS_MAX));
         self
@@ -156,13 +170,13 @@ impl Serve {
     async fn run(self) -> io::Result<()> {
         let Self { listener, router, options, preface, shards, mut shutdown } = self;
         let shards = shards.unwrap_or_else(cores);
-        // Accepted sockets have it from the listener on Linux; see `Connection::serve` for others.
+        // Accepted sockets inherit this on Linux only; `Connection::serve` sets it elsewhere.
         let _ = socket2::SockRef::from(&listener).set_tcp_nodelay(true);
         let engine = (shards > 0).then(|| Engine::new(shards));
         let shared = Arc::new(Shared { router, options, preface, engine });
         let slots = ConnectionSlots::new(options.connections_max);
         let (stop, stopping) = watch::channel(());
-        // When the log last reported that accepting fails.
+        // When a failure to accept was last logged.
         let mut logged_at = None;
         loop {
             let (socket, peer, slot) = tokio::select! {
@@ -173,8 +187,8 @@ impl Serve {
             let connection = Connection { socket, peer, slot, shared, stopping };
             tokio::spawn(async move {
                 if let Err(error) = connection.serve().await {
-                    // Clients come and go; that is no news.
-                    tracing::debug!(%peer, "a connection ended: {error}");
+                    // Clients disconnect all the time, so this is not worth a higher level.
+                    tracing::debug!(%peer, "connection closed: {error}");
                 }
             });
         }
@@ -198,36 +212,38 @@ impl IntoFuture for Serve {
     }
 }
 
-/// The next connection, as soon as there is room for one. Cancel safe: nothing accepted is lost.
+/// Accepts the next connection once a slot is free. Cancel safe: no accepted connection is lost.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<ConnectionSlots>,
     logged_at: &mut Option<Instant>,
 ) -> (TcpStream, SocketAddr, ConnectionSlot) {
     if slots.is_full() {
-        tracing::warn!("the limit of connections is reached: new ones wait until others close");
+        tracing::warn!("connection limit reached: new connections wait until others close");
     }
-    let slot = slots.enter().await;
+    let slot = slots.acquire().await;
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => return (socket, peer, slot),
-            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
-                // At the limit, every connection that closes lets one in: that is still the same trouble.
-                if logged_at.is_none_or(|logged_at| logged_at.elapsed() >= LOG_AGAIN) {
+                // Not reset by a success: at the descriptor limit, each connection that closes lets
+                // another one in, and the failure persists.
+                if logged_at.is_none_or(|logged_at| logged_at.elapsed() >= ACCEPT_LOG_INTERVAL) {
                     *logged_at = Some(Instant::now());
                     tracing::error!(
-                        "cannot accept connections, trying again until it works: {error}; \
-                         if descriptors ran out, raise the limit (ulimit -n) or lower that of connections"
+                        "cannot accept connections, retrying: {error}; if descriptors ran out, \
+                         raise their limit (ulimit -n) or lower the connection limit"
                     );
                 }
-                tokio::time::sleep(ACCEPT_REST).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether only the accepted connection failed, and not the listener or the process.
+fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

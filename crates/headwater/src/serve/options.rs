@@ -1,4 +1,4 @@
-//! The bounds of a server. Look here for their defaults.
+//! The connection limit and timeouts of a server. Look here for their defaults.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What comes on a connection before HTTP: the header of a proxy, then TLS. Look here for how a socket that was
-//! accepted becomes one that speaks HTTP, and for what is counted on the way.
+//! The steps of a connection before HTTP: the PROXY protocol header, then the TLS handshake. Look
+//! here for what an accepted socket must pass, and for what is counted.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,54 +10,57 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::counts::ServeCounts;
-use super::deadline;
+use super::deadline::WriteDeadline;
 use super::proxy_header::{ProxyHeader, ProxyHeaderProgress};
 use super::throttled_log::ThrottledLog;
 #[cfg(feature = "tls")]
 use super::tls::{Tls, TlsSocket};
 use crate::limits::PROXY_HEADER_TIMEOUT;
 
-/// Says which peers are proxies whose word counts.
+/// Whether a peer is a trusted proxy.
 type IsProxy = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
-/// What a connection has to pass before it speaks HTTP.
+/// The steps before HTTP that a server is configured with.
 #[derive(Clone, Default)]
 pub(super) struct Preface {
-    /// If there is one, every connection begins with the header of the PROXY protocol.
+    /// If set, every connection must begin with a PROXY protocol header.
     pub(super) proxy: Option<IsProxy>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Tls>,
     pub(super) counts: ServeCounts,
-    refusals: Arc<ThrottledLog>,
+    rejections: Arc<ThrottledLog>,
 }
 
-/// A connection that is about to speak HTTP.
+/// A connection that is ready for HTTP.
 pub(super) struct Accepted {
     pub(super) socket: Socket,
-    /// The client's address: the peer's, or what the proxy before it says.
+    /// The client's address: the peer's, or the one that the proxy reports.
     pub(super) client: SocketAddr,
 }
 
 pub(super) enum Socket {
-    /// Nothing was read from it that belongs to HTTP.
+    /// No byte of HTTP has been read from it.
     Plain(TcpStream),
     #[cfg(feature = "tls")]
     Tls(TlsSocket),
 }
 
 impl Preface {
-    /// Lets a connection in; `None` if it came to its end here, answered or refused.
-    pub(super) async fn enter(
+    /// Runs the steps. `None` if the connection ends here: rejected, or answered without TLS.
+    ///
+    /// # Errors
+    /// If the TLS handshake fails or times out.
+    pub(super) async fn accept(
         &self,
         mut socket: TcpStream,
         peer: SocketAddr,
-        send: &deadline::WriteDeadline,
+        deadline: &WriteDeadline,
     ) -> io::Result<Option<Accepted>> {
         let client = match &self.proxy {
             Some(is_proxy) => match self.read_proxy_header(is_proxy, &mut socket, peer).await {
                 Ok(client) => client,
-                Err(why) => {
-                    self.refuse(peer, &why);
+                Err(reason) => {
+                    self.reject(peer, &reason);
                     return Ok(None);
                 }
             },
@@ -65,46 +68,46 @@ impl Preface {
         };
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            let entered = tls.enter(socket, send, &self.counts).await?;
-            return Ok(entered.map(|socket| Accepted { socket: Socket::Tls(socket), client }));
+            let encrypted = tls.accept(socket, deadline, &self.counts).await?;
+            return Ok(encrypted.map(|socket| Accepted { socket: Socket::Tls(socket), client }));
         }
         #[cfg(not(feature = "tls"))]
-        let _ = send;
+        let _ = deadline;
         Ok(Some(Accepted { socket: Socket::Plain(socket), client }))
     }
 
-    /// The client that the proxy speaks for.
+    /// The client address that the proxy reports. The error is the reason to reject the connection.
     async fn read_proxy_header(
         &self,
         is_proxy: &IsProxy,
         socket: &mut TcpStream,
         peer: SocketAddr,
     ) -> Result<SocketAddr, String> {
-        // The protocol forbids to guess: who may not send a header has no business here.
+        // The protocol forbids guessing whether a header is present, so other peers cannot be
+        // served.
         if !is_proxy(peer.ip().to_canonical()) {
-            return Err("it is not a trusted proxy, and only those may connect".to_owned());
+            return Err("the peer is not a trusted proxy, and only those may connect".to_owned());
         }
         let header = tokio::time::timeout(PROXY_HEADER_TIMEOUT, read_header(socket)).await;
         match header {
             Ok(Ok(ProxyHeader::Client(client))) => Ok(client),
             Ok(Ok(ProxyHeader::Local)) => Ok(peer),
-            Ok(Err(error)) => Err(format!("its PROXY protocol header is none: {error}")),
-            Err(_) => Err(format!(
-                "no PROXY protocol header came within {} s",
-                PROXY_HEADER_TIMEOUT.as_secs()
-            )),
+            Ok(Err(error)) => Err(format!("invalid PROXY protocol header: {error}")),
+            Err(_) => {
+                Err(format!("no PROXY protocol header within {} s", PROXY_HEADER_TIMEOUT.as_secs()))
+            }
         }
     }
 
-    fn refuse(&self, peer: SocketAddr, why: &str) {
+    fn reject(&self, peer: SocketAddr, reason: &str) {
         self.counts.0.proxy_headers_refused.fetch_add(1, Ordering::Relaxed);
-        if let Some(unlogged) = self.refusals.due() {
-            tracing::warn!(%peer, unlogged, "a connection is refused: {why}");
+        if let Some(suppressed) = self.rejections.due() {
+            tracing::warn!(%peer, suppressed, "connection rejected: {reason}");
         }
     }
 }
 
-/// Reads a header and not a byte more.
+/// Reads a header, and no byte beyond it.
 async fn read_header(socket: &mut TcpStream) -> io::Result<ProxyHeader> {
     let mut bytes = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! The header of the PROXY protocol, versions 1 and 2, which a proxy sends before anything else to say whom it
-//! speaks for. Look here for what is taken and what is not. No IO in here. Source: HAProxy's "The PROXY
+//! The PROXY protocol header, versions 1 and 2, by which a proxy reports the client of a
+//! connection. Look here for which headers are accepted. Does no IO. Source: HAProxy's "The PROXY
 //! protocol", sections 2.1 and 2.2.
 
 use std::fmt;
@@ -9,38 +9,39 @@ use std::str::FromStr;
 use self::ProxyHeaderProgress as Progress;
 use crate::limits::PROXY_HEADER_BYTES_MAX;
 
-/// What a version 2 header begins with. No other protocol's first bytes look like it.
+/// The first bytes of a version 2 header, chosen to differ from those of all other protocols.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family and transport, length.
 const FIXED_BYTES: usize = 16;
 
-/// What a version 1 header begins with.
-const WORD: &[u8] = b"PROXY ";
-/// `PROXY UNKNOWN` and a line end: no header of version 1 is shorter.
+/// The first bytes of a version 1 header.
+const PREFIX: &[u8] = b"PROXY ";
+/// The shortest version 1 header: `PROXY UNKNOWN` and a line end.
 const LINE_BYTES_MIN: usize = 15;
-/// The longest line that the protocol allows, its end included.
+/// The longest line that the protocol allows, including its end.
 const LINE_BYTES_MAX: usize = 107;
 
-/// What a proxy says about a connection.
+/// What a PROXY protocol header reports about a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyHeader {
-    /// The proxy speaks for itself, as in a health check, or does not know or tell for whom.
+    /// The connection is the proxy's, as in a health check, or its client is unknown or has no IP
+    /// address.
     Local,
-    /// The proxy speaks for this client.
+    /// The proxy forwards a connection from this client.
     Client(SocketAddr),
 }
 
-/// How far a header could be read.
+/// The result of parsing the first bytes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyHeaderProgress {
-    /// Good so far, and not whole. A header has this many bytes at least; whoever reads no further than
-    /// this takes nothing away from what comes behind it.
+    /// Valid but incomplete. The header has at least this many bytes in total; reading no further
+    /// than that consumes nothing of what follows the header.
     Partial(usize),
-    /// The header, and how many bytes it has.
+    /// The header, and its length in bytes.
     Whole(ProxyHeader, usize),
 }
 
-/// Why bytes are no header of the PROXY protocol.
+/// Why bytes are not a PROXY protocol header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProxyHeaderError(&'static str);
 
@@ -53,30 +54,31 @@ impl fmt::Display for ProxyHeaderError {
 impl std::error::Error for ProxyHeaderError {}
 
 impl ProxyHeader {
-    /// Reads a header from the first bytes of a connection.
+    /// Parses a header from the first bytes of a connection, which may continue after it.
     ///
     /// # Errors
-    /// When they are not, and cannot become, a header of version 1 or 2 for TCP.
+    /// If the bytes are not the beginning of a header of version 1 or 2 for TCP, or the header is
+    /// longer than [`limits::PROXY_HEADER_BYTES_MAX`](crate::limits::PROXY_HEADER_BYTES_MAX).
     pub fn parse(bytes: &[u8]) -> Result<Progress, ProxyHeaderError> {
-        if begins_alike(bytes, &SIGNATURE) {
+        if starts_alike(bytes, &SIGNATURE) {
             return parse_version_2(bytes);
         }
-        if begins_alike(bytes, WORD) {
+        if starts_alike(bytes, PREFIX) {
             return parse_version_1(bytes);
         }
-        Err(ProxyHeaderError("it does not begin like one"))
+        Err(ProxyHeaderError("the first bytes are those of another protocol"))
     }
 }
 
-/// Whether one of the two begins with the other.
-fn begins_alike(bytes: &[u8], expected: &[u8]) -> bool {
+/// Whether either is a prefix of the other.
+fn starts_alike(bytes: &[u8], expected: &[u8]) -> bool {
     let length = bytes.len().min(expected.len());
     bytes[..length] == expected[..length]
 }
 
 fn parse_version_2(bytes: &[u8]) -> Result<Progress, ProxyHeaderError> {
     let Some((fixed, rest)) = bytes.split_first_chunk::<FIXED_BYTES>() else {
-        // Before the first byte a header of version 1 is possible too, and is shorter.
+        // Without a first byte, the header may still be of version 1, which can be shorter.
         let least = if bytes.is_empty() { LINE_BYTES_MIN } else { FIXED_BYTES };
         return Ok(Progress::Partial(least));
     };
@@ -84,28 +86,29 @@ fn parse_version_2(bytes: &[u8]) -> Result<Progress, ProxyHeaderError> {
     let is_local = match version_and_command {
         0x20 => true,
         0x21 => false,
-        _ => return Err(ProxyHeaderError("its version or command is not known")),
+        _ => return Err(ProxyHeaderError("unknown version or command")),
     };
     let length = usize::from(u16::from_be_bytes([high, low]));
     let whole = FIXED_BYTES + length;
     if whole > PROXY_HEADER_BYTES_MAX {
-        return Err(ProxyHeaderError("it is too long"));
+        return Err(ProxyHeaderError("the header is too long"));
     }
     let Some(content) = rest.get(..length) else { return Ok(Progress::Partial(whole)) };
     let header = match family_and_transport {
         _ if is_local => ProxyHeader::Local,
         0x11 => ProxyHeader::Client(client_v4(content)?),
         0x21 => ProxyHeader::Client(client_v6(content)?),
-        // Not told; or unix sockets, whose client has no address.
+        // Unspecified, or a Unix socket, whose client has no IP address.
         0x00 | 0x31 => ProxyHeader::Local,
-        _ => return Err(ProxyHeaderError("it is not about a TCP connection")),
+        _ => return Err(ProxyHeaderError("not about a TCP connection")),
     };
     Ok(Progress::Whole(header, whole))
 }
 
-const SHORT: ProxyHeaderError = ProxyHeaderError("it is too short for its addresses");
+const SHORT: ProxyHeaderError = ProxyHeaderError("the header is too short for its addresses");
 
-/// Source address, destination address, source port, destination port; what follows is of no interest.
+/// The source of an address block: source and destination address, source and destination port.
+/// What follows them is ignored.
 fn client_v4(content: &[u8]) -> Result<SocketAddr, ProxyHeaderError> {
     let addresses = content.first_chunk::<12>().ok_or(SHORT)?;
     let [a, b, c, d, _, _, _, _, high, low, _, _] = *addresses;
@@ -123,29 +126,31 @@ fn parse_version_1(bytes: &[u8]) -> Result<Progress, ProxyHeaderError> {
     let seen = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
     let Some(end) = memchr::memchr(b'\n', seen) else {
         if seen.len() == LINE_BYTES_MAX {
-            return Err(ProxyHeaderError("its line does not end"));
+            return Err(ProxyHeaderError("the line has no end"));
         }
         return Ok(Progress::Partial(LINE_BYTES_MIN.max(bytes.len() + 1)));
     };
     let line = seen[..end].strip_suffix(b"\r").and_then(|line| str::from_utf8(line).ok());
-    let line = line.ok_or(ProxyHeaderError("its line is not text with a proper end"))?;
+    let line = line.ok_or(ProxyHeaderError("the line is not UTF-8 text that ends with CR LF"))?;
     Ok(Progress::Whole(parse_line(line)?, end + 1))
 }
 
 fn parse_line(line: &str) -> Result<ProxyHeader, ProxyHeaderError> {
-    let wrong = ProxyHeaderError("its line is not understood");
+    let malformed = ProxyHeaderError("malformed line");
     let mut words = line.split(' ').skip(1);
     let family = words.next();
     if family == Some("UNKNOWN") {
-        // Whatever follows must be ignored.
+        // The protocol requires that the rest of the line is ignored.
         return Ok(ProxyHeader::Local);
     }
     let rest: Vec<&str> = words.take(5).collect();
-    let [source, destination, source_port, destination_port] = rest[..] else { return Err(wrong) };
+    let [source, destination, source_port, destination_port] = rest[..] else {
+        return Err(malformed);
+    };
     let (source, _) = match family {
         Some("TCP4") => (ip::<Ipv4Addr>(source)?, ip::<Ipv4Addr>(destination)?),
         Some("TCP6") => (ip::<Ipv6Addr>(source)?, ip::<Ipv6Addr>(destination)?),
-        _ => return Err(wrong),
+        _ => return Err(malformed),
     };
     port(destination_port)?;
     Ok(ProxyHeader::Client((source, port(source_port)?).into()))
@@ -153,13 +158,13 @@ fn parse_line(line: &str) -> Result<ProxyHeader, ProxyHeaderError> {
 
 fn ip<T: FromStr + Into<IpAddr>>(text: &str) -> Result<IpAddr, ProxyHeaderError> {
     let address = text.parse::<T>();
-    address.map(Into::into).map_err(|_| ProxyHeaderError("an address in its line is none"))
+    address.map(Into::into).map_err(|_| ProxyHeaderError("invalid address"))
 }
 
 fn port(text: &str) -> Result<u16, ProxyHeaderError> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let port = text.parse().ok().filter(|_| digits && (text == "0" || !text.starts_with('0')));
-    port.ok_or(ProxyHeaderError("a port in its line is none"))
+    port.ok_or(ProxyHeaderError("invalid port"))
 }
 
 #[cfg(test)]
@@ -169,7 +174,7 @@ mod tests {
     use super::*;
 
     fn version_2(command: u8, family: u8, content: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(content.len()).expect("it fits");
+        let length = u16::try_from(content.len()).expect("the content fits the length field");
         [&SIGNATURE[..], &[0x20 | command, family], &length.to_be_bytes(), content].concat()
     }
 
@@ -182,7 +187,7 @@ mod tests {
         match (ProxyHeader::parse(bytes), expected) {
             (Ok(Progress::Whole(header, length)), Ok(expected)) => {
                 assert_eq!((header, length), (expected, bytes.len()));
-                // What follows is not ours, and what is missing is asked for.
+                // Bytes that follow are not consumed, and `Partial` never asks for too many.
                 let more = [bytes, b"GET / HTTP/1.1\r\n"].concat();
                 assert_eq!(ProxyHeader::parse(&more), Ok(Progress::Whole(header, length)));
                 for end in 0..length {
@@ -192,7 +197,7 @@ mod tests {
                 }
             }
             (Err(error), Err(part)) => assert!(error.0.contains(part), "{error}"),
-            (got, expected) => panic!("{bytes:?}: got {got:?}, expected {expected:?}"),
+            (actual, expected) => panic!("{bytes:?}: {actual:?}, expected {expected:?}"),
         }
     }
 
@@ -210,24 +215,24 @@ mod tests {
             "UDP4 192.0.2.1 192.0.2.2 1 2\r\n",
             "tcp4 192.0.2.1 192.0.2.2 1 2\r\n",
         ] {
-            check(format!("PROXY {line}").as_bytes(), Err("its line is not understood"));
+            check(format!("PROXY {line}").as_bytes(), Err("malformed line"));
         }
-        check(b"PROXY TCP4 2001:db8::1 ::1 1 2\r\n", Err("an address"));
-        check(b"PROXY TCP4 192.0.2.1 localhost 1 2\r\n", Err("an address"));
+        check(b"PROXY TCP4 2001:db8::1 ::1 1 2\r\n", Err("invalid address"));
+        check(b"PROXY TCP4 192.0.2.1 localhost 1 2\r\n", Err("invalid address"));
         for port in ["65536", "+1", "01", "", "-1"] {
             let line = format!("PROXY TCP4 192.0.2.1 192.0.2.2 {port} 2\r\n");
-            check(line.as_bytes(), Err("a port"));
+            check(line.as_bytes(), Err("invalid port"));
         }
-        check(b"PROXY UNKNOWN\n", Err("proper end"));
-        check(b"PROXY \xff\xff\xff\xff\xff\r\n", Err("not text"));
-        check(&[WORD, &[b'x'; 101]].concat(), Err("does not end"));
+        check(b"PROXY UNKNOWN\n", Err("ends with CR LF"));
+        check(b"PROXY \xff\xff\xff\xff\xff\r\n", Err("not UTF-8 text"));
+        check(&[PREFIX, &[b'x'; 101]].concat(), Err("no end"));
     }
 
     #[test]
-    fn version_2_tells_the_client_of_tcp() {
+    fn version_2_reports_the_client_of_a_tcp_connection() {
         let v4 = [192, 0, 2, 1, 192, 0, 2, 2, 0xdc, 0x04, 0x01, 0xbb];
         check(&version_2(1, 0x11, &v4), Ok(client("192.0.2.1:56324")));
-        // Further fields, for example about TLS, are passed over.
+        // Further fields, for example about TLS, are ignored.
         check(
             &version_2(1, 0x11, &[&v4[..], &[4, 0, 1, 9]].concat()),
             Ok(client("192.0.2.1:56324")),
@@ -248,21 +253,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_refused_at_the_first_byte_that_tells() {
-        check(b"G", Err("begin"));
-        check(b"PROXX", Err("begin"));
-        check(b"POST / HTTP/1.1\r\n", Err("begin"));
-        check(b"\r\n\r\n\0\r\nQUIT\r", Err("begin"));
-        check(b"\x16\x03\x01", Err("begin"));
+    fn other_protocols_are_rejected_at_the_first_byte_that_differs() {
+        check(b"G", Err("another protocol"));
+        check(b"PROXX", Err("another protocol"));
+        check(b"POST / HTTP/1.1\r\n", Err("another protocol"));
+        check(b"\r\n\r\n\0\r\nQUIT\r", Err("another protocol"));
+        check(b"\x16\x03\x01", Err("another protocol"));
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(
+        fn any_bytes_are_parsed_or_rejected(
             prefix in 0..3_usize,
             rest in proptest::collection::vec(any::<u8>(), 0..400),
         ) {
-            let bytes = [[b"", &SIGNATURE[..], WORD][prefix], &rest].concat();
+            let bytes = [[b"", &SIGNATURE[..], PREFIX][prefix], &rest].concat();
             match ProxyHeader::parse(&bytes) {
                 Ok(Progress::Whole(_, length)) => prop_assert!(length <= bytes.len()),
                 Ok(Progress::Partial(least)) => {
@@ -273,7 +278,7 @@ mod tests {
         }
 
         #[test]
-        fn what_a_proxy_writes_is_what_is_read(v4: [u8; 4], v6: [u8; 16], port: u16) {
+        fn valid_headers_are_parsed_as_written(v4: [u8; 4], v6: [u8; 16], port: u16) {
             let content = [&v4[..], &[0; 4], &port.to_be_bytes(), &[0; 2]].concat();
             let v4 = SocketAddr::from((v4, port));
             let bytes = version_2(1, 0x11, &content);

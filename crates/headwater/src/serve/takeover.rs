@@ -1,5 +1,5 @@
-//! From a response of hyper's to a stream of the engine. Look here for which streams the engine takes, and for what
-//! becomes of those that have something to replay first.
+//! The take-over of a stream from hyper by the engine. Look here for which streams the engine takes
+//! over, and for how replay is written before that.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -25,7 +25,7 @@ use crate::engine::{self, ConnectionSlot, Engine, StreamParts};
 use crate::limits::{REPLAY_BYTES_MAX, STRAY_BYTES_MAX};
 use crate::response::{Callbacks, DetachHandle, DetachedStream, First};
 
-/// A response that was taken away from hyper.
+/// A response that has been detached from hyper.
 pub(super) struct Detached {
     parts: Parts,
     body: Body,
@@ -34,47 +34,50 @@ pub(super) struct Detached {
     opening: Bytes,
 }
 
-/// Where a response waits for the connection to be taken from hyper. One per connection.
+/// Where a detached response waits until its connection can be taken from hyper. One per
+/// connection.
 #[derive(Default)]
 pub(super) struct Slot {
-    taken: Mutex<Option<Detached>>,
-    /// Whether hyper has flushed the socket since. It does so in each of its turns, and passes it on only
-    /// when nothing of an earlier response is left in its own buffer.
+    detached: Mutex<Option<Detached>>,
+    /// Whether hyper has flushed the socket since `put`. hyper flushes whenever it is polled, and
+    /// the flush reaches the socket only when nothing of an earlier response is left in hyper's
+    /// buffer.
     flushed: AtomicBool,
 }
 
 impl Slot {
-    fn put(&self, taken: Detached) {
+    fn put(&self, detached: Detached) {
         self.flushed.store(false, Ordering::Relaxed);
-        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
+        *self.detached.lock().unwrap_or_else(PoisonError::into_inner) = Some(detached);
     }
 
-    /// The socket was flushed.
+    /// Records that the socket was flushed.
     pub(super) fn flushed(&self) {
         self.flushed.store(true, Ordering::Relaxed);
     }
 
-    /// The response, if there is one and hyper has nothing left to write.
+    /// Takes the response, if there is one and hyper has nothing left to write.
     pub(super) fn take(&self) -> Option<Detached> {
         if !self.flushed.load(Ordering::Relaxed) {
             return None;
         }
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.detached.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// Whether a stream may be answered to this request by the engine.
+/// Whether the engine may take over a stream that answers this request.
 pub(super) fn is_eligible(request: &Request<Incoming>) -> bool {
     request.version() == Version::HTTP_11
         && request.method() == Method::GET
         && request.body().is_end_stream()
 }
 
-/// Leaves a response to hyper, or puts it into the slot and never comes back.
-pub(super) async fn answer(response: Response<Body>, slot: &Slot) -> Response<Reply> {
+/// Returns the response if hyper must write it. Otherwise puts it into the slot and never
+/// completes.
+pub(super) async fn respond(response: Response<Body>, slot: &Slot) -> Response<Reply> {
     let (mut parts, mut body) = response.into_parts();
     let handle = parts.extensions.remove::<DetachHandle>();
-    let Some(handle) = handle.filter(|_| head::is_ours(&parts)) else {
+    let Some(handle) = handle.filter(|_| head::is_supported(&parts)) else {
         return Response::from_parts(parts, Reply { first: None, body });
     };
     match handle.opening(&mut body).await {
@@ -86,7 +89,7 @@ pub(super) async fn answer(response: Response<Body>, slot: &Slot) -> Response<Re
     }
 }
 
-/// A body for hyper, with what was taken out of it beforehand.
+/// A body for hyper, preceded by the item that has already been taken out of it.
 pub(super) struct Reply {
     first: Option<First>,
     body: Body,
@@ -122,26 +125,27 @@ impl http_body::Body for Reply {
     }
 }
 
-/// A stream whose connection is the task's own, until a shard takes it.
+/// A stream that a task writes until a shard takes it over.
 struct Stream {
     socket: TcpStream,
     handle: DetachHandle,
-    /// What the socket has not taken yet.
+    /// Bytes that the socket has not accepted yet.
     unsent: Vec<u8>,
+    /// Bytes the client has sent after its request; bounded by `STRAY_BYTES_MAX`.
     stray_bytes: u32,
     send_timeout: Option<Duration>,
 }
 
-/// Streams what is to be replayed, with back-pressure, and gives the stream to a shard when it is live.
-/// If there is no shard, it streams to the end.
+/// Writes the replay with backpressure, and attaches the stream to a shard once it is live. If
+/// there is no shard, writes the stream until it ends.
 pub(super) async fn run(
     socket: TcpStream,
     read: Bytes,
-    taken: Detached,
+    detached: Detached,
     engine: &Engine,
     slot: ConnectionSlot,
 ) {
-    let Detached { parts, body, handle, opening } = taken;
+    let Detached { parts, body, handle, opening } = detached;
     let mut unsent = head::head(&parts);
     push_chunk(&mut unsent, &opening);
     let stray_bytes = u32::try_from(read.len()).unwrap_or(u32::MAX);
@@ -154,7 +158,7 @@ pub(super) async fn run(
         {
             return stream.attach(detached, body, &mailbox, slot);
         }
-        match stream.go_on().await {
+        match stream.write_next().await {
             Ok(Next::More) => {}
             Ok(Next::End) => break,
             Err(reason) => return stream.handle.end(reason),
@@ -170,8 +174,8 @@ enum Next {
 }
 
 impl Stream {
-    /// Writes what is there, and waits for what comes next.
-    async fn go_on(&mut self) -> Result<Next, CloseReason> {
+    /// Writes the unsent bytes, then waits for the next ones.
+    async fn write_next(&mut self) -> Result<Next, CloseReason> {
         self.write().await?;
         let Self { socket, handle, stray_bytes, .. } = self;
         let next = poll_fn(|context| {
@@ -190,7 +194,7 @@ impl Stream {
         Ok(Next::End)
     }
 
-    /// Writes all that is unsent.
+    /// Writes all unsent bytes.
     async fn write(&mut self) -> Result<(), CloseReason> {
         let Self { socket, unsent, stray_bytes, send_timeout, .. } = self;
         let mut sent = 0;
@@ -211,11 +215,12 @@ impl Stream {
             };
         }
         unsent.clear();
-        // One large event must not leave its memory to the next small ones.
+        // Do not retain the memory of a large event.
         unsent.shrink_to(REPLAY_BYTES_MAX);
         Ok(())
     }
 
+    /// Hands the stream to a shard.
     fn attach(
         self,
         stream: DetachedStream,
@@ -229,12 +234,15 @@ impl Stream {
         let socket = match socket.into_std() {
             Ok(socket) => socket,
             Err(error) => {
-                tracing::error!("a stream ends because its socket cannot be taken over: {error}");
+                tracing::error!(
+                    "closing a stream whose socket the engine cannot take over: {error}"
+                );
                 subscription.close(CloseReason::Internal);
                 return callbacks.close(CloseReason::Internal);
             }
         };
-        // A client that vanished without a word holds its socket until its kernel would have answered.
+        // Writes to a client that disappeared succeed until the buffer is full; this timeout limits
+        // how long they may stay unacknowledged.
         if let Some(limit) = options.send_timeout {
             #[cfg(any(target_os = "linux", target_os = "android"))]
             let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(limit));
@@ -246,7 +254,8 @@ impl Stream {
     }
 }
 
-/// Ready when the client is gone: it closed its half, or sends more than it may. What it sends is thrown away.
+/// Ready when the client is gone: it has closed its sending direction, or exceeded
+/// `STRAY_BYTES_MAX`. What it sends is discarded.
 fn poll_gone(socket: &mut TcpStream, stray: &mut u32, context: &mut Context<'_>) -> Poll<()> {
     let mut space = [0; 1024];
     loop {

@@ -1,5 +1,5 @@
-//! TLS on accepted sockets: the handshake, its bounds, and the answer to those who speak HTTP without TLS. Look here for
-//! what a client gets before its first request over TLS.
+//! TLS on accepted sockets: the handshake, its bounds, and the response to plain HTTP. Look here
+//! for what happens before the first request over TLS.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -27,14 +27,15 @@ use super::counts::ServeCounts;
 use super::deadline::{DeadlineSocket, WriteDeadline};
 use crate::limits::{TLS_BUFFER_BYTES, TLS_HANDSHAKE_TIMEOUT, TLS_HANDSHAKES_MAX};
 
-/// The first byte of a TLS record with a handshake in it, and of no request of HTTP.
+/// The first byte of a TLS handshake record. No HTTP request begins with it.
 const HANDSHAKE: u8 = 0x16;
 
-/// A socket after its handshake. The guard is below TLS, where it sees whether the client takes
-/// anything: above, a write is done when TLS has it in its buffer.
+/// A socket after its handshake. The deadline is below TLS, where it observes whether the client
+/// accepts data; above TLS, a write completes as soon as the bytes are in the buffer of the TLS
+/// session.
 pub(super) type TlsSocket = Box<TlsStream<DeadlineSocket<TcpStream>>>;
 
-/// What is needed to speak TLS.
+/// The TLS configuration of a server, and the limit on concurrent signatures.
 #[derive(Clone)]
 pub(super) struct Tls {
     config: Arc<ServerConfig>,
@@ -47,28 +48,31 @@ impl Tls {
         Self { config, handshakes: Arc::new(Semaphore::new(TLS_HANDSHAKES_MAX)) }
     }
 
-    /// Does the handshake. `None` if the client spoke HTTP without TLS, and got its answer.
-    pub(super) async fn enter(
+    /// Performs the handshake. `None` if the client sent plain HTTP, which has been answered.
+    ///
+    /// # Errors
+    /// If the handshake fails or times out, or the response to plain HTTP cannot be sent.
+    pub(super) async fn accept(
         &self,
         socket: TcpStream,
-        send: &WriteDeadline,
+        deadline: &WriteDeadline,
         counts: &ServeCounts,
     ) -> io::Result<Option<TlsSocket>> {
         let count = |counter: &std::sync::atomic::AtomicU64| {
             counter.fetch_add(1, Ordering::Relaxed);
         };
-        let handshake = timeout(TLS_HANDSHAKE_TIMEOUT, self.begin(socket, send)).await;
+        let handshake = timeout(TLS_HANDSHAKE_TIMEOUT, self.handshake(socket, deadline)).await;
         let handshake = handshake.unwrap_or_else(|_| {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))
+            Err(io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timeout"))
         });
         match handshake {
-            Ok(Begun::Tls(socket)) => {
+            Ok(Handshake::Tls(socket)) => {
                 count(&counts.0.tls_handshakes);
                 Ok(Some(socket))
             }
-            Ok(Begun::Plain(socket)) => {
+            Ok(Handshake::Plain(socket)) => {
                 count(&counts.0.tls_plain);
-                send_away(socket, send).await?;
+                answer_plain_http(socket, deadline).await?;
                 Ok(None)
             }
             Err(error) => {
@@ -78,23 +82,27 @@ impl Tls {
         }
     }
 
-    async fn begin(&self, socket: TcpStream, send: &WriteDeadline) -> io::Result<Begun> {
+    async fn handshake(
+        &self,
+        socket: TcpStream,
+        deadline: &WriteDeadline,
+    ) -> io::Result<Handshake> {
         let mut first = [0];
         if socket.peek(&mut first).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if first[0] != HANDSHAKE {
-            return Ok(Begun::Plain(socket));
+            return Ok(Handshake::Plain(socket));
         }
-        let socket = DeadlineSocket::of_writes(socket, send.clone());
-        // What the client wants is read first, and costs next to nothing.
+        let socket = DeadlineSocket::writes_only(socket, deadline.clone());
+        // Reading the client's hello is cheap and needs no permit.
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
         let limit = |session: &mut rustls::ServerConnection| {
             session.set_buffer_limit(Some(TLS_BUFFER_BYTES));
         };
         let mut rest = pin!(start.into_stream_with(Arc::clone(&self.config), limit));
-        // The next step is the one with the signature. A permit for this step alone: the tasks of
-        // streams wait behind few of them, and a client that stops in the middle keeps none.
+        // The next step computes the signature. Only this step needs a permit, so that few of them
+        // at a time delay the tasks of streams, and a client that stops halfway does not hold one.
         let signed = {
             let _permit = self.handshakes.acquire().await;
             poll_fn(|context| Poll::Ready(rest.as_mut().poll(context))).await
@@ -103,41 +111,44 @@ impl Tls {
             Poll::Ready(done) => done?,
             Poll::Pending => rest.await?,
         };
-        Ok(Begun::Tls(Box::new(socket)))
+        Ok(Handshake::Tls(Box::new(socket)))
     }
 }
 
-enum Begun {
+/// What the client speaks.
+enum Handshake {
     Tls(TlsSocket),
     Plain(TcpStream),
 }
 
-/// Answers one request that came without TLS, and closes.
-async fn send_away(socket: TcpStream, send: &WriteDeadline) -> io::Result<()> {
+/// Answers one plain HTTP request, and closes the connection.
+async fn answer_plain_http(socket: TcpStream, deadline: &WriteDeadline) -> io::Result<()> {
     let io = TokioIo::new(DeadlineSocket::new(
         socket,
         TLS_HANDSHAKE_TIMEOUT,
-        send.clone(),
+        deadline.clone(),
         Arc::default(),
     ));
-    let service = service_fn(async |request| Ok::<_, Infallible>(where_to(&request)));
+    let service = service_fn(async |request| Ok::<_, Infallible>(https_hint(&request)));
     let connection = http1::Builder::new()
         .keep_alive(false)
         .timer(TokioTimer::new())
         .header_read_timeout(TLS_HANDSHAKE_TIMEOUT)
         .serve_connection(io, service);
-    // Twice: for the head, and for the answer.
+    // Once for the request head, once for the response.
     match timeout(2 * TLS_HANDSHAKE_TIMEOUT, connection).await {
         Ok(ended) => ended.map_err(io::Error::other),
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")),
+        Err(_) => {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "send timeout: the client accepts no data"))
+        }
     }
 }
 
-/// The same place with TLS, for requests that can be repeated there; for others, which may have sent a
-/// secret already, the plain truth.
-fn where_to(request: &Request<Incoming>) -> Response<String> {
-    let repeatable = matches!(*request.method(), Method::GET | Method::HEAD);
-    let location = secure_location(request).filter(|_| repeatable);
+/// A redirect to the same URL over HTTPS for requests that are safe to repeat. An error for others:
+/// they may already have exposed a secret, which a redirect would hide.
+fn https_hint(request: &Request<Incoming>) -> Response<String> {
+    let is_repeatable = matches!(*request.method(), Method::GET | Method::HEAD);
+    let location = secure_location(request).filter(|_| is_repeatable);
     let mut response =
         Response::new("This port speaks HTTPS: use https:// in the URL.\n".to_owned());
     *response.status_mut() = StatusCode::BAD_REQUEST;

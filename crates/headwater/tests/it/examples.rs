@@ -1,4 +1,4 @@
-//! The examples run, and the documents show the first one as it is. Look here when one of them changed.
+//! The examples run, and the documents show `hello` verbatim. Look here when an example changes.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -23,7 +23,7 @@ async fn hello_publishes_to_every_stream() {
 }
 
 #[tokio::test]
-async fn axum_app_serves_without_redis_and_ends_its_streams() {
+async fn axum_app_serves_without_redis_and_drains_its_streams() {
     let mut app = Example::start("axum_app", &[]).await;
     let page = http::get(app.address, "/").await;
     assert!(page.text().contains("new EventSource"), "{}", page.text());
@@ -44,7 +44,7 @@ async fn axum_app_serves_without_redis_and_ends_its_streams() {
 }
 
 #[test]
-fn axum_app_says_where_it_is() {
+fn axum_app_prints_its_address() {
     let mut process = Command::new(binary("axum_app"))
         .arg("127.0.0.1:0")
         .env_remove("REDIS_URL")
@@ -77,21 +77,21 @@ async fn ai_answer_survives_lost_connections_reloads_and_second_devices() {
         first = first.read(&mut stream, 3).await;
     }
     assert!(first.text.starts_with("You asked: why?\n\nA river"), "{first:?}");
-    assert!(first.text.ends_with("wait for you."), "{first:?}");
+    assert!(first.text.ends_with("not wait for you."), "{first:?}");
     assert_eq!(first.end.as_deref(), Some("done"));
 
-    // A reload, or another device, has no last id and gets everything, also when all is written.
+    // A reload, or another device, has no last ID and gets everything, even after the end.
     let mut second = EventStream::open(app.address, &path).await;
     assert_eq!(Answer::default().read(&mut second, usize::MAX).await, first);
     assert_eq!(second.end().await, End::Clean);
-    // Who has everything is told not to come back.
+    // A client that has everything does not reconnect after a 204.
     assert_eq!(resume(&app, &path, &first.last_id).await.status, 204);
 }
 
-/// The program without its first lines of documentation.
+/// The program without its module documentation.
 fn hello_program() -> &'static str {
     let (_, program) = HELLO.split_once("\n\n").expect("an empty line after the documentation");
-    assert!(program.lines().count() <= 20, "it is shown as a program of 20 lines");
+    assert!(program.lines().count() <= 20, "hello must not exceed 20 lines");
     program
 }
 

@@ -1,5 +1,5 @@
-//! What the library promises its users, as one binary. Each file holds one theme. None needs a program
-//! beside the Rust toolchain; those that do are in `tests/live`.
+//! The public behaviour of the library, as one test binary with a file per topic. None of the tests
+//! needs a program besides the Rust toolchain. Look in `tests/live` for those that do.
 
 mod engine;
 #[path = "../support/example.rs"]

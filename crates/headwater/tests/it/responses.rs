@@ -1,4 +1,5 @@
-//! `EventSourceResponse`: the bytes it writes, its timers, and how it ends.
+//! `EventSourceResponse`: the bytes it writes, its timers, and how it ends. Look here for the exact
+//! body of a stream.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The reason that `on_close` was called with.
+/// The reasons that `on_close` was called with.
 #[derive(Clone, Default)]
 struct Reason(Arc<Mutex<Vec<CloseReason>>>);
 
@@ -34,7 +35,7 @@ impl Reason {
     }
 }
 
-/// A router with one stream, made anew for each request.
+/// A router with one stream, created for each request.
 fn router(make: impl Fn() -> EventSourceResponse + Clone + Send + Sync + 'static) -> Router {
     Router::new().route("/", get(move || std::future::ready(make())))
 }
@@ -48,7 +49,7 @@ async fn whole_body(response: EventSourceResponse) -> String {
     String::from_utf8(body.to_bytes().into()).unwrap()
 }
 
-/// The body without the ids that the hub gives, which are new in each run.
+/// The body without the IDs that the hub assigns, which differ in each run.
 fn without_ids(body: &str) -> String {
     body.split_inclusive('\n').filter(|line| !line.starts_with("id: ")).collect()
 }
@@ -68,7 +69,7 @@ async fn the_bytes_of_a_stream_are_exact() {
 }
 
 #[tokio::test]
-async fn the_head_keeps_caches_and_proxies_from_holding_events_back() {
+async fn the_head_prevents_caching_and_buffering() {
     let response = EventSourceResponse::from_stream(stream::empty::<Event>()).into_response();
     let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
     assert_eq!(response.status(), 200);
@@ -94,7 +95,7 @@ async fn retry_is_jittered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn heartbeats_come_when_idle_and_only_then() {
+async fn heartbeats_are_sent_only_when_idle() {
     let hub = Hub::in_memory();
     let subscription_hub = hub.clone();
     let app =
@@ -107,7 +108,7 @@ async fn heartbeats_come_when_idle_and_only_then() {
     assert_eq!(client.next_item().await.unwrap(), Some(Item::Comment(String::new())));
     assert_eq!(opened.elapsed().as_secs(), 15);
 
-    // An event at second 25 puts the next heartbeat off to second 40.
+    // An event at second 25 postpones the next heartbeat to second 40.
     tokio::time::sleep(10 * SECOND).await;
     hub.publish(&news(), Event::new("x")).await.unwrap();
     assert_eq!(client.next().await.unwrap().unwrap().data, "x");
@@ -117,14 +118,14 @@ async fn heartbeats_come_when_idle_and_only_then() {
 
 #[tokio::test(start_paused = true)]
 async fn heartbeats_can_be_events_or_off() {
-    let beat = Event::new("").with_name("beat").unwrap();
+    let heartbeat = Event::new("").with_name("heartbeat").unwrap();
     let app = router(move || {
         EventSourceResponse::from_stream(stream::pending::<Event>())
-            .heartbeat(Heartbeat::event(&beat).every(3 * SECOND))
+            .heartbeat(Heartbeat::event(&heartbeat).every(3 * SECOND))
     });
     let mut client = SseClient::get(&app, "/").await.unwrap();
     let started = Instant::now();
-    assert_eq!(client.next().await.unwrap().unwrap().name, "beat");
+    assert_eq!(client.next().await.unwrap().unwrap().name, "heartbeat");
     assert_eq!(started.elapsed().as_secs(), 3);
 
     let app = router(|| {
@@ -132,11 +133,11 @@ async fn heartbeats_can_be_events_or_off() {
     });
     let mut client = SseClient::get(&app, "/").await.unwrap().with_timeout(1000 * SECOND);
     client.next_item().await.unwrap();
-    assert!(client.next_item().await.unwrap_err().to_string().contains("nothing came"));
+    assert!(client.next_item().await.unwrap_err().to_string().contains("nothing received"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lifetime_ends_the_stream_and_sends_the_client_back() {
+async fn a_lifetime_ends_the_stream_and_the_client_reconnects() {
     let reason = Reason::default();
     let noted = reason.clone();
     let app = router(move || {
@@ -161,7 +162,7 @@ async fn an_error_of_the_stream_ends_it() {
 }
 
 #[tokio::test]
-async fn every_end_is_told_once_with_its_reason() {
+async fn every_end_is_reported_once_with_its_reason() {
     let reason = Reason::default();
     whole_body(reason.note(EventSourceResponse::from_stream(stream::iter([Event::new("x")]))))
         .await;
@@ -184,7 +185,7 @@ async fn every_end_is_told_once_with_its_reason() {
 }
 
 #[tokio::test]
-async fn until_ends_a_stream_of_ones_own() {
+async fn until_ends_a_stream_that_is_not_a_subscription() {
     let (stop, stopped) = oneshot::channel::<()>();
     let reason = Reason::default();
     let response = EventSourceResponse::from_stream(stream::pending::<Event>())
@@ -196,12 +197,12 @@ async fn until_ends_a_stream_of_ones_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_is_no_longer_asked_for_more_is_stalled() {
+async fn a_body_that_is_no_longer_polled_is_stalled() {
     let hub = Hub::in_memory();
     let reason = Reason::default();
     let response = EventSourceResponse::new(hub.subscribe([news()]).unwrap());
     let mut body = reason.note(response.send_timeout(10 * SECOND)).into_response().into_body();
-    // Idle is not stalled, however long it is: the client waits, and heartbeats reach it.
+    // An idle stream is not stalled, however long it is idle: heartbeats are still polled.
     let started = Instant::now();
     while started.elapsed() < 120 * SECOND {
         body.frame().await.unwrap().unwrap();
@@ -216,29 +217,29 @@ async fn a_body_that_is_no_longer_asked_for_more_is_stalled() {
 }
 
 #[tokio::test]
-async fn frames_can_be_filtered_on_the_way() {
+async fn frames_can_be_filtered() {
     let hub = Hub::in_memory();
     let subscription = hub.subscribe([news()]).unwrap();
     for text in ["keep 1", "drop", "keep 2"] {
         hub.publish(&news(), Event::new(text)).await.unwrap();
     }
     hub.drain();
-    let kept =
+    let filtered =
         subscription.filter(|frame| std::future::ready(frame.event().data().starts_with("keep")));
-    let body = whole_body(EventSourceResponse::from_stream(kept).retry(None)).await;
+    let body = whole_body(EventSourceResponse::from_stream(filtered).retry(None)).await;
     assert_eq!(without_ids(&body), ":\n\ndata: keep 1\n\ndata: keep 2\n\n");
 }
 
 #[tokio::test]
-async fn names_come_from_channels_if_asked_for() {
+async fn channels_name_events_if_enabled() {
     let hub = Hub::in_memory();
     let subscription = hub.subscribe([news()]).unwrap();
     hub.publish(&news(), Event::new("a")).await.unwrap();
-    hub.publish(&news(), Event::new("b").with_name("own").unwrap()).await.unwrap();
+    hub.publish(&news(), Event::new("b").with_name("named").unwrap()).await.unwrap();
     hub.drain();
     let response = EventSourceResponse::new(subscription).name_by_channel(true).retry(None);
     let body = without_ids(&whole_body(response).await);
-    assert_eq!(body, ":\n\nevent: news\ndata: a\n\nevent: own\ndata: b\n\n");
+    assert_eq!(body, ":\n\nevent: news\ndata: a\n\nevent: named\ndata: b\n\n");
 }
 
 #[tokio::test]
@@ -250,8 +251,8 @@ async fn the_test_client_is_strict() {
         Router::new().route("/", get(response))
     };
     for (body, part) in [
-        ("data: x\n", "inside of an event"),
-        ("data: x", "inside of an event"),
+        ("data: x\n", "within an event"),
+        ("data: x", "within an event"),
         ("data: x\r\n\r\n", "CR"),
         ("data:x\n\n", "no space"),
         ("date: x\n\n", "unknown field"),
@@ -261,7 +262,7 @@ async fn the_test_client_is_strict() {
         let error = loop {
             match client.next().await {
                 Ok(Some(_)) => {}
-                Ok(None) => panic!("{body:?} passed"),
+                Ok(None) => panic!("{body:?} was accepted"),
                 Err(error) => break error.to_string(),
             }
         };
@@ -278,7 +279,7 @@ async fn the_test_client_is_strict() {
 }
 
 #[tokio::test]
-async fn a_client_can_send_headers_of_its_own() {
+async fn a_client_can_send_headers() {
     let app = Router::new()
         .route(
             "/",

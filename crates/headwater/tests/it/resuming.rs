@@ -1,4 +1,5 @@
-//! Streams that come back: nothing lost, nothing twice, in order; and what they are told when that cannot be.
+//! Resuming streams: no event is lost, duplicated or reordered, and a gap is reported when that is
+//! impossible. Look here for the guarantees of `after` and `rewind`.
 
 use std::time::Duration;
 
@@ -23,20 +24,20 @@ async fn publish(hub: &Hub, name: &str, data: impl ToString) -> String {
     receipt.id.expect("an id").to_string()
 }
 
-/// What comes next, as text: data of events, reasons of gaps.
+/// The next frame, as text: the data of an event, the reason of a gap.
 async fn next(subscription: &mut Subscription) -> Option<String> {
     let frame = timeout(PATIENCE, subscription.next()).await.expect("a frame in time")?;
-    Some(tell(&frame))
+    Some(describe(&frame))
 }
 
-fn tell(frame: &Frame) -> String {
+fn describe(frame: &Frame) -> String {
     match frame.gap() {
         Some(gap) => format!("gap {} {}", gap.channel, gap.reason),
         None => frame.event().data().to_owned(),
     }
 }
 
-/// The next so many, as one text.
+/// The next `count` frames, as one text.
 async fn take(subscription: &mut Subscription, count: usize) -> String {
     let mut taken = Vec::new();
     for _ in 0..count {
@@ -66,7 +67,7 @@ async fn one_id_resumes_several_channels_in_order() {
 }
 
 #[tokio::test]
-async fn replay_meets_live_without_gap_or_duplicate_while_others_publish() {
+async fn replay_joins_live_without_gap_or_duplicate_while_others_publish() {
     let hub = Hub::builder().queue_frames_max(100_000).build(MemoryBroker::with_retention(
         RetentionRules::new().with_rule("* events=100000 bytes=64MiB").unwrap(),
     ));
@@ -86,7 +87,7 @@ async fn replay_meets_live_without_gap_or_duplicate_while_others_publish() {
     let mut expected = 1;
     while expected <= 5_000 {
         let mut stream = hub.subscribe([channel("a"), channel("b")]).unwrap().after(id.clone());
-        // Some read a little, some a lot, before they drop.
+        // Each reads a random number of events before it is dropped.
         for _ in 0..fastrand::usize(1..700) {
             let frame = timeout(PATIENCE, stream.next()).await.unwrap().unwrap();
             assert_eq!(frame.event().data(), expected.to_string());
@@ -101,7 +102,7 @@ async fn replay_meets_live_without_gap_or_duplicate_while_others_publish() {
 }
 
 #[tokio::test]
-async fn ids_that_cannot_be_found_give_one_gap_and_then_what_is_live() {
+async fn ids_that_cannot_be_found_cause_one_gap_and_then_live_events() {
     let hub = hub("* events=1000");
     publish(&hub, "a", "old").await;
     let long = "x".repeat(10_000);
@@ -119,7 +120,7 @@ async fn ids_that_cannot_be_found_give_one_gap_and_then_what_is_live() {
         let moved_to = frame.position().expect("the client's position moves").to_string();
         publish(&hub, "a", "live").await;
         assert_eq!(next(&mut stream).await.unwrap(), "live");
-        // From where the gap left it, the client is told of no other.
+        // A client that resumes from the position of the gap gets no other gap.
         let mut again = hub.subscribe([channel("a")]).unwrap().after(moved_to);
         assert_eq!(next(&mut again).await.unwrap(), "live");
     }
@@ -134,7 +135,7 @@ async fn ids_that_cannot_be_found_give_one_gap_and_then_what_is_live() {
 }
 
 #[tokio::test]
-async fn without_an_id_a_stream_begins_now() {
+async fn without_an_id_a_stream_starts_now() {
     let hub = hub("* events=1000");
     publish(&hub, "a", "old").await;
     for id in [None, Some(String::new())] {
@@ -146,7 +147,7 @@ async fn without_an_id_a_stream_begins_now() {
 }
 
 #[tokio::test]
-async fn trimmed_history_is_told_and_the_rest_is_given() {
+async fn trimmed_history_is_reported_and_the_rest_is_replayed() {
     let hub = hub("* events=3");
     let id = publish(&hub, "a", 0).await;
     let other = publish(&hub, "b", "other").await;
@@ -155,7 +156,7 @@ async fn trimmed_history_is_told_and_the_rest_is_given() {
     }
     let mut stream = hub.subscribe([channel("a")]).unwrap().after(id);
     assert_eq!(take(&mut stream, 4).await, "gap a trimmed 3 4 5");
-    // Only where something is missing: b lost nothing.
+    // Only a has missing events, so only a gets a gap.
     let mut stream = hub.subscribe([channel("a"), channel("b")]).unwrap().after(other);
     assert_eq!(take(&mut stream, 4).await, "gap a trimmed 3 4 5");
     let mut stream = hub.subscribe([channel("b")]).unwrap().after(publish(&hub, "a", 6).await);
@@ -164,13 +165,13 @@ async fn trimmed_history_is_told_and_the_rest_is_given() {
 }
 
 #[tokio::test]
-async fn without_history_the_ring_of_a_listened_channel_is_enough() {
+async fn without_history_the_ring_of_a_lingering_channel_is_replayed() {
     let hub = hub("* off");
     let mut stream = hub.subscribe([channel("a")]).unwrap();
     stream.ready().await;
     let id = publish(&hub, "a", 1).await;
     drop(stream);
-    // Nobody listens, and the channel lingers.
+    // The channel lingers without subscribers.
     publish(&hub, "a", 2).await;
     publish(&hub, "a", 3).await;
     let mut stream = hub.subscribe([channel("a")]).unwrap().after(id.clone());
@@ -186,17 +187,17 @@ async fn without_history_the_ring_of_a_listened_channel_is_enough() {
 }
 
 #[tokio::test]
-async fn a_publishers_own_id_resumes_too() {
+async fn a_publisher_id_resumes_too() {
     let hub = hub("* events=5000 bytes=64MiB");
-    let own = |id: &str, data: &str| Event::new(data).with_id(id).unwrap();
+    let with_id = |id: &str, data: &str| Event::new(data).with_id(id).unwrap();
     let a = channel("a");
     publish(&hub, "a", "before").await;
-    hub.publish(&a, own("order-1", "one")).await.unwrap();
+    hub.publish(&a, with_id("order-1", "one")).await.unwrap();
     publish(&hub, "b", "between").await;
-    hub.publish(&a, own("order-1", "one again")).await.unwrap();
+    hub.publish(&a, with_id("order-1", "one again")).await.unwrap();
     let mut stream = hub.subscribe([a.clone(), channel("b")]).unwrap().after("order-1".to_owned());
     assert_eq!(take(&mut stream, 2).await, "between one again");
-    // Also when it is older than the ring.
+    // Even if it is older than the ring.
     for number in 0..2_000 {
         publish(&hub, "a", number).await;
     }
@@ -227,20 +228,20 @@ async fn rewinds_by_count_by_age_and_to_the_beginning() {
 }
 
 #[tokio::test]
-async fn a_finished_channel_ends_its_streams_and_stays_finished() {
+async fn an_ended_channel_finishes_its_streams_and_stays_ended() {
     let hub = hub("* events=1000");
     let a = channel("a");
-    let mut listener = hub.subscribe([a.clone()]).unwrap();
+    let mut subscriber = hub.subscribe([a.clone()]).unwrap();
     let mut both = hub.subscribe([a.clone(), channel("b")]).unwrap();
-    listener.ready().await;
+    subscriber.ready().await;
     both.ready().await;
     let first = publish(&hub, "a", "first").await;
     let end = Publish::to(a.clone(), Event::new("end")).with_end(true);
     let last = hub.publish_all([end]).await.unwrap()[0].id.clone().unwrap().to_string();
-    assert_eq!(take(&mut listener, 2).await, "first end");
-    assert_eq!(next(&mut listener).await, None);
-    assert_eq!(listener.closed(), Some(CloseReason::Finished));
-    // Another channel is open, so the stream goes on.
+    assert_eq!(take(&mut subscriber, 2).await, "first end");
+    assert_eq!(next(&mut subscriber).await, None);
+    assert_eq!(subscriber.closed(), Some(CloseReason::Finished));
+    // Another channel is open, so the stream continues.
     assert_eq!(take(&mut both, 2).await, "first end");
     publish(&hub, "b", "more").await;
     assert_eq!(next(&mut both).await.unwrap(), "more");
@@ -248,17 +249,17 @@ async fn a_finished_channel_ends_its_streams_and_stays_finished() {
     let error = hub.publish(&a, Event::new("too late")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Ended);
 
-    let mut back = hub.subscribe([a.clone()]).unwrap().after(last);
-    back.ready().await;
-    assert!(back.is_finished());
+    let mut up_to_date = hub.subscribe([a.clone()]).unwrap().after(last);
+    up_to_date.ready().await;
+    assert!(up_to_date.is_finished());
     let mut new = hub.subscribe([a.clone()]).unwrap();
     new.ready().await;
     assert!(new.is_finished());
-    let mut missed_it = hub.subscribe([a.clone()]).unwrap().after(first);
-    missed_it.ready().await;
-    assert!(!missed_it.is_finished());
-    assert_eq!(next(&mut missed_it).await.unwrap(), "end");
-    assert_eq!(next(&mut missed_it).await, None);
+    let mut missed_end = hub.subscribe([a.clone()]).unwrap().after(first);
+    missed_end.ready().await;
+    assert!(!missed_end.is_finished());
+    assert_eq!(next(&mut missed_end).await.unwrap(), "end");
+    assert_eq!(next(&mut missed_end).await, None);
     let mut late = hub.subscribe([a]).unwrap().rewind(Rewind::All);
     assert_eq!(take(&mut late, 2).await, "first end");
     assert_eq!(next(&mut late).await, None);
@@ -267,8 +268,8 @@ async fn a_finished_channel_ends_its_streams_and_stays_finished() {
 #[tokio::test]
 async fn a_repeated_publish_is_one_event() {
     let hub = hub("* events=1000");
-    let mut listener = hub.subscribe([channel("a")]).unwrap();
-    listener.ready().await;
+    let mut subscriber = hub.subscribe([channel("a")]).unwrap();
+    subscriber.ready().await;
     let keyed = || {
         Publish::to(channel("a"), Event::new("once")).with_key(IdempotencyKey::new("key").unwrap())
     };
@@ -276,11 +277,11 @@ async fn a_repeated_publish_is_one_event() {
     let second = hub.publish_all([keyed()]).await.unwrap();
     assert_eq!(first, second);
     publish(&hub, "a", "next").await;
-    assert_eq!(take(&mut listener, 2).await, "once next");
+    assert_eq!(take(&mut subscriber, 2).await, "once next");
 }
 
-/// A slow reader of a long history holds a page of it, not the whole; and what is published meanwhile
-/// does not end its stream.
+/// A slow reader of a long history holds one page of it in memory, and events published meanwhile
+/// do not overflow its queue.
 #[tokio::test]
 async fn a_replay_is_read_as_it_is_taken() {
     let hub = hub("* events=100000 bytes=512MiB");
@@ -292,7 +293,7 @@ async fn a_replay_is_read_as_it_is_taken() {
     let mut stream = hub.subscribe([channel("a")]).unwrap().after(id);
     for taken in 0..5_000 {
         if taken % 100 == 0 {
-            // More than a queue holds.
+            // In total, more than a queue holds.
             hub.publish(&channel("a"), Event::new(data.clone())).await.unwrap();
         }
         assert_eq!(next(&mut stream).await.expect("an open stream").len(), data.len());

@@ -1,5 +1,5 @@
-//! The event stream's format: what [`Event`] writes and [`Decoder`] reads. Look here before you change
-//! a byte of it.
+//! The format of the event stream: what [`Event`] writes and [`Decoder`] reads. Look here before
+//! you change a byte of it.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::Value;
 
-/// All that a client learns from a stream.
+/// Everything that a client learns from a stream.
 #[derive(Debug, PartialEq)]
 struct Learned {
     items: Vec<Item>,
@@ -41,11 +41,11 @@ fn learn<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Learned {
 }
 
 fn cut<'a>(mut stream: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
-    let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
-    places.sort_unstable();
+    let mut offsets: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+    offsets.sort_unstable();
     let mut chunks = Vec::new();
-    for place in places.into_iter().rev() {
-        let (before, after) = stream.split_at(place);
+    for offset in offsets.into_iter().rev() {
+        let (before, after) = stream.split_at(offset);
         chunks.push(after);
         stream = before;
     }
@@ -106,12 +106,12 @@ fn vectors_are_read_as_browsers_read_them() {
     }
 }
 
-/// Text in which whatever could break the format is far more frequent than in any other text.
+/// Text in which characters that could break the format are far more frequent than usual.
 fn hostile_text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => prop::sample::select(vec![
-            "\r", "\n", "\r\n", "\n\n", " ", ":", "\0", "\t", "\u{B}", "\u{C}", "\u{85}", "\u{2028}",
-            "\u{2029}", "\u{FEFF}", "data: ", "id: 1", "event: a", "retry: 1", ":", "a",
+            "\r", "\n", "\r\n", "\n\n", " ", ":", "\0", "\t", "\u{B}", "\u{C}", "\u{85}",
+            "\u{2028}", "\u{2029}", "\u{FEFF}", "data: ", "id: 1", "event: a", "retry: 1", ":", "a",
         ])
         .prop_map(str::to_owned),
         1 => any::<String>(),
@@ -121,10 +121,10 @@ fn hostile_text() -> impl Strategy<Value = String> {
 
 fn event() -> impl Strategy<Value = Event> {
     let name = hostile_text().prop_map(|text| EventName::new(text).ok());
-    let plain_name = "\\PC{1,40}".prop_map(|text| EventName::new(text).ok());
+    let printable_name = "\\PC{1,40}".prop_map(|text| EventName::new(text).ok());
     let id = prop::option::of("[!-~]{1,255}");
     let retry = prop::option::of(any::<Duration>());
-    (hostile_text(), prop_oneof![name, plain_name], id, retry).prop_map(
+    (hostile_text(), prop_oneof![name, printable_name], id, retry).prop_map(
         |(data, name, id, retry)| {
             let mut event = Event::new(data);
             if let Some(name) = name {
@@ -141,7 +141,7 @@ fn event() -> impl Strategy<Value = Event> {
     )
 }
 
-/// What a client must learn from an event that comes after one with the id `id_before`.
+/// What a client must learn from an event that follows one with the ID `id_before`.
 fn expected(event: &Event, id_before: &str) -> Vec<Item> {
     let message = Message {
         name: event.name().map_or("message", EventName::as_str).to_owned(),
@@ -247,7 +247,7 @@ fn a_long_line_arrives_whole_in_small_pieces() {
         let stream = Event::new(data.as_str()).encode();
         let learned = learn(stream.chunks(chunk_bytes));
         let [message] = learned.messages()[..] else { panic!("not one event") };
-        assert!(message.data == data, "what arrived is not what was sent");
+        assert!(message.data == data, "the received data differs from the sent data");
     }
 
     check(5 << 20, 4 << 10);
@@ -255,9 +255,9 @@ fn a_long_line_arrives_whole_in_small_pieces() {
     check(64 << 10, 1);
 }
 
-/// Linear work takes about 8 times as long for 8 times the bytes, quadratic work 64 times. What else
-/// runs on the machine makes single runs slower, never faster: so the fastest counts, and the long runs
-/// have many chances.
+/// Linear work takes about 8 times as long for 8 times the bytes, quadratic work 64 times. Other
+/// load makes single runs slower, never faster: so the fastest run counts, and the long runs are
+/// repeated often.
 #[track_caller]
 fn check_linear(what: &str, bytes: usize, work: impl Fn(usize) -> Duration) {
     let short = (0..20).map(|_| work(bytes)).min().unwrap();
@@ -291,5 +291,5 @@ fn time_is_linear() {
     check_linear("a line, in pieces", 256 << 10, |bytes| decode(line(bytes), 4 << 10));
     check_linear("many lines", 16 << 10, |bytes| decode(lines(bytes), usize::MAX));
     check_linear("many events", 16 << 10, |bytes| decode(events(bytes), usize::MAX));
-    check_linear("writing line ends", 8 << 10, |bytes| encode(line_ends(bytes)));
+    check_linear("encoding line ends", 8 << 10, |bytes| encode(line_ends(bytes)));
 }

@@ -1,4 +1,4 @@
-//! The examples over a real Redis.
+//! The examples over a real Redis. Look here when an example changes that uses Redis.
 
 use headwater_test_support::{EventStream, RedisServer, eventually, http};
 use serde_json::json;
@@ -11,7 +11,7 @@ async fn axum_app_publishes_and_counts_over_one_redis() {
     let url = redis.url();
     let app = Example::start("axum_app", &[("REDIS_URL", &url)]).await;
     let mut stream = EventStream::open(app.address, "/events?room=lobby").await;
-    eventually("the broker is connected, so that streams wait for Redis", || async {
+    eventually("the broker has subscribed to the channel", || async {
         redis.run::<Vec<String>>(&["PUBSUB", "CHANNELS", "lobby"]) == ["lobby"]
     })
     .await;
@@ -26,7 +26,7 @@ async fn axum_app_publishes_and_counts_over_one_redis() {
 }
 
 #[tokio::test]
-async fn ai_answer_is_stopped_by_a_word_and_not_by_a_disconnect() {
+async fn ai_answer_is_stopped_on_request_and_not_by_a_disconnect() {
     let redis = RedisServer::start();
     let variables: &[(&str, &str)] = &[("REDIS_URL", &redis.url()), ("TOKEN_MS", "50")];
     let app = Example::start("ai_answer", variables).await;
@@ -34,12 +34,12 @@ async fn ai_answer_is_stopped_by_a_word_and_not_by_a_disconnect() {
     let path = ask(&app).await;
 
     let mut stream = EventStream::open(app.address, &path).await;
-    let begun = Answer::default().read(&mut stream, 2).await;
+    let start = Answer::default().read(&mut stream, 2).await;
     drop(stream);
-    // The other device is on another node, and the answer goes on.
+    // A second device, on another node: the answer continues.
     let mut stream = EventStream::open(other.address, &path).await;
     let more = Answer::default().read(&mut stream, 4).await;
-    assert!(more.text.starts_with(&begun.text) && more.end.is_none(), "{more:?}");
+    assert!(more.text.starts_with(&start.text) && more.end.is_none(), "{more:?}");
     let stopped = http::post(other.address, &format!("{path}/stop"), b"").await;
     assert_eq!(stopped.status, 204, "{}", stopped.text());
     let stopped = Answer::default().read(&mut stream, usize::MAX).await;

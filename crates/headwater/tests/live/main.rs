@@ -1,4 +1,5 @@
-//! What needs programs: redis-server and valgrind. `cargo xtask test` runs it.
+//! Tests that need other programs: redis-server and valgrind. Look here for the tests of the
+//! library that only `cargo xtask test` runs.
 
 #[path = "../support/example.rs"]
 mod example;

@@ -1,4 +1,4 @@
-//! Examples as running processes, for the tests that need no other program and for those that do.
+//! Examples as running processes. Look here for how `tests/it` and `tests/live` start them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use headwater_test_support::{EventStream, eventually, free_port, http, wait_for}
 use serde_json::json;
 use tokio::net::TcpStream;
 
-/// A running example; it ends when this is dropped.
+/// A running example. The process is killed on drop.
 pub(crate) struct Example {
     pub(crate) process: Child,
     pub(crate) address: SocketAddr,
@@ -25,7 +25,7 @@ impl Example {
             .spawn()
             .expect("the example starts");
         let mut example = Self { process, address };
-        eventually(&format!("{name} listens"), || {
+        eventually(&format!("{name} accepts connections"), || {
             let ended = example.process.try_wait().expect("the process");
             assert_eq!(ended, None, "{name} ended");
             async move { TcpStream::connect(address).await.is_ok() }
@@ -48,7 +48,7 @@ impl Example {
             status = self.process.try_wait().expect("the process");
             status.is_some()
         });
-        status.expect("waited for")
+        status.expect("the process has ended")
     }
 }
 
@@ -59,7 +59,7 @@ impl Drop for Example {
     }
 }
 
-/// The binary of an example, which cargo builds before it runs all tests of a package.
+/// The path of an example's binary. Cargo builds it before it runs all tests of a package.
 pub(crate) fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test's path");
     let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
@@ -79,7 +79,8 @@ pub(crate) async fn publish_message(address: SocketAddr, text: &str) -> http::An
     http::request(address, "POST", "/publish?room=lobby", &json, &message(text)).await
 }
 
-/// What a client has of an answer: its text, the last id, and the name of the event that ended it.
+/// What a client has received of an answer: its text, the last event ID, and the name of the event
+/// that ended it.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) text: String,
@@ -88,7 +89,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Reads on until the answer ends, or until so many tokens have come.
+    /// Continues reading until the answer ends, or until `tokens_max` tokens were received.
     pub(crate) async fn read(mut self, stream: &mut EventStream, tokens_max: usize) -> Self {
         for _ in 0..tokens_max {
             let event = stream.next().await.expect("an event");

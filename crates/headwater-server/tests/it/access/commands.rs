@@ -38,7 +38,7 @@ async fn an_issued_token_is_accepted() {
     assert_eq!(stream.next().await.expect("it is open").data, "hello");
     let (code, text) = run(&publish, &[]).await;
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("credentials are needed"), "{text}");
+    assert!(text.contains("missing credentials"), "{text}");
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("token");
     fs::write(&file, format!("{listener}\n")).expect("the file is written");

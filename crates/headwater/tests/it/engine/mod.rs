@@ -1,6 +1,7 @@
-//! The engine over real sockets: which streams it takes, that both roads give the same bytes, and how streams and
-//! servers end. `slow.rs` has the clients that do not read, or leave.
+//! The engine over real sockets: which streams it takes, that it sends the same bytes as hyper, and
+//! how streams and servers end. Look in `slow.rs` for clients that do not read, or leave.
 
+mod client;
 mod slow;
 
 use std::net::SocketAddr;
@@ -18,12 +19,14 @@ use headwater::broker::MemoryBroker;
 use headwater::response::Heartbeat;
 use headwater::stream::CloseReason;
 use headwater::{Channel, Event, EventSourceResponse, Hub, LastEventId, Publish, Rewind};
-use headwater_test_support::http::{Chunks, parse_head};
+use headwater_test_support::http::parse_head;
 use headwater_test_support::{EventStream, PATIENCE, eventually};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
+
+use self::client::{Raw, get_request, read_head, send};
 
 fn channel(name: &str) -> Channel {
     Channel::new(name).unwrap()
@@ -33,7 +36,7 @@ async fn publish(hub: &Hub, name: &str, data: impl ToString) {
     hub.publish(&channel(name), Event::new(data.to_string())).await.unwrap();
 }
 
-/// `/a`, `/a,b` and so on are streams of these channels.
+/// `/a`, `/a,b` and so on are streams of these channels; `/a/named` and so on have an option.
 fn router(hub: Hub) -> Router {
     async fn subscribe(
         State(hub): State<Hub>,
@@ -51,7 +54,7 @@ fn router(hub: Hub) -> Router {
             "rewind" => subscription.rewind(Rewind::All),
             _ => subscription.after(id),
         };
-        if options != "unconfirmed" {
+        if options != "not-ready" {
             subscription.ready().await;
         }
         let response = EventSourceResponse::new(subscription).retry(None);
@@ -59,7 +62,7 @@ fn router(hub: Hub) -> Router {
             "named" => response.name_by_channel(true),
             "until" => response.until(std::future::pending()),
             "brief" => response.send_timeout(Duration::from_secs(1)),
-            "beats" => response.heartbeat(Heartbeat::comment().every(Duration::from_secs(1))),
+            "heartbeat" => response.heartbeat(Heartbeat::comment().every(Duration::from_secs(1))),
             "short" => response.lifetime_max(Duration::from_secs(1)),
             _ => response,
         };
@@ -68,7 +71,7 @@ fn router(hub: Hub) -> Router {
     Router::new().fallback(get(subscribe)).with_state(hub)
 }
 
-/// Serves a router with so many shards until the runtime of the test ends.
+/// Serves a router with this number of shards until the runtime of the test ends.
 async fn serve(router: Router, shards: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -76,81 +79,12 @@ async fn serve(router: Router, shards: usize) -> SocketAddr {
     address
 }
 
-/// How many streams the engine has.
+/// The number of streams that the engine has.
 fn on_shards(hub: &Hub) -> usize {
     hub.shards().iter().map(|shard| shard.streams).sum()
 }
 
-/// Sends a request as it is, and gives the connection.
-async fn send(address: SocketAddr, request: &str) -> TcpStream {
-    let mut socket = TcpStream::connect(address).await.unwrap();
-    socket.write_all(request.as_bytes()).await.unwrap();
-    socket
-}
-
-async fn read_head(socket: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(timeout(PATIENCE, socket.read_u8()).await.expect("in time").expect("a head"));
-    }
-    String::from_utf8(head).unwrap()
-}
-
-fn get_request(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n")
-}
-
-/// One client's connection, read into the head and the content of the chunks.
-struct Raw {
-    socket: TcpStream,
-    head: String,
-    chunks: Chunks,
-    body: Vec<u8>,
-    closed: bool,
-}
-
-impl Raw {
-    async fn open(address: SocketAddr, path: &str) -> Self {
-        Self::of(send(address, &get_request(path)).await).await
-    }
-
-    async fn of(mut socket: TcpStream) -> Self {
-        let head = read_head(&mut socket).await;
-        let (chunks, body) = (Chunks::default(), Vec::new());
-        let mut raw = Self { socket, head, chunks, body, closed: false };
-        raw.until(|body| body.starts_with(b":\n\n")).await;
-        raw
-    }
-
-    async fn read(&mut self) {
-        let mut buffer = vec![0; 64 << 10];
-        let read = timeout(PATIENCE, self.socket.read(&mut buffer)).await.expect("in time");
-        let read = read.unwrap_or(0);
-        self.closed |= read == 0;
-        let body = &mut self.body;
-        self.chunks.push(&buffer[..read], |content| body.extend_from_slice(content));
-    }
-
-    /// Reads until the body is so.
-    async fn until(&mut self, is_there: impl Fn(&[u8]) -> bool) {
-        while !is_there(&self.body) {
-            assert!(!self.closed, "closed after {:?}", self.text());
-            self.read().await;
-        }
-    }
-
-    async fn until_closed(&mut self) {
-        while !self.closed {
-            self.read().await;
-        }
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-}
-
-/// The same client on both roads of one hub: the engine's and hyper's.
+/// One hub behind two servers: one with the engine, and one where streams stay with hyper.
 struct Both {
     hub: Hub,
     engine: SocketAddr,
@@ -170,11 +104,11 @@ impl Both {
     }
 }
 
-/// Both bodies have an end, whole, and are the same.
+/// Reads both bodies to their end. They must be complete and equal, and contain the parts in order.
 async fn assert_same(mut both: [Raw; 2], contains: &[&str]) {
     for raw in &mut both {
         raw.until_closed_or_ended().await;
-        assert!(raw.chunks.ended, "no end of the body: {:?}", raw.text());
+        assert!(raw.chunks.ended, "the body is incomplete: {:?}", raw.text());
     }
     let [engine, hyper] = both;
     assert_eq!(engine.text(), hyper.text());
@@ -185,17 +119,9 @@ async fn assert_same(mut both: [Raw; 2], contains: &[&str]) {
     }
 }
 
-impl Raw {
-    async fn until_closed_or_ended(&mut self) {
-        while !self.closed && !self.chunks.ended {
-            self.read().await;
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_roads_give_the_same_bytes() {
-    for path in ["/a", "/a,b", "/a/named", "/a,b/named", "/a/rewind", "/a/unconfirmed"] {
+async fn the_engine_and_hyper_send_the_same_bytes() {
+    for path in ["/a", "/a,b", "/a/named", "/a,b/named", "/a/rewind", "/a/not-ready"] {
         let both = Both::new().await;
         publish(&both.hub, "a", "before").await;
         publish(&both.hub, "b", "before too").await;
@@ -227,7 +153,7 @@ async fn both_roads_give_the_same_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_ends_both_roads_alike() {
+async fn a_drain_ends_streams_of_the_engine_and_of_hyper_alike() {
     let both = Both::new().await;
     let streams = both.open("/a").await;
     publish(&both.hub, "a", "last").await;
@@ -241,16 +167,16 @@ async fn a_drain_ends_both_roads_alike() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heartbeats_and_lifetimes_are_alike() {
     let both = Both::new().await;
-    let mut beats = both.open("/a/beats").await;
+    let mut heartbeats = both.open("/a/heartbeat").await;
     let short = both.open("/a/short").await;
-    for raw in &mut beats {
+    for raw in &mut heartbeats {
         raw.until(|body| body.ends_with(b":\n\n:\n\n")).await;
     }
     assert_same(short, &[]).await;
     assert_eq!(both.hub.stats().streams_ended.by(CloseReason::Lifetime), 2);
 }
 
-/// A body that is passed through as it is, with something that counts as long as it lives.
+/// Passes on a body unchanged, and counts it as long as it lives.
 async fn observe(State(alive): State<Arc<AtomicUsize>>, request: Request, next: Next) -> Response {
     struct Alive(Arc<AtomicUsize>);
     impl Drop for Alive {
@@ -270,7 +196,7 @@ async fn observe(State(alive): State<Arc<AtomicUsize>>, request: Request, next: 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_engine_takes_what_it_may_and_leaves_the_rest() {
+async fn the_engine_takes_eligible_streams_only() {
     let hub = Hub::in_memory();
     let alive = Arc::new(AtomicUsize::new(0));
     let upper = |response: Response| async {
@@ -282,7 +208,7 @@ async fn the_engine_takes_what_it_may_and_leaves_the_rest() {
     };
     let encoded = |response: Response| async { ([("content-encoding", "x-none")], response) };
     let app = Router::new()
-        .nest("/plain", router(hub.clone()))
+        .nest("/bare", router(hub.clone()))
         .nest("/upper", router(hub.clone()).layer(map_response(upper)))
         .nest("/encoded", router(hub.clone()).layer(map_response(encoded)))
         .nest(
@@ -293,18 +219,18 @@ async fn the_engine_takes_what_it_may_and_leaves_the_rest() {
     let address = serve(app, 1).await;
     let line = |path: &str| get_request(path);
     for (name, request, taken) in [
-        ("plain", line("/plain/a"), true),
-        ("with bytes of a layer that only looks", line("/observed/a"), true),
+        ("no layer", line("/bare/a"), true),
+        ("a layer that observes the body", line("/observed/a"), true),
         ("a layer that changes the body", line("/upper/a"), false),
-        ("a layer that says it encodes", line("/encoded/a"), false),
-        ("a future that ends it", line("/plain/a/until"), false),
-        ("HTTP/1.0", "GET /plain/a HTTP/1.0\r\nhost: h\r\n\r\n".into(), false),
+        ("a layer that sets content-encoding", line("/encoded/a"), false),
+        ("until", line("/bare/a/until"), false),
+        ("HTTP/1.0", "GET /bare/a HTTP/1.0\r\nhost: h\r\n\r\n".into(), false),
         (
-            "a body in the request",
-            "GET /plain/a HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\nabc".into(),
+            "a request with a body",
+            "GET /bare/a HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\nabc".into(),
             false,
         ),
-        ("after another request", line("/nowhere") + &line("/plain/a"), true),
+        ("after another request", line("/nowhere") + &line("/bare/a"), true),
     ] {
         let mut socket = send(address, &request).await;
         eventually(&format!("{name}: a stream is open"), || async { hub.streams() == 1 }).await;
@@ -324,12 +250,8 @@ async fn the_engine_takes_what_it_may_and_leaves_the_rest() {
             seen.extend_from_slice(&buffer[..read]);
         }
         assert_eq!(on_shards(&hub) == 1, taken, "{name}");
-        if name.contains("looks") {
-            assert_eq!(
-                alive.load(Ordering::SeqCst),
-                1,
-                "what wraps the body lives with the stream"
-            );
+        if name.contains("observes") {
+            assert_eq!(alive.load(Ordering::SeqCst), 1, "the wrapper lives as long as the stream");
         }
         if name.contains("changes") {
             assert!(String::from_utf8_lossy(&seen).contains("DATA: HELLO"));
@@ -337,17 +259,17 @@ async fn the_engine_takes_what_it_may_and_leaves_the_rest() {
         drop(socket);
         eventually(&format!("{name}: the stream is gone"), || async { hub.streams() == 0 }).await;
     }
-    eventually("the layer's part is gone", || async { alive.load(Ordering::SeqCst) == 0 }).await;
+    eventually("the wrapper is dropped", || async { alive.load(Ordering::SeqCst) == 0 }).await;
 }
 
-/// Sends a request, and reads the head of its answer.
+/// Sends a request, and reads the head of the response.
 async fn head_of(socket: &mut TcpStream, request: &str) -> String {
     socket.write_all(request.as_bytes()).await.unwrap();
     read_head(socket).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_that_have_no_stream_are_left_and_their_connection_goes_on() {
+async fn responses_without_a_stream_stay_with_hyper_and_keep_the_connection() {
     let hub = Hub::in_memory();
     let last = Publish::to(channel("ended"), Event::new("bye")).with_end(true);
     let receipt = hub.publish_all([last]).await.unwrap().remove(0);
@@ -364,16 +286,16 @@ async fn answers_that_have_no_stream_are_left_and_their_connection_goes_on() {
         eventually("no stream is left", || async { hub.streams() == 0 }).await;
         assert_eq!(on_shards(&hub), 0);
     }
-    // Nothing of a body stands between: the next answer is a stream, on a shard.
+    // None of the responses left a body behind: the next one is a stream, on a shard.
     socket.write_all(get_request("/a").as_bytes()).await.unwrap();
     let mut stream = Raw::of(socket).await;
-    eventually("the stream is taken", || async { on_shards(&hub) == 1 }).await;
+    eventually("the engine has the stream", || async { on_shards(&hub) == 1 }).await;
     publish(&hub, "a", "hello").await;
     stream.until(|body| body.ends_with(b"data: hello\n\n")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_earlier_answer_that_the_client_has_not_read_is_not_lost() {
+async fn an_earlier_response_that_the_client_has_not_read_is_not_lost() {
     const LARGE: usize = 4 << 20;
     let hub = Hub::in_memory();
     let app = router(hub.clone()).route("/large", get(|| async { vec![b'x'; LARGE] }));
@@ -381,7 +303,7 @@ async fn an_earlier_answer_that_the_client_has_not_read_is_not_lost() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut socket = socket.connect(address).await.unwrap();
-    // The second request is there while the first one's answer still waits in hyper.
+    // The second request arrives while hyper still buffers the first response.
     let requests = get_request("/large") + &get_request("/a");
     socket.write_all(requests.as_bytes()).await.unwrap();
     let head = read_head(&mut socket).await;
@@ -391,7 +313,7 @@ async fn an_earlier_answer_that_the_client_has_not_read_is_not_lost() {
     assert!(body.iter().all(|byte| *byte == b'x'));
     let mut stream = Raw::of(socket).await;
     assert!(stream.head.starts_with("HTTP/1.1 200 OK\r\n"), "{}", stream.head);
-    eventually("the engine has it", || async { on_shards(&hub) == 1 }).await;
+    eventually("the engine has the stream", || async { on_shards(&hub) == 1 }).await;
     publish(&hub, "a", "after").await;
     stream.until(|body| body.ends_with(b"data: after\n\n")).await;
 }
@@ -416,7 +338,7 @@ async fn replay_joins_live_without_gap_or_duplicate_under_load() {
     let mut clients = tokio::task::JoinSet::new();
     for client in 0..20 {
         clients.spawn(async move {
-            // Comes and goes all the time, and must have everything once in the end.
+            // Reconnects all the time, and must have received everything once in the end.
             let mut next = None;
             let mut id = String::new();
             loop {
@@ -437,15 +359,15 @@ async fn replay_joins_live_without_gap_or_duplicate_under_load() {
         });
     }
     while let Some(client) = clients.join_next().await {
-        client.expect("a client has everything");
+        client.expect("a client that received everything");
     }
     publisher.await.unwrap();
-    eventually("all are gone", || async { hub.streams() == 0 && on_shards(&hub) == 0 }).await;
+    eventually("no stream is left", || async { hub.streams() == 0 && on_shards(&hub) == 0 }).await;
     assert_eq!(hub.channels(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_that_wait_together_go_out_together() {
+async fn queued_events_are_combined_into_few_writes() {
     const STREAMS: usize = 50;
     const EVENTS: usize = 2000;
     let hub = Hub::in_memory();
@@ -470,9 +392,10 @@ async fn events_that_wait_together_go_out_together() {
     assert_eq!(hub.stats().events_sent, deliveries);
 }
 
-/// A shard that had more to do than one turn used to miss what was pushed meanwhile, and slept.
+/// A shard that had more pending than one turn processes used to miss messages pushed meanwhile,
+/// and slept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_that_are_more_than_a_turn_all_come() {
+async fn events_that_exceed_a_turn_are_all_delivered() {
     let hub = Hub::builder().queue_bytes_max(64 << 20).build(MemoryBroker::new());
     let address = serve(router(hub.clone()), 1).await;
     let mut stream = EventStream::open(address, "/a,b,c,d").await;
@@ -496,19 +419,19 @@ async fn events_that_are_more_than_a_turn_all_come() {
         *expected += 1;
     }
     publishers.join_all().await;
-    // It takes a blink; the first heartbeat would have woken a shard that slept.
+    // It takes well under a second; a shard that slept would be woken by the first heartbeat.
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_gone_cuts_its_streams_and_its_threads_end() {
+async fn an_aborted_server_cuts_its_streams_and_its_threads_end() {
     let hub = Hub::in_memory();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = headwater::serve(listener, router(hub.clone())).shards(2);
     let server = tokio::spawn(server.into_future());
     let mut stream = Raw::open(address, "/a").await;
-    eventually("it is taken", || async { on_shards(&hub) == 1 }).await;
+    eventually("the engine has the stream", || async { on_shards(&hub) == 1 }).await;
     server.abort();
     stream.until_closed().await;
     eventually("no shard is left", || async { hub.shards().is_empty() }).await;
@@ -516,7 +439,7 @@ async fn a_server_that_is_gone_cuts_its_streams_and_its_threads_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_graceful_end_waits_for_streams_of_the_engine() {
+async fn a_graceful_shutdown_waits_for_streams_of_the_engine() {
     let hub = Hub::in_memory();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -525,14 +448,15 @@ async fn a_graceful_end_waits_for_streams_of_the_engine() {
         .with_graceful_shutdown(async { drop(stopped.await) });
     let server = tokio::spawn(server.into_future());
     let mut stream = Raw::open(address, "/a").await;
-    eventually("it is taken", || async { on_shards(&hub) == 1 }).await;
+    eventually("the engine has the stream", || async { on_shards(&hub) == 1 }).await;
     stop.send(()).unwrap();
-    eventually("nobody is let in", || async { TcpStream::connect(address).await.is_err() }).await;
+    eventually("connections are refused", || async { TcpStream::connect(address).await.is_err() })
+        .await;
     publish(&hub, "a", "late").await;
     stream.until(|body| body.ends_with(b"data: late\n\n")).await;
     assert!(!server.is_finished());
     hub.drain();
     stream.until_closed().await;
     assert!(stream.chunks.ended);
-    timeout(PATIENCE, server).await.expect("it ends").unwrap().unwrap();
+    timeout(PATIENCE, server).await.expect("the server ends").unwrap().unwrap();
 }

@@ -1,4 +1,5 @@
-//! Clients of the engine that do not read, leave, or send what nobody asked for.
+//! Clients of the engine that do not read, that leave, or that send unexpected bytes. Look here for
+//! when a stream overflows or stalls.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use headwater::stream::CloseReason;
 use headwater_test_support::{EventStream, PATIENCE, eventually, stream::End};
 use tokio::io::AsyncWriteExt;
 
-use super::{Raw, channel, on_shards, publish, router, serve};
+use super::client::Raw;
+use super::{channel, on_shards, publish, router, serve};
 
 /// A stream whose client reads nothing, with a small receive buffer.
 async fn open_stuck(address: SocketAddr, path: &str) -> EventStream {
@@ -18,7 +20,7 @@ async fn open_stuck(address: SocketAddr, path: &str) -> EventStream {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_outbox_ends_its_stream_on_a_whole_event() {
+async fn a_full_backlog_closes_its_stream_after_a_whole_event() {
     let hub = Hub::builder().queue_bytes_max(1 << 20).build(MemoryBroker::new());
     let address = serve(router(hub.clone()), 1).await;
     let mut stuck = open_stuck(address, "/a").await;
@@ -28,9 +30,9 @@ async fn a_full_outbox_ends_its_stream_on_a_whole_event() {
         publish(&hub, "a", "x".repeat(50_000)).await;
         assert_eq!(healthy.next().await.unwrap().data.len(), 50_000);
         published += 1;
-        assert!(published < 1000, "the stuck one never ends");
+        assert!(published < 1000, "the stuck stream never ends");
     }
-    // What had begun to go out is finished, then comes the end.
+    // A partially sent event is completed before the end.
     let mut events = 0;
     let end = loop {
         match stuck.next().await {
@@ -48,21 +50,21 @@ async fn a_full_outbox_ends_its_stream_on_a_whole_event() {
     })
     .await;
     assert_eq!(hub.streams(), 1);
-    let waiting = hub.shards().iter().map(|shard| shard.backlog_bytes).sum::<usize>();
-    assert_eq!(waiting, 0);
+    let backlog_bytes = hub.shards().iter().map(|shard| shard.backlog_bytes).sum::<usize>();
+    assert_eq!(backlog_bytes, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_takes_nothing_is_stalled_whatever_is_published() {
+async fn a_client_that_accepts_no_data_is_stalled_whatever_is_published() {
     let hub = Hub::builder().queue_bytes_max(64 << 20).build(MemoryBroker::new());
     let address = serve(router(hub.clone()), 1).await;
     let _stuck = open_stuck(address, "/a/brief").await;
     publish(&hub, "a", "x".repeat(8 << 20)).await;
     let began = std::time::Instant::now();
-    // New events do not set the clock back.
+    // New events do not reset the timeout.
     while hub.streams() == 1 {
         publish(&hub, "a", "more").await;
-        assert!(began.elapsed() < PATIENCE, "it never ends");
+        assert!(began.elapsed() < PATIENCE, "the stream never ends");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
@@ -70,7 +72,7 @@ async fn a_client_that_takes_nothing_is_stalled_whatever_is_published() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_clients_of_latest_only_channels_get_the_newest_on_both_roads() {
+async fn slow_clients_of_latest_only_channels_get_the_newest_with_and_without_the_engine() {
     let patterns = ChannelPatterns::new().with("price:*").unwrap();
     for shards in [0, 1] {
         let hub = Hub::builder()
@@ -85,7 +87,7 @@ async fn slow_clients_of_latest_only_channels_get_the_newest_on_both_roads() {
         }
         publish(&hub, "price:b", "other").await;
         publish(&hub, "price:a", "last").await;
-        assert_eq!(hub.streams(), 1, "its stream goes on");
+        assert_eq!(hub.streams(), 1, "the stream stays open");
         let mut numbers = Vec::new();
         loop {
             let event = stuck.next().await.expect("an open stream");
@@ -94,29 +96,29 @@ async fn slow_clients_of_latest_only_channels_get_the_newest_on_both_roads() {
             }
             numbers.push(event.data.split(' ').next().unwrap().to_owned());
         }
-        assert!(numbers.len() < 150, "{shards}: {} of 200 came", numbers.len());
+        assert!(numbers.len() < 150, "{shards}: received {} of 200", numbers.len());
         assert_eq!(numbers.last().map(String::as_str), Some("other"), "{shards}");
         assert_eq!(hub.stats().streams_ended.by(CloseReason::Overflow), 0);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_leave_or_flood_are_gone() {
+async fn clients_that_leave_or_flood_are_disconnected() {
     let hub = Hub::in_memory();
     let address = serve(router(hub.clone()), 1).await;
-    let mut half = Raw::open(address, "/a").await;
-    let mut talks = Raw::open(address, "/a").await;
-    let mut floods = Raw::open(address, "/a").await;
-    let leaves = Raw::open(address, "/a").await;
-    eventually("all are there", || async { on_shards(&hub) == 4 }).await;
-    drop(leaves);
-    half.socket.shutdown().await.unwrap();
-    talks.socket.write_all(&[b'x'; 1000]).await.unwrap();
-    // It may be cut in the middle of this.
-    let _ = floods.socket.write_all(&vec![b'x'; 1 << 20]).await;
-    eventually("three are gone", || async { hub.streams() == 1 }).await;
-    publish(&hub, "a", "still there").await;
-    talks.until(|body| body.ends_with(b"data: still there\n\n")).await;
+    let mut half_closed = Raw::open(address, "/a").await;
+    let mut stray = Raw::open(address, "/a").await;
+    let mut flooding = Raw::open(address, "/a").await;
+    let leaving = Raw::open(address, "/a").await;
+    eventually("all streams are on shards", || async { on_shards(&hub) == 4 }).await;
+    drop(leaving);
+    half_closed.socket.shutdown().await.unwrap();
+    stray.socket.write_all(&[b'x'; 1000]).await.unwrap();
+    // The connection may be cut during this write.
+    let _ = flooding.socket.write_all(&vec![b'x'; 1 << 20]).await;
+    eventually("three streams are gone", || async { hub.streams() == 1 }).await;
+    publish(&hub, "a", "still open").await;
+    stray.until(|body| body.ends_with(b"data: still open\n\n")).await;
     assert_eq!(hub.stats().streams_ended.by(CloseReason::ClientGone), 3);
-    half.until_closed().await;
+    half_closed.until_closed().await;
 }
