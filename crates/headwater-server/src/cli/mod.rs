@@ -28,7 +28,7 @@ use self::token::Token;
 
 /// Push events to browsers: publish to a channel, and every connected subscriber receives it.
 ///
-/// Without a command, `headwater` serves with the settings of the environment and the defaults.
+/// Without a command, `headwater` runs `serve` with settings from the environment and the defaults.
 #[derive(Parser)]
 #[command(name = "headwater", version, after_help = EXAMPLES, max_term_width = 100)]
 struct CommandLine {

@@ -40,20 +40,20 @@ Examples:
 pub(super) struct Publish {
     /// The channel, 1 to 255 bytes without control characters
     channel: Channel,
-    /// The data; `-`, or nothing, reads standard input to its end
+    /// The data; `-`, or no argument, reads standard input to its end
     ///
-    /// Standard input is published as it is, with the line end that `echo` adds.
+    /// Standard input is published unchanged, including the line end that `echo` adds.
     data: Option<String>,
     /// The event's name: browsers dispatch the event to handlers of this name
     #[arg(long, value_name = "NAME")]
     event: Option<EventName>,
-    /// The event's id, which clients send when they reconnect
+    /// The event's ID, which clients send when they reconnect
     #[arg(long)]
     id: Option<EventId>,
     /// Reconnection delay for clients, for example 2s
     #[arg(long, value_name = "DURATION", value_parser = parse_retry)]
     retry: Option<Duration>,
-    /// End the channel with this event: its streams close, and it takes no more events
+    /// End the channel with this event: its streams close, and it accepts no more events
     #[arg(long)]
     end: bool,
     /// Idempotency key: repeating it within ten minutes publishes nothing

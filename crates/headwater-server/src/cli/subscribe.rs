@@ -25,16 +25,16 @@ Examples:
   headwater subscribe news
   headwater subscribe news orders --json | jq .data
   headwater subscribe jobs/42 --count 1                wait for one event
-  headwater subscribe news --rewind 10                 begin with the last ten events
+  headwater subscribe news --rewind 10                 start with the last ten events
   headwater subscribe news --rewind 2m                 or those of the last two minutes
   headwater subscribe news --redis redis://127.0.0.1:6379
 
 Events go to standard output: as `channel (name) #id: data`, or as JSON, one object
 {\"channel\",\"event\",\"id\",\"data\"} per line. A line reports missed events that are no
-longer retained: `channel: GAP: ...`, or an object with \"gap\". Changes of the connection
-go to standard error. Every channel has its own connection, so that each event is known
-to belong to one. The command ends at Ctrl-C, after --count events, or when
-every channel was ended by its publisher (the server answers 204).";
+longer retained: `channel: GAP: ...`, or an object with \"gap\". Connection changes go
+to standard error. Each channel has its own connection, which identifies the channel of an
+event. The command ends at Ctrl-C, after --count events, or when every channel was ended by
+its publisher (the server responds with 204).";
 
 /// Subscribe to channels and print their events
 #[derive(clap::Args)]
@@ -46,10 +46,10 @@ pub(super) struct Subscribe {
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
-    /// Resume after this event id, as far as what follows is still retained
+    /// Resume after this event ID; events that are no longer retained are reported as a gap
     #[arg(long, value_name = "ID", conflicts_with = "rewind")]
     last_event_id: Option<EventId>,
-    /// Replay the last events: 10 of each channel, those of the last 2m, or all that are retained
+    /// Replay retained events first: the last 10 of each channel, those of the last 2m, or all
     #[arg(long, value_name = "COUNT|TIME|all", value_parser = RewindText::parse)]
     rewind: Option<RewindText>,
     /// Exit after this many events; gaps do not count

@@ -36,15 +36,15 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// No `Debug`: what was typed may hold a password.
 #[derive(clap::Args)]
 pub(super) struct Target {
-    /// The server; a path prefix is kept [env: HEADWATER_URL] [default: http://127.0.0.1:8000]
+    /// URL of the server, with its path prefix if any [env: HEADWATER_URL] [default: http://127.0.0.1:8000]
     ///
-    /// With https:// the authorities of the system are trusted, or those in the file that the
-    /// environment variable SSL_CERT_FILE names.
+    /// With https://, the certificate authorities of the system are trusted, or those in the file
+    /// that the environment variable SSL_CERT_FILE names.
     #[arg(long, value_name = "URL", conflicts_with = "redis")]
     url: Option<ServerUrl>,
     /// Connect to this Redis directly
     ///
-    /// The forms of the URL are those of `headwater serve --redis`.
+    /// The URL has the forms of `headwater serve --redis`.
     // A text, because clap would repeat a URL that it refuses, with its password.
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
