@@ -1,5 +1,5 @@
-//! Whether a page may do something with a cookie that its browser sent along (CSRF). Look here for
-//! which pages may. No IO in here.
+//! Whether a page may use a cookie that its browser sent (CSRF). Look here for which pages may. No
+//! I/O.
 
 use headwater::access::{AccessRequest, Action, Denied};
 use http::HeaderMap;
@@ -10,8 +10,8 @@ use crate::settings::Origin;
 const DETAIL: &str = "a cookie alone allows this to pages of this server and of the origins in \
                       cors-origin only: send a header Origin, or a token in a header Authorization";
 
-/// Refuses what changes something if only a cookie stands for it and the page that sent it is a
-/// stranger. Browsers say in `Origin` which page it is, and no page can change that.
+/// Denies requests with side effects if a cookie is the only credential and the page has a foreign
+/// origin. Browsers set `Origin`, and no page can change it.
 pub(super) fn check(request: &AccessRequest<'_>, allowed: &[Origin]) -> Result<(), Denied> {
     if request.action == Action::Subscribe {
         // Reading is what CORS is for.
