@@ -20,8 +20,7 @@ use super::target::{Destination, Server, Target, refusal};
 use crate::exit::Failure;
 use crate::settings::{RedisUrl, duration};
 
-/// How long Redis may take to be reached and to take the event. The broker itself would go on
-/// trying.
+/// Timeout for reaching Redis and publishing the event. The broker itself would keep trying.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(10);
 
 const EXAMPLES: &str = "\
@@ -72,7 +71,7 @@ fn parse_key(text: &str) -> Result<IdempotencyKey, headwater::Error> {
 }
 
 impl Publish {
-    /// Publishes, and says so on standard output.
+    /// Publishes, and reports it on standard output.
     pub(super) async fn run(self) -> Result<(), Failure> {
         let destination = self.target.destination()?;
         let mut event = Event::new(data(self.data)?);
@@ -137,7 +136,7 @@ fn read_standard_input() -> anyhow::Result<String> {
     })
 }
 
-/// What the server answers to one event for one channel.
+/// The server's response to one event for one channel.
 #[derive(Deserialize)]
 struct Answer {
     id: Option<String>,

@@ -59,7 +59,7 @@ pub(super) struct Subscribe {
     target: Target,
 }
 
-/// How far back to begin, with the text that a server understands.
+/// How far back to start, as the server's `rewind`.
 #[derive(Clone)]
 struct RewindText {
     text: String,
@@ -76,12 +76,12 @@ impl RewindText {
 /// announce.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many events wait to be printed. Behind that followers stop reading, and the server ends
+/// How many events wait to be printed. Beyond that, followers stop reading, and the server closes
 /// streams that do not read.
 const WAITING_MAX: usize = 64;
 
 impl Subscribe {
-    /// Follows until something ends it.
+    /// Follows until it ends.
     pub(super) async fn run(mut self) -> Result<(), Failure> {
         self.channels.sort();
         self.channels.dedup();
@@ -140,7 +140,7 @@ impl Subscribe {
 }
 
 fn notice(text: &str) {
-    // A notice that nobody can read is not worth ending for.
+    // stderr may be closed, which is no reason to exit.
     let _ = writeln!(io::stderr(), "headwater: {text}");
 }
 
@@ -176,7 +176,8 @@ impl Printer {
     }
 }
 
-/// Follows all channels over one connection to Redis. The broker reconnects by itself, and logs it.
+/// Follows all channels over one connection to Redis. The broker reconnects automatically, and logs
+/// it.
 async fn follow_redis(
     url: RedisUrl,
     channels: Vec<Channel>,

@@ -26,7 +26,7 @@ Examples:
 The token is signed with the server's secret (HS256). It is for development and for backends;
 a page should get its tokens from your application.";
 
-/// The longest time for which a token is made.
+/// The longest lifetime of a token.
 const TTL_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Create a token for subscribing or publishing, for development

@@ -325,7 +325,7 @@ fn add_channel(channels: &mut Vec<Channel>, name: &str) -> Result<(), String> {
 fn set_once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), String> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(format!("{name} stands twice in the query: give it once")),
+        Some(_) => Err(format!("{name} is in the query twice: send it once")),
     }
 }
 
