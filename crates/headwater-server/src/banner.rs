@@ -1,5 +1,5 @@
-//! What `headwater serve` prints for people at its start: only commands that work with the settings
-//! that it has. No IO in here.
+//! What `headwater serve` prints for people at startup: only commands that work with its settings.
+//! No I/O.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ pub(crate) struct Banner {
     pub(crate) is_behind_proxy: bool,
 }
 
-/// What is known of Redis.
+/// What is known about Redis.
 pub(crate) struct RedisFacts {
     /// Without its password.
     pub(crate) shown: String,
@@ -33,16 +33,16 @@ pub(crate) struct RedisFacts {
 
 /// Who may subscribe and publish.
 pub(crate) enum AccessFacts {
-    /// Anybody who can reach it.
+    /// Every client that can reach it.
     Open {
         /// Whether only this machine can.
         is_local: bool,
     },
-    /// Whom the rules allow.
+    /// Clients that the rules allow.
     Rules {
-        /// Whether anybody may subscribe to [`CHANNEL`].
+        /// Whether every client may subscribe to [`CHANNEL`].
         is_public: bool,
-        /// A command that prints a token for [`CHANNEL`], if one can be made here.
+        /// A command that prints a token for [`CHANNEL`], if one can be created here.
         token_command: Option<String>,
     },
 }
@@ -70,7 +70,7 @@ impl Banner {
                  every program\non it may subscribe and publish.\n"
             }
             AccessFacts::Open { is_local: false } => {
-                "\nOpen: anybody who can reach this address may subscribe and publish.\n"
+                "\nOpen: every client that can reach this address may subscribe and publish.\n"
             }
             AccessFacts::Rules { .. } => {
                 "\nAccess rules are on: only authorised clients can subscribe or publish.\n"
@@ -118,7 +118,7 @@ fn line(text: &mut String, name: &str, value: &str) {
     let _ = writeln!(text, "  {name:<9}  {value}");
 }
 
-/// A command that makes a token which the server accepts.
+/// A command that creates a token which the server accepts.
 pub(crate) fn token_command(
     secret_file: Option<&Path>,
     audience: Option<&str>,

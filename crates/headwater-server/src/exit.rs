@@ -4,12 +4,12 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-/// Why a command did not end as it should.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// What was typed, or set, makes no sense.
+    /// An argument or a setting is invalid.
     Usage(String),
-    /// It was tried and did not work.
+    /// The operation failed.
     Failed(anyhow::Error),
     /// The user pressed Ctrl-C.
     Interrupted,

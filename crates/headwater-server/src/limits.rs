@@ -1,5 +1,5 @@
-//! The bounds of the server beside those of the library, with their reasons. Those that users may
-//! want to change are settings; these are not.
+//! The bounds of the server, in addition to those of the library, with their reasons. Those that
+//! users may want to change are settings; these are not.
 
 use std::time::Duration;
 
@@ -22,17 +22,17 @@ pub(crate) const BODIES_BYTES_MAX: usize = 64 << 20;
 /// together. What it costs to keep a piece is then small beside it.
 pub(crate) const BODY_PIECE_BYTES_MIN: usize = 1 << 10;
 
-/// Connections that the kernel holds until we accept them: a thousand clients that reconnect at
+/// Connections that the kernel queues until they are accepted: a thousand clients that reconnect at
 /// once fit many times.
 pub(crate) const LISTEN_BACKLOG: i32 = 4096;
 
 /// Longest token, in bytes. Header lines of servers and proxies end at 8 or 16 KiB.
 pub(crate) const TOKEN_BYTES_MAX: usize = 16 << 10;
 
-/// Longest ticket that is looked up, in bytes; ours have 43.
+/// Longest ticket that is looked up, in bytes; valid ones have 43.
 pub(crate) const TICKET_BYTES_MAX: usize = 64;
 
-/// How long a ticket is good: a page that asked for one opens its stream at once.
+/// Lifetime of a ticket: a page that requests one opens its stream at once.
 pub(crate) const TICKET_TIME: Duration = Duration::from_secs(30);
 
 /// Most tickets that wait to be used, without Redis: 10,000 in 30 s is a large crowd; 5 MB.
@@ -47,27 +47,27 @@ pub(crate) const JWKS_KEYS_MAX: usize = 100;
 /// Largest set of keys, in bytes: a hundred keys with their certificates.
 pub(crate) const JWKS_BYTES_MAX: usize = 512 << 10;
 
-/// How long reading a set of keys may take. Requests wait for it.
+/// Timeout for loading a key set. Requests wait for it.
 pub(crate) const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// When a set of keys is read again in any case: so long a key that was taken out may still count.
+/// Age at which a key set is reloaded in any case: a removed key stays valid for this long.
 pub(crate) const JWKS_AGE_MAX: Duration = Duration::from_secs(600);
 
-/// How often a set of keys is read at most, whatever tokens are sent.
+/// Minimum interval between loads of a key set, whatever tokens are sent.
 pub(crate) const JWKS_INTERVAL_MIN: Duration = Duration::from_secs(5);
 
-/// Most questions to the application at a time. A small application has a few workers; more would
+/// Most requests to the application in flight. A small application has a few workers; more would
 /// only wait there.
 pub(crate) const APPLICATION_QUESTIONS_MAX: usize = 32;
 
-/// How long an answer of the application counts for the same question: long enough for a page that
-/// opens several streams, short enough that nobody notices a logout late.
+/// How long a response of the application is cached: long enough for a page that opens several
+/// streams, short enough for a logout to take effect soon.
 pub(crate) const APPLICATION_CACHE_TIME: Duration = Duration::from_secs(2);
 
-/// Most answers of the application that are remembered: a storm of 5,000 a second for two seconds.
+/// Most cached responses of the application: a storm of 5,000 a second for two seconds.
 pub(crate) const APPLICATION_CACHE_MAX: usize = 10_000;
 
-/// Largest answer of the application, in bytes: a hundred channels with the longest names fit.
+/// Largest response of the application, in bytes: a hundred channels with the longest names fit.
 pub(crate) const APPLICATION_ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// How long a token stays revoked whose expiry was not named.
@@ -117,13 +117,13 @@ pub(crate) const OUTBOUND_KEEPALIVE: Duration = Duration::from_secs(30);
 /// 2 to 75 s, and a request that meets the close is lost.
 pub(crate) const OUTBOUND_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long an ACME server may take for one answer.
+/// Timeout for one response of an ACME server.
 pub(crate) const ACME_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Largest answer of an ACME server, in bytes: a chain of certificates.
+/// Largest response of an ACME server, in bytes: a chain of certificates.
 pub(crate) const ACME_ANSWER_BYTES_MAX: usize = 256 << 10;
 
-/// How long a whole order may take: the server looks at each name from several places.
+/// How long a whole order may take: the server validates each name from several locations.
 pub(crate) const ACME_ORDER_TIMEOUT: Duration = Duration::from_secs(360);
 
 /// How often an order's state is asked for at first, and for how long in all.
@@ -132,7 +132,7 @@ pub(crate) const ACME_POLL_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) const ACME_POLL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long it waits after an order that failed. It doubles from the shortest to the longest; Let's
-/// Encrypt takes five wrong orders for a name in an hour.
+/// Encrypt accepts five failed orders per name and hour.
 pub(crate) const ACME_RETRY_MIN: Duration = Duration::from_secs(120);
 /// See [`ACME_RETRY_MIN`].
 pub(crate) const ACME_RETRY_MAX: Duration = Duration::from_secs(4 * 60 * 60);

@@ -11,7 +11,7 @@ use tracing_subscriber::{fmt, registry};
 
 use crate::settings::{LogFormat, LogSettings};
 
-/// Starts logging for the whole process. Does nothing if somebody started it already, as tests do.
+/// Starts logging for the whole process. Does nothing if it was started already, as in tests.
 pub(crate) fn start(settings: &LogSettings) {
     let stderr_shows_colours =
         io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

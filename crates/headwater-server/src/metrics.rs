@@ -1,5 +1,5 @@
 //! What `/metrics` shows, in the OpenMetrics text format. Look here for the name and meaning of a
-//! metric. Labels never hold the name of a channel: there can be millions.
+//! metric. Labels never contain the name of a channel: there can be millions.
 
 use std::fmt;
 use std::sync::Arc;

@@ -33,7 +33,7 @@ pub(crate) fn public(app: App, cors_origins: &[Origin]) -> Router {
         .with_state(app)
 }
 
-/// Health, metrics, and ending streams of others.
+/// Health, metrics, and closing other clients' streams.
 pub(crate) fn admin(app: App, metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/health/live", get(health::live))
@@ -43,7 +43,7 @@ pub(crate) fn admin(app: App, metrics: Arc<Metrics>) -> Router {
         .route("/metrics", get(move || async move { metrics.encode() }))
 }
 
-/// What is said on paths that lead nowhere, and to methods that a path does not have.
+/// Responses to unknown paths and to unsupported methods.
 pub(crate) fn with_fallback(router: Router) -> Router {
     // Routes that explain more do it themselves, before this.
     let router = router.method_not_allowed_fallback(|uri: Uri| async move {

@@ -25,7 +25,7 @@ use crate::settings::{AccessSettings, LogFormat, Settings, TlsSettings, show_dur
 use crate::signals::{Reloads, Stops};
 use crate::tls::Tls;
 
-/// Serves until a signal says stop.
+/// Serves until a signal stops it.
 pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut stops = Stops::new()?;
     let reloads = Reloads::new()?;
@@ -118,7 +118,7 @@ async fn ended(mut servers: tokio::task::JoinSet<io::Result<()>>) {
     tracing::info!("stopped");
 }
 
-/// The drain time is over. That it is bounded is what was asked for, so it is no failure.
+/// The drain time is over. It is bounded on purpose, so this is not a failure.
 #[expect(clippy::unnecessary_wraps, reason = "an arm beside others that fail")]
 fn cut_off(hub: &Hub, drain_timeout: Duration) -> anyhow::Result<()> {
     let streams = hub.streams();
@@ -174,7 +174,7 @@ fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Logs where everything is, and what of it works otherwise than one may expect.
+/// Logs the addresses, and what may behave unexpectedly.
 fn log_start(settings: &Settings, app: &App, listen: SocketAddr, admin: Option<SocketAddr>) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -192,7 +192,7 @@ fn log_start(settings: &Settings, app: &App, listen: SocketAddr, admin: Option<S
     }
 }
 
-/// Prints the banner, once it is known whether Redis answers.
+/// Prints the banner, once it is known whether Redis responds.
 async fn print_banner(mut banner: Banner, hub: Hub) {
     if let Some(redis) = &mut banner.redis {
         redis.is_reachable = timeout(BANNER_REDIS_TIMEOUT, ready(&hub)).await.is_ok();
@@ -250,7 +250,7 @@ fn token_command_for(access: &AccessSettings) -> Option<String> {
     Some(token_command(file.as_deref(), audience, issuer))
 }
 
-/// SIGHUP without certificates: the server goes on.
+/// SIGHUP without certificates: the server continues.
 async fn report_reloads(mut reloads: Reloads) {
     loop {
         reloads.next().await;

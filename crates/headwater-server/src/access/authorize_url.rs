@@ -1,5 +1,5 @@
-//! Asking the application whether a client may subscribe or publish. Look here for what is sent,
-//! what an answer may say, and how a storm of reconnecting clients is kept from it.
+//! Asks the application whether a client may subscribe or publish. Look here for the request, the
+//! response, and how a storm of reconnecting clients is kept away from it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,36 +24,36 @@ use crate::limits::{
 use crate::outbound::{self, Client};
 use crate::settings::{HttpUrl, as_text, show_duration};
 
-/// The application, and its recent answers.
+/// The application, and its recent responses.
 pub(super) struct AuthorizeUrl {
     url: HttpUrl,
     timeout: Duration,
     client: Client,
-    /// Questions that are asked at a time.
+    /// Requests in flight.
     asking: Semaphore,
     answers: Mutex<HashMap<Question, Remembered>>,
 }
 
-/// What a question is about, without what is secret in it.
+/// The subject of a request, without its secrets.
 type Question = [u8; 32];
 
 #[derive(Clone)]
 struct Remembered {
     asked_at: Instant,
-    /// Empty while the question is being asked: others that ask the same wait for it.
+    /// Empty while the request is in flight: identical requests wait for it.
     answer: Arc<OnceCell<Result<Answer, Denied>>>,
 }
 
 /// A yes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Answer {
-    /// The channels that are left of those asked for; `None` for all.
+    /// The channels that are allowed among those requested; `None` for all.
     pub(super) only: Option<Vec<Channel>>,
     pub(super) until: Option<SystemTime>,
     pub(super) user: Option<String>,
 }
 
-/// What the body of a yes may say.
+/// The body of a positive response.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Body {
@@ -65,7 +65,7 @@ struct Body {
     expires_in: Option<f64>,
 }
 
-/// Headers that go to the application as they came.
+/// Headers that are copied to the application.
 const FORWARDED: [HeaderName; 2] = [COOKIE, AUTHORIZATION];
 
 /// The address of the client.
@@ -73,13 +73,13 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 impl AuthorizeUrl {
     pub(super) fn new(url: HttpUrl, timeout: Duration) -> anyhow::Result<Self> {
-        // A URL that makes no request must be noticed at start.
+        // An unusable URL must be noticed at startup.
         outbound::get(&url, "", [])?;
         let asking = Semaphore::new(APPLICATION_QUESTIONS_MAX);
         Ok(Self { url, timeout, client: Client::new(), asking, answers: Mutex::default() })
     }
 
-    /// What the application says. The same question within a moment is asked once.
+    /// The decision of the application. Identical requests within a short time are sent once.
     pub(super) async fn decide(&self, request: &AccessRequest<'_>) -> Result<Answer, Denied> {
         let query = query(request);
         let headers = forwarded(request);
@@ -105,7 +105,7 @@ impl AuthorizeUrl {
             answers.retain(|_, known| is_fresh(known));
         }
         let new = Remembered { asked_at: Instant::now(), answer: Arc::default() };
-        // Full of fresh ones: this one is asked, and not remembered.
+        // Full of fresh entries: this request is sent, and its response is not cached.
         if answers.len() < APPLICATION_CACHE_MAX {
             answers.insert(question, new.clone());
         }
@@ -183,13 +183,13 @@ fn digest_of(query: &str, headers: &[(HeaderName, HeaderValue)]) -> Question {
     question
 }
 
-/// What a yes says; `None` if it is not understood. A body that is not JSON by its type says
-/// nothing more.
+/// Parses a positive response; `None` if it is invalid. A body without a JSON content type is
+/// ignored.
 fn read(answer: &outbound::Answer, now: SystemTime) -> Option<Answer> {
     if !answer.is_json() || answer.body.is_empty() {
         return Some(Answer::default());
     }
-    // An object, and not a list of values in the order of our fields, which serde would take too.
+    // An object, and not a list of values in the order of the fields, which serde would accept too.
     let object: Map<String, Value> = serde_json::from_slice(&answer.body).ok()?;
     let Body { channels, user, expires, expires_in } =
         serde_json::from_value(Value::Object(object)).ok()?;
@@ -212,7 +212,7 @@ fn read(answer: &outbound::Answer, now: SystemTime) -> Option<Answer> {
     Some(Answer { only, until, user })
 }
 
-/// Whether the application answers at all, for `headwater check`: it is asked without credentials.
+/// Whether the application responds, for `headwater check`: the request has no credentials.
 pub(crate) async fn try_out(url: &HttpUrl, timeout: Duration) -> anyhow::Result<StatusCode> {
     let request = outbound::get(url, "action=subscribe&channel=headwater-check", [])?;
     let shown = url.to_string();

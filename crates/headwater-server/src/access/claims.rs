@@ -1,5 +1,5 @@
-//! What a token says, once its signature is proved: who, until when, which channels. Look here to
-//! add another way to write channels into claims. No IO in here.
+//! The claims of a verified token: user, expiry, channels. Look here to add another format of
+//! channels in claims. No I/O.
 
 use std::fmt;
 
@@ -14,12 +14,12 @@ use crate::settings::{Template, as_text};
 /// The claims of a token.
 pub type Claims = Map<String, Value>;
 
-/// What every token must say, and what everybody with a token may do.
+/// What every token must contain, and what every client with a token may do.
 #[derive(Debug, Default)]
 pub struct Expected {
-    /// Whom it must be for.
+    /// The required audience.
     pub audience: Option<String>,
-    /// Who must have made it.
+    /// The required issuer.
     pub issuer: Option<String>,
     /// Channels to which every client may subscribe.
     pub subscribe: Vec<Template>,
@@ -27,33 +27,32 @@ pub struct Expected {
     pub publish: Vec<Template>,
 }
 
-/// Why claims do not count. It holds no value of a claim.
+/// Why claims are rejected. It contains no value of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// `exp` is over.
+    /// `exp` is in the past.
     Expired,
-    /// `nbf` is to come.
+    /// `nbf` is in the future.
     NotYetValid,
-    /// It is for others.
+    /// Its audience is another one.
     Audience,
-    /// It is of others.
+    /// Its issuer is another one.
     Issuer,
     /// A claim has the wrong type.
     Type(&'static str),
 }
 
-/// One way to write channels into claims. Each adds what it finds; one that finds nothing adds
-/// nothing.
+/// A format of channels in claims. Each adds the grants that it finds.
 type Dialect = fn(&Claims, &mut Identity);
 
-/// All ways that are understood.
+/// All supported formats.
 const DIALECTS: &[Dialect] = &[headwater_claim];
 
 impl Identity {
-    /// Reads claims at a time, in seconds since 1970.
+    /// Evaluates claims at a time, in seconds since 1970.
     ///
     /// # Errors
-    /// Why they do not count.
+    /// Why they are rejected.
     pub fn read(claims: &Claims, expected: &Expected, now: f64) -> Result<Self, Refusal> {
         let expires = time(claims, "exp")?;
         if expires.is_some_and(|expires| expires <= now) {
@@ -86,7 +85,7 @@ impl Identity {
     }
 }
 
-/// `{"headwater": {"subscribe": [...], "publish": [...], "admin": true}}`. What is no pattern
+/// `{"headwater": {"subscribe": [...], "publish": [...], "admin": true}}`. An invalid pattern
 /// grants nothing.
 fn headwater_claim(claims: &Claims, identity: &mut Identity) {
     let Some(Value::Object(ours)) = claims.get("headwater") else { return };
@@ -120,7 +119,7 @@ fn name(claims: &Claims, name: &'static str) -> Result<Option<String>, Refusal> 
     }
 }
 
-/// RFC 7519, 4.1.3: a token that names an audience is for that audience only.
+/// RFC 7519, 4.1.3: a token with an audience is for that audience only.
 fn check_audience(claims: &Claims, expected: Option<&str>) -> Result<(), Refusal> {
     let ours = |value: &Value| value.as_str().is_some_and(|name| Some(name) == expected);
     let is_for_us = match claims.get("aud") {

@@ -26,12 +26,12 @@ impl Cors {
         Self(origins.into())
     }
 
-    /// Whether any page of another origin may do anything.
+    /// Whether pages of other origins may do anything.
     pub(crate) fn is_off(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Answers preflights, and states which pages may read the other answers.
+    /// Responds to preflights, and states which pages may read other responses.
     pub(crate) async fn layer(State(cors): State<Self>, request: Request, next: Next) -> Response {
         let origin = request.headers().get(ORIGIN).cloned();
         let is_preflight = request.method() == Method::OPTIONS
@@ -42,7 +42,7 @@ impl Cors {
             next.run(request).await
         };
         let headers = response.headers_mut();
-        // The answer depends on it, also for requests without it.
+        // The response depends on it, also for requests without it.
         headers.append(VARY, HeaderValue::from_static("origin"));
         let Some(origin) = origin else { return response };
         if cors.allow(&origin, headers) && is_preflight {

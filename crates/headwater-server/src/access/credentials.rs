@@ -1,5 +1,5 @@
-//! Where the credentials of a request stand: header, cookie, query. Look here for which one counts.
-//! No IO in here.
+//! Where the credentials of a request are: header, cookie, query. Look here for which one takes
+//! precedence. No I/O.
 
 use headwater::access::{AccessRequest, Action};
 use http::HeaderMap;
@@ -9,16 +9,16 @@ use percent_encoding::percent_decode_str;
 use crate::limits::{TICKET_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::settings::AccessSettings;
 
-/// What somebody shows. No `Debug`: it is a secret.
+/// A credential. No `Debug`: it is a secret.
 #[derive(PartialEq, Eq)]
 pub enum Credential {
-    /// A signed token, and where it stood.
+    /// A signed token, and where it was.
     Token(String, Place),
     /// A one-time ticket.
     Ticket(String),
 }
 
-/// Where a token stood.
+/// Where a token was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// In `Authorization: Bearer`.
@@ -29,7 +29,7 @@ pub enum Place {
     Query,
 }
 
-/// The credential that counts: the header's, else the query's, else the cookie's.
+/// The credential that takes precedence: the header's, else the query's, else the cookie's.
 pub fn find(request: &AccessRequest<'_>, settings: &AccessSettings) -> Option<Credential> {
     let query = request.query.unwrap_or_default();
     if let Some(token) = bearer(request.headers) {
@@ -49,8 +49,8 @@ pub fn find(request: &AccessRequest<'_>, settings: &AccessSettings) -> Option<Cr
     Some(Credential::Token(token, Place::Cookie))
 }
 
-/// The token of `Authorization: Bearer` (RFC 6750). Another scheme is for somebody else, and two
-/// headers are nothing.
+/// The token of `Authorization: Bearer` (RFC 6750). Other schemes are ignored, and so are two
+/// headers.
 pub fn bearer(headers: &HeaderMap) -> Option<String> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let value = all.next()?.to_str().ok()?;
@@ -63,10 +63,10 @@ pub fn bearer(headers: &HeaderMap) -> Option<String> {
         .then(|| token.to_owned())
 }
 
-/// The cookie with this name (RFC 6265, 5.4). If there are two, somebody may have put one beside
-/// the other: neither counts.
+/// The cookie with this name (RFC 6265, 5.4). If there are two, a sibling host may have set one:
+/// both are ignored.
 pub fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
-    // Over HTTP/2 they come in several headers.
+    // Over HTTP/2 they are split over several headers.
     let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut values = pairs.flat_map(|value| value.split(';')).filter_map(|pair| {
         let (found, value) = pair.split_once('=')?;
@@ -77,7 +77,7 @@ pub fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
         .then(|| value.to_owned())
 }
 
-/// The value of this name in a query, if it stands there once.
+/// The value of this name in a query, if it occurs once.
 fn in_query(query: &str, name: &str, bytes_max: usize) -> Option<String> {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let mut values = pairs.filter(|(found, _)| *found == name).map(|(_, value)| value);

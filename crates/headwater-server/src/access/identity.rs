@@ -1,4 +1,4 @@
-//! Who sends a request, and what is granted to it. No IO in here.
+//! The sender of a request, and its grants. No I/O.
 
 use std::time::SystemTime;
 
@@ -6,14 +6,14 @@ use headwater::Channel;
 use headwater::access::{Action, Decision};
 use headwater::channel::ChannelPattern;
 
-/// Who asks, and what is granted.
+/// The sender and its grants.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Identity {
-    /// What may be listened to.
+    /// Channels that it may subscribe to.
     pub subscribe: Vec<ChannelPattern>,
-    /// What may be published to.
+    /// Channels that it may publish to.
     pub publish: Vec<ChannelPattern>,
-    /// Whether streams of others may be ended.
+    /// Whether it may close other clients' streams.
     pub admin: bool,
     /// Until when.
     pub until: Option<SystemTime>,
@@ -40,7 +40,7 @@ impl Identity {
             }
             Action::Publish => channels.iter().all(|it| fits(&self.publish, it)),
             Action::Admin => self.admin,
-            // What is new is not granted by what is old.
+            // New actions are not granted by existing ones.
             _ => false,
         }
     }

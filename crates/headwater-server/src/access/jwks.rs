@@ -1,4 +1,4 @@
-//! A set of keys that changes without a restart. Look here for when it is read again.
+//! A key set that changes without a restart. Look here for when it is reloaded.
 
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,25 +13,25 @@ use crate::limits::{JWKS_AGE_MAX, JWKS_BYTES_MAX, JWKS_INTERVAL_MIN, JWKS_TIMEOU
 use crate::outbound::{self, Client};
 use crate::settings::JwksPlace;
 
-/// The keys, and where they come from.
+/// The keys and their source.
 pub(super) struct Jwks {
     place: JwksPlace,
     client: Client,
     loaded: Mutex<Loaded>,
-    /// Held by the one who reads the set again; all others wait for what it gets.
+    /// Held while the set is reloaded; other requests wait for the result.
     reading: AsyncMutex<()>,
 }
 
 #[derive(Clone)]
 struct Loaded {
     keys: Arc<[Key]>,
-    /// When it was last tried to read it, whether or not that worked.
+    /// The time of the last attempt to load it, successful or not.
     tried_at: Instant,
 }
 
 impl Jwks {
-    /// Reads the set. A file must be there; a server that cannot be reached is asked again when a
-    /// token comes, and until then no token counts.
+    /// Loads the set. A file must exist; a server that cannot be reached is retried when a token
+    /// arrives, and until then no token is valid.
     pub(super) async fn load(place: JwksPlace) -> anyhow::Result<Self> {
         let client = Client::new();
         let keys = match (read(&client, &place).await, &place) {
@@ -46,8 +46,8 @@ impl Jwks {
         Ok(Self { place, client, loaded, reading: AsyncMutex::default() })
     }
 
-    /// The claims of a token, if a key of the set signed it. A token that names a key that is not
-    /// in the set, or whose signature none proves, makes the set be read again, at most so often.
+    /// The claims of a token, if a key of the set signed it. A token that names an unknown key, or
+    /// that no key verifies, causes a reload, with a minimum interval.
     pub(super) async fn prove(&self, parts: &Parts<'_>) -> Result<Claims, BadToken> {
         let mut loaded = self.loaded();
         if loaded.tried_at.elapsed() >= JWKS_AGE_MAX {
@@ -66,7 +66,7 @@ impl Jwks {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the set, unless somebody has done so since `seen`.
+    /// Loads the set, unless it was loaded since `seen`.
     async fn read_again(&self, seen: Instant) -> Loaded {
         let _reading = self.reading.lock().await;
         let known = self.loaded();
@@ -86,7 +86,7 @@ impl Jwks {
     }
 }
 
-/// The keys at a place, read now.
+/// Loads the keys from a place.
 async fn read(client: &Client, place: &JwksPlace) -> anyhow::Result<Vec<Key>> {
     match place {
         JwksPlace::File(path) => {
@@ -104,7 +104,7 @@ async fn read(client: &Client, place: &JwksPlace) -> anyhow::Result<Vec<Key>> {
     }
 }
 
-/// Reads the set once, for `headwater check`; gives how many keys can be used.
+/// Loads the set once, for `headwater check`; returns the number of usable keys.
 pub(crate) async fn count(place: &JwksPlace) -> anyhow::Result<usize> {
     Ok(read(&Client::new(), place).await?.len())
 }

@@ -1,5 +1,5 @@
-//! Keys that prove the signature of a token, each with the algorithms that its type allows. Look
-//! here for which algorithms count.
+//! Keys that verify tokens, each with the algorithms that its type allows. Look here for the
+//! allowed algorithms.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ const RSA: &[Algorithm] = &[
 const EC: &[Algorithm] = &[Algorithm::ES256, Algorithm::ES384];
 const ED: &[Algorithm] = &[Algorithm::EdDSA];
 
-/// A key, and what it may be used for. No `Debug`: it may be a secret.
+/// A key, and its algorithms. No `Debug`: it may be a secret.
 #[derive(Clone)]
 pub struct Key {
     id: Option<String>,
@@ -36,41 +36,41 @@ pub struct Key {
     algorithms: Vec<Algorithm>,
 }
 
-/// Why a token does not count, before its claims are looked at.
+/// Why a token is rejected before its claims are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadToken {
-    /// It is no token: three parts, JSON in two of them.
+    /// It is not a token: three parts, two of them JSON.
     Form,
     /// Its algorithm is not supported, or it requires an unknown extension.
     Algorithm,
-    /// No key proves it.
+    /// No key verifies it.
     Signature,
 }
 
-/// The head of a token, as far as it matters. What it says is not proved.
+/// The relevant part of a token's header. It is not verified.
 #[derive(Deserialize)]
 struct Head {
     alg: String,
     kid: Option<String>,
-    /// What must be understood to take it; we understand nothing of this kind.
+    /// Extensions that must be supported to accept it; none are.
     crit: Option<Value>,
 }
 
-/// A token, taken apart.
+/// A parsed token.
 pub struct Parts<'a> {
     algorithm: Algorithm,
     key_id: Option<String>,
-    /// Head and claims as they were signed.
+    /// Header and claims as they were signed.
     signed: &'a [u8],
     claims: &'a str,
     signature: &'a str,
 }
 
 impl<'a> Parts<'a> {
-    /// Takes a token apart (RFC 7515, compact).
+    /// Parses a token (RFC 7515, compact).
     ///
     /// # Errors
-    /// That it is none, or that its algorithm is not supported.
+    /// It is not a token, or its algorithm is not supported.
     pub fn read(token: &'a str) -> Result<Self, BadToken> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(BadToken::Form);
@@ -83,7 +83,7 @@ impl<'a> Parts<'a> {
         };
         let signed = &token.as_bytes()[..head.len() + 1 + claims.len()];
         let head = URL_SAFE_NO_PAD.decode(head).map_err(|_| BadToken::Form)?;
-        // An object, and not a list of values in the order of our fields, which serde would take
+        // An object, and not a list of values in the order of the fields, which serde would accept
         // too.
         let head: Claims = serde_json::from_slice(&head).map_err(|_| BadToken::Form)?;
         let head: Head = serde_json::from_value(Value::Object(head)).map_err(|_| BadToken::Form)?;
@@ -102,11 +102,11 @@ impl<'a> Parts<'a> {
     /// The claims, if one of the keys signed them.
     ///
     /// # Errors
-    /// That none did, or that they are no claims.
+    /// None did, or the payload is not a set of claims.
     pub fn prove<'k>(&self, keys: impl IntoIterator<Item = &'k Key>) -> Result<Claims, BadToken> {
         let mut fitting = keys.into_iter().filter(|key| key.is_for(self));
         let is_proved = |key: &Key| {
-            // An error means that the key cannot be used for it, or that the signature is no
+            // An error means that the key cannot be used for it, or that the signature is not
             // base64.
             crypto::verify(self.signature, self.signed, &key.decoding, self.algorithm)
                 .unwrap_or(false)
@@ -159,10 +159,10 @@ impl Key {
         Ok(Self { id: None, decoding: DecodingKey::from_secret(secret), algorithms: HMAC.to_vec() })
     }
 
-    /// A public key in PEM. Its type decides about the algorithms.
+    /// A public key in PEM. Its type determines the algorithms.
     ///
     /// # Errors
-    /// That it is none.
+    /// It is not a public key.
     pub fn from_pem(pem: &[u8]) -> anyhow::Result<Self> {
         let text = String::from_utf8_lossy(pem);
         if text.contains("PRIVATE KEY") {
@@ -182,7 +182,7 @@ impl Key {
         Ok(Self { id: None, decoding: key, algorithms: algorithms.to_vec() })
     }
 
-    /// A key of a set; `None` if it is not one to prove signatures with.
+    /// A key of a set; `None` if it does not verify signatures.
     fn from_jwk(jwk: &Jwk) -> Option<Self> {
         if matches!(&jwk.common.public_key_use, Some(it) if *it != PublicKeyUse::Signature) {
             return None;
@@ -195,7 +195,7 @@ impl Key {
                 _ => return None,
             },
             AlgorithmParameters::OctetKeyPair(it) if it.curve == EllipticCurve::Ed25519 => ED,
-            // A secret does not belong into a set of public keys.
+            // A secret does not belong in a set of public keys.
             _ => return None,
         };
         let only = jwk.common.key_algorithm.map(|it| it.to_string());
@@ -207,11 +207,10 @@ impl Key {
         Some(Self { id: jwk.common.key_id.clone(), decoding: key, algorithms })
     }
 
-    /// The keys of a set (RFC 7517). What is not understood is passed over, as the standard wants
-    /// it.
+    /// The keys of a set (RFC 7517). Unknown keys are skipped, as the standard requires.
     ///
     /// # Errors
-    /// That it is no set, or that no key in it can be used.
+    /// It is not a key set, or it contains no usable key.
     pub fn from_jwks(text: &[u8]) -> anyhow::Result<Vec<Self>> {
         #[derive(Deserialize)]
         struct Set {
@@ -231,7 +230,7 @@ impl Key {
     }
 }
 
-/// The secret in a file. A line end behind it is not part of it.
+/// The secret in a file, without a trailing line end.
 pub(crate) fn read_secret(path: &Path) -> anyhow::Result<Secret> {
     let shown = path.display();
     let text =

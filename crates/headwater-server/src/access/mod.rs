@@ -1,4 +1,4 @@
-//! Who may subscribe, publish and administer. `rules` has the order in which a request is judged.
+//! Who may subscribe, publish and administer. `rules` has the order of the checks.
 
 pub mod claims;
 pub mod credentials;
@@ -31,9 +31,9 @@ use rules::Rules;
 
 /// Decides for every endpoint of the server.
 pub(crate) enum Access {
-    /// Anybody may do anything.
+    /// Every client may do everything.
     Open,
-    /// Nothing is open that the rules do not open.
+    /// Only what the rules allow is open.
     Rules(Box<Rules>),
 }
 
@@ -50,7 +50,7 @@ impl Access {
         Ok(Self::Rules(Box::new(Rules::load(settings, hub, tickets).await?)))
     }
 
-    /// Whether a request is judged by credentials that it has.
+    /// Whether a request is decided by its credentials.
     pub(crate) fn has_credentials(&self, request: &AccessRequest<'_>) -> bool {
         match self {
             Self::Open => false,
@@ -61,13 +61,13 @@ impl Access {
     /// Issues a ticket for these channels, or for all that the token allows.
     pub(crate) async fn issue_ticket(&self, request: &AccessRequest<'_>) -> Result<Secret, Denied> {
         match self {
-            // No stream asks for it, and a page need not know.
+            // No stream needs it, and a page need not know it.
             Self::Open => tickets::random().ok_or_else(Denied::unavailable),
             Self::Rules(rules) => rules.issue_ticket(request).await,
         }
     }
 
-    /// Whether anybody may do anything.
+    /// Whether every client may do everything.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self, Self::Open)
     }

@@ -1,5 +1,5 @@
-//! Whether a page may do something with a cookie that its browser sent along (CSRF). Look here for
-//! which pages may. No IO in here.
+//! Whether a page may use a cookie that its browser sent (CSRF). Look here for which pages may. No
+//! I/O.
 
 use headwater::access::{AccessRequest, Action, Denied};
 use http::HeaderMap;
@@ -10,20 +10,20 @@ use crate::settings::Origin;
 const DETAIL: &str = "a cookie alone allows this to pages of this server and of the origins in \
                       cors-origin only: send a header Origin, or a token in a header Authorization";
 
-/// Refuses what changes something if only a cookie stands for it and the page that sent it is a
-/// stranger. Browsers say in `Origin` which page it is, and no page can change that.
+/// Denies requests with side effects if a cookie is the only credential and the page has a foreign
+/// origin. Browsers set `Origin`, and no page can change it.
 pub(super) fn check(request: &AccessRequest<'_>, allowed: &[Origin]) -> Result<(), Denied> {
     if request.action == Action::Subscribe {
         // Reading is what CORS is for.
         return Ok(());
     }
-    if comes_from_a_friend(request.headers, request.host, allowed) {
+    if is_from_allowed_origin(request.headers, request.host, allowed) {
         return Ok(());
     }
     Err(Denied::forbidden().with_detail(DETAIL))
 }
 
-fn comes_from_a_friend(headers: &HeaderMap, asked: Option<&str>, allowed: &[Origin]) -> bool {
+fn is_from_allowed_origin(headers: &HeaderMap, asked: Option<&str>, allowed: &[Origin]) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if text("sec-fetch-site") == Some("same-origin") {
         return true;
@@ -50,7 +50,7 @@ mod tests {
                 let name = http::HeaderName::from_static(name);
                 (name, http::HeaderValue::from_static(value))
             });
-            comes_from_a_friend(&headers.collect(), Some("hub.example:8000"), &allowed)
+            is_from_allowed_origin(&headers.collect(), Some("hub.example:8000"), &allowed)
         };
         assert!(check(&[("origin", "https://hub.example:8000")]));
         assert!(check(&[("origin", "https://app.example")]));
@@ -67,10 +67,10 @@ mod tests {
         ] {
             assert!(!check(&[("origin", origin)]), "{origin}");
         }
-        assert!(!check(&[]), "who says nothing is a stranger");
+        assert!(!check(&[]), "no header means a foreign page");
         assert!(!check(&[("sec-fetch-site", "same-site")]));
         let origin = http::HeaderValue::from_static("https://hub.example:8000");
         let headers = HeaderMap::from_iter([(ORIGIN, origin)]);
-        assert!(!comes_from_a_friend(&headers, None, &allowed), "nobody knows who was asked");
+        assert!(!is_from_allowed_origin(&headers, None, &allowed), "the own host is unknown");
     }
 }

@@ -1,5 +1,5 @@
-//! The order in which a request is judged: what is public, then a ticket or a token, then the
-//! application. Look here for what each of them may allow.
+//! The order of the checks: public channels, then a ticket or a token, then the application. Look
+//! here for what each of them may allow.
 
 use std::pin::Pin;
 use std::time::SystemTime;
@@ -18,7 +18,7 @@ use super::time::seconds_since_1970;
 use super::tokens::Tokens;
 use crate::settings::{AccessSettings, Secret};
 
-/// Nothing is open that these do not open.
+/// Only what these allow is open.
 pub(crate) struct Rules {
     hub: Hub,
     settings: AccessSettings,
@@ -27,7 +27,7 @@ pub(crate) struct Rules {
     tickets: Tickets,
 }
 
-/// A decision, and who it is about if a ticket or a token says so.
+/// A decision, and the identity if a ticket or a token has one.
 pub(super) struct Judgement {
     pub(super) decision: Decision,
     identity: Option<Identity>,
@@ -55,7 +55,7 @@ impl Rules {
         Ok(Self { hub, settings, tokens, authorize_url, tickets })
     }
 
-    /// Whether a request is judged by credentials that it has.
+    /// Whether a request is decided by its credentials.
     pub(super) fn has_credentials(&self, request: &AccessRequest<'_>) -> bool {
         if self.is_for_all(request) {
             return false;
@@ -70,10 +70,10 @@ impl Rules {
         }
     }
 
-    /// Judges a request.
+    /// Decides a request.
     pub(super) async fn decide(&self, request: &AccessRequest<'_>) -> Result<Judgement, Denied> {
         if self.is_for_all(request) {
-            // Without credentials it would be allowed, so it does not matter who asks.
+            // It would be allowed without credentials, so they do not matter.
             return Ok(Judgement::of_nobody(Decision::allow()));
         }
         self.decide_by_credentials(request).await
@@ -103,7 +103,7 @@ impl Rules {
         Ok(Judgement { decision: identity.decision(), identity: Some(identity) })
     }
 
-    /// Whether everything asked for is public.
+    /// Whether everything requested is public.
     fn is_for_all(&self, request: &AccessRequest<'_>) -> bool {
         let AccessRequest { action, channels, .. } = *request;
         action == Action::Subscribe
@@ -114,23 +114,23 @@ impl Rules {
     async fn verify(&self, token: &str) -> Result<Identity, Denied> {
         let Some(tokens) = &self.tokens else { return Err(Denied::no_credentials()) };
         tokens.verify(token, seconds_since_1970(SystemTime::now())).await.map_err(|why| {
-            // Why, and nothing of the token.
+            // The reason, and nothing of the token.
             tracing::debug!("token rejected: {why}");
             Denied::bad_credentials()
         })
     }
 
-    /// Without a ticket and a token the application decides, if there is one.
+    /// Without a ticket or a token the application decides, if there is one.
     async fn decide_by_application(&self, request: &AccessRequest<'_>) -> Result<Decision, Denied> {
         let Some(authorize_url) = &self.authorize_url else { return Err(Denied::no_credentials()) };
         if request.headers.contains_key(COOKIE) && !request.headers.contains_key(AUTHORIZATION) {
             origin::check(request, &self.settings.cors_origins)?;
         }
         if request.channels.is_empty() && request.action != Action::Admin {
-            // It is asked when the channels are known.
+            // The channels have to be known first.
             return Ok(Decision::allow());
         }
-        // What is public is not for the application to deny.
+        // The application cannot deny public channels.
         let (public, others): (Vec<Channel>, Vec<Channel>) = request
             .channels
             .iter()
@@ -157,9 +157,9 @@ impl Rules {
     /// Issues a ticket for these channels, or for all that the token allows.
     pub(crate) async fn issue_ticket(&self, request: &AccessRequest<'_>) -> Result<Secret, Denied> {
         let judgement = match credentials::find(request, &self.settings) {
-            // A ticket must not make tickets.
+            // A ticket must not create tickets.
             Some(Credential::Ticket(_)) => return Err(Denied::no_credentials()),
-            // The ticket is for the user that the token names, also where channels are public.
+            // The ticket belongs to the token's user, even if the channels are public.
             Some(Credential::Token(..)) if self.tokens.is_some() => {
                 self.decide_by_credentials(request).await?
             }
@@ -186,7 +186,7 @@ impl Rules {
     }
 }
 
-/// A decision that was made before.
+/// An earlier decision.
 struct Decided(Decision);
 
 impl Authorize for Decided {

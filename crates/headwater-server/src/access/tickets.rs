@@ -1,5 +1,5 @@
-//! One-time tickets, for clients that cannot send headers. Look here for how long they are good and
-//! where they are kept.
+//! One-time tickets, for clients that cannot send headers. Look here for their lifetime and where
+//! they are stored.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -19,7 +19,7 @@ use super::time::{seconds_since_1970, time_of};
 use crate::limits::{TICKET_TIME, TICKETS_MAX};
 use crate::settings::Secret;
 
-/// Where tickets are kept until they are used.
+/// Where tickets are stored until they are redeemed.
 pub(crate) enum Tickets {
     /// In this process.
     Memory(Mutex<HashMap<String, (Instant, TicketRecord)>>),
@@ -27,10 +27,10 @@ pub(crate) enum Tickets {
     Redis(ConnectionManager),
 }
 
-/// Whom a ticket is for. The ticket itself is stored nowhere, so this record cannot be used as one.
+/// The identity of a ticket. The ticket itself is not stored, so this record cannot be used as one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct TicketRecord {
-    /// Names, and beginnings with a `*` after them; the second part says which.
+    /// Names, or prefixes followed by `*`; the second field distinguishes them.
     subscribe: Vec<(String, bool)>,
     /// Seconds since 1970.
     until: Option<f64>,
@@ -77,7 +77,7 @@ impl Tickets {
         Ok(ticket)
     }
 
-    /// Whom a ticket is for. It is used up by this.
+    /// The identity of a ticket, which is spent by this call.
     pub(crate) async fn redeem(&self, ticket: &str) -> Result<Identity, Denied> {
         let key = key_of(ticket);
         let kept = match self {
@@ -134,7 +134,7 @@ impl TicketRecord {
         };
         Identity {
             subscribe: self.subscribe.into_iter().filter_map(pattern).collect(),
-            // A time that cannot be understood is over.
+            // An invalid time counts as expired.
             until: self.until.map(|until| time_of(until).unwrap_or(UNIX_EPOCH)),
             user: self.user,
             token_id: self.token_id,
@@ -143,7 +143,7 @@ impl TicketRecord {
     }
 }
 
-/// 256 bits that nobody can guess; `None` if the system has none.
+/// 256 random bits; `None` if the system has none.
 pub(crate) fn random() -> Option<Secret> {
     let mut bytes = [0; 32];
     rand::fill(&mut bytes).ok()?;

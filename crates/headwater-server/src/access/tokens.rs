@@ -1,4 +1,4 @@
-//! Tokens: from the text to who it is. Look here for which keys are tried.
+//! Tokens: from the text to an identity. Look here for which keys are tried.
 
 use std::fmt;
 
@@ -10,9 +10,9 @@ use super::jwks::Jwks;
 use super::keys::{self, BadToken, Key, Parts};
 use crate::settings::AccessSettings;
 
-/// Everything that it takes to judge a token.
+/// Everything that is needed to verify a token.
 pub(super) struct Tokens {
-    /// Keys that were set one by one.
+    /// Keys that were configured individually.
     keys: Vec<Key>,
     jwks: Option<Jwks>,
     expected: Expected,
@@ -20,7 +20,7 @@ pub(super) struct Tokens {
     verified: std::sync::atomic::AtomicUsize,
 }
 
-/// Why a token does not count. It holds nothing of the token.
+/// Why a token is rejected. It contains nothing of the token.
 #[derive(Debug)]
 pub(super) enum Why {
     Token(BadToken),
@@ -65,7 +65,7 @@ impl Tokens {
         self.verified.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Who it is, at a time in seconds since 1970.
+    /// The identity of a token, at a time in seconds since 1970.
     pub(super) async fn verify(&self, token: &str, now: f64) -> Result<Identity, Why> {
         #[cfg(test)]
         self.verified.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -11,18 +11,18 @@ use crate::app::App;
 pub(crate) struct Ready {
     status: &'static str,
     broker: &'static str,
-    /// How long the last probe took through Redis and back.
+    /// The round-trip time of the last probe through Redis.
     #[serde(skip_serializing_if = "Option::is_none")]
     lag_ms: Option<f64>,
 }
 
-/// The process answers.
+/// The process responds.
 pub(crate) async fn live() -> Json<serde_json::Value> {
     Json(serde_json::json!({ "status": "live" }))
 }
 
-/// Events are known to arrive: the embedded broker is there, or the last probe made the round trip
-/// through Redis.
+/// Events are known to arrive: the broker is the embedded one, or the last probe made the round
+/// trip through Redis.
 pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Ready>, Problem> {
     if app.hub.is_draining() {
         return Err(Problem::unavailable("the server is stopping"));

@@ -1,4 +1,4 @@
-//! The endpoints for operators: health, and ending streams of others.
+//! The endpoints for operators: health, and closing other clients' streams.
 
 pub(crate) mod health;
 pub(crate) mod streams;

@@ -1,4 +1,4 @@
-//! `DELETE /admin/streams`: ends streams of others, on all nodes.
+//! `DELETE /admin/streams`: closes other clients' streams, on all nodes.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! Reads the body of a request, within its size, its time, and the room that all bodies share.
+//! Reads the body of a request, within its size, its time, and the common bound of all bodies.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::{BODY_PIECE_BYTES_MIN, BODY_TIMEOUT};
 
-/// The body, and the room it takes until it is published.
+/// The body, and its share of the common bound until it is published.
 pub(crate) async fn read(
     body: Body,
     bytes_max: usize,
@@ -40,8 +40,8 @@ async fn collect(
     room: &Arc<Semaphore>,
 ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Problem> {
     let mut body = Limited::new(body, bytes_max);
-    // Made one at the end, when the size is known. Crumbs are swept together before, or a body that
-    // comes byte by byte would cost many times its size.
+    // Joined at the end, when the size is known. Small pieces are joined before, or a body that
+    // arrives byte by byte would cost many times its size.
     let (mut pieces, mut crumbs) = (Vec::new(), Vec::new());
     let mut taken: Option<OwnedSemaphorePermit> = None;
     while let Some(frame) = body.frame().await {
@@ -57,7 +57,7 @@ async fn collect(
             Problem::bad_request(format!("the body could not be read: {error}"))
         })?;
         let Ok(data) = frame.into_data() else { continue };
-        // A body that comes slowly must not wait for room that others like it hold.
+        // A slow body must not wait for capacity that other slow bodies hold.
         let more = u32::try_from(data.len()).ok();
         let more = more.and_then(|more| Arc::clone(room).try_acquire_many_owned(more).ok());
         let more = more.ok_or_else(|| {

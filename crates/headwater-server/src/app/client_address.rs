@@ -1,4 +1,4 @@
-//! Finds out who sent each request, before any handler.
+//! Determines the sender of each request, before any handler.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The gate of every endpoint: access rules, asked with the client's address. Look here for what
-//! counts as a failed login.
+//! The gate of every endpoint: access rules, with the client's address. Look here for what counts
+//! as a failed login.
 
 use headwater::access::{AccessRequest, Action, Denied, Grant};
 use headwater::{Channel, Problem};
@@ -21,8 +21,8 @@ pub(crate) async fn check(
     counted(app, client, &request, request.check(&*app.access)).await
 }
 
-/// Asks, unless too many credentials from there were wrong. A request without credentials has
-/// failed at nothing.
+/// Asks the rules, unless too many credentials from that address were invalid. A request without
+/// credentials cannot fail a login.
 pub(crate) async fn counted<T>(
     app: &App,
     client: ClientAddress,

@@ -1,4 +1,4 @@
-//! What endpoints share, whatever their dialect: who asks, what they may, streams and publishing.
+//! What endpoints of every dialect share: identity, access, streams and publishing.
 
 mod body;
 mod client_address;

@@ -1,5 +1,5 @@
-//! Opens a stream: authorises it, counts it, subscribes, and answers with its events. Every
-//! dialect's streams come through here.
+//! Opens a stream: authorises it, counts it, subscribes, and responds with its events. Streams of
+//! every dialect pass through here.
 
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -17,17 +17,17 @@ use crate::client::{ClientAddress, Limit, LimitExceeded};
 use crate::limits::FULL_RETRY_MIN;
 use crate::settings::StreamSettings;
 
-/// The id of a stream that has an owner, by which it can be ended.
+/// The ID of a stream that has an owner, by which it can be closed.
 const STREAM_ID: HeaderName = HeaderName::from_static("headwater-stream");
 
-/// A stream that a client asks for.
+/// A requested stream.
 pub(crate) struct StreamRequest<'a> {
     pub(crate) client: ClientAddress,
-    /// Its credentials are in here.
+    /// Contains its credentials.
     pub(crate) parts: &'a Parts,
     pub(crate) channels: &'a [Channel],
     pub(crate) last_event_id: Option<String>,
-    /// How far back the stream begins if there is no last event id.
+    /// How far back the stream starts if there is no last event ID.
     pub(crate) rewind: Option<Rewind>,
     pub(crate) name_by_channel: bool,
 }
@@ -40,7 +40,7 @@ pub(crate) async fn open_stream(
     let StreamRequest { client, parts, channels, last_event_id, rewind, name_by_channel } = request;
     let grant = match gate::check(app, client, Action::Subscribe, channels, parts).await {
         Ok(grant) => grant,
-        // Nobody could decide. A browser would not reconnect after a 503.
+        // No decision was possible. A browser would not reconnect after a 503.
         Err(problem) if is_unavailable(&problem) && wants_events(&parts.headers) => {
             return Ok(empty(&app.streams).into_response());
         }
@@ -69,7 +69,7 @@ pub(crate) async fn open_stream(
         subscription = subscription.owned_by(grant.user.as_deref(), grant.token_id.as_deref());
     }
     let id = subscription.id().and_then(|id| HeaderValue::try_from(id).ok());
-    // A client that reconnects says where it left off; rewinding is for the first connection.
+    // A client that reconnects has a last ID; rewinding is for the first connection.
     subscription = match rewind {
         Some(rewind) if last_event_id.is_none() => subscription.rewind(rewind),
         _ => subscription.after(last_event_id),
@@ -111,13 +111,13 @@ fn is_unavailable(problem: &Problem) -> bool {
     problem.status() == StatusCode::SERVICE_UNAVAILABLE
 }
 
-/// Whether it is an EventSource that asks, which says so.
+/// Whether the request is from an EventSource, by its `Accept`.
 fn wants_events(headers: &HeaderMap) -> bool {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/event-stream"))
 }
 
-/// A stream that ends at once, and says when to reconnect.
+/// A stream that ends at once, with a reconnection delay.
 fn empty(settings: &StreamSettings) -> EventSourceResponse {
     configured(EventSourceResponse::from_stream(stream::empty::<Event>()), settings)
 }

@@ -1,4 +1,4 @@
-//! Publishes what was authorised, within the client's rate. Every dialect's events come through
+//! Publishes what was authorised, within the client's rate. Events of every dialect pass through
 //! here.
 
 use headwater::access::Action;
@@ -16,7 +16,7 @@ pub(crate) struct PublishRequest {
     pub(crate) batch: Vec<Publish>,
 }
 
-/// Whether a client may publish to these channels; who it is, if that is known.
+/// Whether a client may publish to these channels; its identity, if known.
 pub(crate) async fn check_publisher(
     app: &App,
     client: ClientAddress,

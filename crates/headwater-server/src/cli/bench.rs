@@ -9,7 +9,7 @@ use crate::exit::Failure;
 
 pub(super) use headwater_bench::options::BenchOptions;
 
-/// Measures, and writes what was found to standard output.
+/// Measures, and writes the result to standard output.
 pub(super) fn run(options: &BenchOptions) -> Result<(), Failure> {
     if options.is_worker() {
         return worker::run().map_err(Failure::from);

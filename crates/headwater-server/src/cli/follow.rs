@@ -1,5 +1,5 @@
-//! Follows one channel of a server: connects, reads, reconnects where it left off. Look here for
-//! which answers end it and how long it waits.
+//! Follows one channel of a server: connects, reads, reconnects and resumes. Look here for which
+//! responses end it and how long it waits.
 
 use std::time::Duration;
 
@@ -21,13 +21,13 @@ use super::target::{Server, refusal_of};
 /// The longest wait between two attempts, unless the server asks for more.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Everything that can happen while channels are followed.
+/// Everything that can occur while channels are followed.
 pub(super) enum FollowEvent {
-    /// An event came.
+    /// An event was received.
     Event(Line),
     /// The state of a connection changed.
     Notice(String),
-    /// A channel has come to its end.
+    /// A channel has ended.
     Finished(Channel),
     /// A channel cannot be followed.
     Failed(anyhow::Error),
@@ -43,7 +43,7 @@ pub(super) struct Follower {
     last_event_id: String,
     /// How far back to begin while there is no last event, as it stands in the query.
     rewind: Option<String>,
-    /// What the server asks to wait.
+    /// The server's reconnection delay.
     retry: Duration,
     /// Attempts since the last stream that opened.
     failures: u32,
@@ -53,13 +53,13 @@ pub(super) struct Follower {
 enum Attempt {
     /// It was a stream, and it ended.
     Ended(anyhow::Error),
-    /// There was no stream, but there may be one later.
+    /// There was no stream; retrying may help.
     Failed(anyhow::Error),
     /// The channel has ended.
     Finished,
-    /// Reconnecting would get the same answer.
+    /// Reconnecting would get the same response.
     Refused(anyhow::Error),
-    /// Nobody wants to hear of it any more.
+    /// The receiver is gone.
     Unwanted,
 }
 
@@ -136,7 +136,7 @@ impl Follower {
 
     async fn ask(&self) -> anyhow::Result<Response<Incoming>> {
         let channel = [("channel", self.channel.as_str())];
-        // Behind a last event id it has no meaning.
+        // With a last event ID it has no meaning.
         let rewind = self.rewind.as_deref().filter(|_| self.last_event_id.is_empty());
         let query: Vec<_> =
             channel.into_iter().chain(rewind.map(|rewind| ("rewind", rewind))).collect();
@@ -146,8 +146,7 @@ impl Follower {
             .header(ACCEPT, "text/event-stream")
             .header(CACHE_CONTROL, "no-store");
         if !self.last_event_id.is_empty() {
-            // An id with a control character cannot be a header; the query takes no other ids
-            // either.
+            // An id with a control character cannot be a header; the query rejects it too.
             if let Ok(value) = HeaderValue::from_str(&self.last_event_id)
                 .or_else(|_| HeaderValue::from_bytes(self.last_event_id.as_bytes()))
             {
@@ -201,8 +200,8 @@ fn is_event_stream(response: &Response<Incoming>) -> bool {
     essence.trim().eq_ignore_ascii_case("text/event-stream")
 }
 
-/// What the server asked for, doubled with every failure in a row, a quarter more or less so that
-/// the clients of a restarted server do not reconnect all at once.
+/// The server's delay, doubled with every consecutive failure, a quarter more or less so that the
+/// clients of a restarted server do not reconnect all at once.
 fn wait(retry: Duration, failures: u32) -> Duration {
     let longest = WAIT_MAX.max(retry);
     let doubled = retry.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);

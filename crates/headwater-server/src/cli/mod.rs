@@ -1,5 +1,4 @@
-//! The command line: what can be typed, what is run, and with which code the process exits. Look
-//! here for `--help` and for exit codes.
+//! The command line: arguments, commands and exit codes. Look here for `--help`.
 
 mod bench;
 mod check;
@@ -28,7 +27,7 @@ use self::token::Token;
 
 /// Push events to browsers: publish to a channel, and every connected subscriber receives it.
 ///
-/// Without a command, `headwater` serves with the settings of the environment and the defaults.
+/// Without a command, `headwater` runs `serve` with settings from the environment and the defaults.
 #[derive(Parser)]
 #[command(name = "headwater", version, after_help = EXAMPLES, max_term_width = 100)]
 struct CommandLine {
@@ -129,7 +128,7 @@ fn block_on(
     result
 }
 
-/// Client commands say what they do themselves; the log is for what the library has to say.
+/// Client commands print their own notices; the log is for messages of the library.
 fn start_client_logging() -> Result<(), Failure> {
     let text = env::var("HEADWATER_LOG").unwrap_or_default();
     let text = if text.is_empty() { "warn" } else { &text };
@@ -139,8 +138,8 @@ fn start_client_logging() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Help, the version, or what is wrong with what was typed. clap repeats what it does not
-/// understand, and that may be a URL with a password.
+/// Help, the version, or an error in the arguments. clap repeats what it cannot parse, which may be
+/// a URL with a password.
 fn print_answer(answer: &clap::Error) -> ExitCode {
     if !answer.use_stderr() {
         let _ = answer.print();

@@ -24,7 +24,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// An event that came in on a channel.
+/// An event received on a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Line {
     pub(super) channel: String,
@@ -46,7 +46,7 @@ struct GapData {
 }
 
 impl Line {
-    /// What came on a channel, as a client of the server sees it.
+    /// A message on a channel, as a client of the server receives it.
     pub(super) fn new(channel: &Channel, name: String, id: Option<String>, data: String) -> Self {
         let gap = (name == GAP_EVENT)
             .then(|| serde_json::from_str(&data).ok().map(|GapData { reason }| reason))
@@ -54,7 +54,7 @@ impl Line {
         Self { channel: channel.to_string(), name, id, data, gap }
     }
 
-    /// What came over Redis; `None` for a frame without a channel, which only streams of one's own
+    /// A frame received over Redis; `None` for a frame without a channel, which only custom streams
     /// have.
     pub(super) fn from_frame(frame: &Frame) -> Option<Self> {
         let channel = frame.channel().or(frame.gap().map(|gap| &gap.channel))?;
@@ -70,8 +70,8 @@ impl Line {
     }
 
     /// `channel (name) #id: data`; the name `message` is left out, and data of several lines stands
-    /// indented below. A publisher must not be able to drive the reader's terminal, so control
-    /// characters are escaped; `--json` has the exact data.
+    /// indented below. A publisher must not control the reader's terminal, so control characters
+    /// are escaped; `--json` has the exact data.
     pub(super) fn text(&self) -> String {
         let mut text = visible(&self.channel);
         if let Some(reason) = &self.gap {

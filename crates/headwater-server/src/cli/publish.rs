@@ -20,8 +20,7 @@ use super::target::{Destination, Server, Target, refusal};
 use crate::exit::Failure;
 use crate::settings::{RedisUrl, duration};
 
-/// How long Redis may take to be reached and to take the event. The broker itself would go on
-/// trying.
+/// Timeout for reaching Redis and publishing the event. The broker itself would keep trying.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(10);
 
 const EXAMPLES: &str = "\
@@ -40,20 +39,20 @@ Examples:
 pub(super) struct Publish {
     /// The channel, 1 to 255 bytes without control characters
     channel: Channel,
-    /// The data; `-`, or nothing, reads standard input to its end
+    /// The data; `-`, or no argument, reads standard input to its end
     ///
-    /// Standard input is published as it is, with the line end that `echo` adds.
+    /// Standard input is published unchanged, including the line end that `echo` adds.
     data: Option<String>,
     /// The event's name: browsers dispatch the event to handlers of this name
     #[arg(long, value_name = "NAME")]
     event: Option<EventName>,
-    /// The event's id, which clients send when they reconnect
+    /// The event's ID, which clients send when they reconnect
     #[arg(long)]
     id: Option<EventId>,
     /// Reconnection delay for clients, for example 2s
     #[arg(long, value_name = "DURATION", value_parser = parse_retry)]
     retry: Option<Duration>,
-    /// End the channel with this event: its streams close, and it takes no more events
+    /// End the channel with this event: its streams close, and it accepts no more events
     #[arg(long)]
     end: bool,
     /// Idempotency key: repeating it within ten minutes publishes nothing
@@ -72,7 +71,7 @@ fn parse_key(text: &str) -> Result<IdempotencyKey, headwater::Error> {
 }
 
 impl Publish {
-    /// Publishes, and says so on standard output.
+    /// Publishes, and reports it on standard output.
     pub(super) async fn run(self) -> Result<(), Failure> {
         let destination = self.target.destination()?;
         let mut event = Event::new(data(self.data)?);
@@ -137,7 +136,7 @@ fn read_standard_input() -> anyhow::Result<String> {
     })
 }
 
-/// What the server answers to one event for one channel.
+/// The server's response to one event for one channel.
 #[derive(Deserialize)]
 struct Answer {
     id: Option<String>,

@@ -25,16 +25,16 @@ Examples:
   headwater subscribe news
   headwater subscribe news orders --json | jq .data
   headwater subscribe jobs/42 --count 1                wait for one event
-  headwater subscribe news --rewind 10                 begin with the last ten events
+  headwater subscribe news --rewind 10                 start with the last ten events
   headwater subscribe news --rewind 2m                 or those of the last two minutes
   headwater subscribe news --redis redis://127.0.0.1:6379
 
 Events go to standard output: as `channel (name) #id: data`, or as JSON, one object
 {\"channel\",\"event\",\"id\",\"data\"} per line. A line reports missed events that are no
-longer retained: `channel: GAP: ...`, or an object with \"gap\". Changes of the connection
-go to standard error. Every channel has its own connection, so that each event is known
-to belong to one. The command ends at Ctrl-C, after --count events, or when
-every channel was ended by its publisher (the server answers 204).";
+longer retained: `channel: GAP: ...`, or an object with \"gap\". Connection changes go
+to standard error. Each channel has its own connection, which identifies the channel of an
+event. The command ends at Ctrl-C, after --count events, or when every channel was ended by
+its publisher (the server responds with 204).";
 
 /// Subscribe to channels and print their events
 #[derive(clap::Args)]
@@ -46,10 +46,10 @@ pub(super) struct Subscribe {
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
-    /// Resume after this event id, as far as what follows is still retained
+    /// Resume after this event ID; events that are no longer retained are reported as a gap
     #[arg(long, value_name = "ID", conflicts_with = "rewind")]
     last_event_id: Option<EventId>,
-    /// Replay the last events: 10 of each channel, those of the last 2m, or all that are retained
+    /// Replay retained events first: the last 10 of each channel, those of the last 2m, or all
     #[arg(long, value_name = "COUNT|TIME|all", value_parser = RewindText::parse)]
     rewind: Option<RewindText>,
     /// Exit after this many events; gaps do not count
@@ -59,7 +59,7 @@ pub(super) struct Subscribe {
     target: Target,
 }
 
-/// How far back to begin, with the text that a server understands.
+/// How far back to start, as the server's `rewind`.
 #[derive(Clone)]
 struct RewindText {
     text: String,
@@ -76,12 +76,12 @@ impl RewindText {
 /// announce.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many events wait to be printed. Behind that followers stop reading, and the server ends
+/// How many events wait to be printed. Beyond that, followers stop reading, and the server closes
 /// streams that do not read.
 const WAITING_MAX: usize = 64;
 
 impl Subscribe {
-    /// Follows until something ends it.
+    /// Follows until it ends.
     pub(super) async fn run(mut self) -> Result<(), Failure> {
         self.channels.sort();
         self.channels.dedup();
@@ -140,7 +140,7 @@ impl Subscribe {
 }
 
 fn notice(text: &str) {
-    // A notice that nobody can read is not worth ending for.
+    // stderr may be closed, which is no reason to exit.
     let _ = writeln!(io::stderr(), "headwater: {text}");
 }
 
@@ -176,7 +176,8 @@ impl Printer {
     }
 }
 
-/// Follows all channels over one connection to Redis. The broker reconnects by itself, and logs it.
+/// Follows all channels over one connection to Redis. The broker reconnects automatically, and logs
+/// it.
 async fn follow_redis(
     url: RedisUrl,
     channels: Vec<Channel>,

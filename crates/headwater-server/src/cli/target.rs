@@ -24,28 +24,28 @@ const URL_DEFAULT: &str = "http://127.0.0.1:8000";
 const URL_VARIABLE: &str = "HEADWATER_URL";
 const TOKEN_VARIABLE: &str = "HEADWATER_TOKEN";
 
-/// How long an answer may take, or its head if it is a stream. A publish waits for Redis; chosen
+/// Timeout for a response, or for its head if it is a stream. A publish waits for Redis; chosen
 /// arbitrarily.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest answer that is read whole, in bytes. Receipts and problems are far shorter.
+/// The longest response that is read completely, in bytes. Receipts and problems are far shorter.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// Where a command goes: to a server, or straight to Redis.
+/// The target of a command: a server, or Redis directly.
 ///
-/// No `Debug`: what was typed may hold a password.
+/// No `Debug`: arguments may contain a password.
 #[derive(clap::Args)]
 pub(super) struct Target {
-    /// The server; a path prefix is kept [env: HEADWATER_URL] [default: http://127.0.0.1:8000]
+    /// URL of the server, with its path prefix if any [env: HEADWATER_URL] [default: http://127.0.0.1:8000]
     ///
-    /// With https:// the authorities of the system are trusted, or those in the file that the
-    /// environment variable SSL_CERT_FILE names.
+    /// With https://, the certificate authorities of the system are trusted, or those in the file
+    /// that the environment variable SSL_CERT_FILE names.
     #[arg(long, value_name = "URL", conflicts_with = "redis")]
     url: Option<ServerUrl>,
     /// Connect to this Redis directly
     ///
-    /// The forms of the URL are those of `headwater serve --redis`.
-    // A text, because clap would repeat a URL that it refuses, with its password.
+    /// The URL has the forms of `headwater serve --redis`.
+    // A string, because clap would repeat a rejected URL, with its password.
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
     /// File with the token [env: HEADWATER_TOKEN, the token itself]
@@ -53,15 +53,15 @@ pub(super) struct Target {
     token_file: Option<PathBuf>,
 }
 
-/// Where a command goes, decided.
+/// The resolved target.
 pub(super) enum Destination {
     Server(Server),
     Redis(RedisUrl),
 }
 
 impl Target {
-    /// A flag wins over the environment. The variable is not read by clap, because it would then
-    /// conflict with `--redis`; an empty one counts as one that is not set.
+    /// A flag takes precedence over the environment. The variable is not read by clap, because it
+    /// would then conflict with `--redis`; an empty one counts as unset.
     pub(super) fn destination(self) -> Result<Destination, Failure> {
         if let Some(text) = self.redis {
             let url = text.parse().map_err(|why| Failure::Usage(format!("--redis: {why}")))?;
@@ -120,7 +120,7 @@ impl fmt::Display for Server {
     }
 }
 
-/// What a query may hold as it is (RFC 3986, unreserved).
+/// Characters that need no escaping in a query (RFC 3986, unreserved).
 const QUERY_VALUE: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -154,9 +154,9 @@ impl Server {
             .header(USER_AGENT, AGENT)
     }
 
-    /// Sends a request, and waits for the head of the answer.
+    /// Sends a request, and waits for the head of the response.
     ///
-    /// An error means that there was no answer; trying again can help.
+    /// An error means that there was no response; retrying can help.
     pub(super) async fn open(
         &self,
         request: Request<Full<Bytes>>,
@@ -164,7 +164,7 @@ impl Server {
         self.client.open(request, &self.url, ANSWER_TIMEOUT).await
     }
 
-    /// Sends a request, and reads the answer.
+    /// Sends a request, and reads the response.
     pub(super) async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
         self.client.exchange(request, &self.url, ANSWER_TIMEOUT, ANSWER_BYTES_MAX).await
     }
@@ -177,7 +177,7 @@ struct Problem {
     detail: Option<String>,
 }
 
-/// What an answer that is no success says, in one line if it is a problem document.
+/// The text of an unsuccessful response, in one line if it is a problem document.
 pub(super) fn refusal(answer: &Answer) -> anyhow::Error {
     let said = answer.is_json().then(|| serde_json::from_slice::<Problem>(&answer.body).ok());
     let status = shown(answer.status);

@@ -1,4 +1,4 @@
-//! `headwater token`: makes a token for development. Look here for its claims.
+//! `headwater token`: creates a token for development. Look here for its claims.
 
 use std::env;
 use std::path::PathBuf;
@@ -23,13 +23,13 @@ Examples:
   TOKEN=$(headwater token --subscribe news)
   curl -N -H \"Authorization: Bearer $TOKEN\" 'http://127.0.0.1:8000/sse/stream?channel=news'
 
-The token is signed by HS256 with the secret of the server. It is for development and for
-backends; a page should get its tokens from your application.";
+The token is signed with the server's secret (HS256). It is for development and for backends;
+a page should get its tokens from your application.";
 
-/// The longest time for which a token is made.
+/// The longest lifetime of a token.
 const TTL_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// Make a token for subscribing or publishing, for development
+/// Create a token for subscribing or publishing, for development
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Token {
@@ -39,13 +39,13 @@ pub(super) struct Token {
     /// Channels it may publish to; can be repeated
     #[arg(long, value_name = "PATTERN")]
     publish: Vec<ChannelPattern>,
-    /// Allow it to end streams of other clients
+    /// Allow it to close other clients' streams
     #[arg(long)]
     admin: bool,
     /// The user (`sub`)
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// Its id (`jti`), by which it can be revoked
+    /// Its ID (`jti`), for revocation
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// The audience (`aud`), as in the setting `jwt-audience`

@@ -9,12 +9,12 @@ use std::net::{IpAddr, Ipv6Addr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientAddress(IpAddr);
 
-/// What limits count as one address. A client with IPv6 has a whole /64 of addresses.
+/// What limits count as one address. An IPv6 client has a whole /64 of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressKey(IpAddr);
 
 impl ClientAddress {
-    /// The client at this address; an IPv4 address in IPv6 clothes is an IPv4 address.
+    /// The client at this address; an IPv4-mapped IPv6 address is an IPv4 address.
     pub fn new(address: IpAddr) -> Self {
         Self(address.to_canonical())
     }

@@ -1,9 +1,9 @@
-//! The client's address out of the header of a trusted proxy. Look here for which of several
-//! addresses counts. No IO in here.
+//! The client's address from the header of a trusted proxy. Look here for which of several
+//! addresses counts. No I/O.
 //!
-//! Anybody can send these headers, and each proxy adds to what it got. So they are read from their
-//! end, where the proxy next to us wrote, and only as far as trusted proxies go. What is not
-//! understood ends the reading: the client is then the last address found.
+//! Any client can send these headers, and each proxy appends to them. So they are read from the
+//! end, where the nearest proxy wrote, and only as far as proxies are trusted. An invalid element
+//! ends the search: the client is then the last address found.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -41,8 +41,8 @@ pub fn client_address(
     ClientAddress::new(client)
 }
 
-/// The addresses in one line of the header, in order; `None` for an element without one that is
-/// understood. `None` for all, if it is not even clear where the elements begin.
+/// The addresses in one line of the header, in order; `None` for an element without a valid one.
+/// `None` as a whole if the elements cannot be separated.
 fn elements(line: &HeaderValue, header: AddressHeader) -> Option<Vec<Option<IpAddr>>> {
     let line = line.to_str().ok()?;
     match header {
@@ -73,8 +73,8 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     node(unquoted.unwrap_or(value))
 }
 
-/// Splits, and leaves alone what stands in quotes. `None` if a quote is not closed, or stands where
-/// none may: a client's quote must not swallow what a proxy appended.
+/// Splits outside of quotes. `None` if a quote is unclosed or misplaced: a client's quote must not
+/// swallow what a proxy appended.
 fn split_outside_of_quotes(text: &str, separator: char) -> Option<Vec<&str>> {
     let mut parts = Vec::new();
     let (mut start, mut quoted, mut escaped) = (0, false, false);
@@ -89,7 +89,7 @@ fn split_outside_of_quotes(text: &str, separator: char) -> Option<Vec<&str>> {
                 _ => {}
             }
         } else if character == '"' {
-            // A quote opens a value, and nothing else.
+            // A quote can only start a value.
             if last != '=' {
                 return None;
             }
@@ -155,12 +155,12 @@ mod tests {
         check("10.0.0.1", &["2001:db8::1"], "2001:db8::1");
         check("10.0.0.1", &["[2001:db8::1]:80"], "2001:db8::1");
         check("::ffff:10.0.0.1", &["192.0.2.1"], "192.0.2.1");
-        // Nobody there to trust.
+        // No proxy is trusted.
         check("192.0.2.9", &["6.6.6.6"], "192.0.2.9");
         check("10.0.0.1", &[], "10.0.0.1");
         // All are proxies: the outermost.
         check("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3");
-        // What is not understood is not passed over.
+        // Invalid elements are not skipped.
         check("10.0.0.1", &["192.0.2.1, unknown, 10.0.0.2"], "10.0.0.2");
         check("10.0.0.1", &["192.0.2.1, "], "10.0.0.1");
         check("10.0.0.1", &["192.0.2.1", "grüße"], "10.0.0.1");
@@ -196,7 +196,7 @@ mod tests {
         }
         check(&["192.0.2.1"], "192.0.2.1");
         check(&["6.6.6.6", "192.0.2.1"], "192.0.2.1");
-        // One that is trusted is the client all the same: this header is no chain.
+        // A trusted address is still the client: this header is not a chain.
         check(&["6.6.6.6", "10.0.0.2"], "10.0.0.2");
         check(&["192.0.2.1, 6.6.6.6"], "10.0.0.1");
         check(&["nonsense"], "10.0.0.1");

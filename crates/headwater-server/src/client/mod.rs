@@ -1,5 +1,5 @@
-//! Who sends a request, by address, and how much one may. Look here for the limits per address and
-//! per user, and for whose address counts behind a proxy.
+//! The client of a request, by address, and its limits. Look here for the limits per address and
+//! per user, and for which address counts behind a proxy.
 
 mod address;
 mod forwarded;
@@ -28,7 +28,7 @@ pub(crate) struct ClientLimits {
     publishes_per_user: Option<RateLimit>,
     failed_logins: Option<RateLimit>,
     refusals: [AtomicU64; Limit::ALL.len()],
-    /// When the log said last that the server is full.
+    /// When the log last reported that the server is full.
     full_logged_at: Mutex<Option<Instant>>,
 }
 
@@ -50,7 +50,7 @@ impl ClientLimits {
         }
     }
 
-    /// A place for one more stream. It is free again when what is returned is dropped.
+    /// A slot for one more stream, released when the returned value is dropped.
     pub(crate) fn acquire_stream(
         &self,
         address: ClientAddress,
@@ -71,7 +71,7 @@ impl ClientLimits {
         }
     }
 
-    /// Whether this client may publish at all now: asked before its body is read.
+    /// Whether this client may publish now; checked before its body is read.
     pub(crate) fn check_publisher(
         &self,
         address: ClientAddress,
@@ -81,7 +81,7 @@ impl ClientLimits {
     }
 
     /// Counts events that a client is about to publish. A client below its rate may publish a batch
-    /// that goes beyond it, and then waits the longer: that way the size of batches needs no rule.
+    /// that exceeds it, and then waits longer, so that batches need no size limit here.
     pub(crate) fn take_publishes(
         &self,
         address: ClientAddress,
@@ -115,16 +115,16 @@ impl ClientLimits {
         }
     }
 
-    /// Whether credentials from this address are looked at: asked before they are.
+    /// Whether credentials from this address are verified; checked before they are.
     pub(crate) fn check_login(&self, address: ClientAddress) -> Result<(), LimitExceeded> {
         let limit = Limit::FailedLogins;
         self.counted(spend(self.failed_logins.as_ref(), limit, address.key(), 0))
     }
 
-    /// Credentials from this address were wrong.
+    /// Records invalid credentials from this address.
     pub(crate) fn login_failed(&self, address: ClientAddress) {
         let limit = Limit::FailedLogins;
-        // This request is denied already; what counts is that the next one is.
+        // This request is denied already; what matters is the next one.
         let _ = spend(self.failed_logins.as_ref(), limit, address.key(), 1);
     }
 
@@ -141,8 +141,7 @@ impl ClientLimits {
     }
 }
 
-/// Takes so much of what a rate gives to a key. Nothing is taken to ask whether there is anything
-/// left.
+/// Spends tokens of a key's rate. Zero only checks whether there are any.
 fn spend(
     rate_limit: Option<&RateLimit>,
     limit: Limit,

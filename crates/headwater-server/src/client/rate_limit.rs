@@ -1,9 +1,9 @@
-//! How often something may be done per key, as a token bucket. Look here for what a rate means
-//! exactly, and for how the table of buckets is bounded. No IO in here.
+//! Rates per key, as token buckets. Look here for what a rate means exactly, and for how the table
+//! of buckets is bounded. No I/O.
 //!
 //! A bucket is one number: when it will be full again. A full bucket needs no entry, so idle keys
 //! cost nothing. The table has a fixed size: sets of a few entries, found by a keyed hash of the
-//! key. Where a set has no room, the bucket that is fullest is forgotten.
+//! key. If a set is full, its fullest bucket is evicted.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::{Mutex, PoisonError};
@@ -14,9 +14,9 @@ use crate::settings::Rate;
 
 /// A rate for every key.
 pub(super) struct RateLimit {
-    /// Time that one of what is counted costs.
+    /// Time that one unit costs.
     cost_ns: u64,
-    /// How far a bucket may be from full, and still give one.
+    /// How far a bucket may be from full and still admit one unit.
     room_ns: u64,
     begin: Instant,
     hasher: RandomState,
@@ -25,8 +25,8 @@ pub(super) struct RateLimit {
 
 #[derive(Clone, Copy, Default)]
 struct Bucket {
-    /// 64 bits of a keyed hash: two keys that share them would share a bucket, and nobody will see
-    /// two.
+    /// 64 bits of a keyed hash: two keys with equal hashes would share a bucket, which is
+    /// improbable enough.
     key: u64,
     /// When it will be full, since `begin`.
     full_at_ns: u64,
@@ -45,8 +45,8 @@ impl RateLimit {
         }
     }
 
-    /// Takes this many from the key's bucket, if it has one at least. Otherwise says how long it
-    /// will be until it has one.
+    /// Takes this many from the key's bucket, if it has at least one. Otherwise returns the time
+    /// until it has one.
     pub(super) fn take(&self, key: impl Hash, count: usize) -> Result<(), Duration> {
         let now_ns = u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.take_at(self.hasher.hash_one(key), count, now_ns)
@@ -137,7 +137,7 @@ mod tests {
     }
 
     proptest! {
-        /// In any time no more goes through than the rate allows, and what came at once.
+        /// In any period, no more is admitted than the rate and one burst.
         #[test]
         fn the_average_holds(
             count in 1..200_u32,

@@ -6,7 +6,7 @@ use headwater::Problem;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 
-/// What can be used up.
+/// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     Streams,
@@ -39,7 +39,7 @@ impl Limit {
         }
     }
 
-    /// What the client reads.
+    /// The message for the client.
     pub(crate) fn advice(self) -> &'static str {
         match self {
             Self::Streams => "the server is full: reconnect later",
@@ -66,7 +66,7 @@ pub(crate) struct LimitExceeded {
 
 impl From<LimitExceeded> for Problem {
     fn from(exceeded: LimitExceeded) -> Self {
-        // Whole seconds, and not a moment too early.
+        // Whole seconds, rounded up.
         let seconds = exceeded.retry_after.as_secs_f64().ceil().max(1.0);
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, exceeded.limit.advice());
         match HeaderValue::from_str(&format!("{seconds:.0}")) {

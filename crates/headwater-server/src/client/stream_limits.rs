@@ -1,5 +1,5 @@
-//! How many streams there may be: in all, per address, per user. Look here for which limit is asked
-//! first. No IO in here.
+//! Limits on the number of streams: in total, per address, per user. Look here for which limit is
+//! checked first. No I/O.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use super::address::AddressKey;
 use super::refusal::{Limit, LimitExceeded};
 use crate::limits::STREAM_RETRY_AFTER;
 
-/// Counts open streams. An open stream is never ended for a new one.
+/// Counts open streams. An open stream is never closed for a new one.
 #[derive(Debug, Default)]
 pub(super) struct StreamLimits {
     pub(super) total_max: usize,
@@ -17,8 +17,8 @@ pub(super) struct StreamLimits {
     pub(super) open: Mutex<Open>,
 }
 
-/// Only what has a limit is counted, and only as long as it has streams: the table is as large as
-/// there are streams, at most twice.
+/// Only what has a limit is counted, and only while it has streams: the table has at most two
+/// entries per stream.
 #[derive(Debug, Default)]
 pub(super) struct Open {
     total: usize,
@@ -31,7 +31,7 @@ enum Owner {
     User(Box<str>),
 }
 
-/// The place of one open stream, free again when this is dropped.
+/// The slot of one open stream, released on drop.
 #[derive(Debug)]
 pub(crate) struct StreamPlace {
     limits: Arc<StreamLimits>,
@@ -39,8 +39,8 @@ pub(crate) struct StreamPlace {
 }
 
 impl StreamLimits {
-    /// Takes a place for a stream. The limits of one client are asked first: a client that has too
-    /// many learns that also when the server is full.
+    /// Acquires a slot for a stream. Limits per client are checked first: a client with too many
+    /// streams is notified even if the server is full.
     pub(super) fn acquire(
         self: &Arc<Self>,
         address: AddressKey,

@@ -1,7 +1,7 @@
 //! The one HTTP client: for the application that authorises, sets of keys, ACME, and the client
 //! commands. Look here for what bounds an exchange with another server.
 //!
-//! Connections are pooled. A redirect is an answer like another, and is not followed.
+//! Connections are pooled. A redirect is a response like any other, and is not followed.
 
 mod tls;
 
@@ -31,7 +31,7 @@ use crate::limits::{
 };
 use crate::settings::{HttpUrl, show_duration};
 
-/// What is sent as `User-Agent`.
+/// The value of `User-Agent`.
 pub(crate) const AGENT: &str = concat!("headwater/", env!("CARGO_PKG_VERSION"));
 
 type Connections = Pool<HttpsConnector<HttpConnector>, Full<Bytes>>;
@@ -42,11 +42,11 @@ pub(crate) struct Client(Arc<Inner>);
 
 struct Inner {
     plain: OnceLock<Connections>,
-    /// Made when the first `https` is asked for: a system without certificates needs none before.
+    /// Created for the first `https` URL: a system without certificates needs none before.
     secure: OnceLock<Connections>,
 }
 
-/// An answer, read whole.
+/// A response, read completely.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -61,7 +61,7 @@ impl Answer {
     }
 }
 
-/// A GET, with more of a query and headers.
+/// A GET, with additional query and headers.
 pub(crate) fn get(
     url: &HttpUrl,
     query: &str,
@@ -82,7 +82,7 @@ impl Client {
         Self(Arc::new(Inner { plain: OnceLock::new(), secure: OnceLock::new() }))
     }
 
-    /// Sends a request and reads the answer, all within a time. `shown` names the server in errors.
+    /// Sends a request and reads the response, within a time. `shown` names the server in errors.
     pub(crate) async fn exchange(
         &self,
         request: Request<Full<Bytes>>,
@@ -95,8 +95,8 @@ impl Client {
         answer.map_err(|error| error.shown(shown))
     }
 
-    /// Sends a request and returns when the head of the answer is there, within a time. Its body
-    /// may go on without an end.
+    /// Sends a request and returns when the head of the response has arrived, within a time. Its
+    /// body may be endless.
     pub(crate) async fn open(
         &self,
         request: Request<Full<Bytes>>,
@@ -145,7 +145,7 @@ fn connections(config: ClientConfig) -> Connections {
         .build(connector)
 }
 
-/// Reads the answer to a request that was opened, within a time.
+/// Reads the response to an opened request, within a time.
 pub(crate) async fn read(
     response: Response<Incoming>,
     within: Duration,
@@ -165,14 +165,14 @@ async fn collect(response: Response<Incoming>, bytes_max: usize) -> Result<Answe
     Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 enum Fault {
     NotReached(anyhow::Error),
     NotAnswered(anyhow::Error),
 }
 
 impl Fault {
-    /// The innermost cause says what happened; those around it only where.
+    /// The innermost cause states what happened; the outer ones only where.
     fn of(error: &PoolError) -> Self {
         let mut cause: &(dyn StdError + 'static) = error;
         while let Some(inner) = hidden_in(cause).or(cause.source()) {
@@ -191,7 +191,7 @@ impl Fault {
     }
 }
 
-/// What an error of IO was made of, which is not its source.
+/// The inner error of an I/O error, which is not its source.
 fn hidden_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
     let inner = error.downcast_ref::<io::Error>()?.get_ref()?;
     Some(inner)

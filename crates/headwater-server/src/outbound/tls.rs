@@ -1,4 +1,4 @@
-//! TLS to other servers: whom it trusts.
+//! TLS to other servers: the trusted authorities.
 
 use std::sync::{Arc, OnceLock};
 
@@ -23,7 +23,7 @@ pub(super) fn config() -> anyhow::Result<ClientConfig> {
     with_roots(Arc::clone(roots))
 }
 
-/// Trusts nobody, for requests without TLS.
+/// Trusts no authority, for requests without TLS.
 pub(super) fn unused_config() -> anyhow::Result<ClientConfig> {
     with_roots(Arc::new(RootCertStore::empty()))
 }

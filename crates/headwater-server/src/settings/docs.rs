@@ -1,5 +1,5 @@
-//! docs/configuration.md, written from the table of settings. Look here to change what stands
-//! around the settings in that file; `tests/it/settings_docs.rs` holds it current.
+//! Generates docs/configuration.md from the table of settings. Look here to change the text around
+//! the settings; `tests/it/settings_docs.rs` checks that the file is current.
 
 use std::fmt::Write as _;
 
@@ -9,19 +9,19 @@ use super::value::{show_bytes, show_duration};
 const HEAD: &str = "\
 # Configuration
 
-<!-- Written from the definitions of the settings: do not edit. To bring it up to date, run
+<!-- Generated from the definitions of the settings: do not edit. To update it, run
      UPDATE_DOCS=1 cargo test -p headwater-server --test it settings -->
 
 `headwater serve` needs no configuration: it listens on 127.0.0.1:8000 with the embedded broker.
-Every setting can be given as a flag, as an environment variable, and in a TOML file that
-`--config FILE` or `HEADWATER_CONFIG` names. A flag wins over the environment, the environment over
-the file, the file over the default.
+Every setting can be a flag, an environment variable, or a key in the TOML file that `--config FILE`
+or `HEADWATER_CONFIG` names. Flags take precedence over the environment, the environment over the
+file, and the file over the defaults.
 
-Invalid settings are rejected at start, with their place and a suggestion, and so are unknown ones:
-a key in the file, a flag, or an environment variable that begins with `HEADWATER_` and belongs to
-no setting. Exceptions are `HEADWATER_URL`, which `headwater publish` and `headwater subscribe`
-read, and the variables that Kubernetes makes for a service called `headwater`. An empty environment
-variable counts as one that is not set.
+Invalid settings are rejected at startup, with their location and a suggestion, and so are unknown
+ones: a key in the file, a flag, or an environment variable that starts with `HEADWATER_` and
+belongs to no setting. Exceptions are `HEADWATER_URL` and `HEADWATER_TOKEN`, which `headwater
+publish` and `headwater subscribe` read, and the variables that Kubernetes sets for a service called
+`headwater`. An empty environment variable counts as unset.
 
 Durations are a whole number and a unit, `ms`, `s`, `m` or `h`; sizes are a number of bytes, or of
 `KiB` or `MiB`; rates are a whole number and `/s`, `/m` or `/h`. Bounds are inclusive.
@@ -40,8 +40,8 @@ pub fn markdown() -> String {
     }
     let _ = write!(
         page,
-        "\n## A file with every setting\n\nLines with a `#` in front show the default, or an \
-         example where there is none.\n\n```toml\n{}```\n",
+        "\n## A file with every setting\n\nCommented lines show the default, or an example where \
+         there is none.\n\n```toml\n{}```\n",
         example_file()
     );
     page
@@ -82,7 +82,7 @@ pub fn example_file() -> String {
     file
 }
 
-/// A setting as it stands in the file.
+/// A setting as a line of the file.
 fn line(name: &str, kind: Kind, text: &str) -> String {
     match kind {
         Kind::Count { .. } | Kind::Switch => format!("{name} = {text}"),
@@ -94,7 +94,7 @@ fn line(name: &str, kind: Kind, text: &str) -> String {
 fn values(kind: Kind) -> String {
     match kind {
         Kind::Address => "an IP address and a port".to_owned(),
-        Kind::RedisUrl => "a URL of Redis".to_owned(),
+        Kind::RedisUrl => "a Redis URL".to_owned(),
         Kind::Duration { min, max, off } => format!(
             "a duration from {} to {}{}",
             show_duration(min),
@@ -109,12 +109,12 @@ fn values(kind: Kind) -> String {
         Kind::Rate { off } => format!("a rate{}", if off { ", or `off`" } else { "" }),
         Kind::Networks => "networks and addresses".to_owned(),
         Kind::RetentionRules => "rules".to_owned(),
-        Kind::Secret | Kind::Text => "a text".to_owned(),
-        Kind::HttpUrl => "a URL of http or https".to_owned(),
-        Kind::Jwks => "a URL of http or https, or a path".to_owned(),
-        Kind::Templates => "patterns of channels with claims".to_owned(),
+        Kind::Secret | Kind::Text => "text".to_owned(),
+        Kind::HttpUrl => "an http or https URL".to_owned(),
+        Kind::Jwks => "an http or https URL, or a path".to_owned(),
+        Kind::Templates => "channel patterns with claims".to_owned(),
         Kind::Origins => "origins".to_owned(),
-        Kind::Domains => "names in the DNS".to_owned(),
+        Kind::Domains => "DNS names".to_owned(),
         Kind::ChannelPatterns => "patterns".to_owned(),
         Kind::Choice(words) => {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ")

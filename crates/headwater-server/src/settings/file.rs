@@ -1,5 +1,5 @@
-//! Settings from a TOML file, with the place of each, so that a refusal can show the line. Look
-//! here for what a refusal from a file looks like, and for what it must not show.
+//! Settings from a TOML file, with the place of each, so that an error can show the line. Look here
+//! for the form of such an error, and for what it must not show.
 
 use std::fs;
 use std::ops::Range;

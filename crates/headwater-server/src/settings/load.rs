@@ -36,7 +36,7 @@ impl Settings {
     /// `--config` or `HEADWATER_CONFIG` names, else the default, and checks it.
     ///
     /// # Errors
-    /// The first value that is wrong, or name that is unknown, with its place and a suggestion.
+    /// The first invalid value or unknown name, with its location and a suggestion.
     pub fn load(
         flags: &Flags,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -93,7 +93,7 @@ impl Settings {
         check_proxies(&self.listen)?;
         if self.listen.admin == Some(self.listen.address) && self.listen.address.port() != 0 {
             return Err(SettingsError(format!(
-                "admin = {}: this is the address of listen too: give one of them another port, or \
+                "admin = {}: listen has the same address: give one of them another port, or \
                  leave admin out",
                 self.listen.address
             )));
@@ -201,7 +201,7 @@ fn check_access(access: &AccessSettings, open: bool) -> Result<(), SettingsError
     }
 }
 
-/// Trust without a way to use it, or a way that nobody is trusted on, is a slip.
+/// A trusted proxy without a way to pass addresses, or a way without a trusted proxy, is a mistake.
 fn check_proxies(listen: &ListenSettings) -> Result<(), SettingsError> {
     let has_way = listen.client_address_header.is_some() || listen.proxy_protocol;
     let has_trust = !listen.trusted_proxies.is_empty();

@@ -37,7 +37,7 @@ pub struct ListenSettings {
     pub max_connections: usize,
     /// How long the head of a request may take.
     pub header_timeout: Duration,
-    /// How long streams and requests have to end when the server stops.
+    /// Shutdown grace period for streams and requests.
     pub drain_timeout: Duration,
 }
 
@@ -48,7 +48,7 @@ pub struct RedisSettings {
     pub url: Option<RedisUrl>,
     /// Where the embedded broker keeps its history; never together with `redis`.
     pub data: Option<PathBuf>,
-    /// How much history which channels keep.
+    /// How much history channels retain.
     pub retention: RetentionRules,
 }
 
@@ -57,7 +57,7 @@ pub struct RedisSettings {
 pub struct StreamSettings {
     /// How long a stream is idle before it gets a comment.
     pub heartbeat: Option<Duration>,
-    /// What clients are asked to wait before they reconnect, before jitter.
+    /// Reconnection delay for clients, without jitter.
     pub retry: Duration,
     /// How long a channel stays subscribed after its last subscriber leaves.
     pub linger: Duration,
@@ -88,7 +88,7 @@ pub struct LimitSettings {
     pub max_publishes_per_address: Option<Rate>,
     /// How fast one user may publish.
     pub max_publishes_per_user: Option<Rate>,
-    /// How often credentials from one address may be wrong.
+    /// The rate of invalid credentials from one address.
     pub max_failed_logins: Option<Rate>,
     /// Largest body of a request, in bytes.
     pub max_body_bytes: usize,
@@ -106,7 +106,7 @@ pub struct LogSettings {
 /// Where the certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsSettings {
-    /// From files that somebody else maintains.
+    /// From files that another program maintains.
     Files(CertificateFiles),
     /// From an ACME server.
     Acme(AcmeSettings),
@@ -126,7 +126,7 @@ pub struct CertificateFiles {
 pub struct AcmeSettings {
     /// The names in the certificate; at least one.
     pub domains: Vec<DomainName>,
-    /// Where account, certificate and key are kept.
+    /// Where account, certificate and key are stored.
     pub directory: PathBuf,
     /// The address for mail of the ACME server's operator.
     pub contact: Option<String>,
@@ -137,7 +137,7 @@ pub struct AcmeSettings {
 /// Who may subscribe and publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessSettings {
-    /// Channels to which anybody may subscribe; `None` if it is not set.
+    /// Channels to which every client may subscribe; `None` if it is not set.
     pub public: Option<Vec<ChannelPattern>>,
     /// A secret of tokens.
     pub jwt_secret: Option<Secret>,
@@ -147,9 +147,9 @@ pub struct AccessSettings {
     pub jwt_public_key: Option<PathBuf>,
     /// A set of keys of tokens.
     pub jwks: Option<JwksPlace>,
-    /// Whom tokens must be for.
+    /// The required audience of tokens.
     pub jwt_audience: Option<String>,
-    /// Whose tokens must be.
+    /// The required issuer of tokens.
     pub jwt_issuer: Option<String>,
     /// The cookie that may hold a token.
     pub jwt_cookie: String,
@@ -159,18 +159,18 @@ pub struct AccessSettings {
     pub allow_subscribe: Vec<Template>,
     /// Channels to which every client with a token may publish.
     pub allow_publish: Vec<Template>,
-    /// Where the application is asked.
+    /// The URL of the application.
     pub authorize_url: Option<HttpUrl>,
-    /// How long it has to answer.
+    /// Its timeout.
     pub authorize_timeout: Duration,
-    /// The plain Redis channels that can be heard; `None` if nothing was said.
+    /// The plain Redis channels that are delivered; `None` if it is not set.
     pub redis_channels: Option<Vec<ChannelPattern>>,
-    /// Whose pages may use it.
+    /// Origins whose pages may use it.
     pub cors_origins: Vec<Origin>,
 }
 
 impl AccessSettings {
-    /// Whether tokens are taken.
+    /// Whether tokens are accepted.
     pub fn has_keys(&self) -> bool {
         self.jwt_secret.is_some()
             || self.jwt_secret_file.is_some()
@@ -178,13 +178,13 @@ impl AccessSettings {
             || self.jwks.is_some()
     }
 
-    /// Whether nothing is open but what rules open.
+    /// Whether only what rules allow is open.
     pub fn has_rules(&self) -> bool {
         self.has_keys() || self.authorize_url.is_some() || self.public.is_some()
     }
 
-    /// Whether plain PUBLISH messages reach nobody because of the rules, and nothing says that they
-    /// should not.
+    /// Whether plain PUBLISH messages reach no stream because of the rules, without an explicit
+    /// setting.
     pub fn silences_plain_publish(&self) -> bool {
         self.has_rules() && self.redis_channels.is_none()
     }
@@ -195,12 +195,12 @@ impl AccessSettings {
         self.plain_channels().is_none_or(fits)
     }
 
-    /// Whether anybody may subscribe to this channel without credentials.
+    /// Whether every client may subscribe to this channel without credentials.
     pub fn is_public(&self, channel: &Channel) -> bool {
         self.public.iter().flatten().any(|pattern| pattern.matches(channel))
     }
 
-    /// The plain Redis channels that can be heard; `None` is all.
+    /// The plain Redis channels that are delivered; `None` is all.
     pub fn plain_channels(&self) -> Option<Vec<ChannelPattern>> {
         match &self.redis_channels {
             None if self.has_rules() => Some(Vec::new()),

@@ -1,5 +1,5 @@
 //! Where values come from: flags, the environment, a file, the defaults, in this order. Look here
-//! for precedence and for what is refused before a value is looked at.
+//! for precedence and for what is rejected before a value is parsed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -28,8 +28,8 @@ pub struct Flags {
 
 const CONFIG_VARIABLE: &str = "HEADWATER_CONFIG";
 
-/// Variables that begin like ours and belong to something else: the address and the token for the
-/// client commands, and the binary that tests run.
+/// Variables with the same prefix that are not settings: URL and token of the client commands, and
+/// the binary that tests run.
 const OTHER_VARIABLES: [&str; 4] =
     [CONFIG_VARIABLE, "HEADWATER_URL", "HEADWATER_TOKEN", "HEADWATER_BIN"];
 
@@ -88,7 +88,7 @@ fn flag(setting: &Setting) -> Arg {
     }
 }
 
-/// A value as somebody typed it, and where.
+/// A value as it was typed, and where.
 struct Typed {
     text: String,
     origin: Origin,
@@ -100,8 +100,8 @@ enum Origin {
     File(Place),
 }
 
-/// Every value that was typed and counts: of several sources for one setting, the one that wins.
-/// Only a list has more than one value.
+/// Every value that applies: of several sources for one setting, the one with precedence. Only a
+/// list has more than one value.
 pub(super) struct Sources(BTreeMap<&'static str, Vec<Typed>>);
 
 impl Sources {
@@ -298,8 +298,8 @@ impl Typed {
     }
 }
 
-/// What the environment says. An empty variable counts as one that is not set, because a compose
-/// file or a unit file often cannot leave one out.
+/// Values of the environment. An empty variable counts as unset, because a compose file or a unit
+/// file often cannot omit one.
 #[derive(Default)]
 struct Environment {
     config: Option<PathBuf>,
@@ -344,9 +344,9 @@ impl Environment {
     }
 }
 
-/// Whether somebody else set this variable for a good reason. Kubernetes gives every container
+/// Whether another system set this variable. Kubernetes sets in every container
 /// `NAME_SERVICE_HOST`, `NAME_PORT=tcp://...` and the like for each service, and a service is
-/// likely to be called `headwater` or `headwater-redis`: refusing them would keep the server from
+/// likely to be called `headwater` or `headwater-redis`: rejecting them would keep the server from
 /// starting there.
 fn is_foreign(variable: &str, value: &str) -> bool {
     let of_service = variable.ends_with("_SERVICE_HOST")
@@ -364,7 +364,7 @@ fn is_foreign(variable: &str, value: &str) -> bool {
 
 fn unknown_variable(variable: &str) -> SettingsError {
     let names: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
-    // The common beginning would make every name look alike.
+    // The common prefix would make all names similar.
     let ends = names.iter().map(|name| &name["HEADWATER_".len()..]).chain(["CONFIG"]);
     let advice = match closest(&variable["HEADWATER_".len()..], ends) {
         Some(end) => format!("did you mean HEADWATER_{end}?"),

@@ -1,4 +1,4 @@
-//! A batch of events as NDJSON: one JSON object per line. No IO in here.
+//! A batch of events as NDJSON: one JSON object per line. No I/O.
 
 use std::time::Duration;
 
@@ -28,13 +28,13 @@ struct Line<'a> {
     key: Option<String>,
 }
 
-/// Parses a batch: every line is checked before anything is returned. Empty lines are passed over.
+/// Parses a batch: every line is checked before anything is returned. Empty lines are skipped.
 ///
 /// Lines without a `channel` go to `fallback`. `data` is a string, or any other JSON, which is sent
-/// as the JSON text that stands there.
+/// exactly as written.
 ///
 /// # Errors
-/// A sentence for the client that names the first bad line.
+/// A sentence for the client that names the first invalid line.
 pub fn parse(body: &str, fallback: &Channel) -> Result<Vec<Publish>, String> {
     let mut batch = Vec::new();
     for (index, line) in body.lines().enumerate() {

@@ -27,7 +27,7 @@ pub(crate) fn route() -> MethodRouter<App> {
     })
 }
 
-/// What the publisher reads about one event.
+/// The response for one event.
 #[derive(Serialize)]
 struct Published {
     id: Option<String>,
@@ -43,8 +43,8 @@ async fn publish(
     let query = parts.uri.query().unwrap_or_default();
     let query = PublishQuery::parse(query).map_err(Problem::bad_request)?;
     let is_batch = is_ndjson(&parts);
-    // Before the body is read. Where a batch goes stands in the body; then only who sends it is
-    // judged.
+    // Before the body is read. The channels of a batch are in its body, so only the sender is
+    // checked here.
     let named = if is_batch {
         Vec::new()
     } else {
@@ -63,7 +63,7 @@ async fn publish(
         let batch = batch(&query, &body)?;
         let channels: BTreeSet<Channel> = batch.iter().map(|it| it.channel().clone()).collect();
         let channels = Vec::from_iter(channels);
-        // The application says only now who it is.
+        // Only now does the application identify the user.
         user = app::check_publisher(&app, client, &channels, &parts).await?;
         batch
     } else {
@@ -101,7 +101,7 @@ fn one_event(
 
 fn idempotency_key(request: &Parts) -> Result<Option<IdempotencyKey>, Problem> {
     let Some(key) = request.headers.get("idempotency-key") else { return Ok(None) };
-    // What is not visible ASCII is refused by the key itself.
+    // The key's own check rejects what is not visible ASCII.
     let key = String::from_utf8_lossy(key.as_bytes());
     Ok(Some(IdempotencyKey::new(key)?))
 }

@@ -1,6 +1,5 @@
-//! The query string of a request, parsed and checked. No IO in here. Source: the WHATWG URL
-//! standard, "application/x-www-form-urlencoded parsing", except that bytes that are not UTF-8 are
-//! refused.
+//! The query string of a request, parsed and validated. No I/O. Source: the WHATWG URL standard,
+//! "application/x-www-form-urlencoded parsing", except that bytes that are not UTF-8 are rejected.
 
 use std::time::Duration;
 
@@ -10,33 +9,33 @@ use percent_encoding::percent_decode_str;
 
 use crate::limits::PUBLISH_CHANNELS_MAX;
 
-/// The id of the last event that a client got, in the query.
+/// The ID of the last event that a client received, in the query.
 const LAST_EVENT_ID: &str = "last_event_id";
 
-/// Credentials in the query. Their values are read by the access rules, and by nobody else, so that
-/// no message can repeat them.
+/// Credentials in the query. Their values are read by the access rules only, so that no message can
+/// repeat them.
 fn is_credential(name: &str) -> bool {
     matches!(name, "token" | "ticket")
 }
 
-/// The channel of those who name none.
+/// The channel if none is named.
 const DEFAULT_CHANNEL: &str = "default";
 
-/// Names this much alike are taken for a slip of the pen (Jaro-Winkler, 1 is the same).
+/// Names at least this similar count as typos (Jaro-Winkler, 1 is equal).
 const ALIKE: f64 = 0.85;
 
-/// What `GET /sse/stream` was asked for.
+/// The query of `GET /sse/stream`.
 #[derive(Debug, PartialEq)]
 pub struct StreamQuery {
     /// The channels, at least one, in the order of the query, each once.
     pub channels: Vec<Channel>,
-    /// `as=channel`: the channel's name stands for the name of events that have none.
+    /// `as=channel`: events without a name get the channel's name.
     pub name_by_channel: bool,
-    /// `rewind`: how far back a stream begins that does not say where it left off.
+    /// `rewind`: how far back a stream without a last ID starts.
     pub rewind: Option<Rewind>,
 }
 
-/// What `POST /sse/publish` was asked for, without the body.
+/// The query of `POST /sse/publish`.
 #[derive(Debug, Default, PartialEq)]
 pub struct PublishQuery {
     /// The channels; empty if none was named.
@@ -51,7 +50,7 @@ impl StreamQuery {
     /// Parses a query string.
     ///
     /// # Errors
-    /// A sentence for the client that says what is wrong and what to do.
+    /// A sentence for the client: what is wrong, and what to do.
     pub fn parse(query: &str, channels_max: usize) -> Result<Self, String> {
         let mut channels = Vec::new();
         let mut name_by_channel = false;
@@ -94,7 +93,7 @@ impl PublishQuery {
     /// Parses a query string.
     ///
     /// # Errors
-    /// A sentence for the client that says what is wrong and what to do.
+    /// A sentence for the client: what is wrong, and what to do.
     pub fn parse(query: &str) -> Result<Self, String> {
         let mut parsed = Self::default();
         for pair in pairs(query) {
@@ -122,7 +121,7 @@ impl PublishQuery {
     /// The channels, or the default one if none was named.
     ///
     /// # Errors
-    /// None: the default channel's name is a good one.
+    /// None: the default channel's name is valid.
     pub fn channels_or_default(&self) -> Result<Vec<Channel>, String> {
         if self.channels.is_empty() {
             return Ok(vec![default_channel()?]);
@@ -130,7 +129,7 @@ impl PublishQuery {
         Ok(self.channels.clone())
     }
 
-    /// Whether something is asked for that belongs to one event.
+    /// Whether it has parameters of a single event.
     pub fn is_about_one_event(&self) -> bool {
         self.event.is_some() || self.id.is_some() || self.retry.is_some() || self.end.is_some()
     }
@@ -143,13 +142,13 @@ impl PublishQuery {
     /// The event with this data.
     ///
     /// # Errors
-    /// A sentence for the client if the name or the id is not a good one.
+    /// A sentence for the client if the name or the ID is invalid.
     pub fn event(&self, data: String) -> Result<Event, String> {
         build_event(data, self.event.as_deref(), self.id.as_deref(), self.retry)
     }
 }
 
-/// What `POST /sse/ticket` was asked for.
+/// The query of `POST /sse/ticket`.
 #[derive(Debug, Default, PartialEq)]
 pub struct TicketQuery {
     /// The channels; empty if none was named.
@@ -160,7 +159,7 @@ impl TicketQuery {
     /// Parses a query string.
     ///
     /// # Errors
-    /// A sentence for the client that says what is wrong and what to do.
+    /// A sentence for the client: what is wrong, and what to do.
     pub fn parse(query: &str, channels_max: usize) -> Result<Self, String> {
         let mut channels = Vec::new();
         for pair in pairs(query) {
@@ -178,7 +177,7 @@ impl TicketQuery {
     }
 }
 
-/// Whose streams `DELETE /admin/streams` ends.
+/// Which streams `DELETE /admin/streams` closes.
 #[derive(Debug, PartialEq)]
 pub enum RevokeQuery {
     /// A user's.
@@ -200,11 +199,11 @@ impl RevokeQuery {
     /// Parses a query string.
     ///
     /// # Errors
-    /// A sentence for the client that says what is wrong and what to do.
+    /// A sentence for the client: what is wrong, and what to do.
     pub fn parse(query: &str) -> Result<Self, String> {
         const ONE: &str = "say whose streams end, by one of user=, channel=, stream= and token=";
         let (mut found, mut expires) = (None, None);
-        // Here a token is an id, and no secret.
+        // Here a token is an ID, not a secret.
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = decode(value)?;
@@ -258,7 +257,7 @@ pub(super) fn build_event(
     })
 }
 
-/// The channel of those who name none.
+/// The channel if none is named.
 pub(super) fn default_channel() -> Result<Channel, String> {
     Channel::new(DEFAULT_CHANNEL).map_err(|error| error.to_string())
 }
@@ -326,12 +325,12 @@ fn add_channel(channels: &mut Vec<Channel>, name: &str) -> Result<(), String> {
 fn set_once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), String> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(format!("{name} stands twice in the query: give it once")),
+        Some(_) => Err(format!("{name} is in the query twice: send it once")),
     }
 }
 
-/// Names that nobody knows are passed over, since proxies and pages add their own; but not a slip
-/// of the pen, which would go to the default channel in silence.
+/// Unknown names are ignored, since proxies and pages add their own; but typos are rejected,
+/// because they would silently select the default channel.
 fn check_unknown(name: &str, known: &[&str]) -> Result<(), String> {
     match known.iter().find(|known| strsim::jaro_winkler(name, known) >= ALIKE) {
         Some(meant) => Err(format!(
@@ -347,14 +346,14 @@ fn pairs(query: &str) -> impl Iterator<Item = Result<(String, String), String>> 
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode(name)?;
-        // Whatever it is that a client got last, it is no reason to turn the client away.
+        // An invalid last ID is no reason to reject the client.
         let is_for_others = name == LAST_EVENT_ID || is_credential(&name);
         let value = if is_for_others { String::new() } else { decode(value)? };
         Ok((name, value))
     })
 }
 
-/// A text of the client's in quotes; control characters are escaped.
+/// A client's text in quotes; control characters are escaped.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.escape_debug().to_string().replace("\\'", "'"))
 }

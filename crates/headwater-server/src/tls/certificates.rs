@@ -1,5 +1,5 @@
-//! The certificate that is in use, and the files it comes from. Look here for which files are
-//! taken, and which are refused with which words.
+//! The certificate in use, and its files. Look here for which files are accepted, and for the
+//! errors about others.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -19,17 +19,17 @@ use crate::exit::error_chain;
 use crate::limits::CERTIFICATE_FILE_BYTES_MAX;
 use crate::settings::CertificateFiles;
 
-/// What is in the files at one time.
+/// The content of the files at one time.
 pub(super) struct Content {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
-/// The certificate that handshakes use, and what became of changes.
+/// The certificate that handshakes use, and the outcome of changes.
 #[derive(Debug)]
 pub(crate) struct Certificates {
     files: CertificateFiles,
-    /// `None` until there is a first one, when it is to be asked for.
+    /// `None` until the first one was obtained.
     current: RwLock<Option<Arc<CertifiedKey>>>,
     not_after: AtomicI64,
     reloads: AtomicU64,
@@ -41,7 +41,7 @@ impl CertificateFiles {
         Ok(Content { certificate: read(&self.certificate)?, key: read(&self.key)? })
     }
 
-    /// Whether others than the owner and the group of the key's file can read it.
+    /// Whether all users can read the key's file.
     #[cfg(unix)]
     fn key_is_readable_by_all(&self) -> bool {
         use std::os::unix::fs::PermissionsExt as _;
@@ -140,7 +140,7 @@ impl Certificates {
         Ok(certificates)
     }
 
-    /// Uses this from the beginning, if it is any good.
+    /// Uses this from the start, if it is valid.
     pub(super) fn begin_with(&self, content: &Content) -> anyhow::Result<()> {
         let (certified, expiry) = content.load(&self.files)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(certified));
@@ -169,8 +169,8 @@ impl Certificates {
         &self.files
     }
 
-    /// Uses what the files hold now for handshakes to come, if it is good. If not, the one in use
-    /// stays.
+    /// Uses the current content of the files for future handshakes, if it is valid. If not, the
+    /// certificate in use stays.
     pub(super) fn take(&self, content: anyhow::Result<Content>) {
         if let Err(error) = content.and_then(|content| self.replace(&content)) {
             self.count_failure();
@@ -181,7 +181,7 @@ impl Certificates {
         }
     }
 
-    /// Uses this for handshakes to come. If it is invalid, nothing changes.
+    /// Uses this for future handshakes. If it is invalid, nothing changes.
     pub(super) fn replace(&self, content: &Content) -> anyhow::Result<()> {
         self.begin_with(content)?;
         self.reloads.fetch_add(1, Ordering::Relaxed);
@@ -189,7 +189,7 @@ impl Certificates {
         Ok(())
     }
 
-    /// There should be a new certificate, and there is none that is any good.
+    /// A new certificate is due, and there is no valid one.
     pub(super) fn count_failure(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
@@ -206,12 +206,12 @@ impl Certificates {
         self.not_after.load(Ordering::Relaxed)
     }
 
-    /// How long the certificate is good; less than 0 when it has expired.
+    /// How long the certificate is valid; negative when it has expired.
     pub(crate) fn seconds_left(&self) -> i64 {
         self.not_after() - unix_now()
     }
 
-    /// How often a changed certificate was taken.
+    /// How often a changed certificate was loaded.
     pub(crate) fn reloads(&self) -> u64 {
         self.reloads.load(Ordering::Relaxed)
     }

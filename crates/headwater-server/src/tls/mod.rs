@@ -47,8 +47,8 @@ impl Tls {
         Arc::clone(&self.certificates)
     }
 
-    /// Versions 1.2 and 1.3, with the ciphers that rustls takes for good, and HTTP/2 or HTTP/1.1 as
-    /// the client likes.
+    /// Versions 1.2 and 1.3, with rustls' default ciphers, and HTTP/2 or HTTP/1.1 as the client
+    /// prefers.
     pub(crate) fn config(&self) -> anyhow::Result<Arc<ServerConfig>> {
         let challenges = self.acme.as_ref().map(Acme::challenges);
         let mut protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -67,8 +67,7 @@ impl Tls {
         Ok(Arc::new(config))
     }
 
-    /// Keeps the certificate current: as its files are, or as its ACME server issues it. Never
-    /// returns.
+    /// Keeps the certificate current, from its files or its ACME server. Never returns.
     pub(crate) async fn keep_current(self, reloads: Reloads) {
         match self.acme {
             Some(acme) => acme.keep_current(&self.certificates, reloads).await,

@@ -1,5 +1,5 @@
-//! Keeps the certificate as its files are: looks every few seconds, and at SIGHUP. Look here for
-//! when a change is taken.
+//! Follows changes of the certificate files: checks every few seconds, and at SIGHUP. Look here for
+//! when a change is loaded.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use super::certificates::{Certificates, Content};
 use crate::limits::CERTIFICATE_LOOK_INTERVAL;
 use crate::signals::Reloads;
 
-/// Why the files are looked at.
+/// Why the files are checked.
 enum Look {
-    /// It is time. Files that change just now are left alone until they have settled.
+    /// The interval has passed. Files that are still changing are ignored until they have settled.
     Routine,
-    /// Somebody said that they are ready.
+    /// A signal: they are ready.
     Asked,
 }
 
-/// Keeps the certificate as the files are. Never returns.
+/// Follows the files. Never returns.
 pub(crate) async fn keep_current(certificates: Arc<Certificates>, mut reloads: Reloads) {
     let mut interval = tokio::time::interval(CERTIFICATE_LOOK_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -47,7 +47,7 @@ async fn read(certificates: &Arc<Certificates>) -> anyhow::Result<Content> {
         .unwrap_or_else(|error| Err(error.into()))
 }
 
-/// Files that cannot be read are a content too: it is logged once.
+/// Unreadable files count as a content too, so that they are logged once.
 fn hash(content: &anyhow::Result<Content>) -> u64 {
     content.as_ref().map_or(0, Content::hash)
 }

@@ -1,5 +1,5 @@
-//! From when until when a certificate is valid, read out of its DER. Look here for the few lines of
-//! X.509 (RFC 5280, 4.1) that this needs; whether a certificate is good is rustls' business.
+//! The validity period of a certificate, from its DER. Look here for the few lines of X.509 (RFC
+//! 5280, 4.1) that this needs; rustls decides whether a certificate is valid.
 
 const SEQUENCE: u8 = 0x30;
 const UTC_TIME: u8 = 0x17;

@@ -123,7 +123,7 @@ async fn continuation_without_an_end() {
     let _alone = alone().await;
     let node = Node::start_quiet(BINARY, &[]);
     let address = node.address();
-    // A literal header of 100 bytes that is not to be kept, many times over.
+    // A literal header of 100 bytes that is not added to the table, many times over.
     let header = [&[0x00, 1, b'x', 100][..], &[b'y'; 100]].concat();
     let more = frame(CONTINUATION, 0, 1, &header.repeat(100));
     let begin = frame(HEADERS, END_STREAM, 1, &get_stream());
@@ -149,7 +149,7 @@ async fn continuation_without_an_end() {
     withstand("CONTINUATION", &node, address, 4, 16 << 20, FLOOR_BUSY, attack).await;
 }
 
-/// One large header is kept in the table, and named again and again with one byte each.
+/// One large header is added to the table, and referenced again and again with one byte each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_that_grow_when_they_are_unpacked() {
     let _alone = alone().await;
@@ -159,7 +159,7 @@ async fn headers_that_grow_when_they_are_unpacked() {
     let kept = [&[0x40, 1, b'x', 0x7f, 0xb9, 0x16][..], &[b'y'; 3_000]].concat();
     let bomb = [get_stream(), kept, vec![0xbe; 10_000]].concat();
     let bomb = move |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &bomb);
-    // 30 MB if it were unpacked: refused, or the connection closed.
+    // 30 MB if it were decompressed: rejected, or the connection is closed.
     let mut socket = open(address).await;
     socket.write_all(&bomb(1)).await.expect("it is sent");
     let mut answer = Vec::new();

@@ -1,4 +1,4 @@
-//! What a client may send as its last id, good and bad, and how far back a new stream can begin.
+//! The last IDs that a client may send, valid and invalid, and how far back a new stream can start.
 //! Look here for `Last-Event-ID`, `last_event_id`, `rewind` and idempotency keys.
 
 use std::time::{Duration, Instant};
@@ -135,8 +135,8 @@ async fn a_new_stream_rewinds_by_count_by_time_or_to_the_beginning() {
     check("channel=c4&channel=a&channel=b&rewind=all", &["0", "1", "2", "3", "4", "5"]).await;
     check("channel=c5&channel=a&rewind=1000", &["0", "2", "4"]).await;
     check("channel=c6&channel=a&rewind=0", &[]).await;
-    // Only the last events of a history that is trimmed, without a word about the others:
-    // nobody has asked for more than there is.
+    // Only the last events of a history that is trimmed, without a word about the others: no client
+    // requested more than there is.
     for number in 0..6 {
         publish(&node, "channel=few", &number.to_string()).await;
     }

@@ -1,6 +1,6 @@
 //! The binary `headwater`, run as a user runs it: arguments, standard streams, exit codes. Look
 //! here for what publish and subscribe do with what a server answers; the server here is a script,
-//! so that it can also answer what ours never would.
+//! so that it can also send what a real one never would.
 
 use std::sync::{Arc, Mutex};
 
@@ -27,7 +27,7 @@ enum Answer {
     Repeat(String),
 }
 
-/// A server that is a script: the closure is given the number of the request and the request.
+/// A server that is a script: the closure gets the number of the request and the request.
 struct Script {
     url: String,
     requests: Arc<Mutex<Vec<String>>>,
@@ -223,7 +223,7 @@ async fn publish_shows_the_servers_error() {
 
 #[tokio::test]
 async fn publish_names_a_server_that_cannot_be_reached() {
-    // Bound and not listening: nothing answers there, and nobody else gets the port meanwhile.
+    // Bound and not listening: nothing responds there, and the port stays reserved.
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let url = format!("http://{}", socket.local_addr().expect("an address"));
@@ -488,7 +488,7 @@ async fn help_and_version_go_to_standard_output() {
         (&["--help"], "headwater subscribe news"),
         (&["serve", "--help"], "[env: HEADWATER_LINGER] [default: 60s]"),
         (&["publish", "--help"], "date | headwater publish clock"),
-        (&["subscribe", "-h"], "every channel was ended by its publisher"),
+        (&["subscribe", "-h"], "every channel was ended by"),
     ] {
         let (code, output, error) = run(arguments).await;
         assert_eq!((code, &*error), (0, ""));

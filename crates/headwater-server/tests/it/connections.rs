@@ -15,7 +15,7 @@ async fn connect(node: &Node) -> TcpStream {
     TcpStream::connect(node.address()).await.expect("the server listens")
 }
 
-/// Waits until the server closes the connection; gives what it said before, and how long it took.
+/// Waits until the server closes the connection; returns what it sent before, and the time.
 async fn read_until_closed(mut socket: TcpStream, since: Instant) -> (String, Duration) {
     let mut bytes = Vec::new();
     let read = timeout(PATIENCE, socket.read_to_end(&mut bytes)).await;

@@ -1,5 +1,5 @@
-//! A node that is killed while it publishes, and is restarted: with Redis, and with a directory of
-//! its own. And a disk that is full. HEADWATER_TEST_FULL=1 kills it 10 times instead of 3.
+//! A node that is killed while it publishes, and restarted with its directory. And a full disk.
+//! HEADWATER_TEST_FULL=1 kills it 10 times instead of 3.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use crate::support::BINARY;
 
 const NDJSON: &[(&str, &str)] = &[("content-type", "application/x-ndjson")];
 
-/// A stream that is open while others make mistakes. It listens to every channel that a mistake
+/// A stream that is open while others make mistakes. It subscribes to every channel that a mistake
 /// could reach, and must notice nothing.
 struct Witness(EventStream);
 
@@ -86,7 +86,7 @@ async fn wrong_queries_get_a_reason_and_do_not_affect_streams() {
         ("id=a%00", &["id"]),
         ("id=a%20b", &["id"]),
         ("id=%C3%A4", &["id"]),
-        ("id=1&id=2", &["id stands twice"]),
+        ("id=1&id=2", &["id is in the query twice"]),
         ("retry=soon", &["\"soon\"", "no number of milliseconds"]),
         ("retry=-1", &["no number of milliseconds"]),
         ("retry=1.5", &["no number of milliseconds"]),
@@ -146,7 +146,7 @@ async fn bodies_over_the_limit_are_rejected_however_they_are_framed() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let answer = http::exchange(node.address(), &chunked(&over)).await;
     assert_problem(&answer, 413, parts, "chunked");
-    // A chunk that never ends is refused as soon as it is too long.
+    // A chunk that never ends is rejected as soon as it is too long.
     let endless = [&chunked(&[])[..chunked(&[]).len() - 5], b"ffffff\r\n", &over].concat();
     let answer = http::exchange(node.address(), &endless).await;
     assert_problem(&answer, 413, parts, "an endless chunk");

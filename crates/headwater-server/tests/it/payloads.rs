@@ -1,5 +1,5 @@
-//! What is published arrives as it was, over both brokers and on every road. Look here for the
-//! payloads.
+//! Payloads arrive unchanged over the embedded broker. Look here for names that come from the
+//! channel.
 
 use headwater_test_support::{EventStream, Node, http};
 

@@ -1,5 +1,5 @@
 //! Whose address counts behind a proxy: the PROXY protocol and headers, from trusted and from other
-//! peers. Look here for what is refused; the parsers have tests of their own.
+//! peers. Look here for what is rejected; the parsers have their own tests.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

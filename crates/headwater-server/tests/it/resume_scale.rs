@@ -1,6 +1,5 @@
-//! Many streams that resume at the same time, and one that replays a long history slowly. Look here
-//! for the bounds on Redis and on memory. HEADWATER_TEST_FULL=1 resumes 10,000 streams instead of
-//! 2,000, and replays 100 MB instead of 30.
+//! A stream that replays a long history slowly, from the embedded broker. Look here for the bound
+//! on memory. HEADWATER_TEST_FULL=1 replays 100 MB instead of 30.
 
 use crate::support::replay::{REPLAY_MEMORY_MAX, check_replay};
 

@@ -1,5 +1,5 @@
-//! Settings: three ways to say each, who wins, and what is refused in which words. Look here for
-//! exact error texts; spellings of single values are tested in `settings/value/`.
+//! Settings: the three sources of each, their precedence, and the errors. Look here for exact error
+//! texts; spellings of single values are tested in `settings/value/`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -64,7 +64,7 @@ fn line_of(setting: &Setting) -> String {
     }
 }
 
-/// The flags without which a setting is refused.
+/// The flags without which a setting is rejected.
 fn companions(name: &str) -> &'static [&'static str] {
     match name {
         "tls-cert" => &["--tls-key=privkey.pem"],
@@ -95,7 +95,7 @@ fn every_setting_has_three_sources_for_the_same_value() {
         both.retain(|(other, _)| *other != variable);
         both.push((&variable, example));
         let environment = load(&Said { flags, environment: &both, file: None });
-        // The environment wins over the file.
+        // The environment takes precedence over the file.
         let key = if *name == "jwks" { &[][..] } else { key };
         let file = load(&Said { flags, environment: key, file: Some(&line_of(setting)) });
         assert_eq!(flag, environment, "{name}");
@@ -394,7 +394,7 @@ fn retention_is_a_list_in_each_of_its_three_sources() {
         Ok(wanted)
     );
     assert_eq!(file("retention = []"), Ok(RetentionRules::default()));
-    // One source wins as a whole: rules of several sources would have no order.
+    // One source applies as a whole: rules of several sources would have no order.
     let said = Said {
         flags: &["--retention", "a off"],
         environment: &[("HEADWATER_RETENTION", "b off")],
@@ -507,7 +507,7 @@ fn what_needs_another_setting_says_which() {
     check(&["--proxy-protocol"], "with --trusted-proxy");
     check(&["--client-address-header=Forwarded"], "with --trusted-proxy");
     check(&["--trusted-proxy=192.0.2.1"], "set --client-address-header X-Forwarded-For");
-    check(&["--trusted-proxy=0.0.0.0/0"], "`0.0.0.0/0` is everybody");
+    check(&["--trusted-proxy=0.0.0.0/0"], "`0.0.0.0/0` would trust everyone");
     check(&["--trusted-proxy=proxy"], "neither an address nor a network");
 }
 

@@ -1,5 +1,5 @@
-//! What is said when a start goes wrong: a Redis that is not there or says no, a port that is
-//! taken. Look here for messages about the surroundings; wrong settings have settings.rs.
+//! Errors at startup: a Redis that is unreachable, a port in use. Look here for messages about the
+//! surroundings; wrong settings have settings.rs.
 
 use std::net::TcpListener;
 use std::process::{Output, Stdio};

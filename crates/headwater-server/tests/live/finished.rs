@@ -86,7 +86,7 @@ async fn a_channel_without_retention_is_plain_pubsub() {
     publish("channel=x1", b"meanwhile").await;
     followers[0].resume().await;
     assert_eq!(followers[0].next().await.data, "meanwhile");
-    // Such a channel has no end that could be kept, and no history on other nodes.
+    // Such a channel has no end that could be stored, and no history on other nodes.
     let refused = publish("channel=x1&end=1", b"x").await;
     assert!(refused.problem(400).contains("retention is off for"));
     let embedded = Node::start(BINARY, &arguments[2..]);

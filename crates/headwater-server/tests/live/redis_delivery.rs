@@ -1,4 +1,4 @@
-//! From `PUBLISH` in Redis to every listener: completeness, order, and what it costs Redis.
+//! From `PUBLISH` in Redis to every subscriber: completeness, order, and what it costs Redis.
 
 use headwater_test_support::{EventStream, Node, RedisServer, eventually};
 

@@ -89,7 +89,7 @@ async fn a_killed_subscriber_connection_reconnects() {
         world.events_arrive_again(Instant::now()).await;
     }
     assert!(world.node.metric("headwater_redis_reconnects_total").await >= 5.0);
-    // What comes by plain PUBLISH is kept nowhere; before the first kill there was none.
+    // Plain PUBLISH messages are not retained; before the first kill there were none.
     let gaps = world.gaps;
     assert!(gaps.len() >= 30 && gaps.iter().all(|(_, reason)| reason == "broker-lost"), "{gaps:?}");
 }
@@ -106,7 +106,7 @@ async fn a_redis_that_is_stopped_for_ten_seconds_ends_no_stream() {
     let refused = http::post(node, "/sse/publish?channel=fault-0", b"x").await;
     assert_eq!(refused.status, 503);
     assert!(refused.json()["detail"].as_str().expect("a detail").contains("publish again"));
-    // A lost Redis refuses no stream either.
+    // New streams open even without Redis.
     let late = EventStream::open(node, "/sse/stream?channel=fault-10").await;
     world.streams.push(late);
     world.heartbeats_go_on(Duration::from_secs(10)).await;
@@ -164,7 +164,7 @@ async fn a_redis_that_starts_late_is_found() {
     assert_eq!(stream.next().await.expect("an event").data, "hello");
 }
 
-/// Redis refuses a SUBSCRIBE as a whole when the user may not listen to one of its channels.
+/// Redis denies a SUBSCRIBE as a whole when the user may not subscribe to one of its channels.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_redis_denies_does_not_affect_others() {
     let redis = RedisServer::start();

@@ -157,7 +157,7 @@ async fn a_redis_that_lost_its_data_is_one_gap_for_every_stream() {
         let channel = format!("lost-{}", if number == 5 { 0 } else { number % 2 });
         assert_eq!(follower.gaps(), [(channel, "epoch".into())], "{:#?}", follower.got);
         assert_eq!(epoch(&follower.got.last().expect("an event").id), epoch(new));
-        // What comes after the gap is in the new life of the log; the gap itself moves nobody.
+        // Events after the gap are in the new epoch; the gap itself moves no position.
         let gap = follower.got.iter().position(|message| gap_in(message).is_some()).expect("a gap");
         assert!(follower.got[..gap].iter().all(|message| epoch(&message.id) == epoch(old)));
         assert!(follower.got[gap + 1..].iter().all(|message| epoch(&message.id) == epoch(new)));
@@ -233,7 +233,7 @@ async fn a_redis_user_without_keys_delivers_without_retention() {
     follower.read_to(5).await;
     follower.got[2].name = "message".into();
     follower.assert_gapless(6);
-    // What could only be promised is refused.
+    // What cannot be guaranteed is rejected.
     for (query, headers) in
         [("channel=a&end=1", &[][..]), ("channel=a", &[("idempotency-key", "k")])]
     {
@@ -274,7 +274,7 @@ async fn a_client_that_was_away_longer_than_the_retention_gets_a_gap() {
     for stream in [&mut old, &mut recent] {
         assert_eq!(stream.next().await.expect("an event").data, "live");
     }
-    // The event that came since is kept, and what was before it is still not known.
+    // The event published since is retained; what preceded it is still unknown.
     drop(node);
     let node = start_node(&redis).await;
     let path = "/sse/stream?channel=a";
@@ -352,7 +352,7 @@ async fn a_redis_that_rejects_writes_still_delivers_to_new_subscribers() {
     let mut stream = EventStream::open(node.address(), "/sse/stream?channel=new").await;
     redis.publish("new", b"hello");
     assert_eq!(stream.next().await.expect("an event").data, "hello");
-    // What is kept can be read as well.
+    // Retained events can be read as well.
     let headers = [("last-event-id", first["id"].as_str().expect("an id"))];
     let path = "/sse/stream?channel=before";
     let mut back = EventStream::open_with(node.address(), path, &headers, None).await;

@@ -22,8 +22,8 @@ const CHANNELS: usize = 10;
 /// Events of each channel that a client has missed.
 const MISSED: usize = 10;
 
-/// What was promised for 10,000 streams, on a machine that does nothing else. On any other it may
-/// take twice as long as new streams do.
+/// The promise for 10,000 streams, on an idle machine. On a busy one it may take twice as long as
+/// new streams do.
 const LIVE_WITHIN: Duration = Duration::from_secs(3);
 
 async fn publish(address: SocketAddr, channel: usize, data: &str) -> String {
@@ -41,7 +41,7 @@ fn calls(redis: &RedisServer, command: &str) -> u64 {
     line.map_or(0, |line| line.split(',').next().expect("a number").parse().expect("a number"))
 }
 
-/// Reads until a text has come, and gives back how much it read.
+/// Reads until a text has arrived.
 async fn read_to(socket: &mut TcpStream, seen: &mut Vec<u8>, text: &str) {
     let finder = memchr::memmem::Finder::new(text);
     while finder.find(seen).is_none() {

@@ -40,7 +40,7 @@ impl SecretFile {
     }
 }
 
-/// Two nodes that are set up alike, both ready.
+/// Two nodes with the same settings, both ready.
 pub(crate) async fn two_nodes(arguments: &[&str]) -> [Node; 2] {
     let nodes = [0, 1].map(|_| Node::start(BINARY, arguments));
     for node in &nodes {
@@ -54,7 +54,7 @@ pub(crate) fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()
 }
 
-/// Claims that are good for a minute.
+/// Claims that are valid for a minute.
 pub(crate) fn claims(subscribe: &[&str], publish: &[&str]) -> Value {
     json!({
         "sub": "42",
@@ -74,7 +74,7 @@ pub(crate) fn sign(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> S
     token
 }
 
-/// A token that is made by hand, so that it can be wrong.
+/// A token that is assembled by hand, so that it can be invalid.
 pub(crate) fn by_hand(head: &Value, claims: &Value, signature: &[u8]) -> String {
     let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let (head, claims) = (head.to_string(), claims.to_string());

@@ -10,10 +10,10 @@ use tokio::time::timeout;
 
 use super::BINARY;
 
-/// How long anything may take before the test gives up.
+/// Timeout for everything in a test.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The binary, with nobody's settings.
+/// The binary, without settings from the environment.
 pub(crate) fn headwater(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.args(arguments).env_clear().stdin(Stdio::null()).kill_on_drop(true);
@@ -30,7 +30,7 @@ pub(crate) async fn run(arguments: &[&str]) -> (i32, String, String) {
 pub(crate) async fn run_with_input(arguments: &[&str], input: &[u8]) -> (i32, String, String) {
     let mut child = headwater(arguments).stdin(Stdio::piped()).spawn().expect("it runs");
     let mut stdin = child.stdin.take().expect("a pipe");
-    // It may refuse before it has read everything.
+    // It may exit before it has read everything.
     let _ = stdin.write_all(input).await;
     drop(stdin);
     let output = timeout(DEADLINE, child.wait_with_output()).await.expect("it ends");

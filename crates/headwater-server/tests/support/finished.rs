@@ -18,7 +18,7 @@ pub(crate) async fn status_of(node: &Node, query: &str, last_id: &str) -> u16 {
     EventStream::open_with(node.address(), &path, headers, None).await.status
 }
 
-/// What a stream gives until its end, which must be a clean one.
+/// The events of a stream until its end, which must be clean.
 pub(crate) async fn to_its_end(stream: &mut EventStream) -> Vec<String> {
     let mut got = Vec::new();
     loop {

@@ -28,7 +28,7 @@ enum Next {
     End,
 }
 
-/// A client that keeps all it got.
+/// A client that stores everything it received.
 pub(crate) struct Follower {
     wire: Wire,
     address: SocketAddr,
@@ -49,7 +49,7 @@ impl Follower {
         follower
     }
 
-    /// Goes away. What had come to the client by then is taken.
+    /// Disconnects. What the client had received by then is stored.
     pub(crate) fn go_away(&mut self) {
         let Some(mut open) = self.open.take() else { return };
         while let Some(item) = open.take_received() {
@@ -63,7 +63,7 @@ impl Follower {
         }
     }
 
-    /// Reconnects where it was.
+    /// Reconnects and resumes.
     pub(crate) async fn resume(&mut self) {
         self.resume_at(self.address).await;
     }

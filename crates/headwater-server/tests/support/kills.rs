@@ -8,8 +8,8 @@ use crate::support::load::{Load, Via};
 
 pub(crate) const KEEP: &str = "* events=100000 bytes=64MiB";
 
-/// What is killed with SIGKILL and started again loses nothing that was acknowledged, and listeners
-/// get each event once.
+/// A node that is killed with SIGKILL and restarted loses nothing that was acknowledged, and
+/// subscribers get each event once.
 pub(crate) async fn check(arguments: &[&str]) {
     let kills = if is_full() { 10 } else { 3 };
     let listen = format!("127.0.0.1:{}", stable_port());

@@ -13,8 +13,8 @@ use headwater_test_support::PATIENCE;
 
 /// Where events are published.
 pub(crate) enum Via {
-    /// In batches over a connection that is kept. A batch that fails is sent again until it is
-    /// taken; its events have idempotency keys, so they are taken once.
+    /// In batches over a persistent connection. A batch that fails is sent again until it is taken;
+    /// its events have idempotency keys, so they are taken once.
     Http(SocketAddr),
     /// As Redis' own `PUBLISH`.
     Redis(redis::Connection),

@@ -33,7 +33,7 @@ pub(crate) fn publish(connection: &mut redis::Connection, channel: &str, data: &
     assert_eq!(receivers, 1, "the node is subscribed once");
 }
 
-/// Payloads that broken implementations change, cut, join or take for fields.
+/// Payloads that broken implementations change, cut, join or parse as fields.
 pub(crate) fn payloads() -> Vec<String> {
     let mut payloads: Vec<String> = [
         "",
@@ -90,7 +90,7 @@ pub(crate) fn payloads() -> Vec<String> {
     payloads
 }
 
-/// What a client gets: the format has no way to carry a CR.
+/// What a client receives: the format cannot carry a CR.
 pub(crate) fn arriving(data: &str) -> String {
     data.replace("\r\n", "\n").replace('\r', "\n")
 }
@@ -103,7 +103,7 @@ pub(crate) async fn check_road(node: &Node, mut road: Road, name: &str, id: Opti
         let event = stream.next().await.expect("the stream is open");
         let (shown, length): (String, _) = (payload.chars().take(80).collect(), payload.len());
         let wanted = arriving(&payload);
-        // Not assert_eq: nobody wants to read megabytes.
+        // Not assert_eq, which would print megabytes.
         assert!(event.data == wanted, "{length} bytes, {shown:?}: got {} bytes", event.data.len());
         assert_eq!(event.name, name, "{shown:?}");
         check_id(&event.id, id);

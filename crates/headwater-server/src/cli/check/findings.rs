@@ -1,9 +1,9 @@
-//! What `headwater check` found, line by line.
+//! The findings of `headwater check`, line by line.
 
 use crate::cli::output::print;
 use crate::exit::{Failure, error_chain};
 
-/// What was found, line by line.
+/// The findings, line by line.
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) good: usize,

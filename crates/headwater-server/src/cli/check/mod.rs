@@ -17,10 +17,10 @@ use crate::tls::{self, Certificates};
 /// A secret should have as many bytes as the shortest hash of its algorithms (RFC 7518, 3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
-/// What renews certificates does so weeks before they expire.
+/// Certificates are usually renewed weeks before they expire.
 const CERTIFICATE_DAYS_MIN: i64 = 7;
 
-/// Looks at everything that the settings name, and says what it found.
+/// Checks everything that the settings name, and prints the findings.
 pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
     let mut findings = Findings::default();
     print("settings\n")?;
@@ -81,8 +81,9 @@ async fn check_access(settings: &Settings, findings: &mut Findings) -> Result<()
         if settings.is_local() {
             return findings.good("open: there are no rules, and only this machine can reach it");
         }
-        return findings
-            .warn("open: anybody who can reach it may subscribe and publish to everything");
+        return findings.warn(
+            "open: every client that can reach it may subscribe and publish to all channels",
+        );
     }
     check_keys(access, findings).await?;
     if let Some(url) = &access.authorize_url {
@@ -105,11 +106,11 @@ async fn check_access(settings: &Settings, findings: &mut Findings) -> Result<()
         }
     }
     if access.public.iter().flatten().any(|pattern| pattern.to_string() == "*") {
-        findings.warn("public has `*`: anybody may subscribe to every channel")?;
+        findings.warn("public has `*`: every client may subscribe to all channels")?;
     }
     if access.jwt_in_query {
         findings
-            .warn("jwt-in-query is on: tokens will stand in logs of proxies; tickets do not")?;
+            .warn("jwt-in-query is on: tokens end up in the logs of proxies; tickets do not")?;
     }
     if access.cors_origins.contains(&Origin::Any) {
         findings.warn("cors-origin has `*`: pages of every site may read what is public")?;
@@ -172,7 +173,7 @@ fn check_mode(path: &Path, findings: &mut Findings) -> Result<(), Failure> {
         return findings
             .warn(&format!("{shown} can be read by others (mode {mode:03o}): chmod 600 {shown}"));
     }
-    findings.good(&format!("{shown} can be read by nobody else"))
+    findings.good(&format!("{shown} can be read by its owner only"))
 }
 
 #[cfg(not(unix))]

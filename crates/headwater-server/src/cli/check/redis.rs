@@ -1,4 +1,4 @@
-//! What `headwater check` looks at in Redis: version, permissions, function, latency, output
+//! The checks of `headwater check` in Redis: version, permissions, function, latency, output
 //! limits.
 
 use std::time::{Duration, Instant};
@@ -14,17 +14,17 @@ use crate::settings::{AccessSettings, RedisUrl};
 /// How long one command may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How many times the way to Redis and back is measured. Chosen arbitrarily.
+/// How many round trips to Redis are measured. Chosen arbitrarily.
 const ROUNDS: usize = 20;
 
-/// A way to Redis and back that is longer than this is worth a word: each publish takes one.
+/// A longer round trip to Redis is a warning: each publish takes one.
 const LATENCY_WARNING: Duration = Duration::from_millis(20);
 
 /// Redis closes a subscriber that lags by this much for a minute; less than an event of the largest
 /// size would cut the node off.
 const OUTPUT_LIMIT_MIN: u64 = 8 << 20;
 
-/// A name that nobody uses, in front of which permissions are tried.
+/// An unused prefix of names, with which permissions are tried.
 const TRIED: &str = "headwater:{0}:check";
 
 pub(super) async fn check(
@@ -96,7 +96,7 @@ async fn check_version(
     }
 }
 
-/// Tries what a node does, on names that nobody uses, and cleans up.
+/// Tries what a node does, on unused names, and cleans up.
 async fn check_permissions(
     redis: &mut MultiplexedConnection,
     findings: &mut Findings,
@@ -154,7 +154,7 @@ async fn check_latency(
     if average > LATENCY_WARNING { findings.warn(&text) } else { findings.good(&text) }
 }
 
-/// `client-output-buffer-limit` of Pub/Sub: too small, and Redis cuts nodes off in a burst.
+/// `client-output-buffer-limit` of Pub/Sub: if it is too small, Redis disconnects nodes in a burst.
 async fn check_output_limits(
     redis: &mut MultiplexedConnection,
     findings: &mut Findings,

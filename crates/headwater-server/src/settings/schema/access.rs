@@ -15,12 +15,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "news:*",
         heading: ACCESS,
-        summary: "Channels to which anybody may subscribe",
-        details: "A pattern is the name of a channel, or the beginning of names and `*`. As soon \
-                  as this setting, a key for tokens or `authorize-url` is set, nothing is open \
-                  that the rules do not open; publishing is never public. The flag can be \
-                  repeated, `;` stands between patterns in the environment variable, and the file \
-                  has a list of them.",
+        summary: "Channels to which every client may subscribe",
+        details: "A pattern is a channel name, or a prefix and `*`. As soon as this setting, a key \
+                  for tokens or `authorize-url` is set, only what the rules allow is open; \
+                  publishing is never public. The flag can be repeated, `;` stands between \
+                  patterns in the environment variable, and the file has a list of them.",
     },
     Setting {
         name: "jwt-secret",
@@ -30,10 +29,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "a-secret-of-32-bytes-or-longer-please",
         heading: ACCESS,
         summary: "HMAC secret that verifies JWTs (HS256, HS384, HS512)",
-        details: "It should have 32 random bytes or more: `openssl rand -hex 32` makes one. Every \
-                  user of the machine can read a command line: set it in the environment, in the \
-                  file, or with `jwt-secret-file`. docs/access/tokens.md describes the claims of a \
-                  token.",
+        details: "It should have 32 random bytes or more: `openssl rand -hex 32` generates one. \
+                  All users of the machine can read command lines: set it in the environment, in \
+                  the file, or with `jwt-secret-file`. docs/access/tokens.md describes the claims \
+                  of a token.",
     },
     Setting {
         name: "jwt-secret-file",
@@ -43,8 +42,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "jwt-secret.txt",
         heading: ACCESS,
         summary: "File with the HMAC secret that verifies JWTs",
-        details: "A line end behind it does not count. Only the server's user should be able to \
-                  read the file.",
+        details: "A trailing line end is ignored. Only the server's user should be able to read \
+                  the file.",
     },
     Setting {
         name: "jwt-public-key",
@@ -54,7 +53,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "jwt-public.pem",
         heading: ACCESS,
         summary: "Public key that verifies JWTs: RSA, EC or Ed25519, a PEM file",
-        details: "The type of the key decides which algorithms count: RS256 to RS512 and PS256 to \
+        details: "The type of the key determines the algorithms: RS256 to RS512 and PS256 to \
                   PS512; ES256 and ES384; EdDSA.",
     },
     Setting {
@@ -65,8 +64,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "https://id.example/.well-known/jwks.json",
         heading: ACCESS,
         summary: "JSON Web Key Set whose keys verify JWTs, a URL or a file",
-        details: "It is read again when it is 10 minutes old, or when a token names a key that is \
-                  not in it, so keys can change without a restart. While it cannot be read, the \
+        details: "It is reloaded when it is 10 minutes old, or when a token names a key that is \
+                  not in it, so keys can change without a restart. While it cannot be loaded, the \
                   known keys stay valid.",
     },
     Setting {
@@ -77,8 +76,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "headwater",
         heading: ACCESS,
         summary: "Audience (`aud`) that tokens must have",
-        details: "Without it, a token that names an audience is meant for another server, and is \
-                  rejected.",
+        details: "Without it, a token with an audience is rejected, since it was issued for \
+                  another service.",
     },
     Setting {
         name: "jwt-issuer",
@@ -98,7 +97,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "__Host-headwater",
         heading: ACCESS,
         summary: "Cookie that may hold a token",
-        details: "A header `Authorization: Bearer` wins over it.",
+        details: "The header `Authorization: Bearer` takes precedence.",
     },
     Setting {
         name: "jwt-in-query",
@@ -107,8 +106,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("false"),
         example: "true",
         heading: ACCESS,
-        summary: "Accept a token in `?token=` too",
-        details: "URLs end up in logs of proxies and in histories of browsers. A ticket, from POST \
+        summary: "Also accept a token in `?token=`",
+        details: "URLs end up in the logs of proxies and in browser histories. A ticket, from POST \
                   /sse/ticket, is valid for one stream only: prefer it.",
     },
     Setting {
@@ -118,9 +117,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "user:{sub}:*",
         heading: ACCESS,
-        summary: "Channels to which every client with a token may subscribe, beside those that the \
-                  token names",
-        details: "A pattern in which `{claim}` stands for the token's claim of this name, so that \
+        summary: "Channels to which every client with a token may subscribe, in addition to those \
+                  in the token",
+        details: "A pattern in which `{claim}` stands for the token's claim of that name, so that \
                   each user has separate channels. The flag can be repeated, `;` stands between \
                   templates in the environment variable, and the file has a list of them.",
     },
@@ -131,9 +130,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "from:{sub}",
         heading: ACCESS,
-        summary: "Channels to which every client with a token may publish, beside those that the \
-                  token names",
-        details: "Its form is that of `allow-subscribe`.",
+        summary: "Channels to which every client with a token may publish, in addition to those in \
+                  the token",
+        details: "It has the form of `allow-subscribe`.",
     },
     Setting {
         name: "authorize-url",
@@ -143,9 +142,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "http://127.0.0.1:9000/sse-auth",
         heading: ACCESS,
         summary: "URL of the application that authorises clients without a token",
-        details: "It gets the cookies and the `Authorization` of the request, and answers 2xx, 401 \
-                  or 403. Any other answer, and none in time, denies the request. \
-                  docs/access/authorize-url.md has the whole contract.",
+        details: "It receives the cookies and the `Authorization` header of the request, and \
+                  responds with 2xx, 401 or 403. Any other response, or none in time, denies the \
+                  request. docs/access/authorize-url.md is the contract.",
     },
     Setting {
         name: "authorize-timeout",
@@ -169,9 +168,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "news:*",
         heading: ACCESS,
         summary: "Redis channels whose plain PUBLISH messages are delivered",
-        details: "Without it, all of them if access is open, and none if there are access rules. \
-                  Events published through Headwater or its Redis function reach every channel in \
-                  any case. Names that begin with `headwater:` are never reachable.",
+        details: "Without it: all if access is open, none under access rules. Events published \
+                  through Headwater or its Redis function reach every channel in any case. Names \
+                  that start with `headwater:` are never delivered.",
     },
     Setting {
         name: "cors-origin",
@@ -180,9 +179,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "https://app.example",
         heading: ACCESS,
-        summary: "Origins whose pages may subscribe and publish, with their cookies",
-        details: "`*` allows all pages, without their cookies. The flag can be repeated, `;` \
-                  stands between origins in the environment variable, and the file has a list of \
-                  them. It opens no channel: access rules decide what a page's user may do.",
+        summary: "Origins whose pages may subscribe and publish, with cookies",
+        details: "`*` allows all origins, without cookies. The flag can be repeated, `;` stands \
+                  between origins in the environment variable, and the file has a list of them. It \
+                  opens no channel: access rules decide what a page's user may do.",
     },
 ];

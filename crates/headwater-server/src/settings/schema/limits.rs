@@ -14,12 +14,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "prices:*",
         heading: LIMITS,
-        summary: "Channels of which slow clients get only the newest event",
-        details: "For values of which only the last counts. On every other channel a client that \
-                  is too slow is disconnected, and receives what it missed when it reconnects. A \
-                  pattern is the name of a channel or the beginning of names and `*`, and there \
-                  can be 100. The flag can be repeated, `;` stands between patterns in the \
-                  environment variable, and the file has a list of them.",
+        summary: "Channels whose slow clients receive only the newest event",
+        details: "For values of which only the latest matters. On every other channel a client \
+                  that is too slow is disconnected, and receives what it missed when it \
+                  reconnects. A pattern is a channel name, or a prefix and `*`, and there can be \
+                  100. The flag can be repeated, `;` stands between patterns in the environment \
+                  variable, and the file has a list of them.",
     },
     Setting {
         name: "shards",
@@ -30,7 +30,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         heading: LIMITS,
         summary: "Number of I/O threads for streams",
         details: "Without it, one per core. With 0, or over HTTP/2, each stream has its own task \
-                  and buffers, which cost some 20 times the memory; docs/engine.md says more.",
+                  and buffers, which cost some 20 times the memory; see docs/engine.md.",
     },
     Setting {
         name: "max-connections",
@@ -51,9 +51,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "8000",
         heading: LIMITS,
         summary: "Maximum number of open streams",
-        details: "Without it, as many as `max-connections`. A further one is answered with a \
-                  stream that ends at once, so that an EventSource reconnects later. Lower than \
-                  `max-connections`, it leaves connections for that answer.",
+        details: "Without it, as many as `max-connections`. Further requests get a stream that \
+                  ends at once, so that an EventSource reconnects later. A value below \
+                  `max-connections` leaves connections for that response.",
     },
     Setting {
         name: "max-streams-per-address",
@@ -63,9 +63,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "100",
         heading: LIMITS,
         summary: "Maximum number of open streams per client address",
-        details: "A further one is rejected with 429. An IPv6 /64 counts as one address. Offices \
+        details: "Further ones are rejected with 429. An IPv6 /64 counts as one address. Offices \
                   and mobile networks put many people behind one address. Behind a proxy this \
-                  needs `trusted-proxy`, or all clients have the proxy's address.",
+                  needs `trusted-proxy`; otherwise all clients have the proxy's address.",
     },
     Setting {
         name: "max-streams-per-user",
@@ -75,7 +75,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "20",
         heading: LIMITS,
         summary: "Maximum number of open streams per user",
-        details: "A further one is rejected with 429. Access rules define who is a user.",
+        details: "Further ones are rejected with 429. Access rules determine the user.",
     },
     Setting {
         name: "max-publishes-per-address",
@@ -85,8 +85,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "100/s",
         heading: LIMITS,
         summary: "Maximum rate of events that one client address publishes",
-        details: "`100/s`, `6000/m` and so on: so many can also come at once, after a pause. Every \
-                  event of a batch and every channel counts; more is rejected with 429 and \
+        details: "For example `100/s` or `6000/m`; as many may also arrive at once, after a pause. \
+                  Each event of a batch and each channel counts; excess is rejected with 429 and \
                   `Retry-After`. A batch may exceed the rate, and the client then waits longer.",
     },
     Setting {
@@ -107,7 +107,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "10/m",
         heading: LIMITS,
         summary: "Maximum rate of invalid credentials from one client address",
-        details: "Beyond it all credentials from there are rejected with 429 for a while.",
+        details: "Beyond it, all credentials from that address are rejected with 429 for a while.",
     },
     Setting {
         name: "max-channels-per-stream",
@@ -137,7 +137,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("10s"),
         example: "5s",
         heading: LIMITS,
-        summary: "Time in which the head of a request must arrive",
-        details: "The connection is closed after it.",
+        summary: "Timeout for the head of a request",
+        details: "The connection is closed when it expires.",
     },
 ];

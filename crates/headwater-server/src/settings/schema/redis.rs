@@ -13,12 +13,12 @@ pub(super) const CONNECTION: &[Setting] = &[Setting {
     example: "redis://127.0.0.1:6379",
     heading: WHERE,
     summary: "Redis or Valkey that carries events",
-    details: "Without it the embedded broker carries them, which connects no other node. \
-                  Forms: `redis://USER:PASSWORD@HOST:PORT/DB`, `rediss://` for TLS, and \
-                  `unix:///path/to/redis.sock?db=0&user=USER&pass=PASSWORD` (`redis+unix://` is \
-                  the same). Special characters in a password are percent-encoded. The server \
-                  starts without Redis and keeps trying. Every user of the machine can read a \
-                  command line: a URL with a password belongs in the environment or in the file.",
+    details: "Without it, the embedded broker carries them, on this node only. Forms: \
+              `redis://USER:PASSWORD@HOST:PORT/DB`, `rediss://` for TLS, and \
+              `unix:///path/to/redis.sock?db=0&user=USER&pass=PASSWORD` (`redis+unix://` is the \
+              same). Special characters in a password are percent-encoded. The server starts even \
+              if Redis is unavailable, and keeps trying. All users of the machine can read command \
+              lines: put a URL with a password in the environment or in the file.",
 }];
 
 pub(super) const HISTORY: &[Setting] = &[
@@ -29,12 +29,11 @@ pub(super) const HISTORY: &[Setting] = &[
         default: None,
         example: "headwater-data",
         heading: HISTORY_HEADING,
-        summary: "Directory in which the embedded broker retains its history over restarts",
-        details: "It is made if it does not exist, and belongs to Headwater alone: a directory \
-                  with other files in it is rejected. Events that were acknowledged to a publisher \
-                  survive a crash, `kill -9` included. Without it a restart drops the history, and \
-                  clients that reconnect receive a gap event. Redis retains the history itself, so \
-                  `data` and `redis` exclude each other.",
+        summary: "Directory in which the embedded broker retains its history across restarts",
+        details: "It is created if it does not exist, and must contain nothing else. Acknowledged \
+                  events survive a crash, even `kill -9`. Without it, a restart discards the \
+                  history, and clients that reconnect receive a gap event. It cannot be combined \
+                  with `redis`, where Redis stores the history.",
     },
     Setting {
         name: "retention",
@@ -43,13 +42,13 @@ pub(super) const HISTORY: &[Setting] = &[
         default: None,
         example: "chat:* events=100 age=1h bytes=1MiB",
         heading: HISTORY_HEADING,
-        summary: "Retention rules: how much history which channels keep",
-        details: "A rule is a pattern, which is the name of a channel or the beginning of names \
-                  and `*`, and what is retained: `events` (1 to 1000000), `age` (1s to 30d) and \
-                  `bytes` (1KiB to 1GiB), or `off`, as in `logs:* off`. The first rule that \
-                  matches a channel counts, `*` alone matches all, and there can be 100. What a \
-                  rule leaves out, and a channel that no rule matches, retains 1000 events, 10 \
-                  minutes and 8 MiB. The flag can be repeated, `;` stands between rules in the \
-                  environment variable, and the file has a list of them.",
+        summary: "Retention rules: how much history channels retain",
+        details: "A rule is a pattern, which is a channel name, or a prefix and `*`, followed by \
+                  what is retained: `events` (1 to 1000000), `age` (1s to 30d) and `bytes` (1KiB \
+                  to 1GiB), or `off`, as in `logs:* off`. The first rule that matches a channel \
+                  applies, `*` alone matches all, and there can be 100 rules. What a rule omits, \
+                  and a channel that no rule matches, gets 1000 events, 10 minutes and 8 MiB. The \
+                  flag can be repeated, `;` stands between rules in the environment variable, and \
+                  the file has a list of them.",
     },
 ];

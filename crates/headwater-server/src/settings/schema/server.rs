@@ -19,8 +19,8 @@ pub(super) const ADDRESSES: &[Setting] = &[
         example: "127.0.0.1:8080",
         heading: WHERE,
         summary: "Address of streams, publishing and the demo page",
-        details: "`localhost` stands for 127.0.0.1, and port 0 takes any free port. An address \
-                  that other machines can reach needs access rules, or `open`.",
+        details: "`localhost` means 127.0.0.1, and port 0 picks a free port. An address that other \
+                  machines can reach needs access rules, or `open`.",
     },
     Setting {
         name: "admin",
@@ -30,8 +30,8 @@ pub(super) const ADDRESSES: &[Setting] = &[
         example: "127.0.0.1:9000",
         heading: WHERE,
         summary: "Address of /health/live, /health/ready and /metrics",
-        details: "Without it `listen` serves them itself if it is a loopback address; on any other \
-                  address they are not served at all.",
+        details: "Without it, `listen` serves them if it is a loopback address; otherwise they are \
+                  not served at all.",
     },
 ];
 
@@ -42,9 +42,9 @@ pub(super) const OPEN: &[Setting] = &[Setting {
     default: Some("false"),
     example: "true",
     heading: WHERE,
-    summary: "Allow anybody who can reach `listen` to subscribe and publish to every channel",
-    details: "An address that is not loopback needs this or access rules. It cannot be \
-                  combined with access rules, under which nothing is open but what they open.",
+    summary: "Allow every client that can reach `listen` to subscribe and publish to all channels",
+    details: "An address other than loopback needs this or access rules. The two cannot be \
+              combined: under access rules, only what they allow is open.",
 }];
 
 pub(super) const PROXIES: &[Setting] = &[
@@ -69,7 +69,7 @@ pub(super) const PROXIES: &[Setting] = &[
         example: "X-Forwarded-For",
         heading: PROXY,
         summary: "Header in which trusted proxies send the client's address",
-        details: "Of several addresses the last one counts that is not a trusted proxy's.",
+        details: "If it has several addresses, the last one that is not a trusted proxy's counts.",
     },
     Setting {
         name: "proxy-protocol",
@@ -79,7 +79,7 @@ pub(super) const PROXIES: &[Setting] = &[
         example: "true",
         heading: PROXY,
         summary: "Expect the PROXY protocol, version 1 or 2, on every connection to `listen`",
-        details: "Then only trusted proxies can connect. The header comes before TLS.",
+        details: "Only trusted proxies can connect then. The header precedes TLS.",
     },
 ];
 
@@ -91,6 +91,6 @@ pub(super) const STOPPING: &[Setting] = &[Setting {
     example: "30s",
     heading: STOPPING_HEADING,
     summary: "Shutdown grace period",
-    details: "For streams and requests to end after SIGTERM or SIGINT; a second signal stops \
-                  the server at once.",
+    details: "Time for streams and requests to end after SIGTERM or SIGINT; a second signal stops \
+              the server at once.",
 }];

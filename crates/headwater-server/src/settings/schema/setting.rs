@@ -97,7 +97,7 @@ impl Setting {
         format!("HEADWATER_{}", self.name.to_ascii_uppercase().replace('-', "_"))
     }
 
-    /// Whether several values can be given, and all of them count.
+    /// Whether it can have several values, all of which apply.
     pub fn is_list(&self) -> bool {
         self.kind.is_list()
     }
@@ -109,7 +109,7 @@ impl Setting {
 }
 
 impl Kind {
-    /// Whether several values can be given, and all of them count.
+    /// Whether it can have several values, all of which apply.
     pub fn is_list(self) -> bool {
         matches!(
             self,

@@ -16,7 +16,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         heading: STREAMS,
         summary: "Interval of heartbeat comments on an idle stream",
         details: "They keep proxies from closing the stream, which they do after 29 to 100 \
-                  seconds, and detect clients that vanished.",
+                  seconds, and detect clients that have vanished.",
     },
     Setting {
         name: "retry",
@@ -29,7 +29,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("2s"),
         example: "5s",
         heading: STREAMS,
-        summary: "Reconnection delay that clients are asked for",
+        summary: "Reconnection delay for clients",
         details: "Each stream gets a slightly different delay, so that clients do not reconnect \
                   all at once.",
     },
@@ -40,8 +40,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("60s"),
         example: "2s",
         heading: STREAMS,
-        summary: "Time for which a channel stays subscribed in the broker after its last \
-                  subscriber leaves",
+        summary: "How long a channel stays subscribed in the broker after its last subscriber has \
+                  left",
         details: "A client that reconnects within this time costs Redis nothing.",
     },
     Setting {
@@ -52,8 +52,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "1h",
         heading: STREAMS,
         summary: "Maximum lifetime of a stream",
-        details: "Its client then reconnects automatically. Useful where load should move to new \
-                  nodes in time.",
+        details: "The client then reconnects automatically. This moves load to new nodes over \
+                  time.",
     },
     Setting {
         name: "send-timeout",
@@ -63,7 +63,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "10s",
         heading: STREAMS,
         summary: "Disconnect a client that accepts no data for this long",
-        details: "It counts only while data is waiting to be sent.",
+        details: "The time counts only while data is waiting to be sent.",
     },
     Setting {
         name: "queue-frames",
@@ -83,6 +83,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "256KiB",
         heading: STREAMS,
         summary: "Maximum number of bytes queued for one stream; a slower client is disconnected",
-        details: "One event alone may be larger.",
+        details: "A single event may be larger.",
     },
 ];

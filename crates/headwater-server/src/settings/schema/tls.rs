@@ -13,8 +13,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "fullchain.pem",
         heading: TLS,
         summary: "Certificate chain for TLS on `listen`, a PEM file",
-        details: "The server's certificate first, then those that lead to the root. It is read \
-                  again when it changes and at SIGHUP; open streams stay. `admin` speaks no TLS.",
+        details: "The server's certificate first, then the chain to the root. It is reloaded when \
+                  it changes and at SIGHUP; open streams stay. `admin` does not use TLS.",
     },
     Setting {
         name: "tls-key",
@@ -35,12 +35,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         heading: TLS,
         summary: "Name for which a certificate is requested from Let's Encrypt, for TLS on \
                   `listen`",
-        details: "Port 443 of the name must lead to `listen`: there the ACME server verifies that \
-                  the name is yours (TLS-ALPN-01, RFC 8737). Since others reach the server by this \
-                  name, it needs access rules or `open`, whatever `listen` is. The certificate is \
-                  renewed when a third of its time is left; open streams stay. Setting it means \
-                  agreeing to the terms of the ACME server. The flag can be repeated, `;` stands \
-                  between names in the environment variable, and the file has a list of them.",
+        details: "Port 443 of the name must lead to `listen`: the ACME server connects there to \
+                  verify that you control the name (TLS-ALPN-01, RFC 8737). Since the server can \
+                  be reached by this name, it needs access rules or `open`, whatever `listen` is. \
+                  The certificate is renewed when a third of its lifetime is left; open streams \
+                  stay. By setting it you agree to the terms of service of the ACME server. The \
+                  flag can be repeated, `;` stands between names in the environment variable, and \
+                  the file has a list of them.",
     },
     Setting {
         name: "acme-dir",
@@ -50,8 +51,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "headwater-acme",
         heading: TLS,
         summary: "Directory of the certificate, its key and the ACME account",
-        details: "It is made if it does not exist, and only the server should be able to read it. \
-                  Each server needs its own.",
+        details: "It is created if it does not exist, and only the server should be able to read \
+                  it. Each server needs its own.",
     },
     Setting {
         name: "acme-contact",
@@ -61,8 +62,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "ops@example.org",
         heading: TLS,
         summary: "E-mail address for the operator of the ACME server",
-        details: "It is sent when the account is made, which is at the first start. To change it \
-                  later, remove account.json from `acme-dir`.",
+        details: "It is sent when the account is created, which is at the first start. To change \
+                  it later, remove account.json from `acme-dir`.",
     },
     Setting {
         name: "acme-server",
@@ -72,7 +73,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "https://acme-staging-v02.api.letsencrypt.org/directory",
         heading: TLS,
         summary: "URL of the ACME server's directory",
-        details: "With the example, Let's Encrypt's server for tests, browsers do not trust the \
-                  certificates. Servers that require an external account are not supported.",
+        details: "The example is Let's Encrypt's staging server, whose certificates browsers do \
+                  not trust. Servers that require an external account are not supported.",
     },
 ];

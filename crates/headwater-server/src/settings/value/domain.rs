@@ -1,4 +1,4 @@
-//! Names that a certificate is asked for. Look here for which are taken.
+//! Names for a certificate. Look here for which are accepted.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,5 +1,5 @@
-//! Where something is asked over HTTP: the application, a set of keys. Look here for which URLs are
-//! taken.
+//! URLs for outgoing HTTP requests: the application, a key set. Look here for which URLs are
+//! accepted.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ pub struct HttpUrl {
 const FORM: &str = "write http://HOST:PORT/PATH or https://HOST/PATH";
 
 impl HttpUrl {
-    /// Whether it is spoken with over TLS.
+    /// Whether it uses TLS.
     pub fn is_tls(&self) -> bool {
         self.is_tls
     }
@@ -29,7 +29,7 @@ impl HttpUrl {
         self.query.is_some()
     }
 
-    /// The whole URL, with more of a query if there is some.
+    /// The whole URL, with additional query parameters if there are any.
     pub fn with_query(&self, more: &str) -> String {
         let parts = [self.query.as_deref().unwrap_or_default(), more];
         let query: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();

@@ -24,8 +24,8 @@ const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 impl FromStr for LogFilter {
     type Err = String;
 
-    /// A lone word must be a level. The filter itself would take a misspelt level for the name of a
-    /// target, and the log would be empty without a word about it.
+    /// A lone word must be a level. The filter itself would interpret a misspelt level as a target,
+    /// and the log would be silently empty.
     fn from_str(text: &str) -> Result<Self, String> {
         let directives: Vec<&str> = text.split(',').map(str::trim).collect();
         for directive in directives.iter().filter(|directive| !directive.contains(['=', '['])) {

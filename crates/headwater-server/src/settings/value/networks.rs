@@ -6,7 +6,7 @@ use std::str::FromStr;
 use http::HeaderName;
 use ipnet::IpNet;
 
-/// Proxies whose word counts, as networks.
+/// Trusted proxies, as networks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
@@ -14,7 +14,7 @@ impl TrustedProxies {
     /// Adds a network, `10.0.0.0/8`, or a single address.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// A sentence that states what is wrong.
     pub fn add(&mut self, text: &str) -> Result<(), String> {
         let network = match text.parse::<IpAddr>() {
             Ok(address) => IpNet::from(address.to_canonical()),
@@ -23,13 +23,15 @@ impl TrustedProxies {
             })?,
         };
         if network.prefix_len() == 0 {
-            return Err(format!("`{text}` is everybody: name the addresses of your proxies"));
+            return Err(format!(
+                "`{text}` would trust everyone: name the addresses of your proxies"
+            ));
         }
         self.0.push(network);
         Ok(())
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -48,7 +50,7 @@ pub enum AddressHeader {
     XForwardedFor,
     /// `Forwarded` (RFC 7239): the same, with more to say.
     Forwarded,
-    /// `X-Real-IP`: the one address that the proxy says it is.
+    /// `X-Real-IP`: a single address, set by the proxy.
     XRealIp,
 }
 
@@ -97,7 +99,7 @@ mod tests {
         for text in ["11.0.0.1", "192.0.2.8", "2001:db9::1", "::1"] {
             assert!(!proxies.contains(ip(text)), "{text}");
         }
-        assert!(proxies.add("0.0.0.0/0").is_err_and(|why| why.contains("everybody")));
+        assert!(proxies.add("0.0.0.0/0").is_err_and(|why| why.contains("everyone")));
         for text in ["", "localhost", "10.0.0.0/33", "10.0.0", "10.0.0.1:80", "*"] {
             assert!(proxies.add(text).is_err_and(|why| why.contains("neither")), "{text}");
         }

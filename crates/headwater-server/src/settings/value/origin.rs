@@ -1,8 +1,8 @@
-//! Origins of pages: scheme, host and port. Look here for which are taken.
+//! Origins of pages: scheme, host and port. Look here for which are accepted.
 
 use std::str::FromStr;
 
-/// Where a page comes from, as browsers write it into `Origin`; or any.
+/// The origin of a page, as browsers write it in `Origin`; or any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// Every page, without its cookies.

@@ -1,5 +1,5 @@
 //! Where Redis is, checked, and with a password that cannot be printed by accident. Look here for
-//! which URLs are taken.
+//! which URLs are accepted.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! A text that must not be seen. Look here before you print something that may hold a secret.
+//! A text that must not be shown. Look here before you print something that may contain a secret.
 
 use std::fmt;
 

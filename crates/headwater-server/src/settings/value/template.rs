@@ -1,5 +1,5 @@
-//! Channels that depend on who asks: `user:{sub}:*`. Look here for what may stand between braces,
-//! and for what a value must not hold.
+//! Channels that depend on the user: `user:{sub}:*`. Look here for what may be between braces, and
+//! for what a value must not contain.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,9 +24,9 @@ enum Part {
 }
 
 impl Template {
-    /// The channels for somebody with these claims. `None` if a claim is missing, is neither a text
-    /// nor a whole number, or holds the character that separates it from what comes next: with
-    /// `user:{sub}:*`, somebody called `4:2` must not be inside of what belongs to `4`.
+    /// The channels for these claims. `None` if a claim is missing, is neither a string nor a whole
+    /// number, or contains the separator that follows it: with `user:{sub}:*`, the user `4:2` must
+    /// not reach the channels of `4`.
     pub fn fill(&self, claims: &Map<String, Value>) -> Option<ChannelPattern> {
         let mut name = String::new();
         for (at, part) in self.parts.iter().enumerate() {
@@ -45,7 +45,7 @@ impl Template {
                 }
             }
         }
-        // What came from a claim is never a star.
+        // A value from a claim is never a wildcard.
         if self.is_beginning {
             return ChannelPattern::beginning(name).ok();
         }
@@ -53,7 +53,7 @@ impl Template {
     }
 }
 
-/// A claim that names somebody: a text or a whole number.
+/// A claim that names a user: a string or a whole number.
 pub(crate) fn as_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -71,7 +71,7 @@ impl FromStr for Template {
             None => (text, false),
         };
         let parts = parts(rest)?;
-        // Nobody's name is empty, so a letter stands for each in this check.
+        // No name is empty, so a letter stands for each in this check.
         let sample: String =
             parts.iter().map(|part| if let Part::Text(text) = part { text } else { "x" }).collect();
         let star = if is_beginning { "*" } else { "" };
@@ -79,7 +79,7 @@ impl FromStr for Template {
         let ends_with_claim = matches!(parts.last(), Some(Part::Claim(_)));
         if is_beginning && ends_with_claim {
             return Err(format!(
-                "`{text}` gives each user the channels of all whose names begin alike: put a \
+                "`{text}` gives each user the channels of all names with the same prefix: put a \
                  separator in front of the `*`, like `user:{{sub}}:*`"
             ));
         }

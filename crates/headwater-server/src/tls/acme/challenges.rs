@@ -1,5 +1,5 @@
-//! TLS-ALPN-01 (RFC 8737): a handshake in which a name is shown to be ours. Look here for what such
-//! a handshake gets.
+//! TLS-ALPN-01 (RFC 8737): a handshake that proves control of a name. Look here for what such a
+//! handshake gets.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
@@ -14,11 +14,11 @@ use rustls::sign::CertifiedKey;
 /// The only protocol that the ACME server offers in such a handshake, and no other client.
 pub(in crate::tls) const ALPN_PROTOCOL: &[u8] = b"acme-tls/1";
 
-/// Certificates that answer the challenges which are under way, by name.
+/// Certificates for pending challenges, by name.
 #[derive(Debug, Default)]
 pub(in crate::tls) struct Challenges(RwLock<HashMap<String, Arc<CertifiedKey>>>);
 
-/// Whether somebody looks for the answer to a challenge.
+/// Whether a handshake validates a challenge.
 pub(in crate::tls) fn is_challenge(hello: &ClientHello<'_>) -> bool {
     hello.alpn().is_some_and(|mut offered| {
         offered.next() == Some(ALPN_PROTOCOL) && offered.next().is_none()
@@ -26,8 +26,8 @@ pub(in crate::tls) fn is_challenge(hello: &ClientHello<'_>) -> bool {
 }
 
 impl Challenges {
-    /// The answer for the name that is asked for. Nobody else gets one, nor the server's
-    /// certificate.
+    /// The certificate for the requested name. Other handshakes get none, not even the server's
+    /// own.
     pub(in crate::tls) fn answer(&self, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let answers = self.0.read().unwrap_or_else(PoisonError::into_inner);
         answers.get(&hello.server_name()?.to_ascii_lowercase()).cloned()
@@ -37,20 +37,20 @@ impl Challenges {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers for a name from now on, with the digest of the key authorization.
+    /// Starts responding for a name, with the digest of the key authorization.
     pub(super) fn put(&self, name: &str, digest: &[u8]) -> anyhow::Result<()> {
         let answer = certificate(name, digest).context("the answer to the challenge")?;
         self.write().insert(name.to_owned(), Arc::new(answer));
         Ok(())
     }
 
-    /// Answers for no name any more.
+    /// Stops responding for all names.
     pub(super) fn clear(&self) {
         self.write().clear();
     }
 }
 
-/// Signed by itself, for one name, with the digest in its extension.
+/// Self-signed, for one name, with the digest in its extension.
 fn certificate(name: &str, digest: &[u8]) -> anyhow::Result<CertifiedKey> {
     let mut parameters = CertificateParams::new([name.to_owned()])?;
     parameters.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
@@ -58,7 +58,7 @@ fn certificate(name: &str, digest: &[u8]) -> anyhow::Result<CertifiedKey> {
     let certificate = parameters.self_signed(&key)?;
     let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
     let key = aws_lc_rs::default_provider().key_provider.load_private_key(key)?;
-    // Not `from_der`, which takes no certificate with a critical extension that it does not know.
+    // Not `from_der`, which rejects unknown critical extensions.
     Ok(CertifiedKey::new(vec![certificate.der().clone()], key))
 }
 

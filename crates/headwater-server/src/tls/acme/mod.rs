@@ -1,9 +1,9 @@
 //! Certificates from an ACME server (RFC 8555), such as Let's Encrypt. Look here for when one is
-//! asked for.
+//! requested.
 //!
-//! That the names are ours is shown on the server's own port, by TLS-ALPN-01 (RFC 8737): there is
-//! nothing else to listen on. Account and certificate are kept in a directory, so that a restart
-//! asks for nothing.
+//! Control of the names is proved on the server's own port, by TLS-ALPN-01 (RFC 8737): no other
+//! port is needed. Account and certificate are stored in a directory, so that a restart requests
+//! nothing.
 
 mod challenges;
 mod order;
@@ -28,7 +28,7 @@ use crate::outbound::{self, Client};
 use crate::settings::AcmeSettings;
 use crate::signals::Reloads;
 
-/// Asks for a certificate when one is due.
+/// Requests a certificate when one is due.
 pub(super) struct Acme {
     settings: AcmeSettings,
     state: State,
@@ -40,7 +40,7 @@ pub(super) struct Acme {
 }
 
 impl Acme {
-    /// The certificate of an earlier run if it is any good, else none for now.
+    /// The certificate of an earlier run if it is valid, else none for now.
     pub(super) fn load(settings: AcmeSettings) -> anyhow::Result<(Arc<Certificates>, Self)> {
         let state = State::open(&settings.directory)?;
         let certificates = Certificates::to_come(state.files());
@@ -54,7 +54,7 @@ impl Acme {
         }
         match state.try_writing() {
             Ok(()) => {}
-            // It may be good for weeks.
+            // It may be valid for weeks.
             Err(error) if present.is_some() => {
                 certificates.count_failure();
                 tracing::error!("no certificate can be renewed: {}", error_chain(&error));
@@ -69,8 +69,7 @@ impl Acme {
         Arc::clone(&self.challenges)
     }
 
-    /// Requests a certificate whenever one is due; again after a while, or at SIGHUP, if that
-    /// failed.
+    /// Requests a certificate whenever one is due; retries with backoff, or at SIGHUP.
     pub(super) async fn keep_current(mut self, certificates: &Certificates, mut reloads: Reloads) {
         let mut failures = 0;
         loop {
@@ -97,7 +96,7 @@ impl Acme {
         }
     }
 
-    /// Does what there is to do; how long there will be nothing.
+    /// Does what is due; returns the time until the next action.
     async fn look(&mut self, certificates: &Certificates) -> anyhow::Result<Duration> {
         self.keep()?;
         let why = match self.present.as_ref().map(|pem| Due::of(pem, &self.settings)) {
@@ -115,7 +114,7 @@ impl Acme {
         Ok(time)
     }
 
-    /// Gets a certificate, and how long none will be due.
+    /// Obtains a certificate; returns the time until the next one is due.
     async fn obtain(&self) -> anyhow::Result<(String, Duration)> {
         self.state.try_writing()?;
         let order = order::obtain(&self.settings, &self.state, &self.challenges);
@@ -123,7 +122,7 @@ impl Acme {
             .await
             .with_context(|| format!("it took longer than {} s", ACME_ORDER_TIMEOUT.as_secs()))??;
         let pem = state::origin(&self.settings) + &pem;
-        // Without this look it would be asked for again at once, and again.
+        // Without this check it would be requested again and again.
         match Due::of(&pem, &self.settings) {
             Due::In(time) => Ok((pem, time)),
             Due::Now(why) => bail!("the new one is invalid: {why}"),
@@ -141,14 +140,14 @@ impl Acme {
     }
 }
 
-/// Longer after each failure in a row, and never the same time for all servers: an ACME server
-/// takes few wrong orders in an hour.
+/// Longer after each consecutive failure, with jitter: an ACME server accepts few failed orders per
+/// hour.
 fn retry_after(failures: u32) -> Duration {
     let longest = ACME_RETRY_MIN.saturating_mul(1 << (failures - 1).min(16)).min(ACME_RETRY_MAX);
     longest.mul_f64(0.8 + 0.2 * fastrand::f64())
 }
 
-/// For `headwater check`: whether the server can be asked. Nothing is made or changed.
+/// For `headwater check`: whether the server can be reached. Nothing is created or changed.
 pub(crate) async fn check_server(settings: &AcmeSettings) -> anyhow::Result<String> {
     let url = &settings.server;
     let request = outbound::get(url, "", [])?;
@@ -162,7 +161,7 @@ pub(crate) async fn check_server(settings: &AcmeSettings) -> anyhow::Result<Stri
     Ok(format!("{url} answers"))
 }
 
-/// For `headwater check`: what becomes of the certificate that there is.
+/// For `headwater check`: what happens to the existing certificate.
 pub(crate) fn check_certificate(settings: &AcmeSettings) -> anyhow::Result<String> {
     let state = State::at(&settings.directory);
     let Some(pem) = state.certificate()? else {

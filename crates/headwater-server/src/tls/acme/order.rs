@@ -1,5 +1,5 @@
-//! One order (RFC 8555, 7.4): an account, the challenges, the certificate. Look here for what the
-//! ACME server is asked, in which order.
+//! One order (RFC 8555, 7.4): an account, the challenges, the certificate. Look here for the
+//! requests to the ACME server, in order.
 
 use anyhow::{Context as _, bail};
 use instant_acme::{
@@ -13,11 +13,11 @@ use crate::limits::{ACME_POLL_INTERVAL, ACME_POLL_TIMEOUT};
 use crate::outbound::Client;
 use crate::settings::AcmeSettings;
 
-/// The factor is small, since the time is over at the end of a wait, without another look.
+/// The factor is small, since the time runs out at the end of a wait, without another poll.
 const POLL: RetryPolicy =
     RetryPolicy::new().initial_delay(ACME_POLL_INTERVAL).backoff(1.2).timeout(ACME_POLL_TIMEOUT);
 
-/// What the server says when an account is not, or not any more, one of its own.
+/// The server's error for an account that it does not know, or no longer knows.
 const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// Gets a certificate, the chain and its key in PEM.
@@ -67,7 +67,7 @@ fn authorization_status(status: AuthorizationStatus) -> &'static str {
     }
 }
 
-/// Orders with the account that there is, or with a new one.
+/// Orders with the existing account, or with a new one.
 async fn new_order(
     settings: &AcmeSettings,
     state: &State,
@@ -100,7 +100,7 @@ async fn new_order(
     account.new_order(names).await.context("the order was rejected")
 }
 
-/// Answers the challenge of every name that was not shown to be ours a while ago.
+/// Responds to the challenge of every name that was not validated recently.
 async fn answer(order: &mut Order, challenges: &Challenges) -> anyhow::Result<()> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -122,8 +122,7 @@ async fn answer(order: &mut Order, challenges: &Challenges) -> anyhow::Result<()
     Ok(())
 }
 
-/// Why an order did not get on: what the server found out about the names, or else the error
-/// itself.
+/// Why an order failed: what the server found about the names, or else the error itself.
 async fn why_refused(order: &mut Order, error: anyhow::Error) -> anyhow::Error {
     let mut found = Vec::new();
     let mut authorizations = order.authorizations();

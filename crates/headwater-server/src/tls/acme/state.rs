@@ -1,4 +1,4 @@
-//! What is kept over restarts: the account, and the certificate with its key. Look here for the
+//! What is stored across restarts: the account, and the certificate with its key. Look here for the
 //! files, and for when a certificate is due.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -20,20 +20,20 @@ use crate::settings::{AcmeSettings, CertificateFiles};
 use crate::tls::certificates::unix_now;
 use crate::tls::validity::Validity;
 
-/// More than a certificate with its chain and key has: so much must be free for it.
+/// More than a certificate with its chain and key: this much must be free on disk.
 const PROBE_BYTES: usize = 16 << 10;
 
-/// In front of the certificate in its file: which ACME server it is from. Readers of PEM skip it.
+/// Precedes the certificate in its file: the ACME server that issued it. PEM parsers skip it.
 const ORIGIN: &str = "From ";
 
-/// A directory of our own.
+/// The directory.
 pub(super) struct State {
     directory: PathBuf,
     /// Held as long as this lives.
     _lock: Option<File>,
 }
 
-/// When a certificate is to be asked for.
+/// When a certificate is to be requested.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// And why.
@@ -42,8 +42,8 @@ pub(super) enum Due {
 }
 
 impl Due {
-    /// By the certificate that there is: the next one is due when a third of its time is left (with
-    /// ninety days, thirty), and when it is for other names or from another server.
+    /// From the existing certificate: the next one is due when a third of its lifetime is left
+    /// (thirty of ninety days), and when it has other names or another issuer.
     pub(super) fn of(pem: &str, settings: &AcmeSettings) -> Self {
         let leaf = CertificateDer::from_pem_slice(pem.as_bytes()).ok();
         let validity = leaf.as_ref().and_then(|leaf| Validity::of(leaf));
@@ -83,12 +83,12 @@ struct Account {
 }
 
 impl State {
-    /// To look at only: nothing is made.
+    /// Read-only: nothing is created.
     pub(super) fn at(directory: &Path) -> Self {
         Self { directory: directory.to_owned(), _lock: None }
     }
 
-    /// Makes the directory if it is not there, and keeps other servers away from it.
+    /// Creates the directory if it does not exist, and locks it against other servers.
     pub(super) fn open(directory: &Path) -> anyhow::Result<Self> {
         let shown = directory.display();
         let mut builder = DirBuilder::new();
@@ -119,7 +119,7 @@ impl State {
         fs::remove_file(&probe).with_context(|| no_writing(&self.directory))
     }
 
-    /// Certificate and key are in one file, so that they always fit.
+    /// Certificate and key are in one file, so that they always match.
     pub(super) fn certificate_file(&self) -> PathBuf {
         self.directory.join("certificate.pem")
     }
@@ -138,7 +138,7 @@ impl State {
         Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    /// Keeps a certificate and its key.
+    /// Stores a certificate and its key.
     pub(super) fn keep_certificate(&self, pem: &str) -> anyhow::Result<()> {
         self.write(&self.certificate_file(), pem.as_bytes())
     }
@@ -157,7 +157,7 @@ impl State {
         Ok((account.server == server).then_some(account.credentials))
     }
 
-    /// Keeps an account, in the place of the one before.
+    /// Stores an account, replacing the previous one.
     pub(super) fn keep_account(
         &self,
         server: &str,
@@ -167,7 +167,7 @@ impl State {
         self.write(&self.account_file(), &serde_json::to_vec(&account)?)
     }
 
-    /// Writes a file that only its owner can read, whole or not at all.
+    /// Writes a file that only its owner can read, atomically.
     fn write(&self, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         let new = path.with_extension("new");
         let write = || -> std::io::Result<()> {
@@ -185,7 +185,7 @@ impl State {
     }
 }
 
-/// Opens a file that only its owner can read, and makes it if it is not there.
+/// Opens a file that only its owner can read, and creates it if it does not exist.
 fn private(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);

@@ -264,7 +264,7 @@ async fn every_location_of_a_token_and_no_other() {
     let basic = format!("Basic {token}");
     assert_eq!(status(&node, "", &[("authorization", &basic)]).await, 401);
     assert_eq!(status(&node, "", &[("cookie", &format!("headwater={token}"))]).await, 401);
-    // A header wins over a cookie.
+    // A header takes precedence over a cookie.
     let both = [("authorization", "Bearer x"), ("cookie", &*cookie)];
     assert_eq!(status(&node, "", &both).await, 401);
 }

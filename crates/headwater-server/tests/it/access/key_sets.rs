@@ -51,7 +51,7 @@ async fn keys_change_without_a_restart_and_without_a_stampede() {
     assert_eq!(status(&node, &old, Some("old")).await, 200);
     let asked = backend.requests().len();
     assert!(asked <= 5, "{asked} times in some seconds");
-    // Tokens that name keys of nobody must not make the set be read each time.
+    // Tokens that name unknown keys must not reload the set each time.
     let many = (0..200).map(|number| {
         let (node, new) = (&node, &new);
         async move { status(node, new, Some(&format!("unknown-{number}"))).await }

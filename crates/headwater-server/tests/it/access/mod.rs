@@ -1,5 +1,5 @@
-//! Who may listen and publish, tested from outside over real sockets: one file per theme. Look here
-//! for keys and tokens.
+//! Who may subscribe and publish, tested from outside over real sockets: one file per theme. Keys
+//! and tokens are in `support/access.rs`.
 
 mod application;
 mod commands;

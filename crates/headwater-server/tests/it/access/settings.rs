@@ -6,7 +6,7 @@ use tokio::process::Command;
 use crate::support::BINARY;
 use crate::support::access::{SecretFile, claims, token};
 
-/// Runs `serve`, which must refuse to start; gives what it says.
+/// Runs `serve`, which must refuse to start; returns its error.
 async fn refusal(arguments: &[&str]) -> String {
     let mut command = Command::new(BINARY);
     command.arg("serve").args(arguments).env_clear().kill_on_drop(true);

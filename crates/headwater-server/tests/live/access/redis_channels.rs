@@ -1,4 +1,4 @@
-//! Which plain Redis channels can be heard.
+//! Which plain Redis channels are delivered.
 
 use std::time::Duration;
 
