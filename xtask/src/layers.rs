@@ -66,7 +66,8 @@ pub(crate) const LAYERS: &[Layers] = &[
     },
     Layers {
         folder: "crates/test-support/src",
-        order: "secrets wait ports process | http | stream redis_server node | tls | acme_server | lib",
+        order: "secrets wait ports process | http | stream redis_server node | tls
+            | acme_server | lib",
     },
     Layers {
         folder: "xtask/src",

@@ -41,9 +41,9 @@ pub const MAILBOX_MESSAGES_FULL: usize = 1024;
 /// size.
 pub const MAILBOX_BYTES_FULL: usize = EVENT_DATA_BYTES_MAX;
 
-/// Engine: publishers wait once this many streams of a shard have a backlog, if these are also more
-/// than half of its streams: the node is then considered to be at its limit. Fewer are slow clients,
-/// which must not affect other clients.
+/// Engine: publishers wait once this many streams of a shard have a backlog, if these are also
+/// more than half of its streams: the node is then considered to be at its limit. Fewer are slow
+/// clients, which must not affect other clients.
 pub const CONGESTED_STREAMS_MIN: usize = 100;
 
 /// Engine: average backlog of these streams, in bytes, above which publishers wait. A sixteenth of

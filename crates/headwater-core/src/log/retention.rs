@@ -86,7 +86,9 @@ impl Retention {
 /// use headwater::log::RetentionRules;
 /// use headwater::Channel;
 ///
-/// let rules = RetentionRules::new().with_rule("chat:* events=100 age=1h")?.with_rule("logs:* off")?;
+/// let rules = RetentionRules::new()
+///     .with_rule("chat:* events=100 age=1h")?
+///     .with_rule("logs:* off")?;
 /// assert_eq!(rules.for_channel(&Channel::new("chat:7")?).unwrap().events, 100);
 /// assert_eq!(rules.for_channel(&Channel::new("logs:7")?), None);
 /// assert_eq!(rules.for_channel(&Channel::new("news")?).unwrap().events, 1000);
@@ -161,8 +163,8 @@ impl RetentionRules {
     fn add(&mut self, text: &str, rule: Rule) -> Result<(), Error> {
         if let Some(earlier) = self.rules.iter().find(|it| it.pattern.covers(&rule.pattern)) {
             let why = format!(
-                "it never applies, because the earlier rule `{}` matches all of its channels: put it \
-                 first, or remove it",
+                "it never applies, because the earlier rule `{}` matches all of its channels: \
+                 put it first, or remove it",
                 earlier.pattern
             );
             return Err(Error::invalid(about(text, &why)));

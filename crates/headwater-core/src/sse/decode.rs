@@ -48,7 +48,7 @@ pub struct Message {
     pub id: String,
 }
 
-/// Decodes an event stream from chunks split at any byte, as the HTML standard requires of browsers.
+/// Decodes an event stream from chunks split at any byte, as the HTML standard defines it.
 ///
 /// Push each chunk, then take items until there are none. The decoder holds the items that were not
 /// taken, one incomplete line and one incomplete event. Bytes that are not UTF-8 become U+FFFD.
@@ -70,7 +70,7 @@ pub struct Message {
 pub struct Decoder {
     limit_bytes: usize,
     exceeded: Option<Exceeded>,
-    /// How many bytes of a leading BOM were seen; all of them once it is known whether one is there.
+    /// How many bytes of a leading BOM were seen; all of them once no more of it can follow.
     bom_seen: usize,
     /// The last byte was a CR: an LF that follows belongs to it.
     after_cr: bool,

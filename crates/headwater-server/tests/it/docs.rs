@@ -1,5 +1,5 @@
-//! The Markdown files agree with each other, with the binary and with the tests they name. Look here
-//! when a link, a command or a name in the documentation is reported as wrong.
+//! The Markdown files agree with each other, with the binary and with the tests they name. Look
+//! here when a link, a command or a name in the documentation is reported as wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -271,7 +271,8 @@ fn commands_name_subcommands_and_flags_that_exist() {
     assert!(count >= 40, "only {count} commands were found");
 }
 
-/// Pages name settings as flags: `--listen`. Other programs' flags are in a command of the same page.
+/// Pages name settings as flags: `--listen`. Other programs' flags are in a command of the same
+/// page.
 #[test]
 fn flags_in_prose_exist() {
     let subcommands = ["serve", "publish", "subscribe", "token", "check", "bench"];

@@ -26,6 +26,7 @@ mod resume;
 mod resume_scale;
 mod settings;
 mod settings_docs;
+mod settings_together;
 mod slow_client;
 mod starting;
 mod stopping;

@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args as _, Command, FromArgMatches as _};
@@ -14,14 +13,14 @@ use headwater_server::settings::{Flags, LogFormat, Rate, Settings};
 
 /// What somebody typed, everywhere it can be typed.
 #[derive(Default)]
-struct Said<'a> {
-    flags: &'a [&'a str],
-    environment: &'a [(&'a str, &'a str)],
-    file: Option<&'a str>,
+pub(crate) struct Said<'a> {
+    pub(crate) flags: &'a [&'a str],
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+    pub(crate) file: Option<&'a str>,
 }
 
 /// The settings, or the error's text with `FILE` for the path of the file.
-fn load(said: &Said<'_>) -> Result<Settings, String> {
+pub(crate) fn load(said: &Said<'_>) -> Result<Settings, String> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("a.toml");
     let shown_path = path.to_str().expect("a path that is UTF-8").to_owned();
@@ -46,7 +45,7 @@ pub(crate) fn by_flag(flags: &[&str]) -> Result<Settings, String> {
     load(&Said { flags, ..Said::default() })
 }
 
-fn by_environment(environment: &[(&str, &str)]) -> Result<Settings, String> {
+pub(crate) fn by_environment(environment: &[(&str, &str)]) -> Result<Settings, String> {
     load(&Said { environment, ..Said::default() })
 }
 
@@ -341,37 +340,6 @@ fn a_variable_that_is_not_utf8_is_rejected() {
 }
 
 #[test]
-fn an_address_that_others_can_reach_needs_open() {
-    #[track_caller]
-    fn check(flags: &[&str], expected: Result<(), &str>) {
-        match (by_flag(flags), expected) {
-            (Ok(_), Ok(())) => {}
-            (Err(message), Err(part)) => assert!(message.contains(part), "{message}"),
-            (got, _) => panic!("{flags:?}: {got:?}"),
-        }
-    }
-    check(
-        &["--listen", "0.0.0.0:8000"],
-        Err(
-            "listen = 0.0.0.0:8000: other machines can reach this address, and there are no access \
-             rules. Accept tokens (--jwt-secret-file, --jwt-public-key or --jwks), ask your \
-             application (--authorize-url), or say --open (HEADWATER_OPEN=true, or open = true in \
-             the file)",
-        ),
-    );
-    check(&["--listen", "0.0.0.0:8000"], Err("Or listen on 127.0.0.1:8000"));
-    check(&["--listen", "0.0.0.0:8000", "--public", "news"], Ok(()));
-    check(&["--listen", "[::]:8000"], Err("say --open"));
-    check(&["--listen", "192.0.2.1:8000", "--open=false"], Err("say --open"));
-    check(&["--listen", "0.0.0.0:8000", "--open"], Ok(()));
-    check(&["--listen", "127.1.2.3:8000"], Ok(()));
-    check(&["--listen", "[::1]:8000"], Ok(()));
-    check(&["--listen", "[::ffff:127.0.0.1]:8000"], Ok(()));
-    check(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], Ok(()));
-    check(&["--admin", "127.0.0.1:8000"], Err("give one of them another port"));
-}
-
-#[test]
 fn retention_is_a_list_in_each_of_its_three_sources() {
     let wanted = RetentionRules::new()
         .with_rule("chat:* events=100 age=1h")
@@ -440,102 +408,5 @@ fn an_invalid_rule_is_shown_with_its_position() {
         by_file("linger = [\"2s\"]").expect_err("a list"),
         "FILE:1:10: linger: a list is no value for a setting\n  |\n\
          1 | linger = [\"2s\"]\n  |          ^^^^^^"
-    );
-}
-
-#[test]
-fn data_is_a_path_and_not_for_redis() {
-    let settings = by_flag(&["--data", "a/b c"]).expect("a path");
-    assert_eq!(settings.redis.data.as_deref(), Some(Path::new("a/b c")));
-    assert_eq!(
-        by_flag(&["--data="]).expect_err("no path"),
-        "--data=: it is empty: write the path of a directory, or leave it out"
-    );
-    let both = Said {
-        flags: &["--data=kept"],
-        environment: &[("HEADWATER_REDIS", "redis://:s3cret@redis.example:6379")],
-        file: None,
-    };
-    assert_eq!(
-        load(&both).expect_err("not both"),
-        "data = kept: it is for the embedded broker, and redis = redis://redis.example:6379 keeps \
-         the history itself: leave out one of the two"
-    );
-}
-
-#[test]
-fn what_needs_another_setting_says_which() {
-    #[track_caller]
-    fn check(flags: &[&str], expected: &str) {
-        let refusal = by_flag(flags).expect_err("it is refused");
-        assert!(refusal.contains(expected), "{refusal}");
-    }
-    check(&["--tls-cert=a.pem"], "tls-cert is set and tls-key is not");
-    check(&["--tls-key=a.pem"], "tls-key is set and tls-cert is not");
-    check(
-        &["--tls-cert=", "--tls-key=a.pem"],
-        "--tls-cert=: it is empty: write the path of a file",
-    );
-    check(&["--acme-domain=a.example"], "acme-domain is set and acme-dir is not");
-    check(&["--acme-dir=acme"], "do nothing without acme-domain");
-    check(&["--acme-contact=a@b.example"], "do nothing without acme-domain");
-    check(
-        &["--acme-domain=*.example", "--acme-dir=acme"],
-        "--acme-domain: *.example stands for many",
-    );
-    check(
-        &["--acme-domain=a.example", "--acme-dir=acme"],
-        "other machines can reach this address by the name in acme-domain",
-    );
-    check(
-        &["--acme-domain=a.example", "--acme-dir=acme", "--acme-server=https://a.example/dir?a"],
-        "leave out what begins with `?`",
-    );
-    for contact in ["ops", "mailto:ops@a.example", "a@b@c", "@a.example"] {
-        let contact = format!("--acme-contact={contact}");
-        let flags = ["--acme-domain=a.example", "--acme-dir=acme", &contact];
-        check(&flags, "acme-contact: it is no e-mail address");
-    }
-    check(
-        &["--acme-domain=a.example", "--acme-dir=acme", "--acme-server=http://a.example/dir"],
-        "it must begin with https://",
-    );
-    check(
-        &["--acme-domain=a.example", "--acme-dir=acme", "--tls-cert=a.pem", "--tls-key=b.pem"],
-        "Leave out one of the two",
-    );
-    check(&["--proxy-protocol"], "with --trusted-proxy");
-    check(&["--client-address-header=Forwarded"], "with --trusted-proxy");
-    check(&["--trusted-proxy=192.0.2.1"], "set --client-address-header X-Forwarded-For");
-    check(&["--trusted-proxy=0.0.0.0/0"], "`0.0.0.0/0` would trust everyone");
-    check(&["--trusted-proxy=proxy"], "neither an address nor a network");
-}
-
-#[test]
-fn the_password_of_redis_is_never_shown() {
-    let right = "redis://me:s3cret@redis.example:6379/0";
-    let settings = by_flag(&["--redis", right]).expect("it is right");
-    let redis = settings.redis.url.clone().expect("it was given");
-    assert_eq!(redis.expose(), right);
-    assert_eq!(redis.to_string(), "redis://redis.example:6379");
-    assert!(!format!("{settings:?}").contains("s3cret"));
-    for wrong in
-        ["redis://:s3cret@host:port", "redis://s3cret/1@host", ":s3cret@host", "http://s3cret@h"]
-    {
-        let file = format!("redis = \"{wrong}\"");
-        let misspelt = format!("reddis = \"{wrong}\"");
-        for message in [
-            by_flag(&["--redis", wrong]).expect_err(wrong),
-            by_environment(&[("HEADWATER_REDIS", wrong)]).expect_err(wrong),
-            by_file(&file).expect_err(wrong),
-            by_file(&misspelt).expect_err(wrong),
-        ] {
-            assert!(!message.contains("s3cret"), "{message}");
-        }
-    }
-    assert_eq!(
-        by_file("redis = \":s3cret@host\"").expect_err("it is no URL"),
-        "FILE:1:9: redis: it is not a URL: write redis://USER:PASSWORD@HOST:PORT/DB, or \
-         unix:///path/to/redis.sock\n  |\n1 | redis = …\n  |         ^"
     );
 }

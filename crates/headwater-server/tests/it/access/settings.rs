@@ -45,7 +45,7 @@ async fn invalid_settings_are_rejected() {
         (&["--jwt-public-key", secret.path()], "no public key"),
         (&["--jwks", secret.path()], "no JSON Web Key Set"),
         (&["--jwks", "/nowhere"], "cannot read"),
-        (&["--public", "a*b"], "at the end"),
+        (&["--public", "a*b"], "at its end"),
         (&["--allow-subscribe", "user:{sub}*"], "separator"),
         (&["--cors-origin", "app.example"], "no origin"),
         (&["--authorize-url", "http://u:p4ssw0rd@h/"], "leave them out"),
