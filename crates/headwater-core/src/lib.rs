@@ -18,7 +18,8 @@
 //!   log that lost its data continues under a new one.
 //! - **position**: the place of an event in a log: epoch and offset; a [`Position`](log::Position).
 //!   Clients see it as the event's id.
-//! - **ephemeral event**: an event that no log retains. Each node numbers these itself.
+//! - **ephemeral event**: an event that no log retains, such as one that another program publishes
+//!   through the broker. Each node numbers these itself.
 //! - **gap**: events that a stream should have received and that are no longer available; a
 //!   [`Gap`](gap::Gap).
 //! - **stream**: one client's open response. **subscription**: a stream's set of channels, a
@@ -31,7 +32,7 @@
 //!   from the hub to a shard.
 //! - **linger**: how long a channel stays subscribed in the broker after its last subscriber left.
 //! - **drain**: closing all streams in an orderly way; [`Hub::drain`].
-//! - **baseline**: where a channel stands in the log when its events start to arrive.
+//! - **baseline**: the last offset of a channel in the log when its events start to arrive.
 //!
 //! # The path of an event
 //!
@@ -48,7 +49,7 @@
 //! | modules | contents |
 //! |---|---|
 //! | [`limits`], [`Error`], [`clock`] | bounds with their reasons, the error type, time |
-//! | [`channel`], [`pattern`], [`event`], [`sse`] | checked values; the format's encoder and decoder |
+//! | [`channel`], [`pattern`], [`event`], [`sse`] | checked values; encoder and decoder |
 //! | [`log`], [`gap`] | positions and retention; what is missing |
 //! | [`close`], [`revocation`] | why a stream closed; what is revoked |
 //! | [`publish`] | ends, idempotency keys, receipts |
@@ -70,7 +71,7 @@
 //!
 //! | feature | default | contents |
 //! |---|---|---|
-//! | `hub` | yes | the log, brokers and the hub. Without it: channels, events, encoder and decoder |
+//! | `hub` | yes | the log, brokers and the hub; without it: channels, events, encoder, decoder |
 //! | `testing` | no | [`testing`] |
 //!
 //! [Headwater]: https://docs.rs/headwater

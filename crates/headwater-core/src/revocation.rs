@@ -18,7 +18,7 @@ pub enum Revocation {
     Channel(Channel),
     /// One stream, by its [id](crate::Subscription::id).
     Stream(String),
-    /// The streams that a token authorized. The token stays revoked until it expires.
+    /// The streams that a token authorised. The token stays revoked until it expires.
     Token {
         /// The token's id.
         id: String,

@@ -12,7 +12,7 @@ use crate::log::Position;
 pub enum ReadRange {
     /// The oldest events after an offset, at most `count`.
     After {
-        /// Events with a larger offset are wanted.
+        /// Selects events with a larger offset.
         offset: u64,
         /// At most this many; at least 1.
         count: usize,
@@ -24,7 +24,7 @@ pub enum ReadRange {
     },
     /// The newest events before an offset, at most `count`.
     Before {
-        /// Events with a smaller offset are wanted.
+        /// Selects events with a smaller offset.
         offset: u64,
         /// At most this many; at least 1.
         count: usize,

@@ -71,7 +71,7 @@ impl Sink {
         self.with(|inlet| inlet.revoke(revocation));
     }
 
-    /// Counts an event whose bytes were not UTF-8, so that U+FFFD stands in it.
+    /// Counts an event whose bytes were not UTF-8, so that it has U+FFFD instead.
     pub fn count_sanitized(&self) {
         self.with(|inlet| inlet.count_sanitized());
     }

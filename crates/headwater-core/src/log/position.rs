@@ -22,7 +22,7 @@ const EPOCH_BITS: u32 = 48;
 const OFFSET_MAX: u64 = (1 << 53) - 1;
 
 /// Identifies one life of a log: a log that lost its data continues under a new epoch, so that old
-/// positions are recognized as lost. 48 bits, never zero, written in hexadecimal.
+/// positions are recognised as lost. 48 bits, never zero, written in hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);
 

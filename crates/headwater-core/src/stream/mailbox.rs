@@ -157,8 +157,8 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Whether most streams have a backlog that grows: the node is at its limit then, which a few
-    /// slow clients do not mean.
+    /// Whether most streams have a large backlog: the node is then at its limit, which a few slow
+    /// clients do not indicate.
     fn is_congested(&self) -> bool {
         let blocked = self.blocked.load(Ordering::Relaxed);
         blocked >= CONGESTED_STREAMS_MIN

@@ -14,8 +14,8 @@ use crate::publish::Publish;
 /// How long the suite waits for a broker to get ready, and for an event to arrive.
 pub const SUITE_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Checks that a broker keeps its contract. `make` makes a broker that no hub uses yet; all of them
-/// may share one backend, whose channels named `suite:...` nothing else may use meanwhile.
+/// Checks that a broker satisfies its contract. `make` creates a broker that no hub uses yet; all
+/// of them may share one backend, whose channels named `suite:...` nothing else may use meanwhile.
 ///
 /// A broker that returns positions in its receipts is also checked for replay.
 ///
