@@ -106,8 +106,7 @@
 //!
 //! # Cancel safety
 //!
-//! Every future of this crate may be dropped at any time; `headwater_core` says what each leaves
-//! behind.
+//! Every future of this crate may be dropped at any time; `headwater_core` documents the effect.
 //!
 //! # What it does not do
 //!
@@ -117,7 +116,7 @@
 //!   node numbers such events itself; a client that reconnects to another node cannot resume from
 //!   them.
 //! - It does not know who may subscribe or publish: your [`Authorize`](access::Authorize) does, and
-//!   handlers that ask none are open.
+//!   handlers that do not call it are open.
 //! - It reads no certificates: TLS takes a rustls configuration that you build.
 //! - Carriage returns do not survive: the format has only lines, and clients receive LF for CR and
 //!   CRLF. Encode data that is not text, for example with [`Event::json`].

@@ -15,7 +15,7 @@ pub const BACKLOG_TOTAL_BYTES_MAX: usize = 1 << 30;
 pub const TURN_MESSAGES_MAX: usize = 1024;
 
 /// Engine: maximum size of the frames that a shard processes per turn, in bytes. 64 KiB is what a
-/// socket's buffer takes in one write before it begins to grow. See [`TURN_MESSAGES_MAX`].
+/// socket's buffer accepts in one write before it starts to grow. See [`TURN_MESSAGES_MAX`].
 pub const TURN_BYTES_MAX: usize = 64 << 10;
 
 /// Engine: maximum number of streams attached to a shard per turn, so that opening thousands of

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::problem::Problem;
 
-/// The decision of an [`Authorize`]: allow, within bounds, or deny.
+/// The decision of an [`Authorize`](super::Authorize): allow, within bounds, or deny.
 ///
 /// [`only`](Self::only), [`user`](Self::user) and [`token_id`](Self::token_id) have no effect on a
 /// denial.
@@ -68,7 +68,7 @@ impl Decision {
     }
 }
 
-/// What a request may do: the result of [`AccessRequest::check`].
+/// What a request may do: the result of [`AccessRequest::check`](super::AccessRequest::check).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Grant {

@@ -33,7 +33,7 @@ impl Action {
     }
 }
 
-/// The facts of a request, for an [`Authorize`].
+/// The facts of a request, for an [`Authorize`](super::Authorize).
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct AccessRequest<'a> {
