@@ -70,7 +70,7 @@ impl Client {
         let mut subscription = hub.subscribe(names).unwrap().after(self.id.clone());
         if self.id.is_none() {
             subscription.ready().await;
-            self.received_to = [script.count(); CHANNELS];
+            self.at = [script.count(); CHANNELS];
         }
         self.subscription = Some(subscription);
     }

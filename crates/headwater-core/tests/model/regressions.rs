@@ -32,7 +32,7 @@ async fn take(subscription: &mut Subscription, count: usize) -> String {
     taken.join(", ")
 }
 
-fn start() -> (Script, Hub) {
+fn begin() -> (Script, Hub) {
     let script = Script::new();
     let hub = Hub::builder().queue_bytes_max(8 * RING_BYTES_MAX).build(script.clone());
     (script, hub)
@@ -168,7 +168,7 @@ async fn a_restored_log_is_not_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gap_without_an_event_moves_the_position() {
-    let (script, hub) = start();
+    let (script, hub) = begin();
     drop(subscribe(&hub).await);
     script.run(&publish(0, 3));
     script.run(&large(0));
