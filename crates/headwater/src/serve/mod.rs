@@ -43,7 +43,7 @@ const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The server runs while it is awaited, and completes only after
 /// [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
 ///
-/// Serves HTTP/1.1 and HTTP/2, without TLS unless [`tls`](Serve::tls) is called. Connections that
+/// Serves HTTP/1.1 and HTTP/2, without TLS unless `Serve::tls` is called. Connections that
 /// send no request, that do not complete its header in time, or that accept no data of a response
 /// are closed. Handlers can extract [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo).
 ///
