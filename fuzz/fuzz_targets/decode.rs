@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use headwater::limits::DECODER_BYTES_MAX;
 use headwater::event::{Decoder, Item};
+use headwater::limits::DECODER_BYTES_MAX;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 

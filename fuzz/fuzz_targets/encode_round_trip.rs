@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use headwater::event::{Decoder, EventId, EventName, Item, Message};
 use headwater::Event;
+use headwater::event::{Decoder, EventId, EventName, Item, Message};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 

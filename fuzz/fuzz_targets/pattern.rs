@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use headwater::channel::ChannelPattern;
 use headwater::Channel;
+use headwater::channel::ChannelPattern;
 use headwater_server::settings::{HttpUrl, Origin, Template};
 use libfuzzer_sys::fuzz_target;
 
