@@ -169,7 +169,7 @@ mod tests {
             ("user:{{sub}}", "no template"),
             ("user:{sub}*", "separator"),
             ("{a}{b}", "separator"),
-            ("a*b", "at the end"),
+            ("a*b", "at its end"),
             ("headwater:{sub}", "reserved"),
         ] {
             let error = text.parse::<Template>().unwrap_err();
