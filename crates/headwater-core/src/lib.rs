@@ -14,8 +14,8 @@
 //!   [`Event`].
 //! - **frame**: an event encoded once, immutable, shared by every stream that receives it; a
 //!   [`Frame`](frame::Frame).
-//! - **log**: the retained events of all channels, in one sequence. **epoch**: one life of a log; a
-//!   log that lost its data continues under a new one.
+//! - **log**: the retained events of all channels, in one sequence. **epoch**: identifies a log
+//!   until it loses its data; then a new epoch starts.
 //! - **position**: the place of an event in a log: epoch and offset; a [`Position`](log::Position).
 //!   Clients see it as the event's id.
 //! - **ephemeral event**: an event that no log retains, such as one that another program publishes
@@ -58,7 +58,7 @@
 //! | [`broker`] | the contract of a broker |
 //! | [`memory`] | the embedded broker, and its log on disk |
 //! | [`hub`] | fan-out, replay, revocation, subscriptions |
-//! | [`testing`] | a scripted broker, and the contract suite (feature `testing`) |
+//! | [`testing`] | the contract suite for brokers (feature `testing`) |
 //!
 //! # Cancel safety
 //!

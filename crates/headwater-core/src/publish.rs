@@ -121,7 +121,7 @@ pub struct Receipt {
     /// The channel that the event was published to.
     pub channel: Channel,
     /// The id under which clients see the event: the publisher's own, else the position. `None` for
-    /// an ephemeral event, since each node numbers it itself.
+    /// an ephemeral event without its own, since each node numbers it itself.
     pub id: Option<EventId>,
     /// The position of the event in the log; `None` for an ephemeral event.
     pub position: Option<Position>,

@@ -77,7 +77,7 @@ pub const TLS_HANDSHAKES_MAX: usize = 16;
 pub const TLS_BUFFER_BYTES: usize = 64 << 10;
 
 /// Minimum interval between two log lines of a kind that any client can trigger.
-pub const STRANGER_LOG_INTERVAL: Duration = Duration::from_secs(10);
+pub const REJECTION_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// HTTP/1: maximum size of a request's head, and of the buffered part of a response, in bytes.
 /// 64 KiB hold any sane set of cookies.

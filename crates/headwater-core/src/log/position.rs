@@ -21,7 +21,7 @@ const EPOCH_BITS: u32 = 48;
 /// count in doubles. At a million events per second it is reached after 285 years.
 const OFFSET_MAX: u64 = (1 << 53) - 1;
 
-/// Identifies one life of a log: a log that lost its data continues under a new epoch, so that old
+/// Identifies a log until it loses its data: it then continues under a new epoch, so that old
 /// positions are recognised as lost. 48 bits, never zero, written in hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);

@@ -79,7 +79,7 @@ impl Queue {
         state.closed
     }
 
-    /// Closes the queue. Queued frames are still delivered. The first reason is kept.
+    /// Closes the queue. Queued frames are still delivered. The first reason wins.
     pub(crate) fn close(&self, reason: CloseReason) {
         let mut state = self.state();
         state.closed.get_or_insert(reason);

@@ -392,7 +392,7 @@ fn an_invalid_rule_is_shown_with_its_position() {
             "FILE:3:3: retention: {why}\n  |\n3 |   \"chat:* evnts=1\",\n  |   ^^^^^^^^^^^^^^^^"
         )
     );
-    let never = by_flag(&["--retention=* off", "--retention=a off"]).expect_err("it never counts");
+    let never = by_flag(&["--retention=* off", "--retention=a off"]).expect_err("it never applies");
     assert!(never.contains("it never applies, because the earlier rule `*` matches"), "{never}");
     assert_eq!(
         by_file("retention = \"a off\"").expect_err("no list"),

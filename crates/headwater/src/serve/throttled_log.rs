@@ -4,9 +4,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::limits::STRANGER_LOG_INTERVAL;
+use crate::limits::REJECTION_LOG_INTERVAL;
 
-/// Allows one line per [`STRANGER_LOG_INTERVAL`], and counts the lines it suppresses.
+/// Allows one line per [`REJECTION_LOG_INTERVAL`], and counts the lines it suppresses.
 #[derive(Debug, Default)]
 pub(super) struct ThrottledLog(Mutex<State>);
 
@@ -21,7 +21,7 @@ impl ThrottledLog {
     /// counts this line as suppressed, and returns `None`.
     pub(super) fn due(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.logged_at.is_some_and(|at| at.elapsed() < STRANGER_LOG_INTERVAL) {
+        if state.logged_at.is_some_and(|at| at.elapsed() < REJECTION_LOG_INTERVAL) {
             state.suppressed += 1;
             return None;
         }
@@ -40,7 +40,7 @@ mod tests {
         assert_eq!(throttled_log.due(), Some(0));
         assert_eq!((throttled_log.due(), throttled_log.due()), (None, None));
         throttled_log.0.lock().expect("the lock is not poisoned").logged_at =
-            Instant::now().checked_sub(STRANGER_LOG_INTERVAL);
+            Instant::now().checked_sub(REJECTION_LOG_INTERVAL);
         assert_eq!(throttled_log.due(), Some(2));
     }
 }
