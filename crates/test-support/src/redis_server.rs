@@ -52,6 +52,16 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// Adds a user with these ACL rules, and returns the URL to connect as this user.
+    ///
+    /// # Panics
+    /// When Redis cannot be reached or rejects a rule.
+    pub fn add_user(&self, name: &str, password: &str, rules: &[&str]) -> String {
+        let password_rule = format!(">{password}");
+        self.run::<()>(&[&["ACL", "SETUSER", name, "on", &password_rule], rules].concat());
+        format!("redis://{name}:{password}@127.0.0.1:{}", self.port)
+    }
+
     /// Runs a command and returns the reply.
     ///
     /// # Panics

@@ -202,20 +202,9 @@ async fn only_channels_with_ephemeral_events_get_a_gap_for_a_lost_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_user_without_keys_delivers_without_retention() {
     let redis = RedisServer::start();
-    // As an administrator would allow it to whom only Pub/Sub is meant for.
-    let user = [
-        "ACL",
-        "SETUSER",
-        "node",
-        "on",
-        ">n0de-pw",
-        "resetkeys",
-        "allchannels",
-        "+@pubsub",
-        "+@connection",
-    ];
-    redis.run::<()>(&user);
-    let url = format!("redis://node:n0de-pw@127.0.0.1:{}", redis.port());
+    // The usual rules for a user that may use Pub/Sub only.
+    let rules = ["resetkeys", "allchannels", "+@pubsub", "+@connection"];
+    let url = redis.add_user("node", "n0de-pw", &rules);
     let node = Node::start(BINARY, &["--redis", &url]);
     node.wait_until_ready().await;
     node.wait_for_log("retention disabled");

@@ -27,3 +27,15 @@ pub use redis_url::RedisUrl;
 pub use secret::Secret;
 pub use template::Template;
 pub(crate) use template::as_text;
+
+/// Tests of single values: the value, or an error that contains this text.
+#[cfg(test)]
+#[track_caller]
+fn check<T: std::fmt::Debug + PartialEq>(got: &Result<T, String>, expected: Result<T, &str>) {
+    match (got, expected) {
+        (Err(message), Err(part)) => {
+            assert!(message.contains(part), "{message:?} lacks {part:?}");
+        }
+        (got, expected) => assert_eq!(*got, expected.map_err(ToOwned::to_owned)),
+    }
+}

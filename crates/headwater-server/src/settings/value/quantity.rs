@@ -48,17 +48,8 @@ pub(in crate::settings) fn show_bytes(bytes: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::check;
     use super::*;
-
-    #[track_caller]
-    fn check<T: std::fmt::Debug + PartialEq>(got: &Result<T, String>, expected: Result<T, &str>) {
-        match (got, expected) {
-            (Err(message), Err(part)) => {
-                assert!(message.contains(part), "{message:?} lacks {part:?}");
-            }
-            (got, expected) => assert_eq!(*got, expected.map_err(ToOwned::to_owned)),
-        }
-    }
 
     #[test]
     fn durations() {

@@ -25,10 +25,8 @@ async fn check_examines_redis() {
     let (_, text) = check(&redis.url()).await;
     assert!(text.contains("output limit for Pub/Sub is small"), "{text}");
     secrets::keep("p00r-s3cret");
-    let user =
-        ["ACL", "SETUSER", "poor", "on", ">p00r-s3cret", "+@all", "~x", "resetchannels", "&x"];
-    let _: redis::Value = redis.run(&user);
-    let (code, text) = check(&format!("redis://poor:p00r-s3cret@127.0.0.1:{}", redis.port())).await;
+    let poor = redis.add_user("poor", "p00r-s3cret", &["+@all", "~x", "resetchannels", "&x"]);
+    let (code, text) = check(&poor).await;
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("its user may not publish events"), "{text}");
     let (code, text) = check(&format!("redis://:p00r-s3cret@127.0.0.1:{}", redis.port())).await;
