@@ -107,15 +107,10 @@ impl RedisBroker {
                 Error::invalid("the Redis URL cannot be used: see the cause").with_source(error)
             })?;
         let (rules, ephemeral) = (None, EphemeralChannels::default());
-        Ok(Self {
-            address,
-            commands,
-            rules,
-            ephemeral,
-            wanted: Arc::default(),
-            runtime,
-            task: None,
-        })
+        let wanted = Arc::<Wanted>::default();
+        // Not connected yet.
+        wanted.end();
+        Ok(Self { address, commands, rules, ephemeral, wanted, runtime, task: None })
     }
 
     /// Sets the retention rules and writes them to Redis, where they apply to every publisher.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use headwater_core::Channel;
-use headwater_core::broker::BrokerStatus;
+use headwater_core::broker::{BrokerStatus, Part};
 use headwater_core::log::Epoch;
 use tokio::sync::{Notify, oneshot};
 
@@ -148,7 +148,7 @@ impl Wanted {
 
     pub(crate) fn status(&self) -> BrokerStatus {
         let state = self.state();
-        let mut status = state.status;
+        let mut status = state.status.clone();
         status.channels_wanted = state.channels.len();
         status
     }
@@ -180,7 +180,7 @@ impl Wanted {
             subscription.confirmed = false;
             subscription.denied = false;
         }
-        state.status.ready = false;
+        state.status.delivers = Part::failed("not connected to Redis");
         state.status.lag = None;
         state.status.channels_confirmed = 0;
     }

@@ -178,7 +178,7 @@ impl HubCollector {
 
     fn encode_redis(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let health = self.hub.status();
-        let ready = if health.ready { 1.0 } else { 0.0 };
+        let ready = if health.is_ready() { 1.0 } else { 0.0 };
         gauge(
             encoder,
             "redis_ready",

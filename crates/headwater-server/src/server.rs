@@ -203,7 +203,7 @@ async fn print_banner(mut banner: Banner, hub: Hub) {
 
 async fn ready(hub: &Hub) {
     let mut looks = tokio::time::interval(BANNER_LOOK_INTERVAL);
-    while !hub.status().ready {
+    while !hub.status().is_ready() {
         looks.tick().await;
     }
 }

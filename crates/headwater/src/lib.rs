@@ -139,7 +139,7 @@ mod problem;
 /// Carrying events between nodes: the contract, and the embedded broker.
 pub mod broker {
     pub use headwater_core::broker::{
-        Baseline, Broker, BrokerFuture, BrokerStatus, History, LoggedEvent, ReadRange, Sink,
+        Baseline, Broker, BrokerFuture, BrokerStatus, History, LoggedEvent, Part, ReadRange, Sink,
     };
     pub use headwater_core::memory::MemoryBroker;
 }

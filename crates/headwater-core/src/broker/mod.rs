@@ -15,7 +15,7 @@ use crate::revocation::Revocation;
 pub use history::{Baseline, History, LoggedEvent, ReadRange};
 pub(crate) use sink::Inlet;
 pub use sink::Sink;
-pub use status::BrokerStatus;
+pub use status::{BrokerStatus, Part};
 
 /// A future as a broker returns it.
 pub type BrokerFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -81,6 +81,19 @@ pub trait Broker: Send + Sync + 'static {
     ) -> BrokerFuture<'a, Result<History, Error>> {
         let _ = (channel, range);
         Box::pin(ready(Ok(History::default())))
+    }
+
+    /// Asks the log where it is: a client may have seen more of it than this node. Resolves when the
+    /// sink has every event that the log had when this was called, on the subscribed channels, and
+    /// [`Sink::log`] was called with a position at or after the log's at that time. Cancel safe.
+    ///
+    /// The default is for a broker that no other node publishes to.
+    ///
+    /// # Errors
+    /// If the log does not answer now. The hub asks again, unless the kind is
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
+    fn head(&self) -> BrokerFuture<'_, Result<(), Error>> {
+        Box::pin(ready(Ok(())))
     }
 
     /// Sends a revocation to all other nodes: each passes it to [`Sink::revoke`]. A node that

@@ -1,14 +1,22 @@
 //! The state of a broker, as health checks and metrics show it.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The state of a broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BrokerStatus {
-    /// Whether events are known to arrive: for a broker that probes its connection, whether the
-    /// last probe made its round trip in time.
-    pub ready: bool,
+    /// Whether events arrive: for a broker that probes its connection, whether the last probe made
+    /// its round trip in time.
+    pub delivers: Part,
+    /// Whether events can be published and, where retention is configured, are retained.
+    pub keeps: Part,
+    /// Whether retained events can be read.
+    pub reads: Part,
+    /// Whether the node knows all revocations that the broker retains, and receives new ones.
+    pub access: Part,
     /// How long the last probe's round trip through the broker took; `None` if the broker is in
     /// this process.
     pub lag: Option<Duration>,
@@ -22,9 +30,48 @@ pub struct BrokerStatus {
     pub healed: u64,
 }
 
+/// One part of what a broker does: it works, or it does not for a reason.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Part {
+    failure: Option<Arc<str>>,
+}
+
 impl BrokerStatus {
-    /// A broker that delivers events. Set the other fields where they mean something.
+    /// A broker of which every part works. Set the other fields where they mean something.
     pub fn ready() -> Self {
-        Self { ready: true, ..Self::default() }
+        Self::default()
+    }
+
+    /// Whether every part works.
+    pub fn is_ready(&self) -> bool {
+        [&self.delivers, &self.keeps, &self.reads, &self.access].iter().all(|part| part.is_ok())
+    }
+}
+
+impl Part {
+    /// A part that works.
+    pub fn ok() -> Self {
+        Self::default()
+    }
+
+    /// A part that does not work, with the reason: what failed, and what to do about it.
+    pub fn failed(reason: impl Into<Arc<str>>) -> Self {
+        Self { failure: Some(reason.into()) }
+    }
+
+    /// Whether it works.
+    pub fn is_ok(&self) -> bool {
+        self.failure.is_none()
+    }
+
+    /// Why it does not work; `None` if it does.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.failure().unwrap_or("ok"))
     }
 }

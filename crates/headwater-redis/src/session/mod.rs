@@ -17,7 +17,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::BytesMut;
-use headwater_core::broker::Baseline;
+use headwater_core::broker::{Baseline, Part};
 use headwater_core::clock::now_ms;
 use headwater_core::gap::GapReason;
 use headwater_core::log::Epoch;
@@ -146,12 +146,13 @@ impl Session<'_> {
             Due::Sent(Ok(_)) => {}
             Due::Sent(Err(error)) => {
                 // A failed PUBLISH concerns the command connection, not this one.
-                if self.node.wanted.status().ready {
+                if self.node.wanted.status().is_ready() {
                     tracing::warn!("not ready: the probe cannot be published to Redis: {error}");
                 }
                 self.probe.in_flight = None;
                 self.probe.retry_soon();
-                self.node.wanted.update_status(|status| status.ready = false);
+                let why = Part::failed(format!("the probe cannot be published to Redis: {error}"));
+                self.node.wanted.update_status(|status| status.delivers = why);
             }
             Due::Overdue => {
                 return Err(SessionEnd::ProbeTimeout(
@@ -170,7 +171,7 @@ impl Session<'_> {
         let lag = probe.sent_at.elapsed();
         self.probe.in_flight = None;
         self.node.wanted.update_status(|status| {
-            status.ready = true;
+            status.delivers = Part::ok();
             status.lag = Some(lag);
         });
     }

@@ -28,7 +28,7 @@ pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Ready>, Problem
         return Err(Problem::unavailable("the server is stopping"));
     }
     let health = app.hub.status();
-    if !health.ready {
+    if !health.is_ready() {
         return Err(Problem::unavailable(
             "Redis does not answer or does not deliver: see the log; streams stay open meanwhile",
         ));
