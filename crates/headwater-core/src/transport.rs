@@ -5,9 +5,9 @@
 pub use crate::counter::Counter;
 pub use crate::frame::Published;
 pub use crate::hub::shard_port::{HubRef, ShardPort};
-pub use crate::log::Key;
+pub use crate::log::{Cursor, Key};
 pub use crate::sse::encode;
 pub use crate::stream::mailbox::{
-    Attachment, ChannelSlot, Counts, Mailbox, Message, Progress, Revoked,
+    Attachment, ChannelSlot, Counts, Mailbox, Message, Missed, Progress, ReplayFrom, Revoked,
 };
 pub use crate::stream::slow_client::{WaitingBounds, replaced};

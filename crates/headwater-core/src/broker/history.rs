@@ -4,7 +4,7 @@
 use crate::channel::Channel;
 use crate::event::Event;
 use crate::frame::{Frame, Published};
-use crate::log::Position;
+use crate::log::{Continuity, Position, follows};
 
 /// Which part of a channel's history to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,18 +58,27 @@ pub struct History {
     pub(crate) frames: Vec<Frame>,
     pub(crate) previous: u64,
     pub(crate) log_last: u64,
+    /// The indexes of events that do not follow the one before them: the log has lost events.
+    pub(crate) holes: Vec<usize>,
 }
 
 impl History {
     /// An empty part of a log whose last offset, of all channels, is `log_last`.
     pub fn new(log_last: u64) -> Self {
-        Self { frames: Vec::new(), previous: 0, log_last }
+        Self { log_last, ..Self::default() }
     }
 
     /// Adds an event, newer than those before it. All events are of one channel.
     pub fn push(&mut self, event: LoggedEvent<'_>) {
-        if self.frames.is_empty() {
-            self.previous = event.previous;
+        let before = self.frames.last().and_then(Frame::key).map(|key| key.offset);
+        let offset = event.position.offset();
+        match before {
+            None => self.previous = event.previous,
+            Some(_) => match follows(before, event.previous, offset) {
+                Continuity::Next => {}
+                Continuity::Hole { .. } => self.holes.push(self.frames.len()),
+                Continuity::Duplicate => return,
+            },
         }
         self.frames.push(event.to_frame());
     }
@@ -93,6 +102,11 @@ impl History {
     /// none.
     pub fn previous(&self) -> u64 {
         self.previous
+    }
+
+    /// Whether events are missing between an event of this part and the one before it.
+    pub(crate) fn has_hole_before(&self, index: usize) -> bool {
+        self.holes.contains(&index)
     }
 
     /// The last offset of the whole log when this was read.
@@ -146,7 +160,8 @@ impl<'a> LoggedEvent<'a> {
     }
 }
 
-/// What a broker knows of a channel when its events start to arrive.
+/// What a broker knows of a channel when its events start to arrive, or when they arrive again after
+/// the connection was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Baseline {
@@ -158,13 +173,16 @@ pub struct Baseline {
     /// from before its node received the channel then gets a gap event, since it may have missed
     /// some.
     pub ephemeral: bool,
+    /// Whether every event of the channel is in the log, so that it never receives ephemeral
+    /// events.
+    pub durable_only: bool,
 }
 
 impl Baseline {
     /// A channel whose last event has this offset; 0 for none. It has not ended, and no ephemeral
     /// events are known.
     pub fn new(last: u64) -> Self {
-        Self { last, ended: false, ephemeral: false }
+        Self { last, ended: false, ephemeral: false, durable_only: false }
     }
 
     /// Whether the last event ended the channel.
@@ -178,6 +196,14 @@ impl Baseline {
     #[must_use]
     pub fn with_ephemeral(mut self, ephemeral: bool) -> Self {
         self.ephemeral = ephemeral;
+        self
+    }
+
+    /// Whether the channel never receives ephemeral events. The IDs of its streams then need no
+    /// number of the node.
+    #[must_use]
+    pub fn with_durable_only(mut self, durable_only: bool) -> Self {
+        self.durable_only = durable_only;
         self
     }
 }

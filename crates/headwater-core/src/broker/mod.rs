@@ -26,9 +26,8 @@ pub type BrokerFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// 1. `start` is called once, before anything else.
 /// 2. After `subscribe(channel)`, every event published to the channel, on any node, is passed to
 ///    the sink. That includes events published on this node: an event has one path. One thread at a
-///    time calls the sink, and positions only grow: the sink sees the log in order, and misses no
-///    event of a subscribed channel. Missing events are read again and passed in their place, or
-///    reported by [`Sink::gap`].
+///    time calls the sink, and positions only grow. The hub finds missing events by their
+///    `previous`, and reads them with `read`.
 /// 3. `subscribe` and `unsubscribe` return at once and never block. They are called in pairs, under
 ///    a lock, so they must not call the sink.
 /// 4. `publish` resolves when the broker has accepted the events. After an error, part of the batch

@@ -35,18 +35,24 @@ impl Sink {
         Self { inlet }
     }
 
-    /// The log that positions are in, and its last offset now. To be called before the first event,
-    /// and again when the log lost its data and has a new epoch: every stream gets a gap event.
+    /// The log that positions are in, and its last offset now: every event up to it, on the
+    /// channels that have a baseline, was passed, or reported by a later baseline. To be called
+    /// before the first event, and again when the log lost its data and has a new epoch: every
+    /// stream gets a gap event. An offset below an earlier one of the same epoch is ignored.
     pub fn log(&self, epoch: Epoch, last: u64) {
         self.with(|inlet| inlet.set_log(epoch, last));
     }
 
-    /// What is known of a channel when its events start to arrive.
+    /// What is known of a channel when its events start to arrive. Again when they arrive again after
+    /// the connection was lost, before [`log`](Self::log): if the channel has events that were not
+    /// passed, its streams replay them.
     pub fn baseline(&self, channel: &Channel, baseline: Baseline) {
         self.with(|inlet| inlet.set_baseline(channel, baseline));
     }
 
-    /// Delivers an event of the log to all subscribers of its channel on this node. Never waits.
+    /// Delivers an event of the log to all subscribers of its channel on this node. Never waits. An
+    /// event that was passed before is ignored. If events before it are missing, the hub reads them
+    /// by [`Broker::read`](super::Broker::read), and the streams of the channel replay them.
     pub fn event(&self, event: LoggedEvent<'_>) {
         self.with(|inlet| inlet.deliver(event.channel, &event.to_frame(), event.previous));
     }

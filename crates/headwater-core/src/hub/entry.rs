@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::ring::Ring;
 use crate::channel::Channel;
 use crate::frame::Frame;
-use crate::stream::mailbox::{ChannelSlot, Mailbox, Message, Revoked};
+use crate::stream::mailbox::{ChannelSlot, Mailbox, Message, ReplayFrom, Revoked};
 use crate::stream::queue::Queue;
 
 /// A channel in the table.
@@ -70,6 +70,14 @@ impl ChannelEntry {
         for Recipient { mailbox, slot, .. } in &self.recipients {
             // A shard that is gone has no streams to deliver to.
             let _ = mailbox.push(Message::Deliver { slot: *slot, frame: frame.clone() });
+        }
+    }
+
+    /// Lets all streams on the channel replay: events are missing.
+    pub(super) fn replay(&self, channel: &Channel, from: ReplayFrom) {
+        self.queues().for_each(|queue| queue.replay(channel, from));
+        for Recipient { mailbox, slot, .. } in &self.recipients {
+            let _ = mailbox.push(Message::Replay { slot: *slot, from });
         }
     }
 

@@ -1,10 +1,9 @@
 //! Delivers events from the broker to all subscribers of a channel. Look here for this node's view
 //! of the log's position, and for what happens when the log lost its data.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use super::backpressure::Backpressure;
 use super::config::HubConfig;
+use super::entry::ChannelEntry;
 use super::registry::Registry;
 use super::stats::Stats;
 use super::table::ChannelTable;
@@ -14,9 +13,9 @@ use crate::clock::now_ms;
 use crate::event::Event;
 use crate::frame::{Frame, Published};
 use crate::gap::{Gap, GapReason};
-use crate::log::{Epoch, Key, Position};
+use crate::log::{Continuity, Epoch, LogClock, LogState, Position, Sighting};
 use crate::revocation::Revocation;
-use crate::stream::mailbox::Message;
+use crate::stream::mailbox::{Message, ReplayFrom};
 
 /// The fan-out. It never waits and never fails: a full queue closes its own stream only.
 pub(super) struct Fanout {
@@ -25,20 +24,7 @@ pub(super) struct Fanout {
     pub(super) pressure: Backpressure,
     pub(super) config: HubConfig,
     pub(super) stats: Stats,
-    /// This node's own epoch, for ephemeral events.
-    pub(super) node: Epoch,
-    log: Mutex<LogState>,
-}
-
-/// The position of the log, as far as this node has delivered it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct LogState {
-    /// `None` until the broker has reported it.
-    pub(super) epoch: Option<Epoch>,
-    /// Everything up to here is in the rings.
-    pub(super) last: Key,
-    /// The last number that this node assigned to something that is not in the log.
-    pub(super) number: u64,
+    pub(super) clock: LogClock,
 }
 
 impl Fanout {
@@ -49,26 +35,8 @@ impl Fanout {
             pressure: Backpressure::default(),
             config,
             stats: Stats::default(),
-            node: Epoch::random(),
-            log: Mutex::default(),
+            clock: LogClock::new(),
         }
-    }
-
-    fn lock_log(&self) -> MutexGuard<'_, LogState> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn log(&self) -> LogState {
-        *self.lock_log()
-    }
-
-    /// A new key after every event delivered so far, for a channel that the node starts to receive.
-    /// It is unique because even a stream with the newest event of all has not seen what was
-    /// published while the channel was not received.
-    pub(super) fn next_joined(&self) -> Key {
-        let mut log = self.lock_log();
-        log.number += 1;
-        Key { offset: log.last.offset, number: log.number }
     }
 
     /// Whether a channel is known to have had ephemeral events.
@@ -85,15 +53,17 @@ impl Fanout {
     /// Starts a new epoch after the log lost its data: every stream receives a gap event.
     fn reset(&self, epoch: Epoch, last: u64) {
         tracing::warn!(%epoch, "log reset, new epoch: sending gap events");
+        let now = self.clock.now();
         self.table.each(|channel, entry| {
-            entry.ring.reset(Key { offset: last, number: 0 });
+            entry.ring.reset(now);
             let gap = Gap { channel: channel.clone(), reason: GapReason::Epoch };
             entry.deliver(&Frame::of_gap(gap, None));
             (0..entry.count()).for_each(|_| self.stats.gap(GapReason::Epoch));
         });
         // Clients move to the new epoch only now. A client that is disconnected before this has
         // only some of the gap events of its channels, and receives all of them when it resumes.
-        let marker = Frame::marker(Position::new(epoch, last));
+        let position = Position::ephemeral(epoch, last, self.clock.node(), now.number);
+        let marker = Frame::marker(position);
         self.table.each(|_, entry| entry.queues().for_each(|queue| queue.push(&marker, false)));
         for mailbox in self.pressure.shards() {
             // A shard that is gone has no streams to deliver to.
@@ -101,86 +71,89 @@ impl Fanout {
         }
     }
 
-    /// Records that everything up to a key is in the rings. This happens before delivery: a client
-    /// that has the event and reconnects at once must find it in the rings, and must not receive it
-    /// again as a live event.
-    fn advance_log(&self, key: Key) {
-        let mut log = self.lock_log();
-        log.last = log.last.max(key);
-    }
-
-    /// Delivers an ephemeral event or a gap event, which is ordered between two events of the log.
-    fn deliver_between(&self, channel: &Channel, frame: &Frame, key: Option<Key>) {
-        let delivered = self.table.with(channel, |entry| {
-            if let Some(key) = key {
-                entry.ring.push_ephemeral(key, frame.clone());
-                self.advance_log(key);
-            }
-            entry.deliver(frame);
-        });
-        if let (None, Some(key)) = (delivered, key) {
-            self.advance_log(key);
+    /// Records where the log is.
+    fn sight(&self, epoch: Epoch, offset: u64, by: Sighting) {
+        if self.clock.sight(epoch, offset, by).is_some() {
+            self.reset(epoch, offset);
         }
     }
 
-    /// The next position of this node, for an event that is not in the log; `None` until the log is
-    /// known.
-    fn next_local(&self) -> Option<Position> {
-        let mut log = self.lock_log();
-        let epoch = log.epoch?;
-        log.number += 1;
-        Some(Position::ephemeral(epoch, log.last.offset, self.node, log.number))
+    /// Delivers an ephemeral event or a gap event, which is ordered between two events of the log.
+    fn deliver_between(&self, channel: &Channel, frame: &Frame, position: Option<Position>) {
+        self.table.with(channel, |entry| {
+            if let Some(position) = position {
+                entry.ring.push_ephemeral(position.key(), frame.clone());
+            }
+            entry.deliver(frame);
+        });
+    }
+
+    /// Lets the streams of a channel replay: the node has missed events.
+    fn replay(&self, channel: &Channel, entry: &ChannelEntry, before: LogState, late: Option<u64>) {
+        let Some(epoch) = before.epoch else { return };
+        tracing::info!(%channel, "events were missed: streams read them from the log");
+        entry.replay(channel, ReplayFrom { epoch, cursor: before.cursor(), late });
     }
 }
 
 impl Inlet for Fanout {
-    /// Sets the log's epoch and last offset. A new epoch means that the log lost its data.
     fn set_log(&self, epoch: Epoch, last: u64) {
-        let before = {
-            let mut log = self.lock_log();
-            let before = log.epoch.replace(epoch);
-            let now = Key { offset: last, number: log.number };
-            log.last = if before == Some(epoch) { log.last.max(now) } else { now };
-            before
-        };
-        if before.is_some_and(|before| before != epoch) {
-            self.reset(epoch, last);
-        }
+        self.sight(epoch, last, Sighting::Report);
     }
 
     fn set_baseline(&self, channel: &Channel, baseline: Baseline) {
         self.table.with(channel, |entry| {
-            entry.ring.set_baseline(baseline, || self.next_joined());
+            let before = self.clock.now();
+            let joined = || self.clock.next_joined();
+            if entry.ring.set_baseline(baseline, before.heard, joined) {
+                self.replay(channel, entry, before, None);
+            }
         });
     }
 
     /// Delivers an event of the log. Never waits: a stream whose queue is full is closed.
     fn deliver(&self, channel: &Channel, frame: &Frame, previous: u64) {
         self.stats.received.add(1);
-        let Some(key) = frame.key() else { return };
+        let Some(position) = frame.position() else { return };
+        let (epoch, offset) = (position.epoch(), position.offset());
+        if !self.clock.is_in(epoch) {
+            self.sight(epoch, offset.saturating_sub(1), Sighting::Report);
+        }
         let delivered = self.table.with(channel, |entry| {
-            entry.ring.push(key, frame.clone(), previous);
-            self.advance_log(key);
+            let follows = entry.ring.follows(previous, offset);
+            if follows == Continuity::Duplicate {
+                return;
+            }
+            if let Continuity::Hole { after } = follows {
+                let before = self.clock.now();
+                entry.ring.set_late(after, before);
+                entry.ring.skip_to(previous);
+                self.replay(channel, entry, before, Some(after));
+            }
+            entry.ring.push(position.key(), frame.clone(), previous);
+            // Before the delivery: a client that has the event and reconnects at once must find it
+            // in the ring, and must not receive it again as a live event.
+            self.clock.sight(epoch, offset, Sighting::Event);
             entry.deliver(frame);
         });
         if delivered.is_none() {
-            self.advance_log(key);
+            self.clock.sight(epoch, offset, Sighting::Event);
         }
     }
 
     fn deliver_ephemeral(&self, channel: &Channel, event: &Event) {
         self.stats.received.add(1);
-        let position = self.next_local();
+        let position = self.clock.next_local();
         let published = Published { position, time_ms: now_ms(), end: false };
         let frame = Frame::of_channel(channel, event, published);
-        self.deliver_between(channel, &frame, frame.key());
+        self.deliver_between(channel, &frame, position);
     }
 
     fn deliver_gap(&self, channel: &Channel, reason: GapReason) {
         let gap = Gap { channel: channel.clone(), reason };
-        let position = self.next_local();
+        let position = self.clock.next_local();
         let frame = Frame::of_gap(gap, position);
-        self.deliver_between(channel, &frame, position.map(Position::key));
+        self.deliver_between(channel, &frame, position);
         let subscribers = self.table.subscribers(channel);
         (0..subscribers).for_each(|_| self.stats.gap(reason));
     }
@@ -193,7 +166,7 @@ impl Inlet for Fanout {
             }
             other => self.registry.revoke(other, |id| {
                 let (node, number) = id.rsplit_once('-')?;
-                number.parse().ok().filter(|_| node == self.node.to_string())
+                number.parse().ok().filter(|_| node == self.clock.node().to_string())
             }),
         }
     }

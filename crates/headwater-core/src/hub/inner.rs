@@ -1,8 +1,9 @@
 //! The parts of a hub that its subscriptions and shards share. Look here for when a channel is
 //! subscribed and unsubscribed in the broker.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::entry::Departure;
@@ -22,6 +23,8 @@ pub(crate) struct HubInner {
     pub(super) recall: Arc<Recall>,
     pub(super) lifecycle: Lifecycle,
     pub(super) linger: Arc<Linger>,
+    /// The runtime of the hub's tasks; set by the first subscription.
+    pub(super) runtime: OnceLock<Handle>,
 }
 
 impl HubInner {
@@ -29,7 +32,7 @@ impl HubInner {
     pub(super) fn join(&self, channel: &Channel, queue: &Arc<Queue>) -> usize {
         let Fanout { table, config, .. } = &*self.fanout;
         let latest_only = || config.latest_only.matches(channel.as_str());
-        let (joined, first) = (|| self.fanout.next_joined(), || self.broker.subscribe(channel));
+        let (joined, first) = (|| self.fanout.clock.next_joined(), || self.broker.subscribe(channel));
         table.insert(channel, queue, latest_only, joined, first)
     }
 
@@ -53,6 +56,13 @@ impl HubInner {
             next_check.map(|at| (at, channel))
         };
         due.into_iter().filter_map(sweep_channel).collect()
+    }
+
+    /// Runs a task for a stream of this hub.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = self.runtime.get() {
+            runtime.spawn(task);
+        }
     }
 
     pub(super) fn stream_ended(&self, reason: CloseReason) {

@@ -13,13 +13,14 @@ mod registry;
 mod replay;
 mod ring;
 pub(crate) mod shard_port;
+mod shard_replay;
 mod start;
 mod stats;
 mod subscription;
 mod table;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -201,7 +202,8 @@ impl Hub {
         let runtime = Handle::try_current().map_err(|error| {
             Error::new(ErrorKind::NoRuntime, "subscribe inside a Tokio runtime").with_source(error)
         })?;
-        self.inner.linger.start(&runtime, || {
+        let runtime = self.inner.runtime.get_or_init(|| runtime);
+        self.inner.linger.start(runtime, || {
             let hub = Arc::downgrade(&self.inner);
             move |due, expires| Some(hub.upgrade()?.sweep(due, expires))
         });
@@ -342,6 +344,7 @@ impl HubBuilder {
         let broker: Arc<dyn Broker> = Arc::new(broker);
         let recall = Arc::new(Recall::new(Arc::clone(&fanout), Arc::clone(&broker)));
         let lifecycle = Lifecycle::new();
-        Hub { inner: Arc::new(HubInner { broker, fanout, recall, lifecycle, linger }) }
+        let runtime = OnceLock::new();
+        Hub { inner: Arc::new(HubInner { broker, fanout, recall, lifecycle, linger, runtime }) }
     }
 }

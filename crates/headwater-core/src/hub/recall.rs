@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::entry::ChannelEntry;
 use super::fanout::Fanout;
 use super::pages::Pages;
 use crate::broker::{Broker, History, ReadRange};
@@ -11,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::EventId;
 use crate::frame::Frame;
 use crate::limits::{REPLAY_FRAMES_MAX, REPLAY_RETRY, RING_FRAMES_MAX};
-use crate::log::{Epoch, Key, Position};
+use crate::log::{Cursor, Epoch, Position, Relation};
 use crate::stream::queue::Queue;
 
 /// Reads past events: recent ones from the rings, older ones from the broker.
@@ -103,39 +104,45 @@ impl Recall {
         open.unwrap_or(channels.len())
     }
 
-    /// The position of a stream that has everything up to a point. It includes the node's own
-    /// number only if that matters, since no other node can interpret it.
-    pub(super) fn position(&self, channels: &[Channel], epoch: Epoch, key: Key) -> Position {
-        let is_ephemeral =
-            key.number > 0 && channels.iter().any(|channel| self.fanout.has_ephemeral(channel));
-        if is_ephemeral {
-            Position::ephemeral(epoch, key.offset, self.fanout.node, key.number)
+    /// The position of a stream with this cursor. It includes the node's own number only if the
+    /// channels may receive ephemeral events, since no other node can interpret it.
+    pub(super) fn position(&self, channels: &[Channel], epoch: Epoch, cursor: Cursor) -> Position {
+        let may_be_ephemeral = |channel| {
+            self.fanout.table.with(channel, |entry| entry.ring.may_be_ephemeral()).unwrap_or(false)
+        };
+        if cursor.number > 0 && channels.iter().any(may_be_ephemeral) {
+            let node = self.fanout.clock.node();
+            Position::ephemeral(epoch, cursor.offset, node, cursor.number)
         } else {
-            Position::new(epoch, key.offset)
+            Position::new(epoch, cursor.offset)
         }
     }
 
-    /// The point since which the node receives a channel.
-    pub(super) fn joined(&self, channel: &Channel) -> Key {
-        self.fanout.table.with(channel, |entry| entry.ring.joined()).unwrap_or_default()
+    /// The number up to which ephemeral events of a channel are unknown to this node.
+    pub(super) fn unknown(&self, channel: &Channel) -> u64 {
+        self.fanout.table.with(channel, |entry| entry.ring.unknown()).unwrap_or_default()
     }
 
-    /// The newest ephemeral event that a channel's ring has dropped.
-    pub(super) fn lost_ephemeral(&self, channel: &Channel) -> Option<Key> {
-        self.fanout.table.with(channel, |entry| entry.ring.lost_ephemeral_after(Key::default()))?
+    /// Whether a client may or may not have ephemeral events that this node retains.
+    pub(super) fn has_doubtful(&self, channel: &Channel, cursor: Cursor, is_foreign: bool) -> bool {
+        let doubtful = |entry: &mut ChannelEntry| entry.ring.has_doubtful(cursor, is_foreign);
+        self.fanout.table.with(channel, doubtful).unwrap_or(false)
     }
 
-    /// Whether a position is after the end of the log, though its epoch is the log's: it was made
-    /// up, or the log was restored from an older state. The log itself is asked, since this node
-    /// may merely be behind it.
-    pub(super) async fn is_ahead(&self, channel: &Channel, position: Position, last: Key) -> bool {
-        if position.offset() <= last.offset {
-            return position.ephemeral_part().is_some_and(|local| {
-                local.node == self.fanout.node && local.number > self.fanout.log().number
-            });
+    /// How a position relates to what this node knows.
+    pub(super) fn relate(&self, position: Position) -> Relation {
+        self.fanout.clock.relate(position)
+    }
+
+    /// Waits until this node has heard everything that the log has now.
+    pub(super) async fn settle(&self, channel: &Channel) {
+        loop {
+            match self.broker.head().await {
+                Ok(()) => return,
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => return,
+                Err(error) => self.wait_to_retry(channel, &error).await,
+            }
         }
-        let range = ReadRange::Newest { count: 1 };
-        position.offset() > self.read(channel, range).await.log_last
     }
 
     /// The position of the oldest event to which its publisher gave this ID.
@@ -149,7 +156,7 @@ impl Recall {
         for channel in channels {
             let position = self.find_publisher_id_in(channel, id).await;
             found = match (found, position) {
-                (Some(one), Some(two)) if two.key() < one.key() => Some(two),
+                (Some(one), Some(two)) if two.offset() < one.offset() => Some(two),
                 (found, position) => found.or(position),
             };
         }
@@ -177,11 +184,11 @@ impl Recall {
     }
 
     /// The point before the last `count` retained events of a channel.
-    pub(super) async fn before_last(&self, channel: &Channel, count: usize) -> Key {
+    pub(super) async fn before_last(&self, channel: &Channel, count: usize) -> Cursor {
         let in_ring =
             self.fanout.table.with(channel, |entry| entry.ring.before_last(count)).flatten();
-        if let Some(key) = in_ring {
-            return key;
+        if let Some(point) = in_ring {
+            return point;
         }
         // One answer of the broker may have fewer events, so pages are read until they add up.
         let (mut left, page) = (count.max(1), |left: usize| left.min(RING_FRAMES_MAX));
@@ -201,17 +208,17 @@ impl Recall {
 
     /// The point before the events published at or after a time, in milliseconds since 1970, or a
     /// point before that.
-    pub(super) async fn before_time(&self, channel: &Channel, since_ms: u64) -> Key {
+    pub(super) async fn before_time(&self, channel: &Channel, since_ms: u64) -> Cursor {
         let in_ring =
             self.fanout.table.with(channel, |entry| entry.ring.before_time(since_ms)).flatten();
         match in_ring {
-            Some(key) => key,
+            Some(point) => point,
             None => self.before_all(channel).await,
         }
     }
 
     /// The point before the oldest retained event of a channel.
-    pub(super) async fn before_all(&self, channel: &Channel) -> Key {
+    pub(super) async fn before_all(&self, channel: &Channel) -> Cursor {
         let range = ReadRange::After { offset: 0, count: 1 };
         let history = self.read_page(channel, range).await.unwrap_or_default();
         self.begin_of(channel, &history)
@@ -219,10 +226,10 @@ impl Recall {
 
     /// The point before the first event of a history, or if it is empty, before all events of the
     /// ring.
-    fn begin_of(&self, channel: &Channel, history: &History) -> Key {
+    fn begin_of(&self, channel: &Channel, history: &History) -> Cursor {
         if history.frames.is_empty() {
-            return Key { offset: self.complete_since(channel), number: 0 };
+            return Cursor { offset: self.complete_since(channel), number: 0 };
         }
-        Key { offset: history.previous, number: 0 }
+        Cursor { offset: history.previous, number: 0 }
     }
 }

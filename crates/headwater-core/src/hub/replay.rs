@@ -1,6 +1,6 @@
-//! Replay: from a stream's start up to live events, without loss, without duplicates and in order.
-//! Look here for how a stream that resumes or rewinds becomes live; `start` resolves where it
-//! starts.
+//! Replay: from a stream's start, or from where its node has missed events, up to live events,
+//! without loss, without duplicates and in order. Look here for how a stream that resumes or rewinds
+//! becomes live; `start` resolves where it starts.
 //!
 //! While a stream replays, the fan-out delivers nothing to it. It reads in rounds: each round has a
 //! target, the last event that the node had delivered when the round started. The round reads all
@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::fanout::LogState;
+use super::entry::ChannelEntry;
 use super::recall::Recall;
 use super::ring::Ring;
 use crate::broker::{History, ReadRange};
@@ -19,26 +19,37 @@ use crate::channel::Channel;
 use crate::frame::Frame;
 use crate::gap::{Gap, GapReason};
 use crate::limits::{REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX};
-use crate::log::{Epoch, Key, Position};
+use crate::log::{Cursor, Epoch, Key, LogState, Position};
+use crate::stream::mailbox::{Mailbox, Message, Missed, Progress};
 use crate::stream::queue::Queue;
 
-/// A stream that is not live yet.
+/// A stream that is not live yet, or not any more.
 pub(super) struct Replay {
-    pub(super) recall: Arc<Recall>,
-    pub(super) queue: Arc<Queue>,
-    pub(super) epoch: Epoch,
-    pub(super) cursors: Vec<ChannelCursor>,
+    recall: Arc<Recall>,
+    target: Target,
+    epoch: Epoch,
+    cursors: Vec<ChannelCursor>,
     /// The time before which events are skipped, in milliseconds since 1970.
-    pub(super) since_ms: u64,
+    since_ms: u64,
+}
+
+/// What receives live events once the replay is complete.
+pub(super) enum Target {
+    /// The queue of a subscription.
+    Queue(Arc<Queue>),
+    /// The replay with this number, of a stream on a shard.
+    Shard(Arc<Mailbox>, u64),
 }
 
 /// The progress of a replay on one channel.
 pub(super) struct ChannelCursor {
     channel: Channel,
     /// Everything up to here was read, and is delivered or in the buffer.
-    pub(super) filled: Key,
+    filled: Cursor,
     /// The stream was notified that ephemeral events up to here may be missing.
-    pub(super) reported: Key,
+    pub(super) reported: u64,
+    /// The stream was notified of events that arrived late up to this offset.
+    late_reported: u64,
     buffer: VecDeque<(Key, Frame)>,
 }
 
@@ -51,18 +62,16 @@ pub(super) struct Step {
 
 /// A stream that has replayed everything and is attached to the fan-out.
 pub(super) struct Attached {
-    /// The number of its channels that have not ended.
-    pub(super) open: usize,
-    /// Everything up to here was delivered.
-    pub(super) delivered: Key,
+    /// What was delivered, and the channels that have not ended.
+    pub(super) progress: Progress,
     /// The same as a position, for a client that has no ID yet.
     pub(super) position: Position,
 }
 
 impl ChannelCursor {
-    pub(super) fn new(channel: &Channel, filled: Key) -> Self {
-        let (channel, reported) = (channel.clone(), Key::default());
-        Self { channel, filled, reported, buffer: VecDeque::new() }
+    pub(super) fn new(channel: &Channel, filled: Cursor) -> Self {
+        let (channel, buffer) = (channel.clone(), VecDeque::new());
+        Self { channel, filled, reported: 0, late_reported: 0, buffer }
     }
 
     /// Cursors that start live with a gap event for each channel, because the client's position is
@@ -71,7 +80,7 @@ impl ChannelCursor {
     pub(super) fn all_after_gap(
         channels: &[Channel],
         reason: GapReason,
-        last: Key,
+        last: Cursor,
         now: Position,
     ) -> Vec<Self> {
         let cursors = channels.iter().enumerate().map(|(at, channel)| {
@@ -82,29 +91,89 @@ impl ChannelCursor {
         cursors.collect()
     }
 
+    /// Where a channel of a live stream continues after its node has missed events of `missed`,
+    /// which may be another channel of the stream. `until` is where the stream was attached.
+    fn continued(channel: &Channel, missed: &Missed, alone: bool, until: Cursor) -> Self {
+        let has = missed.from.cursor.max(until);
+        let mut cursor = Self::new(channel, has);
+        cursor.reported = has.number;
+        match missed.from.late.filter(|_| *channel == missed.channel) {
+            // It has received nothing after that.
+            Some(after) if alone && until.offset <= after => cursor.filled.offset = after,
+            Some(_) => {
+                cursor.late_reported = has.offset;
+                cursor.announce(GapReason::Trimmed, None);
+            }
+            None => {}
+        }
+        cursor
+    }
+
     pub(super) fn announce(&mut self, reason: GapReason, position: Option<Position>) {
         let gap = Gap { channel: self.channel.clone(), reason };
         tracing::debug!(channel = %self.channel, %reason, "sending a gap event");
-        self.buffer.push_back((self.filled, Frame::of_gap(gap, position)));
+        let place = Key { offset: self.filled.offset, number: self.filled.number };
+        self.buffer.push_back((place, Frame::of_gap(gap, position)));
     }
 
-    fn needs_more(&self, target: Key) -> bool {
-        self.buffer.is_empty() && self.filled < target
+    /// Skips ephemeral events up to a number, with a gap event.
+    pub(super) fn skip_ephemeral(&mut self, number: u64, reason: GapReason) {
+        self.filled.number = number;
+        self.reported = self.reported.max(number);
+        if self.buffer.is_empty() {
+            self.announce(reason, None);
+        }
+    }
+
+    fn needs_more(&self, target: Cursor) -> bool {
+        self.buffer.is_empty() && !self.filled.covers(target)
+    }
+
+    /// Adds the next event.
+    fn push(&mut self, key: Key, frame: Frame) {
+        self.filled.advance(key);
+        self.buffer.push_back((key, frame));
     }
 }
 
 impl Replay {
+    pub(super) fn new(
+        recall: Arc<Recall>,
+        target: Target,
+        epoch: Epoch,
+        cursors: Vec<ChannelCursor>,
+        since_ms: u64,
+    ) -> Self {
+        Self { recall, target, epoch, cursors, since_ms }
+    }
+
+    /// The replay of a live stream whose node has missed events of a channel. `until` is where the
+    /// stream was attached.
+    pub(super) fn of_missed(
+        recall: Arc<Recall>,
+        target: Target,
+        channels: &[Channel],
+        missed: &Missed,
+        until: Cursor,
+    ) -> Self {
+        recall.fanout.stats.missed.add(1);
+        let alone = channels.len() == 1;
+        let continued = |channel| ChannelCursor::continued(channel, missed, alone, until);
+        let cursors = channels.iter().map(continued).collect();
+        Self { recall, target, epoch: missed.from.epoch, cursors, since_ms: 0 }
+    }
+
     /// Returns the next frames, or attaches the stream. It never fails: if the broker does not
     /// answer, it waits.
     pub(super) async fn step(mut self) -> (Self, Step) {
         let mut frames = VecDeque::new();
         let mut bytes = 0;
         loop {
-            let log = self.recall.fanout.log();
+            let log = self.recall.fanout.clock.now();
             if log.epoch != Some(self.epoch) {
                 self.reset(&log);
             }
-            let target = log.last;
+            let target = log.cursor();
             while let Some((_, frame)) = self.next(target).await {
                 if frame.gap().is_none() && frame.time_ms() < self.since_ms {
                     continue;
@@ -118,6 +187,12 @@ impl Replay {
                     return (self, Step { frames, live: None });
                 }
             }
+            if let Target::Shard(..) = self.target
+                && !frames.is_empty()
+            {
+                // They must be in the mailbox before the stream is live.
+                return (self, Step { frames, live: None });
+            }
             let live = self.attach(target);
             if live.is_some() || !frames.is_empty() {
                 return (self, Step { frames, live });
@@ -130,19 +205,31 @@ impl Replay {
     fn reset(&mut self, log: &LogState) {
         let Some(epoch) = log.epoch else { return };
         self.epoch = epoch;
-        let channels: Vec<Channel> =
-            self.cursors.iter().map(|cursor| cursor.channel.clone()).collect();
-        let now = self.recall.position(&channels, epoch, log.last);
-        self.cursors = ChannelCursor::all_after_gap(&channels, GapReason::Epoch, log.last, now);
+        let channels = self.channels();
+        let now = self.recall.position(&channels, epoch, log.cursor());
+        let reason = GapReason::Epoch;
+        self.cursors = ChannelCursor::all_after_gap(&channels, reason, log.cursor(), now);
+    }
+
+    fn channels(&self) -> Vec<Channel> {
+        self.cursors.iter().map(|cursor| cursor.channel.clone()).collect()
+    }
+
+    /// The position of a stream that has received all that was read; `None` if more was read.
+    pub(super) fn position(&self) -> Option<Position> {
+        let is_delivered = self.cursors.iter().all(|cursor| cursor.buffer.is_empty());
+        let filled = self.cursors.iter().map(|cursor| cursor.filled);
+        let end = filled.fold(Cursor::default(), Cursor::max);
+        is_delivered.then(|| self.recall.position(&self.channels(), self.epoch, end))
     }
 
     /// The next entry over all channels, in order, up to the target. `None` also if the log was
     /// reset.
-    async fn next(&mut self, target: Key) -> Option<(Key, Frame)> {
+    async fn next(&mut self, target: Cursor) -> Option<(Key, Frame)> {
         for cursor in &mut self.cursors {
             while cursor.needs_more(target) {
                 fill(&self.recall, cursor, target).await;
-                if self.recall.fanout.log().epoch != Some(self.epoch) {
+                if !self.recall.fanout.clock.is_in(self.epoch) {
                     // What was read may come from either epoch.
                     return None;
                 }
@@ -154,29 +241,37 @@ impl Replay {
     }
 
     /// Attaches the stream to the fan-out if nothing was delivered after the target.
-    fn attach(&self, target: Key) -> Option<Attached> {
-        let delivered = self.cursors.iter().map(|cursor| cursor.filled).fold(target, Key::max);
-        let channels: Vec<Channel> =
-            self.cursors.iter().map(|cursor| cursor.channel.clone()).collect();
-        let position = self.recall.position(&channels, self.epoch, delivered);
-        self.recall.fanout.table.with_all(channels.iter(), |entries| {
-            if entries.iter().any(|entry| entry.ring.last() > delivered) {
+    fn attach(&self, target: Cursor) -> Option<Attached> {
+        let until = self.cursors.iter().map(|cursor| cursor.filled).fold(target, Cursor::max);
+        let channels = self.channels();
+        let position = self.recall.position(&channels, self.epoch, until);
+        let attach = |entries: &[&ChannelEntry]| {
+            if entries.iter().any(|entry| !until.covers(entry.ring.newest())) {
                 return None;
             }
             // If the log was reset since the target was read, all other streams received gap
             // events, but this one was paused. A reset after this point reaches this stream too.
-            if self.recall.fanout.log().epoch != Some(self.epoch) {
+            if !self.recall.fanout.clock.is_in(self.epoch) {
                 return None;
             }
-            self.queue.resume_push();
             let open = entries.iter().filter(|entry| entry.ring.ended().is_none()).count();
-            Some(Attached { open, delivered, position })
-        })?
+            let open = u32::try_from(open).unwrap_or(u32::MAX);
+            let progress = Progress { until, open };
+            match &self.target {
+                Target::Queue(queue) => queue.resume_push(),
+                // A shard that is gone has no streams.
+                Target::Shard(mailbox, replay) => {
+                    let _ = mailbox.push(Message::Live { replay: *replay, progress });
+                }
+            }
+            Some(Attached { progress, position })
+        };
+        self.recall.fanout.table.with_all(channels.iter(), attach)?
     }
 }
 
 /// Reads the next frames of a channel, up to the target.
-async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Key) {
+async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) {
     if fill_from_ring(recall, cursor, target) {
         return;
     }
@@ -194,31 +289,28 @@ async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Key) {
     if knows_now || fill_from_ring(recall, cursor, target) {
         return;
     }
-    let reported = cursor.filled.max(cursor.reported);
-    let lost = recall
-        .fanout
-        .table
-        .with(&cursor.channel, |entry| entry.ring.lost_ephemeral_after(reported));
-    let lost_ephemeral = lost.flatten();
+    let unknown = recall.unknown(&cursor.channel);
     let is_trimmed = history.previous > after || (history.frames.is_empty() && ring_begin > after);
-    if is_trimmed || lost_ephemeral.is_some() {
-        cursor.reported = lost_ephemeral.unwrap_or(cursor.reported);
+    if is_trimmed || unknown > cursor.filled.number.max(cursor.reported) {
+        cursor.reported = cursor.reported.max(unknown);
         cursor.announce(GapReason::Trimmed, None);
     }
-    for frame in history.frames {
+    for (at, frame) in history.frames.iter().enumerate() {
         let Some(key) = frame.key() else { continue };
         // From where the ring begins, take from it: it has ephemeral events too.
-        if key > target || (ring_begin > after && key.offset > ring_begin) {
+        if key.offset > target.offset || (ring_begin > after && key.offset > ring_begin) {
             break;
         }
-        cursor.filled = key;
-        cursor.buffer.push_back((key, frame));
+        if history.has_hole_before(at) {
+            cursor.announce(GapReason::Trimmed, None);
+        }
+        cursor.push(key, frame.clone());
     }
     if cursor.filled.offset == after {
         // The history has no more events. The ring has the rest; if it does not know how far back
         // it is complete, that is ephemeral events only.
         if ring_begin > after {
-            cursor.filled = target.min(Key { offset: ring_begin, number: 0 });
+            cursor.filled.offset = target.offset.min(ring_begin);
         } else {
             take_from_ring(recall, cursor, target, |_| true);
         }
@@ -238,33 +330,35 @@ async fn read_after(recall: &Recall, cursor: &ChannelCursor, ring_begin: u64) ->
 }
 
 /// Takes the next frames from the ring if it reaches back far enough; returns whether it does.
-fn fill_from_ring(recall: &Recall, cursor: &mut ChannelCursor, target: Key) -> bool {
-    let filled = cursor.filled;
-    take_from_ring(recall, cursor, target, |ring| ring.covers(filled))
+fn fill_from_ring(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) -> bool {
+    let offset = cursor.filled.offset;
+    take_from_ring(recall, cursor, target, |ring| ring.covers(offset))
 }
 
 fn take_from_ring(
     recall: &Recall,
     cursor: &mut ChannelCursor,
-    target: Key,
+    target: Cursor,
     is_enough: impl FnOnce(&Ring) -> bool,
 ) -> bool {
     let taken = recall.fanout.table.with(&cursor.channel, |entry| {
         is_enough(&entry.ring).then(|| {
             let range = entry.ring.range(cursor.filled, target, REPLAY_FRAMES_MAX);
-            let lost = entry.ring.lost_ephemeral_after(cursor.filled.max(cursor.reported));
-            (range.cloned().collect::<VecDeque<_>>(), lost)
+            let entries = range.cloned().collect::<VecDeque<_>>();
+            (entries, entry.ring.unknown(), entry.ring.late_for(cursor.filled))
         })
     });
-    let Some((entries, lost)) = taken.flatten() else { return false };
-    if let Some(lost) = lost {
-        cursor.reported = lost;
+    let Some((entries, unknown, late)) = taken.flatten() else { return false };
+    let is_late = late.is_some_and(|until| until > cursor.late_reported);
+    if is_late || unknown > cursor.filled.number.max(cursor.reported) {
+        cursor.reported = cursor.reported.max(unknown);
+        cursor.late_reported = cursor.late_reported.max(late.unwrap_or(0));
         cursor.announce(GapReason::Trimmed, None);
     }
-    cursor.filled = match entries.back() {
-        Some((last, _)) if entries.len() == REPLAY_FRAMES_MAX => *last,
-        _ => target,
-    };
-    cursor.buffer.extend(entries);
+    let is_all = entries.len() < REPLAY_FRAMES_MAX;
+    entries.into_iter().for_each(|(key, frame)| cursor.push(key, frame));
+    if is_all {
+        cursor.filled = cursor.filled.max(target);
+    }
     true
 }

@@ -14,79 +14,153 @@ use tokio::sync::OnceCell;
 use crate::broker::{Baseline, History};
 use crate::frame::Frame;
 use crate::limits::{RING_AGE_MAX, RING_BYTES_MAX, RING_FRAMES_MAX, RING_TOTAL_BYTES_MAX};
-use crate::log::Key;
+use crate::log::{Continuity, Cursor, Key, LogState, follows};
 
 /// The cost of a frame besides its bytes: its allocations and its entry in the ring.
 const FRAME_OVERHEAD_BYTES: usize = 200;
 
 pub(super) struct Ring {
+    /// In the order of their arrival.
     entries: VecDeque<(Key, Frame)>,
-    /// The key of the newest frame that was ever added, even if it was too large to be retained.
-    last: Key,
+    /// The newest frames that were ever added, even if they were too large to be retained.
+    newest: Cursor,
+    /// The offset of the channel's last event that this node has. `None` until the broker has
+    /// reported the channel's baseline, or an event of the log has arrived.
+    last: Option<u64>,
     bytes: usize,
     /// The bytes of all rings.
     total: Arc<AtomicUsize>,
-    /// The ring has every event of the log with a larger offset. `None` until the broker has
-    /// reported the channel's baseline, or an event of the log has arrived.
+    /// The ring has every event of the log with a larger offset. `None` as long as `last`.
     complete_since: Option<u64>,
     /// Whether the broker has reported the channel's baseline.
     has_baseline: bool,
     /// The offset of the event that ended the channel.
     ended: Option<u64>,
-    /// The node has received the channel since this point; earlier ephemeral events are unknown.
-    joined: Key,
-    /// The newest ephemeral event, or gap event, that was dropped.
-    ephemeral_lost: Option<Key>,
+    /// Ephemeral events up to this number are unknown: the node did not receive the channel yet,
+    /// or the ring has dropped them.
+    unknown: u64,
     has_ephemeral: bool,
+    /// Whether the channel may receive ephemeral events.
+    may_be_ephemeral: bool,
+    late: Option<Box<Late>>,
     /// Set when the ring was filled from the broker's history, which happens once; other streams
     /// wait for the one that reads. `None` until a stream needs it, which is never for most
     /// channels.
     backfill: Option<Arc<OnceCell<()>>>,
 }
 
+/// Events of the log that this node missed, and noticed only at an event after them.
+struct Late {
+    /// They are after this offset.
+    after: u64,
+    /// What the node had when it noticed. A stream of several channels may have moved past the
+    /// missing events.
+    noticed: Cursor,
+}
+
 impl Ring {
-    pub(super) fn new(joined: Key, total: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(joined: u64, total: Arc<AtomicUsize>) -> Self {
         Self {
             entries: VecDeque::new(),
-            last: Key::default(),
+            newest: Cursor::default(),
+            last: None,
             bytes: 0,
             total,
             complete_since: None,
             has_baseline: false,
             ended: None,
-            joined,
-            ephemeral_lost: None,
+            unknown: joined,
             has_ephemeral: false,
+            may_be_ephemeral: true,
+            late: None,
             backfill: None,
         }
     }
 
-    /// Takes what the broker knows of the channel when its events start to arrive. `joined` returns
-    /// the point since which the node receives them.
-    pub(super) fn set_baseline(&mut self, baseline: Baseline, joined: impl FnOnce() -> Key) {
+    /// Takes what the broker knows of the channel. The first time, this is where its events start
+    /// to arrive, and `joined` returns a new number of the node's own log. Later it is what the
+    /// channel had while the connection was lost: returns whether the node has missed something.
+    pub(super) fn set_baseline(
+        &mut self,
+        baseline: Baseline,
+        heard: u64,
+        joined: impl FnOnce() -> u64,
+    ) -> bool {
         self.has_ephemeral |= baseline.ephemeral;
+        self.may_be_ephemeral = !baseline.durable_only;
         if !std::mem::replace(&mut self.has_baseline, true) {
             // When the first subscriber arrived, the node may not have known the log's position
             // yet.
-            self.joined = joined();
+            self.unknown = joined();
             let since = *self.complete_since.get_or_insert(baseline.last);
             // Earlier ephemeral events would be mixed with what is read from the history.
             while self.entries.front().is_some_and(|(key, _)| key.offset < since) {
-                let Some((key, frame)) = self.entries.pop_front() else { break };
-                self.remove_bytes(&frame);
-                self.ephemeral_lost = Some(key);
+                self.pop_front();
             }
+            self.complete_since = Some(since);
+            self.last = self.last.max(Some(baseline.last));
+            self.ended = baseline.ended.then_some(baseline.last);
+            return false;
         }
+        let has = self.last.unwrap_or(0);
+        if baseline.last < has {
+            // It was read before events that have arrived since.
+            return false;
+        }
+        let is_behind = baseline.last > has.max(heard);
+        let is_end_missed = baseline.ended && self.ended.is_none();
         self.ended = baseline.ended.then_some(baseline.last);
+        if is_behind {
+            self.skip_to(baseline.last);
+        }
+        is_behind || is_end_missed
     }
 
-    /// Adds an event of the log. `previous` is the offset of the channel's event before it.
+    /// How an event relates to what the ring has.
+    pub(super) fn follows(&self, previous: u64, offset: u64) -> Continuity {
+        follows(self.last, previous, offset)
+    }
+
+    /// Adds an event of the log. `previous` is the offset of the channel's event before it, 0 if
+    /// the log knows none.
     pub(super) fn push(&mut self, key: Key, frame: Frame, previous: u64) {
+        let previous = if previous == 0 { key.offset.saturating_sub(1) } else { previous };
         self.complete_since.get_or_insert(previous);
+        self.last = Some(key.offset);
         // An event after an end means that the log has forgotten the end: the channel is open
         // again.
         self.ended = frame.is_end().then_some(key.offset);
         self.push_back(key, frame);
+    }
+
+    /// Skips the events up to an offset, which this node has missed: streams read them from the
+    /// history.
+    pub(super) fn skip_to(&mut self, offset: u64) {
+        while !self.entries.is_empty() {
+            self.pop_front();
+        }
+        self.last = Some(offset);
+        self.complete_since = Some(offset);
+        self.newest.offset = self.newest.offset.max(offset);
+        // What was or is being read has a hole.
+        self.backfill = None;
+    }
+
+    /// Records that events after `after` arrived late, when this node had everything up to `now`.
+    pub(super) fn set_late(&mut self, after: u64, now: LogState) {
+        // What was late before stays late.
+        let after = self.late.as_ref().map_or(after, |late| late.after.min(after));
+        self.late = Some(Box::new(Late { after, noticed: now.cursor() }));
+    }
+
+    /// Set if a stream with this cursor may have moved past events that arrived late: the offset
+    /// up to which it may.
+    pub(super) fn late_for(&self, cursor: Cursor) -> Option<u64> {
+        let late = self.late.as_ref()?;
+        let is_past = cursor.offset > late.after
+            && cursor.offset <= late.noticed.offset
+            && cursor.number <= late.noticed.number;
+        is_past.then_some(late.noticed.offset)
     }
 
     /// Adds an ephemeral event or a gap event.
@@ -96,8 +170,8 @@ impl Ring {
     }
 
     fn push_back(&mut self, key: Key, frame: Frame) {
-        debug_assert!(self.last < key, "keys only grow");
-        self.last = key;
+        debug_assert!(!self.newest.has(key), "keys only grow");
+        self.newest.advance(key);
         self.add_bytes(&frame);
         let now_ms = frame.time_ms();
         self.entries.push_back((key, frame));
@@ -130,10 +204,10 @@ impl Ring {
     fn pop_front(&mut self) {
         let Some((key, frame)) = self.entries.pop_front() else { return };
         self.remove_bytes(&frame);
-        if is_in_log(&frame) {
+        if key.number == 0 {
             self.complete_since = Some(key.offset);
         } else {
-            self.ephemeral_lost = Some(key);
+            self.unknown = self.unknown.max(key.number);
         }
     }
 
@@ -156,14 +230,19 @@ impl Ring {
             }
             self.add_bytes(frame);
             self.entries.push_front((*key, (*frame).clone()));
-            let previous = if at == 0 { history.previous } else { older[at - 1].0.offset };
-            self.complete_since = Some(previous);
+            let is_after_hole = history.has_hole_before(at);
+            let before = at.checked_sub(1).filter(|_| !is_after_hole);
+            let previous = before.map_or(key.offset - 1, |before| older[before].0.offset);
+            self.complete_since = Some(if at == 0 { history.previous } else { previous });
+            if is_after_hole {
+                return;
+            }
         }
     }
 
-    /// Whether the ring has all events of the log after a point.
-    pub(super) fn covers(&self, point: Key) -> bool {
-        self.complete_since.is_some_and(|since| point.offset >= since)
+    /// Whether the ring has all events of the log after an offset.
+    pub(super) fn covers(&self, offset: u64) -> bool {
+        self.complete_since.is_some_and(|since| offset >= since)
     }
 
     /// How far back the ring is complete.
@@ -171,31 +250,40 @@ impl Ring {
         self.complete_since
     }
 
-    /// The entries after one point and up to another, at most `count_max`.
+    /// The entries that one cursor lacks and another has, at most `count_max`.
     pub(super) fn range(
         &self,
-        after: Key,
-        until: Key,
+        after: Cursor,
+        until: Cursor,
         count_max: usize,
     ) -> impl Iterator<Item = &(Key, Frame)> {
-        let from = self.entries.partition_point(|(key, _)| *key <= after);
-        let to = self.entries.partition_point(|(key, _)| *key <= until).max(from);
-        self.entries.range(from..to).take(count_max)
+        // Without newer ephemeral events, all that is lacking comes after the offset.
+        let from = if after.number >= self.newest.number {
+            self.entries.partition_point(|(key, _)| key.offset < after.offset)
+        } else {
+            0
+        };
+        let lacking = move |key: Key| !after.has(key) && until.has(key);
+        self.entries.range(from..).filter(move |(key, _)| lacking(*key)).take(count_max)
     }
 
     /// The point before the last `count` entries, if the ring has so many.
-    pub(super) fn before_last(&self, count: usize) -> Option<Key> {
-        match self.entries.len().checked_sub(count)? {
-            0 => self.complete_since.map(|offset| Key { offset, number: 0 }),
-            at => Some(self.entries[at - 1].0),
-        }
+    pub(super) fn before_last(&self, count: usize) -> Option<Cursor> {
+        self.before(self.entries.len().checked_sub(count)?)
     }
 
     /// The point before the first entry published at or after a time, if the ring reaches back that
     /// far.
-    pub(super) fn before_time(&self, since_ms: u64) -> Option<Key> {
+    pub(super) fn before_time(&self, since_ms: u64) -> Option<Cursor> {
         let at = self.entries.partition_point(|(_, frame)| frame.time_ms() < since_ms);
-        Some(self.entries.get(at.checked_sub(1)?)?.0)
+        if at == 0 { None } else { self.before(at) }
+    }
+
+    /// The point before an entry.
+    fn before(&self, at: usize) -> Option<Cursor> {
+        let mut point = Cursor { offset: self.complete_since?, number: self.unknown };
+        self.entries.range(..at).for_each(|(key, _)| point.advance(*key));
+        Some(point)
     }
 
     /// The oldest event to which its publisher gave this ID.
@@ -203,40 +291,56 @@ impl Ring {
         self.entries.iter().map(|(_, frame)| frame).find(|frame| frame.publisher_id() == Some(id))
     }
 
-    /// The newest ephemeral event or gap event that was dropped, if it is after a point.
-    pub(super) fn lost_ephemeral_after(&self, point: Key) -> Option<Key> {
-        self.ephemeral_lost.filter(|lost| *lost > point)
+    /// The number up to which ephemeral events are unknown.
+    pub(super) fn unknown(&self) -> u64 {
+        self.unknown
     }
 
-    pub(super) fn joined(&self) -> Key {
-        self.joined
+    /// Whether the ring has ephemeral events that a client with this cursor may or may not have.
+    /// `is_foreign` if the client's last event was an ephemeral one of another node.
+    pub(super) fn has_doubtful(&self, cursor: Cursor, is_foreign: bool) -> bool {
+        self.newest.number > cursor.number
+            && self.entries.iter().any(|(key, _)| {
+                key.number > cursor.number && (is_foreign || key.offset < cursor.offset)
+            })
     }
 
     pub(super) fn has_ephemeral(&self) -> bool {
         self.has_ephemeral
     }
 
+    /// Whether the channel may receive ephemeral events.
+    pub(super) fn may_be_ephemeral(&self) -> bool {
+        self.has_ephemeral || self.may_be_ephemeral
+    }
+
     pub(super) fn ended(&self) -> Option<u64> {
         self.ended
     }
 
-    /// The key of the newest frame that was ever added.
-    pub(super) fn last(&self) -> Key {
-        self.last
+    /// The newest frames that were ever added.
+    pub(super) fn newest(&self) -> Cursor {
+        self.newest
     }
 
     pub(super) fn backfill(&mut self) -> Arc<OnceCell<()>> {
         Arc::clone(self.backfill.get_or_insert_default())
     }
 
-    /// Empties the ring: the log was reset, and positions of the old epoch have no meaning.
-    pub(super) fn reset(&mut self, joined: Key) {
+    /// Empties the ring: the log was reset, and positions of the old epoch have no meaning. It is
+    /// complete from here on.
+    pub(super) fn reset(&mut self, now: LogState) {
         let total = Arc::clone(&self.total);
+        let mut empty = Self::new(now.number, total);
+        empty.last = Some(now.heard);
+        empty.complete_since = Some(now.heard);
+        empty.newest = now.cursor();
+        empty.has_baseline = self.has_baseline;
         // The broker may have lost its mark of ephemeral events with the log, so the ring retains
         // it.
-        let has_ephemeral = self.has_ephemeral;
-        *self = Self::new(joined, total);
-        self.has_ephemeral = has_ephemeral;
+        empty.has_ephemeral = self.has_ephemeral;
+        empty.may_be_ephemeral = self.may_be_ephemeral;
+        *self = empty;
     }
 
     fn add_bytes(&mut self, frame: &Frame) {
@@ -254,10 +358,6 @@ impl Drop for Ring {
     fn drop(&mut self) {
         self.total.fetch_sub(self.bytes, Ordering::Relaxed);
     }
-}
-
-fn is_in_log(frame: &Frame) -> bool {
-    frame.key().is_some_and(|key| key.number == 0)
 }
 
 fn cost(frame: &Frame) -> usize {
@@ -288,7 +388,7 @@ mod tests {
     }
 
     fn ring() -> Ring {
-        Ring::new(Key::default(), Arc::default())
+        Ring::new(0, Arc::default())
     }
 
     fn push(ring: &mut Ring, offset: u64, previous: u64) {
@@ -297,62 +397,92 @@ mod tests {
     }
 
     fn offsets(ring: &Ring, after: u64) -> Vec<u64> {
-        let all = ring.range(Key::end_of(after), Key::end_of(u64::MAX), usize::MAX);
+        let after = Cursor { offset: after, number: u64::MAX };
+        let all = ring.range(after, Cursor::END, usize::MAX);
         all.map(|(key, _)| key.offset).collect()
     }
 
     #[test]
     fn a_ring_knows_how_far_back_it_is_complete() {
         let mut ring = ring();
-        assert!(!ring.covers(Key::end_of(100)), "nothing is known yet");
+        assert!(!ring.covers(100), "nothing is known yet");
         push(&mut ring, 7, 5);
         push(&mut ring, 9, 7);
         for (offset, covered) in [(4, false), (5, true), (6, true), (9, true), (12, true)] {
-            assert_eq!(ring.covers(Key { offset, number: 0 }), covered, "{offset}");
+            assert_eq!(ring.covers(offset), covered, "{offset}");
         }
         assert_eq!(offsets(&ring, 5), [7, 9]);
         assert_eq!(offsets(&ring, 7), [9]);
         for offset in 10..=9 + RING_FRAMES_MAX as u64 {
             push(&mut ring, offset, offset - 1);
         }
-        assert!(!ring.covers(Key::end_of(8)) && ring.covers(Key::end_of(9)), "two were dropped");
+        assert!(!ring.covers(8) && ring.covers(9), "two were dropped");
     }
 
     #[test]
     fn events_after_a_baseline_supersede_it() {
         let mut ring = ring();
-        let baseline = |last, ended, ephemeral| Baseline { last, ended, ephemeral };
-        ring.set_baseline(baseline(5, false, false), || Key { offset: 7, number: 1 });
-        ring.set_baseline(baseline(8, false, false), || {
-            unreachable!("the channel is received already")
-        });
+        let baseline = |last| Baseline::new(last);
+        let never = || unreachable!("the channel is received already");
+        assert!(!ring.set_baseline(baseline(5), 0, || 7));
+        assert_eq!((ring.complete_since(), ring.unknown(), ring.has_ephemeral()), (Some(5), 7, false));
+        assert!(!ring.set_baseline(baseline(8), 8, never), "all up to 8 was heard");
         assert_eq!(ring.complete_since(), Some(5));
-        assert_eq!((ring.joined(), ring.has_ephemeral()), (Key { offset: 7, number: 1 }, false));
-        ring.set_baseline(baseline(8, true, true), || {
-            unreachable!("the channel is received already")
-        });
-        assert_eq!((ring.ended(), ring.has_ephemeral()), (Some(8), true));
+        assert!(!ring.set_baseline(baseline(8).with_ephemeral(true), 8, never));
+        assert!(ring.has_ephemeral());
+        assert!(ring.set_baseline(baseline(8).with_end(true), 8, never), "the end was missed");
+        assert_eq!(ring.ended(), Some(8));
         push(&mut ring, 9, 0);
         assert_eq!(ring.ended(), None, "an event after the end reopens the channel");
     }
 
     #[test]
-    fn history_is_prepended_without_duplicates() {
+    fn a_hole_restarts_the_ring() {
         let mut ring = ring();
-        let baseline = Baseline { last: 6, ended: false, ephemeral: false };
-        ring.set_baseline(baseline, Key::default);
-        push(&mut ring, 8, 6);
-        let frames = [3, 6, 8].map(|offset| frame(offset, 0, "x")).into();
-        ring.prepend(&History { frames, previous: 2, log_last: 8 });
-        assert_eq!(offsets(&ring, 0), [3, 6, 8]);
-        assert_eq!(ring.complete_since(), Some(2));
-        assert_eq!(ring.before_last(2), Some(Key { offset: 3, number: 0 }));
-        assert_eq!(ring.before_last(3), Some(Key { offset: 2, number: 0 }));
-        assert_eq!(ring.before_last(4), None);
+        ring.set_baseline(Baseline::new(0), 0, || 1);
+        push(&mut ring, 3, 0);
+        assert_eq!(ring.follows(3, 8), Continuity::Next);
+        assert_eq!(ring.follows(5, 8), Continuity::Hole { after: 3 });
+        let now = LogState { epoch: Some(epoch()), heard: 7, number: 1 };
+        ring.set_late(3, now);
+        ring.skip_to(5);
+        push(&mut ring, 8, 5);
+        assert_eq!((offsets(&ring, 0), ring.complete_since()), (vec![8], Some(5)));
+        for (offset, number, late) in
+            [(3, 0, None), (4, 0, Some(7)), (7, 1, Some(7)), (7, 2, None), (8, 0, None)]
+        {
+            assert_eq!(ring.late_for(Cursor { offset, number }), late, "{offset} {number}");
+        }
+        assert!(ring.set_baseline(Baseline::new(12), 9, || 2), "12 was missed");
+        assert_eq!((offsets(&ring, 0), ring.complete_since()), (vec![], Some(12)));
+        assert!(!ring.set_baseline(Baseline::new(11), 9, || 2), "older than what is known");
     }
 
     #[test]
-    fn ephemeral_events_are_ordered_between_events_of_the_log() {
+    fn history_is_prepended_without_duplicates() {
+        let mut ring = ring();
+        ring.set_baseline(Baseline::new(6), 0, || 0);
+        push(&mut ring, 8, 6);
+        let history = |offsets: &[u64], holes| History {
+            frames: offsets.iter().map(|offset| frame(*offset, 0, "x")).collect(),
+            previous: 2,
+            log_last: 8,
+            holes,
+        };
+        ring.prepend(&history(&[3, 6, 8], Vec::new()));
+        assert_eq!(offsets(&ring, 0), [3, 6, 8]);
+        assert_eq!(ring.complete_since(), Some(2));
+        let before = |count| ring.before_last(count).map(|point| point.offset);
+        assert_eq!((before(2), before(3), before(4)), (Some(3), Some(2), None));
+
+        let mut with_hole = self::ring();
+        with_hole.set_baseline(Baseline::new(6), 0, || 0);
+        with_hole.prepend(&history(&[3, 6], vec![1]));
+        assert_eq!((offsets(&with_hole, 0), with_hole.complete_since()), (vec![6], Some(5)));
+    }
+
+    #[test]
+    fn ephemeral_events_are_in_the_order_of_their_arrival() {
         let mut ring = ring();
         push(&mut ring, 1, 0);
         for number in 1..3 {
@@ -360,20 +490,28 @@ mod tests {
             ring.push_ephemeral(frame.key().unwrap(), frame);
         }
         push(&mut ring, 4, 1);
-        let after = |offset, number| ring.range(Key { offset, number }, Key::end_of(9), 9).count();
-        assert_eq!((after(0, 0), after(1, 0), after(1, 1), after(1, 2)), (4, 3, 2, 1));
-        assert!(ring.lost_ephemeral_after(Key::default()).is_none());
+        let lacking = |offset, number| {
+            let range = ring.range(Cursor { offset, number }, Cursor::END, 9);
+            range.map(|(key, _)| (key.offset, key.number)).collect::<Vec<_>>()
+        };
+        assert_eq!(lacking(0, 0), [(1, 0), (1, 1), (1, 2), (4, 0)]);
+        assert_eq!(lacking(1, 1), [(1, 2), (4, 0)]);
+        assert_eq!(lacking(4, 1), [(1, 2)], "a client that is ahead in the log");
+        assert_eq!(lacking(1, 2), [(4, 0)]);
+        let doubtful = |offset, number| ring.has_doubtful(Cursor { offset, number }, false);
+        assert!(doubtful(2, 0) && !doubtful(1, 0) && !doubtful(2, 2));
+        assert!(ring.has_doubtful(Cursor { offset: 1, number: 1 }, true));
+        assert_eq!(ring.unknown(), 0);
         while !ring.entries.is_empty() {
             ring.pop_front();
         }
-        assert!(ring.lost_ephemeral_after(Key { offset: 1, number: 1 }).is_some());
-        assert!(ring.lost_ephemeral_after(Key { offset: 1, number: 2 }).is_none());
+        assert_eq!(ring.unknown(), 2);
     }
 
     #[test]
     fn bytes_and_age_are_bounded_and_bytes_are_released() {
         let total = Arc::new(AtomicUsize::new(0));
-        let mut ring = Ring::new(Key::default(), Arc::clone(&total));
+        let mut ring = Ring::new(0, Arc::clone(&total));
         let large = "x".repeat(RING_BYTES_MAX / 4);
         for offset in 1..=8 {
             let frame = frame(offset, 0, &large);

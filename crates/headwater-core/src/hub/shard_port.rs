@@ -6,10 +6,13 @@ use std::sync::atomic::Ordering;
 
 use super::entry::Departure;
 use super::inner::HubInner;
+use super::replay::{Replay, Target};
+use super::shard_replay;
 use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::frame::Frame;
-use crate::stream::mailbox::{Mailbox, Message};
+use crate::log::Cursor;
+use crate::stream::mailbox::{Mailbox, Message, Missed};
 use crate::stream::slow_client::WaitingBounds;
 
 /// A hub, as an engine sees it.
@@ -85,6 +88,16 @@ impl ShardPort {
     /// Whether the hub is draining.
     pub fn is_draining(&self) -> bool {
         self.hub.lifecycle.is_draining()
+    }
+
+    /// Replays what the node has missed to a stream of the shard, as [`Message::Page`]s of the
+    /// replay with this number, until it is [`Message::Live`] again. `until` is where the stream was
+    /// attached.
+    pub fn replay(&self, number: u64, channels: &[Channel], missed: &Missed, until: Cursor) {
+        let (recall, mailbox) = (Arc::clone(&self.hub.recall), Arc::clone(&self.mailbox));
+        let target = Target::Shard(Arc::clone(&mailbox), number);
+        let replay = Replay::of_missed(recall, target, channels, missed, until);
+        self.hub.spawn(shard_replay::run(replay, mailbox, number));
     }
 
     /// Reports that a stream left a channel.

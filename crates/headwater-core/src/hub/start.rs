@@ -4,15 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fanout::LogState;
+use tokio::time::Instant;
+
 use super::recall::Recall;
-use super::replay::{ChannelCursor, Replay};
+use super::replay::{ChannelCursor, Replay, Target};
 use crate::channel::Channel;
 use crate::clock::now_ms;
 use crate::error::Error;
 use crate::gap::GapReason;
-use crate::limits::{REWIND_AGE_MAX, REWIND_EVENTS_MAX};
-use crate::log::{Epoch, Key, Position};
+use crate::limits::{CONFIRM_TIMEOUT, REWIND_AGE_MAX, REWIND_EVENTS_MAX};
+use crate::log::{Cursor, LogState, Position, Relation};
 use crate::stream::queue::Queue;
 
 /// How far back a new stream starts.
@@ -32,6 +33,8 @@ pub enum Rewind {
 pub(super) enum Start {
     /// With events published from now on.
     Now,
+    /// Where the log was when the stream was opened, since the broker confirmed it only later.
+    Late(LogState),
     /// After the event with this ID.
     After(String),
     /// With events published before.
@@ -60,12 +63,17 @@ pub(super) async fn start(
     channels: Vec<Channel>,
     start: Start,
 ) -> Begun {
+    let opened = (Instant::now(), recall.fanout.clock.now());
     let mut unconfirmed = None;
     for channel in &channels {
         if let Err(error) = recall.broker.subscribed(channel).await {
             unconfirmed.get_or_insert(error);
         }
     }
+    let start = match start {
+        Start::Now if opened.0.elapsed() >= CONFIRM_TIMEOUT / 2 => Start::Late(opened.1),
+        start => start,
+    };
     let kind = begin(recall, queue, channels, start).await;
     Begun { kind, unconfirmed }
 }
@@ -76,7 +84,7 @@ async fn begin(
     channels: Vec<Channel>,
     start: Start,
 ) -> BegunKind {
-    let log = recall.fanout.log();
+    let log = recall.fanout.clock.now();
     let Some(epoch) = log.epoch else {
         // The broker has no log: nothing can be resumed, so the stream starts now.
         queue.resume_push();
@@ -85,85 +93,109 @@ async fn begin(
     let (cursors, since_ms) = match start {
         Start::Now => {
             let open = recall.open_or_ending(&channels, &queue);
-            let position = Some(recall.position(&channels, epoch, log.last));
+            let position = Some(recall.position(&channels, epoch, log.cursor()));
             return BegunKind::Live { open, position };
         }
-        Start::After(id) => (after(&recall, &channels, &id, &log, epoch).await, 0),
+        Start::After(id) => (after(&recall, &channels, &id).await, 0),
+        Start::Late(opened) => {
+            queue.pause();
+            (late(&recall, &channels, opened), 0)
+        }
         Start::Rewind(rewind) => rewound(&recall, &channels, rewind).await,
     };
-    BegunKind::Replay(Replay { recall, queue, epoch, cursors, since_ms })
+    BegunKind::Replay(Replay::new(recall, Target::Queue(queue), epoch, cursors, since_ms))
+}
+
+/// Where the channels of a stream start that was open before the broker confirmed them: where the
+/// log was then, or with gap events if that is not known.
+fn late(recall: &Recall, channels: &[Channel], opened: LogState) -> Vec<ChannelCursor> {
+    let log = recall.fanout.clock.now();
+    if opened.epoch.is_none() || opened.epoch != log.epoch {
+        return all_after_gap(recall, channels, GapReason::BrokerLost);
+    }
+    let from = |channel| after_cursor(recall, channel, opened.cursor(), GapReason::Trimmed, true);
+    channels.iter().map(from).collect()
+}
+
+fn all_after_gap(recall: &Recall, channels: &[Channel], reason: GapReason) -> Vec<ChannelCursor> {
+    let log = recall.fanout.clock.now();
+    // The log has a position, or the stream would have started at once.
+    let Some(epoch) = log.epoch else { return Vec::new() };
+    let now = recall.position(channels, epoch, log.cursor());
+    ChannelCursor::all_after_gap(channels, reason, log.cursor(), now)
 }
 
 /// Where each channel resumes, with gap events for what is known to be missing.
-async fn after(
+async fn after(recall: &Recall, channels: &[Channel], id: &str) -> Vec<ChannelCursor> {
+    let parsed = id.parse::<Position>().ok();
+    let mut relation = parsed.map(|position| recall.relate(position));
+    if let (Some(Relation::Ahead), Some(position)) = (relation, parsed) {
+        // Another node may have delivered more than this one has heard.
+        recall.settle(&channels[0]).await;
+        relation = Some(recall.relate(position));
+    }
+    if relation.is_none_or(|relation| relation == Relation::OtherEpoch)
+        && let Some(position) = recall.find_publisher_id(channels, id).await
+    {
+        return resume(recall, channels, position, recall.relate(position));
+    }
+    match (parsed, relation) {
+        (Some(position), Some(relation @ Relation::Within { .. })) => {
+            resume(recall, channels, position, relation)
+        }
+        (_, Some(Relation::OtherEpoch)) => all_after_gap(recall, channels, GapReason::Epoch),
+        _ => all_after_gap(recall, channels, GapReason::UnknownId),
+    }
+}
+
+/// Where each channel resumes after a position.
+fn resume(
     recall: &Recall,
     channels: &[Channel],
-    id: &str,
-    log: &LogState,
-    epoch: Epoch,
+    position: Position,
+    relation: Relation,
 ) -> Vec<ChannelCursor> {
-    let parsed = id.parse::<Position>().ok();
-    let position = match parsed.filter(|position| position.epoch() == epoch) {
-        Some(position) if recall.is_ahead(&channels[0], position, log.last).await => None,
-        Some(position) => Some(position),
-        None => recall.find_publisher_id(channels, id).await,
+    let Relation::Within { cursor, is_exact } = relation else {
+        return all_after_gap(recall, channels, GapReason::UnknownId);
     };
-    let Some(position) = position else {
-        let reason = match parsed {
-            Some(position) if position.epoch() != epoch => GapReason::Epoch,
-            _ => GapReason::UnknownId,
-        };
-        let now = recall.position(channels, epoch, log.last);
-        return ChannelCursor::all_after_gap(channels, reason, log.last, now);
-    };
-    let from_ephemeral = position.ephemeral_part().is_some();
+    let is_foreign = !is_exact && !position.is_durable();
+    let reason = if is_foreign { GapReason::Epoch } else { GapReason::Trimmed };
     let is_ephemeral: Vec<bool> =
         channels.iter().map(|channel| recall.fanout.has_ephemeral(channel)).collect();
     // If the channel of the ID's event is unknown, it may be any of them.
-    let none_known = from_ephemeral && !is_ephemeral.contains(&true);
-    let with_ephemeral =
-        channels.iter().zip(is_ephemeral.iter().map(|is_ephemeral| *is_ephemeral || none_known));
-    with_ephemeral
-        .map(|(channel, is_ephemeral)| {
-            after_position(recall, channel, position, log.last, is_ephemeral)
-        })
-        .collect()
+    let none_known = !position.is_durable() && !is_ephemeral.contains(&true);
+    let with_ephemeral = channels.iter().zip(is_ephemeral.iter().map(|known| *known || none_known));
+    let resumed = with_ephemeral.map(|(channel, is_ephemeral)| {
+        let mut resumed = after_cursor(recall, channel, cursor, reason, is_ephemeral);
+        if !is_exact && recall.has_doubtful(channel, cursor, is_foreign) {
+            // The client may have some of the ephemeral events that this node retains, so they are
+            // skipped; it has not seen what arrives from now on.
+            resumed.skip_ephemeral(recall.fanout.clock.now().number, reason);
+        }
+        resumed
+    });
+    resumed.collect()
 }
 
-/// Where a channel resumes. Only the node that received an ephemeral event retains it. A stream of
+/// Where a channel resumes. Only the nodes that received an ephemeral event retain it. A stream of
 /// a channel with ephemeral events therefore gets a gap event if this node cannot know whether the
 /// stream has all of them.
-fn after_position(
+fn after_cursor(
     recall: &Recall,
     channel: &Channel,
-    position: Position,
-    last: Key,
+    cursor: Cursor,
+    reason: GapReason,
     is_ephemeral: bool,
 ) -> ChannelCursor {
-    let mut cursor = ChannelCursor::new(channel, position.key());
-    let reason = match position.ephemeral_part() {
-        Some(ephemeral) if ephemeral.node != recall.fanout.node => {
-            // Another node assigned the number, or this one before it restarted. The client may
-            // have seen what this node retains between the same two events of the log, so that is
-            // skipped; it has not seen what arrives from now on.
-            let begin = Key { offset: position.offset(), number: 0 };
-            cursor.filled = last.min(Key::end_of(position.offset())).max(begin);
-            cursor.reported = cursor.filled;
-            GapReason::Epoch
+    let mut resumed = ChannelCursor::new(channel, cursor);
+    let unknown = recall.unknown(channel);
+    if unknown > cursor.number {
+        if is_ephemeral {
+            resumed.announce(reason, None);
         }
-        _ => {
-            let joined = recall.joined(channel);
-            if joined <= position.key() {
-                return cursor;
-            }
-            cursor.reported = joined;
-            GapReason::Trimmed
-        }
-    };
-    if is_ephemeral {
-        cursor.announce(reason, None);
+        resumed.reported = unknown;
     }
-    cursor
+    resumed
 }
 
 /// Where each channel starts, and the time before which events are skipped, in milliseconds since
@@ -192,7 +224,7 @@ async fn rewound(
         };
         let mut cursor = ChannelCursor::new(channel, begin);
         // No client has seen what is no longer retained.
-        cursor.reported = recall.lost_ephemeral(channel).unwrap_or_default();
+        cursor.reported = recall.unknown(channel);
         cursors.push(cursor);
     }
     (cursors, since_ms)

@@ -16,6 +16,7 @@ pub(crate) struct Stats {
     pub(crate) sanitized: Counter,
     pub(crate) rejected: Counter,
     pub(crate) backfills: Counter,
+    pub(crate) missed: Counter,
     pub(crate) publishes_delayed: Counter,
     pub(crate) sent: Counter,
     pub(crate) sent_bytes: Counter,
@@ -45,6 +46,8 @@ pub struct HubStats {
     pub gaps: Gaps,
     /// Reads of a channel's history from the broker into its ring, for streams that resume.
     pub backfills: u64,
+    /// Streams that replayed events which this node had missed; each time counts.
+    pub streams_caught_up: u64,
     /// Publishes that had to wait because a shard of the engine was far behind.
     pub publishes_delayed: u64,
     /// Events sent to clients, counted per stream.
@@ -137,6 +140,7 @@ impl Stats {
             events_rejected: self.rejected.get(),
             gaps: Gaps(std::array::from_fn(|at| self.gaps[at].get())),
             backfills: self.backfills.get(),
+            streams_caught_up: self.missed.get(),
             publishes_delayed: self.publishes_delayed.get(),
             events_sent: self.sent.get(),
             bytes_sent: self.sent_bytes.get(),

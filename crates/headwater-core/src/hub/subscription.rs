@@ -14,7 +14,7 @@ use futures_core::Stream;
 
 use super::entry::Departure;
 use super::inner::HubInner;
-use super::replay::{Attached, Replay, Step};
+use super::replay::{Attached, Replay, Step, Target};
 use super::shard_port::HubRef;
 use super::start::{self, Begun, BegunKind, Rewind, Start};
 use crate::channel::Channel;
@@ -22,7 +22,7 @@ use crate::close::CloseReason;
 use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
 use crate::limits::CONFIRM_TIMEOUT;
-use crate::log::Key;
+use crate::log::Cursor;
 use crate::stream::mailbox::{Attachment, Mailbox, Message, Progress};
 use crate::stream::queue::Queue;
 
@@ -99,7 +99,7 @@ impl Subscription {
         queue: Arc<Queue>,
         entries: Box<[(Channel, usize)]>,
     ) -> Self {
-        let progress = Progress { until: Key::default(), open: open_count(entries.len()) };
+        let progress = Progress { until: Cursor::default(), open: open_count(entries.len()) };
         let phase = Phase::New(Start::Now);
         Self {
             hub,
@@ -155,7 +155,7 @@ impl Subscription {
     /// [`Revocation::Stream`](crate::revocation::Revocation::Stream). `None` unless it has an
     /// [owner](Self::owned_by).
     pub fn id(&self) -> Option<String> {
-        (self.number > 0).then(|| format!("{}-{}", self.hub.fanout.node, self.number))
+        (self.number > 0).then(|| format!("{}-{}", self.hub.fanout.clock.node(), self.number))
     }
 
     fn start_at(mut self, start: Start) -> Self {
@@ -255,11 +255,11 @@ impl Subscription {
                             if has_id { ClientId::Current } else { ClientId::BeforeGap };
                     }
                     let next = match live {
-                        Some(Attached { open, delivered, position }) => {
-                            self.progress = Progress { until: delivered, open: open_count(open) };
+                        Some(Attached { progress, position }) => {
+                            self.progress = progress;
                             let needs_id = match self.client_id {
                                 // Clients do not reconnect to a stream that has ended.
-                                ClientId::None => open > 0,
+                                ClientId::None => progress.open > 0,
                                 ClientId::BeforeGap => true,
                                 ClientId::Current => false,
                             };
@@ -304,13 +304,33 @@ impl Subscription {
             if self.progress.open == 0 && self.queue.is_empty() {
                 self.queue.close(CloseReason::Finished);
             }
-            let Some(frame) = ready!(self.queue.poll_pop(context)) else {
+            if self.start_missed() {
+                continue;
+            }
+            let popped = self.queue.poll_pop(context);
+            if popped.is_pending() && self.queue.must_replay() {
+                continue;
+            }
+            let Some(frame) = ready!(popped) else {
                 return Poll::Ready(None);
             };
             if self.progress.note(&frame) {
                 return Poll::Ready(Some(frame));
             }
         }
+    }
+
+    /// Starts to replay what the node has missed, if it has and all queued frames are delivered.
+    fn start_missed(&mut self) -> bool {
+        let Some(missed) = self.queue.take_missed() else { return false };
+        let channels: Vec<Channel> =
+            self.entries.iter().map(|(channel, _)| channel.clone()).collect();
+        let (recall, target) =
+            (Arc::clone(&self.hub.recall), Target::Queue(Arc::clone(&self.queue)));
+        let until = self.progress.until;
+        let replay = Replay::of_missed(recall, target, &channels, &missed, until);
+        self.phase = Phase::Replaying(Box::pin(replay.step()));
+        true
     }
 
     /// The next frame if it is available now and has at most `bytes_max` bytes.
@@ -388,6 +408,7 @@ impl Subscription {
         let mut attachment = Attachment {
             channels: Box::default(),
             waiting: VecDeque::new(),
+            missed: None,
             progress: self.progress,
             closed: None,
             number: self.number,
@@ -398,8 +419,10 @@ impl Subscription {
         for (channel, key) in &entries {
             channels.extend(locked.attach(channel, *key, mailbox));
         }
-        let (waiting, closed) = self.queue.attach();
-        (attachment.waiting, attachment.closed) = (waiting, closed);
+        let (waiting, missed, closed) = self.queue.attach();
+        attachment.waiting = waiting;
+        attachment.missed = missed;
+        attachment.closed = closed;
         attachment.channels = channels.into();
         let pushed = mailbox.push(Message::Attach(Box::new(attachment)));
         drop(locked);

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::entry::{ChannelEntry, Departure};
 use super::ring::Ring;
 use crate::channel::Channel;
-use crate::log::Key;
 use crate::stream::mailbox::{ChannelSlot, Mailbox};
 use crate::stream::queue::Queue;
 
@@ -60,14 +59,14 @@ impl ChannelTable {
         self.lock(self.part_index(channel))
     }
 
-    /// Adds a subscriber; calls `joined` and `first` if the channel was not in the table. The node
-    /// receives a new channel from `joined` on.
+    /// Adds a subscriber; calls `joined` and `first` if the channel was not in the table. Ephemeral
+    /// events up to the number that `joined` returns are unknown.
     pub(super) fn insert(
         &self,
         channel: &Channel,
         queue: &Arc<Queue>,
         latest_only: impl FnOnce() -> bool,
-        joined: impl FnOnce() -> Key,
+        joined: impl FnOnce() -> u64,
         first: impl FnOnce(),
     ) -> usize {
         let mut part = self.part(channel);
@@ -246,7 +245,7 @@ mod tests {
         let queue = Arc::new(Queue::new(1, 1));
         let linger = Duration::from_secs(60);
         let channel = Channel::new("a").unwrap();
-        let insert = || table.insert(&channel, &queue, || false, Key::default, first);
+        let insert = || table.insert(&channel, &queue, || false, || 0, first);
 
         let (one, two) = (insert(), insert());
         assert_eq!((table.channels(), table.subscribers(&channel)), (1, 2));
@@ -278,7 +277,7 @@ mod tests {
         let table = ChannelTable::new();
         let queue = Arc::new(Queue::new(1, 1));
         let channel = Channel::new("a").unwrap();
-        let key = table.insert(&channel, &queue, || false, Key::default, || {});
+        let key = table.insert(&channel, &queue, || false, || 0, || {});
         let mut last = false;
         assert!(
             !table.remove(&channel, Departure::Subscriber(key), Duration::ZERO, || last = true)

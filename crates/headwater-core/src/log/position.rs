@@ -50,13 +50,6 @@ pub struct Key {
     pub number: u64,
 }
 
-impl Key {
-    /// After every event, ephemeral or not, that precedes the log's event after `offset`.
-    pub(crate) fn end_of(offset: u64) -> Self {
-        Self { offset, number: u64::MAX }
-    }
-}
-
 impl Epoch {
     /// A random epoch.
     pub fn random() -> Self {
@@ -226,7 +219,6 @@ mod tests {
             durable(1),
             ephemeral(1, 1),
             ephemeral(1, 2),
-            Key::end_of(1),
             durable(2),
             ephemeral(2, 3),
         ];

@@ -117,7 +117,7 @@ impl ChannelHistory {
             bytes += frame.len();
             first || !paged || bytes <= REPLAY_BYTES_MAX
         });
-        History { frames: frames.collect(), previous, log_last }
+        History { frames: frames.collect(), previous, log_last, holes: Vec::new() }
     }
 
     fn index_after(&self, offset: u64) -> usize {

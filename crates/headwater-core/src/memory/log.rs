@@ -167,13 +167,14 @@ impl Log {
     }
 
     pub(super) fn baseline(&self, channel: &Channel) -> Baseline {
-        match self.channels.get(channel) {
+        let baseline = match self.channels.get(channel) {
             Some(history) => {
-                Baseline { last: history.last(), ended: history.is_ended(), ephemeral: false }
+                Baseline::new(history.last()).with_end(history.is_ended())
             }
             // The channel may have had events that were forgotten.
-            None => Baseline { last: self.forgotten_to, ended: false, ephemeral: false },
-        }
+            None => Baseline::new(self.forgotten_to),
+        };
+        baseline.with_durable_only(true)
     }
 
     /// Appends a batch and calls `deliver` for each new event, in order. The batch is appended as a

@@ -12,7 +12,7 @@ use std::mem;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::channel::Channel;
@@ -23,7 +23,7 @@ use crate::limits::{
     CONGESTED_BYTES, CONGESTED_STREAMS_MIN, MAILBOX_BYTES_FULL, MAILBOX_BYTES_MAX,
     MAILBOX_MESSAGES_FULL, MAILBOX_MESSAGES_MAX,
 };
-use crate::log::Key;
+use crate::log::{Cursor, Epoch};
 
 /// One message to a shard.
 pub enum Message {
@@ -42,8 +42,53 @@ pub enum Message {
     Drain,
     /// Some streams close because they were revoked.
     Revoke(Revoked),
+    /// Events of the channel with this slot are missing: its streams replay.
+    Replay {
+        /// The channel's slot.
+        slot: u32,
+        /// Where they replay from.
+        from: ReplayFrom,
+    },
+    /// A page of a stream's replay.
+    Page {
+        /// The replay.
+        replay: u64,
+        /// The stream's frames.
+        frames: Vec<Frame>,
+        /// Sent, or dropped, when the socket has accepted all of them.
+        written: oneshot::Sender<()>,
+    },
+    /// A stream has replayed everything: it is live again.
+    Live {
+        /// The replay.
+        replay: u64,
+        /// What the stream has received.
+        progress: Progress,
+    },
     /// The shard's thread stops.
     Stop,
+}
+
+/// Where the streams of a channel replay from, because the node has missed events of it.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplayFrom {
+    /// The epoch of the log.
+    pub epoch: Epoch,
+    /// What all streams of the node have.
+    pub cursor: Cursor,
+    /// Set if the node noticed only at a later event: the channel's last offset that it has. A
+    /// stream of this channel alone replays from there. A stream of several may have moved past
+    /// the missing events.
+    pub late: Option<u64>,
+}
+
+/// A channel of which the node has missed events.
+#[derive(Debug, Clone)]
+pub struct Missed {
+    /// The channel.
+    pub channel: Channel,
+    /// Where its streams replay from.
+    pub from: ReplayFrom,
 }
 
 /// Which streams close.
@@ -63,6 +108,8 @@ pub struct Attachment {
     pub waiting: VecDeque<Frame>,
     /// What the stream has received.
     pub progress: Progress,
+    /// Set if the stream must replay after these.
+    pub missed: Option<Missed>,
     /// Why the stream closed before it was attached, if it did.
     pub closed: Option<CloseReason>,
     /// The stream's number in the registry; 0 if it has none.
@@ -82,8 +129,8 @@ pub struct ChannelSlot {
 /// The progress of a stream: what must not be delivered again, and when the stream ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
-    /// Everything up to this key had been delivered when the stream was attached.
-    pub until: Key,
+    /// What had been delivered when the stream was attached; [`Cursor::END`] while it replays.
+    pub until: Cursor,
     /// Number of channels that have not ended.
     pub open: u32,
 }
@@ -93,19 +140,25 @@ impl Progress {
     pub fn note(&mut self, frame: &Frame) -> bool {
         use crate::gap::GapReason;
 
-        if frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch) {
-            // The log was reset: positions start over.
-            self.until = Key::default();
-        }
-        // Only a client that is ahead of this node has such a frame already. Nothing else is pushed
-        // twice, and a frame that is healed late was not delivered before.
-        if frame.key().is_some_and(|key| key <= self.until) {
+        if self.is_replaying() {
             return false;
         }
+        if frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch) {
+            // The log was reset: offsets start over.
+            self.until.offset = 0;
+        }
+        // An end counts even if the client has it already: its channel is closed.
         if frame.is_end() {
             self.open = self.open.saturating_sub(1);
         }
-        true
+        // Only a client that is ahead of this node has such a frame already. Nothing else is pushed
+        // twice.
+        !frame.key().is_some_and(|key| self.until.has(key))
+    }
+
+    /// Whether the stream replays: live frames are not for it.
+    pub fn is_replaying(&self) -> bool {
+        self.until == Cursor::END
     }
 }
 

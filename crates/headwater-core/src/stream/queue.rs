@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::mailbox::{Missed, ReplayFrom};
 use super::slow_client::{WaitingBounds, replaced};
+use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::frame::Frame;
 
@@ -21,6 +23,9 @@ struct State {
     /// Whether the stream replays: it then reads from the rings, and the queue drops what is
     /// pushed.
     paused: bool,
+    /// Set if the stream must replay once it has delivered the queued frames: its node has missed
+    /// events.
+    missed: Option<Missed>,
     closed: Option<CloseReason>,
     waker: Option<Waker>,
 }
@@ -72,6 +77,22 @@ impl Queue {
         self.state().paused = false;
     }
 
+    /// Lets the stream replay after the frames that are queued, and drops what is pushed until it
+    /// has. A replay that is under way reads the missing events too.
+    pub(crate) fn replay(&self, channel: &Channel, from: ReplayFrom) {
+        let mut state = self.state();
+        if !std::mem::replace(&mut state.paused, true) {
+            state.missed = Some(Missed { channel: channel.clone(), from });
+            Self::wake(state);
+        }
+    }
+
+    /// What the stream must replay, once its queue is empty.
+    pub(crate) fn take_missed(&self) -> Option<Missed> {
+        let mut state = self.state();
+        if state.frames.is_empty() { state.missed.take() } else { None }
+    }
+
     /// Registers the waker for when the queue closes, without taking a frame.
     pub(crate) fn watch_close(&self, context: &Context<'_>) -> Option<CloseReason> {
         let mut state = self.state();
@@ -95,12 +116,12 @@ impl Queue {
         Self::wake(state);
     }
 
-    /// Moves the stream to a shard: returns the queued frames, and why the queue is closed if it
-    /// is.
-    pub(crate) fn attach(&self) -> (VecDeque<Frame>, Option<CloseReason>) {
+    /// Moves the stream to a shard: returns the queued frames, what the stream must replay after
+    /// them, and why the queue is closed if it is.
+    pub(crate) fn attach(&self) -> (VecDeque<Frame>, Option<Missed>, Option<CloseReason>) {
         let mut state = self.state();
         state.bytes = 0;
-        (std::mem::take(&mut state.frames), state.closed)
+        (std::mem::take(&mut state.frames), state.missed.take(), state.closed)
     }
 
     /// The number of queued frames that end their channel.
@@ -127,6 +148,11 @@ impl Queue {
         }
         Self::set_waker(&mut state, context);
         Poll::Pending
+    }
+
+    /// Whether the stream must replay once its queue is empty.
+    pub(crate) fn must_replay(&self) -> bool {
+        self.state().missed.is_some()
     }
 
     fn set_waker(state: &mut State, context: &Context<'_>) {

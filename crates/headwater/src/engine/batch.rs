@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use headwater_core::frame::Frame;
-use headwater_core::transport::Key;
+use headwater_core::transport::Cursor;
 
 /// The frames of one turn.
 #[derive(Default)]
@@ -71,21 +71,33 @@ pub(super) struct Run<'a> {
     /// The joined bytes without and with channel names, computed for the first stream that needs
     /// them.
     views: [Option<Cow<'a, [u8]>>; 2],
-    /// Whether no frame is an end or a gap. A stream whose progress is below `lowest` then receives
-    /// all frames, and its progress does not change.
+    /// Whether no frame is an end or a gap. A stream to which the run is new then receives all
+    /// frames, and its progress does not change.
     pub(super) is_simple: bool,
     /// How many frames are not just markers.
     pub(super) events: u64,
-    /// The lowest key of the frames that have one.
-    pub(super) lowest: Option<Key>,
+    /// The lowest offset and the lowest number of the frames.
+    lowest: Cursor,
 }
 
 impl<'a> Run<'a> {
     pub(super) fn new(frames: Vec<&'a Frame>) -> Self {
         let is_simple = !frames.iter().any(|frame| frame.is_end() || frame.gap().is_some());
-        let lowest = frames.iter().filter_map(|frame| frame.key()).min();
+        let mut lowest = Cursor::END;
+        for key in frames.iter().filter_map(|frame| frame.key()) {
+            match key.number {
+                0 => lowest.offset = lowest.offset.min(key.offset),
+                number => lowest.number = lowest.number.min(number),
+            }
+        }
         let events = frames.iter().filter(|frame| !frame.is_marker()).count() as u64;
         Self { frames, views: [None, None], is_simple, events, lowest }
+    }
+
+    /// Whether a stream that has what `until` says lacks all frames of the log, and all others.
+    #[inline]
+    pub(super) fn is_new_to(&self, until: Cursor) -> bool {
+        self.lowest.offset > until.offset && self.lowest.number > until.number
     }
 
     /// The bytes with or without channel names. Those of a single frame are borrowed; those of

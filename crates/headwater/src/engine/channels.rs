@@ -23,6 +23,11 @@ impl Channels {
         self.table.get(slot as usize)?.as_ref()
     }
 
+    /// The name of a channel.
+    pub(super) fn name(&self, slot: u32) -> Option<&Channel> {
+        self.get(slot).map(|entry| &entry.channel)
+    }
+
     /// A copy of the keys of a channel's streams, which stays valid while streams leave.
     pub(super) fn streams_on(&self, slot: u32) -> Vec<usize> {
         let streams = self.get(slot).map(|entry| entry.streams.as_slice()).unwrap_or_default();

@@ -100,7 +100,7 @@ impl Shard {
             let takes_run = run.is_simple
                 && stream.backlog.is_none()
                 && stream.channels.as_slice().len() == 1
-                && run.lowest.is_none_or(|lowest| lowest > stream.progress.until);
+                && run.is_new_to(stream.progress.until);
             if takes_run {
                 deferred.note(key, writer.write_run(stream, &mut run));
             } else if !std::mem::replace(&mut stream.is_merging, true) {
@@ -139,6 +139,21 @@ impl Shard {
         if has_ended {
             deferred.ended.push((key, CloseReason::Finished));
         }
+    }
+
+    /// Writes a page of a replay to its stream, however much it is.
+    pub(super) fn deliver_page(&mut self, key: u32, frames: &[Frame]) {
+        let mut deferred = Deferred::default();
+        let Self { streams, port, now, .. } = self;
+        // The next page comes only when the client has accepted this one.
+        let bounds = WaitingBounds { frames_max: usize::MAX, bytes_max: usize::MAX };
+        let writer = Writer { port, bounds, now: *now };
+        let Some(stream) = streams.get_mut(key as usize) else { return };
+        if !frames.is_empty() {
+            let outcome = writer.write_run(stream, &mut Run::new(frames.iter().collect()));
+            deferred.note(key, outcome);
+        }
+        self.apply(deferred);
     }
 
     /// Carries out the deferred actions. Must not run while the lists of streams are iterated.

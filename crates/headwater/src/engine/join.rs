@@ -22,7 +22,7 @@ const PROFILES_MAX: usize = 8;
 impl Shard {
     /// Adds the stream to the shard's tables, writes what it brings, and ends it if it is over.
     pub(super) fn attach(&mut self, attachment: Attachment) {
-        let Attachment { channels, waiting, progress, closed, number, payload } = attachment;
+        let Attachment { channels, waiting, missed, progress, closed, number, payload } = attachment;
         let parts =
             payload.downcast::<StreamParts>().expect("every attachment carries `StreamParts`");
         let StreamParts { socket, unsent, mut options, callbacks, slot, stray_bytes } = *parts;
@@ -58,6 +58,9 @@ impl Shard {
             return self.finish(key, CloseReason::Internal);
         }
         self.write_initial(key, &unsent, &waiting);
+        if let Some(missed) = missed {
+            self.replay(key, &missed);
+        }
         self.end_if_over(key, closed);
     }
 

@@ -46,6 +46,7 @@ impl Shard {
             return;
         }
         stream.state = State::Ending(reason);
+        self.replays.remove(key);
         let named = stream.profile.is_named();
         // Nothing further may be delivered, but a frame that has been sent in part must be
         // completed.
@@ -94,6 +95,7 @@ impl Shard {
     pub(super) fn finish(&mut self, key: u32, reason: CloseReason) {
         let Some(mut stream) = self.streams.try_remove(key as usize) else { return };
         self.wheel.clear(key);
+        self.replays.remove(key);
         let memberships = stream.channels.take();
         self.leave_all(&memberships);
         self.account(stream.backlog_bytes(), 0);

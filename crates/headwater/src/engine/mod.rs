@@ -15,6 +15,7 @@ mod join;
 mod joining_tests;
 mod leave;
 mod parts;
+mod replay;
 mod shard;
 mod slots;
 mod stream;

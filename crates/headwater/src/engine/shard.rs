@@ -14,6 +14,7 @@ use slab::Slab;
 
 use super::batch::Batch;
 use super::channels::Channels;
+use super::replay::Replays;
 use super::stream::{Profile, Stream};
 use super::wheel::TimerWheel;
 
@@ -27,6 +28,7 @@ pub(super) struct Shard {
     pub(super) poll: Poll,
     pub(super) streams: Slab<Stream>,
     pub(super) channels: Channels,
+    pub(super) replays: Replays,
     pub(super) wheel: TimerWheel,
     pub(super) began: Instant,
     /// The current tick, counted from `began`.
@@ -49,6 +51,7 @@ impl Shard {
             poll,
             streams: Slab::new(),
             channels: Channels::default(),
+            replays: Replays::default(),
             wheel: TimerWheel::at(0),
             began: Instant::now(),
             now: 0,

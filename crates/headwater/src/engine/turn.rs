@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use headwater_core::close::CloseReason;
+use headwater_core::frame::Frame;
 use headwater_core::transport::Message;
 use mio::Events;
 use mio::event::Event;
@@ -110,6 +111,19 @@ impl Shard {
                     self.deliver();
                     self.revoke(whose);
                 }
+                Message::Replay { slot, from } => {
+                    self.deliver();
+                    self.replay_channel(slot, from);
+                }
+                Message::Page { replay, frames, written } => {
+                    bytes += frames.iter().map(Frame::len).sum::<usize>();
+                    self.on_page(replay, &frames, written);
+                }
+                Message::Live { replay, progress } => {
+                    // Frames that arrived before are not for this stream.
+                    self.deliver();
+                    self.on_live(replay, progress);
+                }
                 Message::Stop => flow = Flow::Stop,
             }
         }
@@ -136,6 +150,8 @@ impl Shard {
                 Message::Attach(attachment) => self.attach(*attachment),
                 Message::Drain => self.end_all(CloseReason::Drain),
                 Message::Revoke(whose) => self.revoke(whose),
+                // All streams end.
+                Message::Replay { .. } | Message::Page { .. } | Message::Live { .. } => {}
             }
             messages += 1;
         }
@@ -208,7 +224,12 @@ impl Shard {
         let Some(stream) = self.streams.get(key as usize) else { return };
         match stream.state {
             State::Ending(reason) if stream.backlog.is_none() => self.finish(key, reason),
-            _ => self.watch(key),
+            _ => {
+                if stream.backlog.is_none() {
+                    self.replays.next(key);
+                }
+                self.watch(key);
+            }
         }
     }
 }
