@@ -173,16 +173,13 @@ pub struct Baseline {
     /// from before its node received the channel then gets a gap event, since it may have missed
     /// some.
     pub ephemeral: bool,
-    /// Whether every event of the channel is in the log, so that it never receives ephemeral
-    /// events.
-    pub durable_only: bool,
 }
 
 impl Baseline {
     /// A channel whose last event has this offset; 0 for none. It has not ended, and no ephemeral
     /// events are known.
     pub fn new(last: u64) -> Self {
-        Self { last, ended: false, ephemeral: false, durable_only: false }
+        Self { last, ended: false, ephemeral: false }
     }
 
     /// Whether the last event ended the channel.
@@ -196,14 +193,6 @@ impl Baseline {
     #[must_use]
     pub fn with_ephemeral(mut self, ephemeral: bool) -> Self {
         self.ephemeral = ephemeral;
-        self
-    }
-
-    /// Whether the channel never receives ephemeral events. The IDs of its streams then need no
-    /// number of the node.
-    #[must_use]
-    pub fn with_durable_only(mut self, durable_only: bool) -> Self {
-        self.durable_only = durable_only;
         self
     }
 }

@@ -51,19 +51,20 @@ impl Fanout {
     }
 
     /// Starts a new epoch after the log lost its data: every stream receives a gap event.
-    fn reset(&self, epoch: Epoch, last: u64) {
+    fn reset(&self, epoch: Epoch) {
         tracing::warn!(%epoch, "log reset, new epoch: sending gap events");
         let now = self.clock.now();
+        let mut has_ephemeral = false;
         self.table.each(|channel, entry| {
             entry.ring.reset(now);
+            has_ephemeral |= entry.ring.has_ephemeral();
             let gap = Gap { channel: channel.clone(), reason: GapReason::Epoch };
             entry.deliver(&Frame::of_gap(gap, None));
             (0..entry.count()).for_each(|_| self.stats.gap(GapReason::Epoch));
         });
         // Clients move to the new epoch only now. A client that is disconnected before this has
         // only some of the gap events of its channels, and receives all of them when it resumes.
-        let position = Position::ephemeral(epoch, last, self.clock.node(), now.number);
-        let marker = Frame::marker(position);
+        let marker = Frame::marker(self.clock.position(epoch, now.cursor(), has_ephemeral));
         self.table.each(|_, entry| entry.queues().for_each(|queue| queue.push(&marker, false)));
         for mailbox in self.pressure.shards() {
             // A shard that is gone has no streams to deliver to.
@@ -74,7 +75,7 @@ impl Fanout {
     /// Records where the log is.
     fn sight(&self, epoch: Epoch, offset: u64, by: Sighting) {
         if self.clock.sight(epoch, offset, by).is_some() {
-            self.reset(epoch, offset);
+            self.reset(epoch);
         }
     }
 
@@ -86,13 +87,6 @@ impl Fanout {
             }
             entry.deliver(frame);
         });
-    }
-
-    /// Lets the streams of a channel replay: the node has missed events.
-    fn replay(&self, channel: &Channel, entry: &ChannelEntry, before: LogState, late: Option<u64>) {
-        let Some(epoch) = before.epoch else { return };
-        tracing::info!(%channel, "events were missed: streams read them from the log");
-        entry.replay(channel, ReplayFrom { epoch, cursor: before.cursor(), late });
     }
 }
 
@@ -106,7 +100,7 @@ impl Inlet for Fanout {
             let before = self.clock.now();
             let joined = || self.clock.next_joined();
             if entry.ring.set_baseline(baseline, before.heard, joined) {
-                self.replay(channel, entry, before, None);
+                replay(channel, entry, before, None);
             }
         });
     }
@@ -128,7 +122,7 @@ impl Inlet for Fanout {
                 let before = self.clock.now();
                 entry.ring.set_late(after, before);
                 entry.ring.skip_to(previous);
-                self.replay(channel, entry, before, Some(after));
+                replay(channel, entry, before, Some(after));
             }
             entry.ring.push(position.key(), frame.clone(), previous);
             // Before the delivery: a client that has the event and reconnects at once must find it
@@ -178,4 +172,11 @@ impl Inlet for Fanout {
     fn count_rejected(&self) {
         self.stats.rejected.add(1);
     }
+}
+
+/// Lets the streams of a channel replay: the node has missed events.
+fn replay(channel: &Channel, entry: &ChannelEntry, before: LogState, late: Option<u64>) {
+    let Some(epoch) = before.epoch else { return };
+    tracing::info!(%channel, "events were missed: streams read them from the log");
+    entry.replay(channel, ReplayFrom { epoch, cursor: before.cursor(), late });
 }

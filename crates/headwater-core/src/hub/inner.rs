@@ -32,7 +32,8 @@ impl HubInner {
     pub(super) fn join(&self, channel: &Channel, queue: &Arc<Queue>) -> usize {
         let Fanout { table, config, .. } = &*self.fanout;
         let latest_only = || config.latest_only.matches(channel.as_str());
-        let (joined, first) = (|| self.fanout.clock.next_joined(), || self.broker.subscribe(channel));
+        let (joined, first) =
+            (|| self.fanout.clock.next_joined(), || self.broker.subscribe(channel));
         table.insert(channel, queue, latest_only, joined, first)
     }
 

@@ -104,18 +104,11 @@ impl Recall {
         open.unwrap_or(channels.len())
     }
 
-    /// The position of a stream with this cursor. It includes the node's own number only if the
-    /// channels may receive ephemeral events, since no other node can interpret it.
+    /// The position of a stream with this cursor. It includes the node's own number only if that
+    /// matters, since no other node can interpret it.
     pub(super) fn position(&self, channels: &[Channel], epoch: Epoch, cursor: Cursor) -> Position {
-        let may_be_ephemeral = |channel| {
-            self.fanout.table.with(channel, |entry| entry.ring.may_be_ephemeral()).unwrap_or(false)
-        };
-        if cursor.number > 0 && channels.iter().any(may_be_ephemeral) {
-            let node = self.fanout.clock.node();
-            Position::ephemeral(epoch, cursor.offset, node, cursor.number)
-        } else {
-            Position::new(epoch, cursor.offset)
-        }
+        let has_ephemeral = channels.iter().any(|channel| self.fanout.has_ephemeral(channel));
+        self.fanout.clock.position(epoch, cursor, has_ephemeral)
     }
 
     /// The number up to which ephemeral events of a channel are unknown to this node.

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::entry::ChannelEntry;
 use super::recall::Recall;
@@ -22,6 +23,9 @@ use crate::limits::{REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX};
 use crate::log::{Cursor, Epoch, Key, LogState, Position};
 use crate::stream::mailbox::{Mailbox, Message, Missed, Progress};
 use crate::stream::queue::Queue;
+
+/// How often a replay looks whether the broker has passed what it has reported.
+const REPLAY_WAIT: Duration = Duration::from_millis(5);
 
 /// A stream that is not live yet, or not any more.
 pub(super) struct Replay {
@@ -167,7 +171,7 @@ impl Replay {
     /// answer, it waits.
     pub(super) async fn step(mut self) -> (Self, Step) {
         let mut frames = VecDeque::new();
-        let mut bytes = 0;
+        let (mut bytes, mut before) = (0, None);
         loop {
             let log = self.recall.fanout.clock.now();
             if log.epoch != Some(self.epoch) {
@@ -197,7 +201,12 @@ impl Replay {
             if live.is_some() || !frames.is_empty() {
                 return (self, Step { frames, live });
             }
-            tokio::task::yield_now().await;
+            if before.replace(target) == Some(target) {
+                // The broker has reported events of a channel that are after what it has passed.
+                tokio::time::sleep(REPLAY_WAIT).await;
+            } else {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -272,6 +281,11 @@ impl Replay {
 
 /// Reads the next frames of a channel, up to the target.
 async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) {
+    if cursor.filled.offset >= target.offset {
+        // What is left are ephemeral events, which only the ring has.
+        take_from_ring(recall, cursor, target, |_| true);
+        return;
+    }
     if fill_from_ring(recall, cursor, target) {
         return;
     }
@@ -356,7 +370,9 @@ fn take_from_ring(
         cursor.announce(GapReason::Trimmed, None);
     }
     let is_all = entries.len() < REPLAY_FRAMES_MAX;
-    entries.into_iter().for_each(|(key, frame)| cursor.push(key, frame));
+    for (key, frame) in entries {
+        cursor.push(key, frame);
+    }
     if is_all {
         cursor.filled = cursor.filled.max(target);
     }

@@ -40,8 +40,6 @@ pub(super) struct Ring {
     /// or the ring has dropped them.
     unknown: u64,
     has_ephemeral: bool,
-    /// Whether the channel may receive ephemeral events.
-    may_be_ephemeral: bool,
     late: Option<Box<Late>>,
     /// Set when the ring was filled from the broker's history, which happens once; other streams
     /// wait for the one that reads. `None` until a stream needs it, which is never for most
@@ -71,7 +69,6 @@ impl Ring {
             ended: None,
             unknown: joined,
             has_ephemeral: false,
-            may_be_ephemeral: true,
             late: None,
             backfill: None,
         }
@@ -87,7 +84,6 @@ impl Ring {
         joined: impl FnOnce() -> u64,
     ) -> bool {
         self.has_ephemeral |= baseline.ephemeral;
-        self.may_be_ephemeral = !baseline.durable_only;
         if !std::mem::replace(&mut self.has_baseline, true) {
             // When the first subscriber arrived, the node may not have known the log's position
             // yet.
@@ -309,11 +305,6 @@ impl Ring {
         self.has_ephemeral
     }
 
-    /// Whether the channel may receive ephemeral events.
-    pub(super) fn may_be_ephemeral(&self) -> bool {
-        self.has_ephemeral || self.may_be_ephemeral
-    }
-
     pub(super) fn ended(&self) -> Option<u64> {
         self.ended
     }
@@ -339,7 +330,6 @@ impl Ring {
         // The broker may have lost its mark of ephemeral events with the log, so the ring retains
         // it.
         empty.has_ephemeral = self.has_ephemeral;
-        empty.may_be_ephemeral = self.may_be_ephemeral;
         *self = empty;
     }
 
@@ -425,7 +415,10 @@ mod tests {
         let baseline = |last| Baseline::new(last);
         let never = || unreachable!("the channel is received already");
         assert!(!ring.set_baseline(baseline(5), 0, || 7));
-        assert_eq!((ring.complete_since(), ring.unknown(), ring.has_ephemeral()), (Some(5), 7, false));
+        assert_eq!(
+            (ring.complete_since(), ring.unknown(), ring.has_ephemeral()),
+            (Some(5), 7, false)
+        );
         assert!(!ring.set_baseline(baseline(8), 8, never), "all up to 8 was heard");
         assert_eq!(ring.complete_since(), Some(5));
         assert!(!ring.set_baseline(baseline(8).with_ephemeral(true), 8, never));

@@ -130,6 +130,16 @@ impl LogClock {
         Some(Position::ephemeral(epoch, state.now.heard, self.node, state.now.number))
     }
 
+    /// The position of a stream with this cursor, with or without the number of the node's own log.
+    pub(crate) fn position(&self, epoch: Epoch, cursor: Cursor, with_number: bool) -> Position {
+        match cursor.number {
+            number if with_number && number > 0 => {
+                Position::ephemeral(epoch, cursor.offset, self.node, number)
+            }
+            _ => Position::new(epoch, cursor.offset),
+        }
+    }
+
     /// A new number, larger than those of all streams: for a channel that the node receives from
     /// now on.
     pub(crate) fn next_joined(&self) -> u64 {
@@ -212,7 +222,8 @@ mod tests {
     #[test]
     fn a_position_of_the_log_tells_which_ephemeral_events_came_before_it() {
         let (clock, epoch) = clock();
-        let number = |position: Option<Position>| position.unwrap().ephemeral_part().unwrap().number;
+        let number =
+            |position: Option<Position>| position.unwrap().ephemeral_part().unwrap().number;
         assert_eq!(number(clock.next_local()), 1);
         clock.sight(epoch, 20, Sighting::Event);
         assert_eq!(number(clock.next_local()), 2);

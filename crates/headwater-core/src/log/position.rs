@@ -215,13 +215,7 @@ mod tests {
         let epoch = Epoch::random();
         let durable = |offset| Position::new(epoch, offset).key();
         let ephemeral = |offset, number| Position::ephemeral(epoch, offset, epoch, number).key();
-        let order = [
-            durable(1),
-            ephemeral(1, 1),
-            ephemeral(1, 2),
-            durable(2),
-            ephemeral(2, 3),
-        ];
+        let order = [durable(1), ephemeral(1, 1), ephemeral(1, 2), durable(2), ephemeral(2, 3)];
         assert!(order.is_sorted());
     }
 

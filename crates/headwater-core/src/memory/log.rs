@@ -167,14 +167,11 @@ impl Log {
     }
 
     pub(super) fn baseline(&self, channel: &Channel) -> Baseline {
-        let baseline = match self.channels.get(channel) {
-            Some(history) => {
-                Baseline::new(history.last()).with_end(history.is_ended())
-            }
+        match self.channels.get(channel) {
+            Some(history) => Baseline::new(history.last()).with_end(history.is_ended()),
             // The channel may have had events that were forgotten.
             None => Baseline::new(self.forgotten_to),
-        };
-        baseline.with_durable_only(true)
+        }
     }
 
     /// Appends a batch and calls `deliver` for each new event, in order. The batch is appended as a

@@ -90,7 +90,8 @@ impl Queue {
     /// What the stream must replay, once its queue is empty.
     pub(crate) fn take_missed(&self) -> Option<Missed> {
         let mut state = self.state();
-        if state.frames.is_empty() { state.missed.take() } else { None }
+        let is_due = state.frames.is_empty() && state.closed.is_none();
+        if is_due { state.missed.take() } else { None }
     }
 
     /// Registers the waker for when the queue closes, without taking a frame.
@@ -152,7 +153,8 @@ impl Queue {
 
     /// Whether the stream must replay once its queue is empty.
     pub(crate) fn must_replay(&self) -> bool {
-        self.state().missed.is_some()
+        let state = self.state();
+        state.missed.is_some() && state.closed.is_none()
     }
 
     fn set_waker(state: &mut State, context: &Context<'_>) {

@@ -200,3 +200,18 @@ async fn a_stream_disconnected_between_two_gap_events_receives_both_again() {
     let mut stream = hub.subscribe([channel(0), channel(1)]).unwrap().after(id);
     assert_eq!(take(&mut stream, 2).await, "gap c0 epoch, gap c1 epoch");
 }
+
+#[test]
+fn a_full_queue_is_closed_even_if_events_are_missing() {
+    let connect =
+        |client, channels: &[usize]| Step::Connect { client, channels: channels.to_vec() };
+    let steps = vec![
+        connect(1, &[1, 3]),
+        Step::Read { client: 1, count: 1 },
+        Step::RunDuringRead(Action::CatchUp { channels: vec![1], trim: None }),
+        connect(2, &[1, 3]),
+        Step::Run(large(1)),
+        connect(1, &[0]),
+    ];
+    check(steps, false, true);
+}

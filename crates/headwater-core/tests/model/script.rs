@@ -9,7 +9,6 @@ use headwater_core::broker::{
     Baseline, Broker, BrokerFuture, BrokerStatus, History, LoggedEvent, ReadRange, Sink,
 };
 use headwater_core::clock::now_ms;
-use headwater_core::gap::GapReason;
 use headwater_core::log::{Epoch, Position};
 use headwater_core::{Channel, Error, ErrorKind, Event, Publish, Receipt, limits};
 
@@ -218,31 +217,25 @@ impl ScriptedLog {
         }
     }
 
-    /// Acts like a session that lost its connection, and then delivers the missed events that are
-    /// still retained, in order.
+    /// Acts like a session that lost its connection, and then reports what its channels have.
     fn catch_up(&mut self, channels: &[usize], trim: Option<usize>) {
-        let before = self.all.len();
         for channel in channels {
             self.append(*channel, false);
         }
         if let Some(channel) = trim {
             self.trim(channel, 1);
         }
-        let missed = self.all[before..].to_vec();
-        let is_trimmed = |record: &Record| {
-            let trimmed = self.trimmed.get(&record.channel);
-            record.offset.unwrap() <= trimmed.copied().unwrap_or(0)
-        };
-        if let Some(number) = trim {
-            let is_lost =
-                missed.iter().any(|record| record.channel == number && is_trimmed(record));
-            if is_lost && self.subscribed.get(&channel(number)) == Some(&true) {
-                self.sink().gap(&channel(number), GapReason::Trimmed);
-            }
+        let sink = self.sink();
+        for (channel, _) in self.subscribed.iter().filter(|(_, arrives)| **arrives) {
+            sink.baseline(channel, self.baseline(number(channel)));
         }
-        for record in missed.iter().filter(|record| !is_trimmed(record)) {
-            self.deliver(record);
-        }
+        sink.log(self.epoch, self.last);
+    }
+
+    fn baseline(&self, number: usize) -> Baseline {
+        let last = self.lasts.get(&number).copied().unwrap_or(0);
+        let ephemeral = self.all.iter().any(|record| record.channel == number && record.received);
+        Baseline::new(last).with_ephemeral(ephemeral)
     }
 
     fn event(&self, record: &Record) -> (Event, Position) {
@@ -319,12 +312,8 @@ impl Broker for Script {
             tokio::task::yield_now().await;
             let mut log = self.log();
             if log.subscribed.insert(channel.clone(), true) == Some(false) {
-                let number = number(channel);
-                let last = log.lasts.get(&number).copied().unwrap_or(0);
-                let ephemeral =
-                    log.all.iter().any(|record| record.channel == number && record.received);
                 log.sink().log(log.epoch, log.last);
-                log.sink().baseline(channel, Baseline::new(last).with_ephemeral(ephemeral));
+                log.sink().baseline(channel, log.baseline(number(channel)));
             }
             Ok(())
         })

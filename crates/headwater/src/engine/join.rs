@@ -22,7 +22,8 @@ const PROFILES_MAX: usize = 8;
 impl Shard {
     /// Adds the stream to the shard's tables, writes what it brings, and ends it if it is over.
     pub(super) fn attach(&mut self, attachment: Attachment) {
-        let Attachment { channels, waiting, missed, progress, closed, number, payload } = attachment;
+        let Attachment { channels, waiting, missed, progress, closed, number, payload } =
+            attachment;
         let parts =
             payload.downcast::<StreamParts>().expect("every attachment carries `StreamParts`");
         let StreamParts { socket, unsent, mut options, callbacks, slot, stray_bytes } = *parts;

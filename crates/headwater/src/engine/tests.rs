@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::access::Revocation;
 use crate::{Channel, Event, EventSourceResponse, Hub};
 use headwater_core::close::CloseReason;
-use headwater_core::transport::{Attachment, HubRef, Key, Message, Progress};
+use headwater_core::transport::{Attachment, Cursor, HubRef, Message, Progress};
 
 fn channel() -> Channel {
     Channel::new("a").unwrap()
@@ -103,7 +103,8 @@ fn poison() -> Message {
     Message::Attach(Box::new(Attachment {
         channels: Box::default(),
         waiting: std::collections::VecDeque::new(),
-        progress: Progress { until: Key::default(), open: 1 },
+        missed: None,
+        progress: Progress { until: Cursor::default(), open: 1 },
         closed: None,
         number: 0,
         payload: Box::new("not the engine's"),

@@ -146,12 +146,14 @@ impl Shard {
                     break;
                 }
                 Message::Deliver { frame, .. } => bytes += frame.len(),
-                Message::DeliverToAll(_) => {}
                 Message::Attach(attachment) => self.attach(*attachment),
                 Message::Drain => self.end_all(CloseReason::Drain),
                 Message::Revoke(whose) => self.revoke(whose),
                 // All streams end.
-                Message::Replay { .. } | Message::Page { .. } | Message::Live { .. } => {}
+                Message::DeliverToAll(_)
+                | Message::Replay { .. }
+                | Message::Page { .. }
+                | Message::Live { .. } => {}
             }
             messages += 1;
         }
