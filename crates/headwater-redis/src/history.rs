@@ -221,7 +221,7 @@ fn log_state(answer: &[String]) -> RedisResult<LogState> {
     let with_ephemeral = lasts.iter().zip(ephemeral.iter().map(|note| !note.is_empty()));
     let baselines = with_ephemeral.map(|(last, ephemeral)| match &**last {
         // A channel without a last offset may have had events that are forgotten.
-        "" => Baseline::new(forgotten_to).with_ephemeral(ephemeral),
+        "" => Baseline::forgotten(forgotten_to).with_ephemeral(ephemeral),
         last => baseline(Some(last)).with_ephemeral(ephemeral),
     });
     Ok(LogState { epoch, last, baselines: baselines.collect() })

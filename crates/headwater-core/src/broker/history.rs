@@ -173,13 +173,21 @@ pub struct Baseline {
     /// from before its node received the channel then gets a gap event, since it may have missed
     /// some.
     pub ephemeral: bool,
+    /// Whether there may be no event at `last`: the log knows none of the channel, and has forgotten
+    /// what it had up to there.
+    pub forgotten: bool,
 }
 
 impl Baseline {
     /// A channel whose last event has this offset; 0 for none. It has not ended, and no ephemeral
     /// events are known.
     pub fn new(last: u64) -> Self {
-        Self { last, ended: false, ephemeral: false }
+        Self { last, ended: false, ephemeral: false, forgotten: false }
+    }
+
+    /// A channel of which the log knows no event, and may have forgotten some up to this offset.
+    pub fn forgotten(up_to: u64) -> Self {
+        Self { forgotten: true, ..Self::new(up_to) }
     }
 
     /// Whether the last event ended the channel.

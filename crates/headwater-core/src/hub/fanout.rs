@@ -1,6 +1,8 @@
 //! Delivers events from the broker to all subscribers of a channel. Look here for this node's view
 //! of the log's position, and for what happens when the log lost its data.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use super::backpressure::Backpressure;
 use super::config::HubConfig;
 use super::entry::ChannelEntry;
@@ -13,7 +15,7 @@ use crate::clock::now_ms;
 use crate::event::Event;
 use crate::frame::{Frame, Published};
 use crate::gap::{Gap, GapReason};
-use crate::log::{Continuity, Epoch, LogClock, LogState, Position, Sighting};
+use crate::log::{Continuity, Cursor, Epoch, LogClock, LogState, Position, Sighting};
 use crate::revocation::Revocation;
 use crate::stream::mailbox::{Message, ReplayFrom};
 
@@ -25,6 +27,8 @@ pub(super) struct Fanout {
     pub(super) config: HubConfig,
     pub(super) stats: Stats,
     pub(super) clock: LogClock,
+    /// Channels with ephemeral events that are received again after the connection was lost.
+    lost: Mutex<Vec<Channel>>,
 }
 
 impl Fanout {
@@ -36,6 +40,7 @@ impl Fanout {
             config,
             stats: Stats::default(),
             clock: LogClock::new(),
+            lost: Mutex::default(),
         }
     }
 
@@ -72,6 +77,10 @@ impl Fanout {
         }
     }
 
+    fn lost(&self) -> MutexGuard<'_, Vec<Channel>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Records where the log is.
     fn sight(&self, epoch: Epoch, offset: u64, by: Sighting) {
         if self.clock.sight(epoch, offset, by).is_some() {
@@ -93,16 +102,27 @@ impl Fanout {
 impl Inlet for Fanout {
     fn set_log(&self, epoch: Epoch, last: u64) {
         self.sight(epoch, last, Sighting::Report);
+        // Ephemeral events that were published while the connection was lost are nowhere retained.
+        // The gap events come after the events of the log until now.
+        let lost = std::mem::take(&mut *self.lost());
+        for channel in lost {
+            self.deliver_gap(&channel, GapReason::BrokerLost);
+        }
     }
 
     fn set_baseline(&self, channel: &Channel, baseline: Baseline) {
-        self.table.with(channel, |entry| {
+        let was_lost = self.table.with(channel, |entry| {
             let before = self.clock.now();
+            let was_received = entry.ring.has_baseline();
             let joined = || self.clock.next_joined();
-            if entry.ring.set_baseline(baseline, before.heard, joined) {
-                replay(channel, entry, before, None);
+            if let Some(after) = entry.ring.set_baseline(baseline, before, joined) {
+                replay(channel, entry, before, after);
             }
+            was_received && entry.ring.has_ephemeral()
         });
+        if was_lost.unwrap_or(false) {
+            self.lost().push(channel.clone());
+        }
     }
 
     /// Delivers an event of the log. Never waits: a stream whose queue is full is closed.
@@ -120,9 +140,10 @@ impl Inlet for Fanout {
             }
             if let Continuity::Hole { after } = follows {
                 let before = self.clock.now();
-                entry.ring.set_late(after, before);
-                entry.ring.skip_to(previous);
-                replay(channel, entry, before, Some(after));
+                // No node was notified of them: clients with any earlier ID may lack them.
+                let noticed = Cursor { offset: offset - 1, number: before.number };
+                entry.ring.skip_to(previous, noticed);
+                replay(channel, entry, before, after);
             }
             entry.ring.push(position.key(), frame.clone(), previous);
             // Before the delivery: a client that has the event and reconnects at once must find it
@@ -175,8 +196,8 @@ impl Inlet for Fanout {
 }
 
 /// Lets the streams of a channel replay: the node has missed events.
-fn replay(channel: &Channel, entry: &ChannelEntry, before: LogState, late: Option<u64>) {
+fn replay(channel: &Channel, entry: &ChannelEntry, before: LogState, after: u64) {
     let Some(epoch) = before.epoch else { return };
     tracing::info!(%channel, "events were missed: streams read them from the log");
-    entry.replay(channel, ReplayFrom { epoch, cursor: before.cursor(), late });
+    entry.replay(channel, ReplayFrom { epoch, cursor: before.cursor(), after });
 }

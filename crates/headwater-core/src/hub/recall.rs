@@ -43,11 +43,21 @@ impl Recall {
         history
     }
 
-    /// Reads history, and retries until the broker answers; `None` if it denies reading.
+    /// Reads history, and retries until the broker answers; `None` if it denies reading, or if the
+    /// log was reset meanwhile.
     async fn read_until_answered(&self, channel: &Channel, range: ReadRange) -> Option<History> {
         loop {
             match self.broker.read(channel, range).await {
-                Ok(history) => return Some(history),
+                Ok(history) if self.is_of_this_log(&history) => return Some(history),
+                // One of both is behind the reset of the log.
+                Ok(_) => {
+                    let epoch = self.fanout.clock.now().epoch;
+                    self.settle(channel).await;
+                    if self.fanout.clock.now().epoch != epoch {
+                        return None;
+                    }
+                    tokio::time::sleep(REPLAY_RETRY).await;
+                }
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                     tracing::warn!(%channel, "the broker denies reading history: {error}");
                     return None;
@@ -55,6 +65,12 @@ impl Recall {
                 Err(error) => self.wait_to_retry(channel, &error).await,
             }
         }
+    }
+
+    /// Whether a history is of the epoch that this node has heard.
+    fn is_of_this_log(&self, history: &History) -> bool {
+        let position = history.frames.first().and_then(Frame::position);
+        position.is_none_or(|position| self.fanout.clock.is_in(position.epoch()))
     }
 
     async fn wait_to_retry(&self, channel: &Channel, error: &Error) {
@@ -98,6 +114,7 @@ impl Recall {
     /// The number of channels that have not ended, or whose end still waits in the queue.
     pub(super) fn open_or_ending(&self, channels: &[Channel], queue: &Queue) -> usize {
         let open = self.fanout.table.with_all(channels.iter(), |entries| {
+            queue.forget_resets();
             let open = entries.iter().filter(|entry| entry.ring.ended().is_none()).count();
             open + queue.ends()
         });

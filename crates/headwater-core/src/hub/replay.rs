@@ -52,8 +52,12 @@ pub(super) struct ChannelCursor {
     filled: Cursor,
     /// The stream was notified that ephemeral events up to here may be missing.
     pub(super) reported: u64,
-    /// The stream was notified of events that arrived late up to this offset.
-    late_reported: u64,
+    /// Events of the log up to this offset come too late for the stream, whose client has a later
+    /// ID: it gets a gap event instead.
+    late_until: u64,
+    /// What the node has missed was considered, as far as it had noticed at this offset.
+    late_seen: u64,
+    is_late_reported: bool,
     buffer: VecDeque<(Key, Frame)>,
 }
 
@@ -75,7 +79,15 @@ pub(super) struct Attached {
 impl ChannelCursor {
     pub(super) fn new(channel: &Channel, filled: Cursor) -> Self {
         let (channel, buffer) = (channel.clone(), VecDeque::new());
-        Self { channel, filled, reported: 0, late_reported: 0, buffer }
+        Self {
+            channel,
+            filled,
+            reported: 0,
+            late_until: 0,
+            late_seen: 0,
+            is_late_reported: false,
+            buffer,
+        }
     }
 
     /// Cursors that start live with a gap event for each channel, because the client's position is
@@ -101,14 +113,11 @@ impl ChannelCursor {
         let has = missed.from.cursor.max(until);
         let mut cursor = Self::new(channel, has);
         cursor.reported = has.number;
-        match missed.from.late.filter(|_| *channel == missed.channel) {
+        let after = missed.from.after;
+        if alone && *channel == missed.channel && until.offset <= after {
             // It has received nothing after that.
-            Some(after) if alone && until.offset <= after => cursor.filled.offset = after,
-            Some(_) => {
-                cursor.late_reported = has.offset;
-                cursor.announce(GapReason::Trimmed, None);
-            }
-            None => {}
+            cursor.filled.offset = after;
+            cursor.late_seen = missed.from.cursor.offset;
         }
         cursor
     }
@@ -136,7 +145,34 @@ impl ChannelCursor {
     /// Adds the next event.
     fn push(&mut self, key: Key, frame: Frame) {
         self.filled.advance(key);
-        self.buffer.push_back((key, frame));
+        if key.number > 0 || key.offset > self.late_until {
+            self.buffer.push_back((key, frame));
+        } else if !std::mem::replace(&mut self.is_late_reported, true) {
+            self.announce_late();
+        }
+    }
+
+    /// Goes back to missed events that the stream has moved past, if there are any.
+    fn look_back(&mut self, recall: &Recall) {
+        let (filled, seen) = (self.filled, self.late_seen);
+        let late = recall.fanout.table.with(&self.channel, |entry| {
+            (entry.ring.late_for(filled, seen), entry.ring.late_noticed())
+        });
+        let Some((late, noticed)) = late else { return };
+        if let Some(late) = late {
+            self.late_until = filled.offset;
+            self.filled.offset = late.after;
+            self.is_late_reported = false;
+        }
+        self.late_seen = noticed;
+    }
+
+    /// Reports missed events after everything that the client has.
+    fn announce_late(&mut self) {
+        let filled = self.filled.offset;
+        self.filled.offset = filled.max(self.late_until);
+        self.announce(GapReason::Trimmed, None);
+        self.filled.offset = filled;
     }
 }
 
@@ -178,6 +214,9 @@ impl Replay {
                 self.reset(&log);
             }
             let target = log.cursor();
+            for cursor in &mut self.cursors {
+                cursor.look_back(&self.recall);
+            }
             while let Some((_, frame)) = self.next(target).await {
                 if frame.gap().is_none() && frame.time_ms() < self.since_ms {
                     continue;
@@ -264,8 +303,8 @@ impl Replay {
                 return None;
             }
             let open = entries.iter().filter(|entry| entry.ring.ended().is_none()).count();
-            let open = u32::try_from(open).unwrap_or(u32::MAX);
-            let progress = Progress { until, open };
+            let count = |channels| u32::try_from(channels).unwrap_or(u32::MAX);
+            let progress = Progress { until, open: count(open), channels: count(entries.len()) };
             match &self.target {
                 Target::Queue(queue) => queue.resume_push(),
                 // A shard that is gone has no streams.
@@ -315,11 +354,12 @@ async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) {
         if key.offset > target.offset || (ring_begin > after && key.offset > ring_begin) {
             break;
         }
-        if history.has_hole_before(at) {
+        if history.has_hole_before(at) && key.offset > cursor.late_until {
             cursor.announce(GapReason::Trimmed, None);
         }
         cursor.push(key, frame.clone());
     }
+    merge_ephemeral(recall, cursor, target);
     if cursor.filled.offset == after {
         // The history has no more events. The ring has the rest; if it does not know how far back
         // it is complete, that is ephemeral events only.
@@ -329,6 +369,21 @@ async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) {
             take_from_ring(recall, cursor, target, |_| true);
         }
     }
+}
+
+/// Adds the ring's ephemeral events that were received before the newest event in the buffer, so
+/// that IDs only grow.
+fn merge_ephemeral(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) {
+    let after = Cursor { offset: u64::MAX, ..cursor.filled };
+    let newest = cursor.filled.offset;
+    let earlier = recall.fanout.table.with(&cursor.channel, |entry| {
+        let range = entry.ring.range(after, target, usize::MAX);
+        range.take_while(|(key, _)| key.offset < newest).cloned().collect::<Vec<_>>()
+    });
+    for (key, frame) in earlier.unwrap_or_default() {
+        cursor.push(key, frame);
+    }
+    cursor.buffer.make_contiguous().sort_by_key(|(key, _)| *key);
 }
 
 /// The next page of a channel's history.
@@ -359,14 +414,12 @@ fn take_from_ring(
         is_enough(&entry.ring).then(|| {
             let range = entry.ring.range(cursor.filled, target, REPLAY_FRAMES_MAX);
             let entries = range.cloned().collect::<VecDeque<_>>();
-            (entries, entry.ring.unknown(), entry.ring.late_for(cursor.filled))
+            (entries, entry.ring.unknown())
         })
     });
-    let Some((entries, unknown, late)) = taken.flatten() else { return false };
-    let is_late = late.is_some_and(|until| until > cursor.late_reported);
-    if is_late || unknown > cursor.filled.number.max(cursor.reported) {
+    let Some((entries, unknown)) = taken.flatten() else { return false };
+    if unknown > cursor.filled.number.max(cursor.reported) {
         cursor.reported = cursor.reported.max(unknown);
-        cursor.late_reported = cursor.late_reported.max(late.unwrap_or(0));
         cursor.announce(GapReason::Trimmed, None);
     }
     let is_all = entries.len() < REPLAY_FRAMES_MAX;

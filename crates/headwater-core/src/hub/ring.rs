@@ -27,6 +27,8 @@ pub(super) struct Ring {
     /// The offset of the channel's last event that this node has. `None` until the broker has
     /// reported the channel's baseline, or an event of the log has arrived.
     last: Option<u64>,
+    /// Whether `last` is where the log was when it was reset, and not an event of the channel.
+    is_reset: bool,
     bytes: usize,
     /// The bytes of all rings.
     total: Arc<AtomicUsize>,
@@ -40,21 +42,27 @@ pub(super) struct Ring {
     /// or the ring has dropped them.
     unknown: u64,
     has_ephemeral: bool,
-    late: Option<Box<Late>>,
+    /// In ascending order.
+    late: Vec<Late>,
     /// Set when the ring was filled from the broker's history, which happens once; other streams
     /// wait for the one that reads. `None` until a stream needs it, which is never for most
     /// channels.
     backfill: Option<Arc<OnceCell<()>>>,
 }
 
-/// Events of the log that this node missed, and noticed only at an event after them.
-struct Late {
-    /// They are after this offset.
-    after: u64,
-    /// What the node had when it noticed. A stream of several channels may have moved past the
-    /// missing events.
-    noticed: Cursor,
+/// A part of the log in which this node has missed events of the channel, and received none.
+#[derive(Clone, Copy)]
+pub(super) struct Late {
+    /// It is after this offset.
+    pub(super) after: u64,
+    /// A stream of several channels that has no more than this may have moved past the missing
+    /// events.
+    pub(super) noticed: Cursor,
 }
+
+/// The number of such parts that a ring remembers; with more, the oldest is forgotten. They are
+/// rare: a connection was lost, or Redis denied a PUBLISH.
+const LATE_MAX: usize = 16;
 
 impl Ring {
     pub(super) fn new(joined: u64, total: Arc<AtomicUsize>) -> Self {
@@ -62,6 +70,7 @@ impl Ring {
             entries: VecDeque::new(),
             newest: Cursor::default(),
             last: None,
+            is_reset: false,
             bytes: 0,
             total,
             complete_since: None,
@@ -69,20 +78,21 @@ impl Ring {
             ended: None,
             unknown: joined,
             has_ephemeral: false,
-            late: None,
+            late: Vec::new(),
             backfill: None,
         }
     }
 
     /// Takes what the broker knows of the channel. The first time, this is where its events start
     /// to arrive, and `joined` returns a new number of the node's own log. Later it is what the
-    /// channel had while the connection was lost: returns whether the node has missed something.
+    /// channel had while the connection was lost: if the node has missed something, returns the last
+    /// offset that it has. `now` is what it has heard of all channels.
     pub(super) fn set_baseline(
         &mut self,
         baseline: Baseline,
-        heard: u64,
+        now: LogState,
         joined: impl FnOnce() -> u64,
-    ) -> bool {
+    ) -> Option<u64> {
         self.has_ephemeral |= baseline.ephemeral;
         if !std::mem::replace(&mut self.has_baseline, true) {
             // When the first subscriber arrived, the node may not have known the log's position
@@ -96,20 +106,29 @@ impl Ring {
             self.complete_since = Some(since);
             self.last = self.last.max(Some(baseline.last));
             self.ended = baseline.ended.then_some(baseline.last);
-            return false;
+            return None;
         }
         let has = self.last.unwrap_or(0);
+        if self.is_reset && baseline.last <= has {
+            self.ended = baseline.ended.then_some(baseline.last);
+            return self.ended.map(|_| has);
+        }
         if baseline.last < has {
             // It was read before events that have arrived since.
-            return false;
+            return None;
         }
-        let is_behind = baseline.last > has.max(heard);
+        let is_behind = baseline.last > has && (!baseline.forgotten || baseline.last > now.heard);
         let is_end_missed = baseline.ended && self.ended.is_none();
         self.ended = baseline.ended.then_some(baseline.last);
         if is_behind {
-            self.skip_to(baseline.last);
+            self.skip_to(baseline.last, now.cursor());
         }
-        is_behind || is_end_missed
+        (is_behind || is_end_missed).then_some(has)
+    }
+
+    /// Whether the broker has reported the channel's baseline.
+    pub(super) fn has_baseline(&self) -> bool {
+        self.has_baseline
     }
 
     /// How an event relates to what the ring has.
@@ -123,6 +142,7 @@ impl Ring {
         let previous = if previous == 0 { key.offset.saturating_sub(1) } else { previous };
         self.complete_since.get_or_insert(previous);
         self.last = Some(key.offset);
+        self.is_reset = false;
         // An event after an end means that the log has forgotten the end: the channel is open
         // again.
         self.ended = frame.is_end().then_some(key.offset);
@@ -130,33 +150,38 @@ impl Ring {
     }
 
     /// Skips the events up to an offset, which this node has missed: streams read them from the
-    /// history.
-    pub(super) fn skip_to(&mut self, offset: u64) {
+    /// history. Streams up to `noticed` may have moved past them.
+    pub(super) fn skip_to(&mut self, offset: u64, noticed: Cursor) {
         while !self.entries.is_empty() {
             self.pop_front();
         }
+        if self.late.len() == LATE_MAX {
+            self.late.remove(0);
+        }
+        let after = self.last.unwrap_or(0);
+        self.late.push(Late { after, noticed });
         self.last = Some(offset);
+        self.is_reset = false;
         self.complete_since = Some(offset);
         self.newest.offset = self.newest.offset.max(offset);
         // What was or is being read has a hole.
         self.backfill = None;
     }
 
-    /// Records that events after `after` arrived late, when this node had everything up to `now`.
-    pub(super) fn set_late(&mut self, after: u64, now: LogState) {
-        // What was late before stays late.
-        let after = self.late.as_ref().map_or(after, |late| late.after.min(after));
-        self.late = Some(Box::new(Late { after, noticed: now.cursor() }));
+    /// The part of the log in which a stream with this cursor may have moved past missed events, of
+    /// those that end after `seen`.
+    pub(super) fn late_for(&self, cursor: Cursor, seen: u64) -> Option<Late> {
+        let is_past = |late: &&Late| {
+            late.noticed.offset > seen
+                && (late.after + 1..=late.noticed.offset).contains(&cursor.offset)
+                && cursor.number <= late.noticed.number
+        };
+        self.late.iter().find(is_past).copied()
     }
 
-    /// Set if a stream with this cursor may have moved past events that arrived late: the offset
-    /// up to which it may.
-    pub(super) fn late_for(&self, cursor: Cursor) -> Option<u64> {
-        let late = self.late.as_ref()?;
-        let is_past = cursor.offset > late.after
-            && cursor.offset <= late.noticed.offset
-            && cursor.number <= late.noticed.number;
-        is_past.then_some(late.noticed.offset)
+    /// The end of the last such part.
+    pub(super) fn late_noticed(&self) -> u64 {
+        self.late.last().map_or(0, |late| late.noticed.offset)
     }
 
     /// Adds an ephemeral event or a gap event.
@@ -323,8 +348,10 @@ impl Ring {
     pub(super) fn reset(&mut self, now: LogState) {
         let total = Arc::clone(&self.total);
         let mut empty = Self::new(now.number, total);
-        empty.last = Some(now.heard);
-        empty.complete_since = Some(now.heard);
+        // Of a channel that the node does not receive yet, nothing is known.
+        empty.last = self.last.map(|_| now.heard);
+        empty.is_reset = true;
+        empty.complete_since = empty.last;
         empty.newest = now.cursor();
         empty.has_baseline = self.has_baseline;
         // The broker may have lost its mark of ephemeral events with the log, so the ring retains
@@ -414,17 +441,18 @@ mod tests {
         let mut ring = ring();
         let baseline = |last| Baseline::new(last);
         let never = || unreachable!("the channel is received already");
-        assert!(!ring.set_baseline(baseline(5), 0, || 7));
+        let heard = |heard| LogState { epoch: Some(epoch()), heard, number: 0 };
+        assert_eq!(ring.set_baseline(baseline(5), heard(0), || 7), None);
         assert_eq!(
             (ring.complete_since(), ring.unknown(), ring.has_ephemeral()),
             (Some(5), 7, false)
         );
-        assert!(!ring.set_baseline(baseline(8), 8, never), "all up to 8 was heard");
-        assert_eq!(ring.complete_since(), Some(5));
-        assert!(!ring.set_baseline(baseline(8).with_ephemeral(true), 8, never));
-        assert!(ring.has_ephemeral());
-        assert!(ring.set_baseline(baseline(8).with_end(true), 8, never), "the end was missed");
-        assert_eq!(ring.ended(), Some(8));
+        let forgotten = Baseline::forgotten(8).with_ephemeral(true);
+        assert_eq!(ring.set_baseline(forgotten, heard(8), never), None, "no event was missed");
+        assert_eq!((ring.complete_since(), ring.has_ephemeral()), (Some(5), true));
+        let end = baseline(5).with_end(true);
+        assert_eq!(ring.set_baseline(end, heard(8), never), Some(5), "the end was missed");
+        assert_eq!(ring.ended(), Some(5));
         push(&mut ring, 9, 0);
         assert_eq!(ring.ended(), None, "an event after the end reopens the channel");
     }
@@ -432,29 +460,32 @@ mod tests {
     #[test]
     fn a_hole_restarts_the_ring() {
         let mut ring = ring();
-        ring.set_baseline(Baseline::new(0), 0, || 1);
+        let now = LogState { epoch: Some(epoch()), heard: 7, number: 1 };
+        ring.set_baseline(Baseline::new(0), now, || 1);
         push(&mut ring, 3, 0);
         assert_eq!(ring.follows(3, 8), Continuity::Next);
         assert_eq!(ring.follows(5, 8), Continuity::Hole { after: 3 });
-        let now = LogState { epoch: Some(epoch()), heard: 7, number: 1 };
-        ring.set_late(3, now);
-        ring.skip_to(5);
+        ring.skip_to(5, now.cursor());
         push(&mut ring, 8, 5);
         assert_eq!((offsets(&ring, 0), ring.complete_since()), (vec![8], Some(5)));
-        for (offset, number, late) in
-            [(3, 0, None), (4, 0, Some(7)), (7, 1, Some(7)), (7, 2, None), (8, 0, None)]
+        for (offset, number, after) in
+            [(3, 0, None), (4, 0, Some(3)), (7, 1, Some(3)), (7, 2, None), (8, 0, None)]
         {
-            assert_eq!(ring.late_for(Cursor { offset, number }), late, "{offset} {number}");
+            let late = ring.late_for(Cursor { offset, number }, 0);
+            assert_eq!(late.map(|late| late.after), after, "{offset} {number}");
         }
-        assert!(ring.set_baseline(Baseline::new(12), 9, || 2), "12 was missed");
+        assert!(ring.late_for(Cursor { offset: 4, number: 0 }, 7).is_none(), "noticed before");
+        let now = LogState { heard: 9, ..now };
+        assert_eq!(ring.set_baseline(Baseline::new(12), now, || 2), Some(8), "12 was missed");
         assert_eq!((offsets(&ring, 0), ring.complete_since()), (vec![], Some(12)));
-        assert!(!ring.set_baseline(Baseline::new(11), 9, || 2), "older than what is known");
+        let older = ring.set_baseline(Baseline::new(11), now, || 2);
+        assert_eq!(older, None, "older than what is known");
     }
 
     #[test]
     fn history_is_prepended_without_duplicates() {
         let mut ring = ring();
-        ring.set_baseline(Baseline::new(6), 0, || 0);
+        ring.set_baseline(Baseline::new(6), LogState::default(), || 0);
         push(&mut ring, 8, 6);
         let history = |offsets: &[u64], holes| History {
             frames: offsets.iter().map(|offset| frame(*offset, 0, "x")).collect(),

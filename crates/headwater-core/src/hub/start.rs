@@ -113,7 +113,10 @@ fn late(recall: &Recall, channels: &[Channel], opened: LogState) -> Vec<ChannelC
     if opened.epoch.is_none() || opened.epoch != log.epoch {
         return all_after_gap(recall, channels, GapReason::BrokerLost);
     }
-    let from = |channel| after_cursor(recall, channel, opened.cursor(), GapReason::Trimmed, true);
+    let from = |channel| {
+        let is_ephemeral = recall.fanout.has_ephemeral(channel);
+        after_cursor(recall, channel, opened.cursor(), GapReason::Trimmed, is_ephemeral)
+    };
     channels.iter().map(from).collect()
 }
 
@@ -129,8 +132,8 @@ fn all_after_gap(recall: &Recall, channels: &[Channel], reason: GapReason) -> Ve
 async fn after(recall: &Recall, channels: &[Channel], id: &str) -> Vec<ChannelCursor> {
     let parsed = id.parse::<Position>().ok();
     let mut relation = parsed.map(|position| recall.relate(position));
-    if let (Some(Relation::Ahead), Some(position)) = (relation, parsed) {
-        // Another node may have delivered more than this one has heard.
+    if let (Some(Relation::Ahead | Relation::OtherEpoch), Some(position)) = (relation, parsed) {
+        // Another node may have delivered more than this one has heard, or of a newer epoch.
         recall.settle(&channels[0]).await;
         relation = Some(recall.relate(position));
     }

@@ -99,7 +99,8 @@ impl Subscription {
         queue: Arc<Queue>,
         entries: Box<[(Channel, usize)]>,
     ) -> Self {
-        let progress = Progress { until: Cursor::default(), open: open_count(entries.len()) };
+        let channels = open_count(entries.len());
+        let progress = Progress { until: Cursor::default(), open: channels, channels };
         let phase = Phase::New(Start::Now);
         Self {
             hub,

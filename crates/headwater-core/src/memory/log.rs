@@ -170,7 +170,7 @@ impl Log {
         match self.channels.get(channel) {
             Some(history) => Baseline::new(history.last()).with_end(history.is_ended()),
             // The channel may have had events that were forgotten.
-            None => Baseline::new(self.forgotten_to),
+            None => Baseline::forgotten(self.forgotten_to),
         }
     }
 

@@ -76,10 +76,9 @@ pub struct ReplayFrom {
     pub epoch: Epoch,
     /// What all streams of the node have.
     pub cursor: Cursor,
-    /// Set if the node noticed only at a later event: the channel's last offset that it has. A
-    /// stream of this channel alone replays from there. A stream of several may have moved past
-    /// the missing events.
-    pub late: Option<u64>,
+    /// The channel's last offset that the node has. A stream of this channel alone replays from
+    /// there. A stream of several may have moved past missing events.
+    pub after: u64,
 }
 
 /// A channel of which the node has missed events.
@@ -133,6 +132,8 @@ pub struct Progress {
     pub until: Cursor,
     /// Number of channels that have not ended.
     pub open: u32,
+    /// Number of channels.
+    pub channels: u32,
 }
 
 impl Progress {
@@ -144,8 +145,9 @@ impl Progress {
             return false;
         }
         if frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch) {
-            // The log was reset: offsets start over.
+            // The log was reset: offsets start over, and it knows no ends.
             self.until.offset = 0;
+            self.open = self.channels;
         }
         // An end counts even if the client has it already: its channel is closed.
         if frame.is_end() {

@@ -9,6 +9,7 @@ use super::slow_client::{WaitingBounds, replaced};
 use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::frame::Frame;
+use crate::gap::GapReason;
 
 /// The queued frames of one stream. The hub pushes, the subscription pops.
 pub(crate) struct Queue {
@@ -68,6 +69,8 @@ impl Queue {
     pub(crate) fn pause(&self) {
         let mut state = self.state();
         state.paused = true;
+        // The replay reads that too.
+        state.missed = None;
         state.frames = VecDeque::new();
         state.bytes = 0;
     }
@@ -123,6 +126,16 @@ impl Queue {
         let mut state = self.state();
         state.bytes = 0;
         (std::mem::take(&mut state.frames), state.missed.take(), state.closed)
+    }
+
+    /// Drops what was queued for a reset of the log before the stream starts.
+    pub(crate) fn forget_resets(&self) {
+        let mut state = self.state();
+        let is_reset = |frame: &Frame| {
+            frame.is_marker() || frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch)
+        };
+        state.frames.retain(|frame| !is_reset(frame));
+        state.bytes = state.frames.iter().map(Frame::len).sum();
     }
 
     /// The number of queued frames that end their channel.

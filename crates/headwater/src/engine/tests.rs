@@ -104,7 +104,7 @@ fn poison() -> Message {
         channels: Box::default(),
         waiting: std::collections::VecDeque::new(),
         missed: None,
-        progress: Progress { until: Cursor::default(), open: 1 },
+        progress: Progress { until: Cursor::default(), open: 1, channels: 1 },
         closed: None,
         number: 0,
         payload: Box::new("not the engine's"),
