@@ -18,6 +18,7 @@
 
 mod broker;
 mod catch_up;
+mod commands;
 mod connect;
 mod envelope;
 mod ephemeral;
@@ -26,6 +27,7 @@ mod history;
 mod keys;
 mod library;
 pub mod limits;
+mod link;
 mod node;
 mod probe;
 mod resp;
@@ -35,5 +37,6 @@ mod subscriber;
 mod wanted;
 
 pub use broker::RedisBroker;
-/// The Redis client of [`RedisBroker::connection`], so that programs use the same version.
+pub use commands::Commands as RedisConnection;
+/// The Redis client for [`RedisBroker::connection`], so that programs use the same version.
 pub use redis as client;
