@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::connect::{Address, Backoff, Purpose};
 use crate::errors;
-use crate::limits::{COMMANDS_WAITING_MAX, RECONNECT_WAIT_MAX, RETIRED_CONNECTIONS_MAX};
+use crate::limits::{COMMANDS_WAITING_MAX, RETIRED_CONNECTIONS_MAX};
 use crate::link::{Cause, Deadlines, Driver, Failure, Link, Request};
 
 /// The connection for commands of a [`RedisBroker`](crate::RedisBroker). All clones share one
@@ -245,7 +245,7 @@ impl Keeper {
                     let cause = self.serve(&link, driver).await;
                     self.log(cause, last_cause.replace(cause));
                     self.shared.state.send_modify(|state| state.phase = Phase::Connecting);
-                    if link.opened_at.elapsed() > RECONNECT_WAIT_MAX {
+                    if link.has_answered() {
                         backoff = Backoff::default();
                     }
                     if cause != Cause::Lost {
@@ -317,3 +317,6 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

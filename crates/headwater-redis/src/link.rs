@@ -122,6 +122,11 @@ impl Link {
         !is_silent
     }
 
+    /// Whether it has carried any answer.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.vitals.has_heard.load(Ordering::Relaxed)
+    }
+
     /// Requests that this connection be replaced. Commands that wait for an answer keep waiting.
     pub(crate) fn replace(&self, cause: Cause) {
         self.lock_cause().get_or_insert(cause);
@@ -224,6 +229,7 @@ struct Vitals {
     /// Since when bytes are expected; 0 if none are.
     expected: AtomicU64,
     written: AtomicU64,
+    has_heard: AtomicBool,
     is_closed: AtomicBool,
 }
 
@@ -234,6 +240,7 @@ impl Vitals {
             heard: AtomicU64::new(1),
             expected: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            has_heard: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
         }
     }
@@ -265,6 +272,7 @@ impl Vitals {
 
     fn on_read(&self) {
         self.heard.store(self.micros(Instant::now()), Ordering::Relaxed);
+        self.has_heard.store(true, Ordering::Relaxed);
         // Requests that still wait have a deadline of their own.
         self.expected.store(0, Ordering::Relaxed);
     }
