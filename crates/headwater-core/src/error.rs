@@ -78,8 +78,8 @@ impl Error {
         self
     }
 
-    /// The broker's own word for what failed, if it has one, for logs and metrics: Redis' error
-    /// code, such as `READONLY` or `OOM`, or `timeout`.
+    /// The broker's own word for what failed, if it has one, to compare and count: the error code
+    /// of its server, such as `READONLY` or `OOM`, or `timeout`.
     pub fn reason(&self) -> Option<&str> {
         self.inner.reason.as_deref()
     }

@@ -30,9 +30,8 @@ use crate::link::{Cause, Deadlines, Driver, Failure, Link, Request};
 /// [`redis`](crate::client) use it like any other connection:
 ///
 /// ```no_run
-/// # async fn f(broker: headwater::RedisBroker) -> Result<(), headwater::redis::client::RedisError> {
-/// use headwater::redis::client;
-///
+/// # use headwater::{RedisBroker, redis::client};
+/// # async fn f(broker: RedisBroker) -> Result<(), client::RedisError> {
 /// let mut redis = broker.connection();
 /// let visits: u64 = client::cmd("INCR").arg("visits").query_async(&mut redis).await?;
 /// # Ok(()) }
@@ -145,11 +144,11 @@ impl Commands {
         let answers = answers.map_err(|failure| match failure {
             Failure::NotSent => unavailable("the connection was closed twice"),
             Failure::Other(error) => error,
-        })?;
-        if let Some(code) = answers.iter().find_map(errors::needs_other_connection) {
+        });
+        if let Some(code) = errors::needs_other_connection(&answers) {
             link.replace(Cause::Answer(code));
         }
-        Ok(answers)
+        answers
     }
 
     /// The open connection, or the one that is being opened.
@@ -215,7 +214,7 @@ impl ConnectionLike for Commands {
 impl fmt::Debug for Commands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.shared.state.borrow();
-        f.debug_struct("Commands")
+        f.debug_struct("RedisConnection")
             .field("is_open", &matches!(state.phase, Phase::Open(_)))
             .field("generation", &state.generation)
             .finish_non_exhaustive()

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use headwater_core::broker::Part;
 use headwater_core::{Error, ErrorKind};
-use redis::{ErrorKind as RedisErrorKind, RedisError, ServerError, Value};
+use redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, ServerError, Value};
 
 /// A state in which Redis refuses a command without executing it: what it means, and what to do.
 struct Refusal {
@@ -138,11 +138,22 @@ pub(crate) fn is_connection_failure(error: &RedisError) -> bool {
     matches!(error.kind(), RedisErrorKind::Io | RedisErrorKind::Parse)
 }
 
-/// The code of an answer that shows that another connection is needed: this one leads to a replica,
-/// or is not logged in any more. Its name is resolved again, since it may lead elsewhere now.
-pub(crate) fn needs_other_connection(answer: &Value) -> Option<&'static str> {
-    let Value::ServerError(error) = answer else { return None };
-    let code = refusal_of(error)?.code;
+/// The code among the answers that shows that another connection is needed: this one leads to a
+/// replica, or is not logged in any more. The name is resolved again then, since it may lead
+/// elsewhere now.
+pub(crate) fn needs_other_connection(answers: &RedisResult<Vec<Value>>) -> Option<&'static str> {
+    match answers {
+        Ok(answers) => answers.iter().find_map(|answer| match answer {
+            Value::ServerError(error) => code_of_wrong_server(error),
+            _ => None,
+        }),
+        // A transaction.
+        Err(error) => self::answers(error).iter().find_map(|(_, it)| code_of_wrong_server(it)),
+    }
+}
+
+fn code_of_wrong_server(answer: &ServerError) -> Option<&'static str> {
+    let code = refusal_of(answer)?.code;
     matches!(code, "READONLY" | "MASTERDOWN" | "NOAUTH").then_some(code)
 }
 
@@ -169,14 +180,12 @@ pub(crate) fn login_error(answer: &[u8]) -> Error {
 
 // === questions about an error ===
 
-/// Whether Redis denied the login, or any command of the pipeline.
+/// Whether Redis' ACL denied the command, or any command of the pipeline. A rejected login is none:
+/// it says nothing about permissions.
 pub(crate) fn is_denied(error: &RedisError) -> bool {
-    match not_sent_cause(error) {
-        Some(cause) => cause.kind() == ErrorKind::PermissionDenied,
-        None => answers(error).iter().any(|(_, answer)| {
-            refusal_of(answer).is_some_and(|it| it.kind == ErrorKind::PermissionDenied)
-        }),
-    }
+    let answers = answers(error);
+    let mut known = answers.iter().filter_map(|(_, answer)| refusal_of(answer));
+    known.any(|refusal| refusal.code == "NOPERM")
 }
 
 /// Whether the function or the script is missing: Redis restarted without it. Install it and call
@@ -280,9 +289,10 @@ impl Fault {
     fn of(error: &RedisError) -> Self {
         let answers = answers(error);
         // The first error with a known code, or else the first one.
-        let known = answers.iter().find_map(|(_, answer)| refusal_of(answer));
-        if let Some(refusal) = known {
-            return Self::from(refusal);
+        let known = answers.iter().find_map(|(_, answer)| Some((refusal_of(answer)?, answer)));
+        if let Some((refusal, answer)) = known {
+            let is_executed = is_denied_in_script(answer.details().unwrap_or_default());
+            return Self { is_executed, ..Self::from(refusal) };
         }
         if let Some((_, answer)) = answers.first() {
             return Self::from(answer);
@@ -368,8 +378,7 @@ fn find_refusal(code: &str, details: &str) -> Option<&'static Refusal> {
     if let Some(found) = REFUSALS.iter().find(|refusal| refusal.code == code) {
         return Some(found);
     }
-    // Redis uses this text if the permission is missing inside a function or script.
-    if details.contains("user executing the script") {
+    if is_denied_in_script(details) {
         return REFUSALS.iter().find(|refusal| refusal.code == "NOPERM");
     }
     // Redis 6.2 answers "ERR Error running script (...): -OOM command not allowed ...".
@@ -382,6 +391,12 @@ fn find_refusal(code: &str, details: &str) -> Option<&'static Refusal> {
             details[..at].ends_with('-') && details[at + code.len()..].starts_with(' ')
         })
     })
+}
+
+/// Whether a permission is missing inside a function or script, which has been executed until then.
+/// These are the texts of Redis up to 7.0, and from 7.2 on.
+fn is_denied_in_script(details: &str) -> bool {
+    ["user executing the script", "ACL failure in script"].iter().any(|it| details.contains(it))
 }
 
 fn not_sent_cause(error: &RedisError) -> Option<&Error> {
@@ -398,3 +413,6 @@ impl fmt::Display for NotSent {
 }
 
 impl StdError for NotSent {}
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,9 @@
 //!
 //! In reading order: [`RedisBroker`] publishes and reads; `library` is the function in Redis that
 //! appends and publishes; `subscriber` maintains the one subscriber connection, and `session`
-//! serves it from HELLO to its loss; `catch_up` reads missed events; `keys` has every key and Redis
-//! channel, `errors` every error of Redis, `limits` every bound.
+//! serves it from HELLO to its loss; `catch_up` reads missed events; `commands` keeps the one
+//! connection for commands, and `link` judges it; `keys` has every key and Redis channel, `errors`
+//! every error of Redis, `limits` every bound.
 //!
 //! # Features
 //!

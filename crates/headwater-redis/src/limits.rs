@@ -38,8 +38,8 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// answer. A slow answer that arrives in pieces is not cut off by it.
 pub const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Longest wait for the answer to a command, however slowly bytes arrive: with 1 MiB for the largest
-/// answers, enough for a link of 35 KB/s.
+/// Longest wait for the answer to a command, however slowly bytes arrive: enough for the largest
+/// answers, of 1 MiB, over a link of 35 KB/s.
 pub const COMMAND_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Shortest time between two command connections if the first leads to a replica. A demoted primary

@@ -99,6 +99,11 @@ impl Link {
             .set_pipeline_buffer_size(COMMANDS_WAITING_MAX);
         let (connection, driver) =
             MultiplexedConnection::new_with_config(&info, stream, config).await?;
+        let (driven, closed) = (driver, Arc::clone(&vitals));
+        let driver = async move {
+            driven.await;
+            closed.on_closed();
+        };
         let link = Self {
             connection,
             vitals,
@@ -143,7 +148,7 @@ impl Link {
         self.cause.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// When this connection counts as dead, unless bytes arrive before; `None` if none are expected.
+    /// When this connection counts as dead, unless bytes arrive. `None` if none are expected.
     fn silent_at(&self) -> Option<Instant> {
         Some(self.vitals.expected_since()? + self.deadlines.silence)
     }
@@ -342,5 +347,53 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.connection).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_slowly_is_alive() {
+        let (near, mut far) = duplex(1024);
+        let (link, driver) = Link::new(Box::new(near), Deadlines::default()).await.unwrap();
+        tokio::spawn(driver);
+        let server = tokio::spawn(async move {
+            // 16 KiB at 1 KiB per second: longer than the silence that is allowed.
+            let mut buffer = [0; 1024];
+            for _ in 0..16 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                far.read_exact(&mut buffer).await.unwrap();
+            }
+            far.write_all(b"+OK\r\n").await.unwrap();
+            far
+        });
+        let mut command = redis::cmd("SET");
+        command.arg("key").arg("x".repeat(16 << 10));
+        assert!(link.exchange(Request::Command(&command)).await.is_ok());
+        assert!(link.is_usable());
+        drop(server.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_stops_answering_between_two_answers_is_replaced() {
+        let (near, mut far) = duplex(1024);
+        let (link, driver) = Link::new(Box::new(near), Deadlines::default()).await.unwrap();
+        tokio::spawn(driver);
+        let ping = redis::cmd("PING");
+        let answers = async {
+            let mut buffer = [0; 1024];
+            assert!(far.read(&mut buffer).await.unwrap() > 0);
+            far.write_all(b"+PONG\r\n").await.unwrap();
+        };
+        let (first, second) = (Request::Command(&ping), Request::Command(&ping));
+        let (first, second, ()) =
+            tokio::join!(link.exchange(first), link.exchange(second), answers);
+        assert!(first.is_ok());
+        assert!(matches!(second, Err(Failure::Other(error)) if error.is_timeout()));
+        assert_eq!(link.replaced().await, Cause::Silent);
     }
 }
