@@ -161,19 +161,20 @@ fn code_of_wrong_server(answer: &ServerError) -> Option<&'static str> {
 pub(crate) fn login_error(answer: &[u8]) -> Error {
     let text = String::from_utf8_lossy(answer);
     let (code, details) = text.split_once(' ').unwrap_or((&text, ""));
-    if details.contains("without any password configured") {
-        let message = format!("it rejects the user or password of the Redis URL ({text})");
-        return Error::new(ErrorKind::PermissionDenied, message).with_reason("WRONGPASS");
-    }
     if details.contains("unknown command") {
         let message = "it is too old: Redis 6.2 or newer is needed, for HELLO";
         return Error::new(ErrorKind::Protocol, message);
     }
-    let (kind, message) = match find_refusal(code, details) {
-        Some(it) if it.kind == ErrorKind::PermissionDenied => {
-            (it.kind, format!("{} ({text})", it.meaning))
-        }
-        _ => (ErrorKind::Unavailable, format!("it is not ready ({text})")),
+    // Redis uses this text if the URL has a password and the server has none.
+    let is_superfluous = details.contains("without any password configured");
+    let code = if is_superfluous { "WRONGPASS" } else { code };
+    let is_denied =
+        find_refusal(code, details).is_some_and(|it| it.kind == ErrorKind::PermissionDenied);
+    let (kind, message) = if is_denied {
+        let message = format!("it rejects the user or password of the Redis URL ({text})");
+        (ErrorKind::PermissionDenied, message)
+    } else {
+        (ErrorKind::Unavailable, format!("it is not ready ({text})"))
     };
     Error::new(kind, message).with_reason(code.to_owned())
 }
@@ -357,7 +358,8 @@ impl From<&Error> for Fault {
             kind: cause.kind(),
             reason: Some(cause.reason().map_or("unreachable".into(), |it| it.to_owned().into())),
             meaning: format!("Redis cannot be used: {cause}").into(),
-            advice: None,
+            advice: (cause.kind() == ErrorKind::PermissionDenied)
+                .then_some("correct the Redis URL, or the user in Redis"),
             is_answer: false,
             is_executed: false,
         }
