@@ -14,7 +14,7 @@ use headwater_core::{Error, ErrorKind};
 use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
@@ -131,15 +131,17 @@ impl Commands {
     }
 
     async fn request(&self, request: Request<'_>) -> RedisResult<Vec<Value>> {
-        let deadline = Instant::now() + self.shared.deadlines.silence;
-        let Ok(Ok(_room)) = timeout_at(deadline, self.shared.room.acquire()).await else {
+        let started = Instant::now();
+        let deadline = started + self.shared.deadlines.silence;
+        let Some((_room, now)) = self.room(started, deadline).await else {
             return Err(unavailable("too many commands wait for an answer"));
         };
-        let mut link = self.link(deadline).await?;
-        let mut answers = link.exchange(request).await;
+        let (mut link, now) = self.link(now, deadline).await?;
+        let mut answers = link.exchange(request, now).await;
         if let Err(Failure::NotSent) = answers {
-            link = self.link(deadline).await?;
-            answers = link.exchange(request).await;
+            let (next, now) = self.link(Instant::now(), deadline).await?;
+            answers = next.exchange(request, now).await;
+            link = next;
         }
         let answers = answers.map_err(|failure| match failure {
             Failure::NotSent => unavailable("the connection was closed twice"),
@@ -151,16 +153,37 @@ impl Commands {
         answers
     }
 
-    /// The open connection, or the one that is being opened.
-    async fn link(&self, deadline: Instant) -> RedisResult<Arc<Link>> {
-        if let Some(link) = self.shared.state.borrow().usable() {
-            return link;
+    /// Room for a command, and the time then.
+    async fn room(
+        &self,
+        now: Instant,
+        deadline: Instant,
+    ) -> Option<(SemaphorePermit<'_>, Instant)> {
+        if let Ok(room) = self.shared.room.try_acquire() {
+            return Some((room, now));
+        }
+        let room = timeout_at(deadline, self.shared.room.acquire()).await.ok()?.ok()?;
+        Some((room, Instant::now()))
+    }
+
+    /// The open connection, or the one that is being opened, and the time then.
+    async fn link(&self, now: Instant, deadline: Instant) -> RedisResult<(Arc<Link>, Instant)> {
+        let usable = self.shared.state.borrow().usable(now);
+        match usable {
+            Some(Ok(link)) => return Ok((link, now)),
+            Some(Err(error)) => {
+                // A caller that repeats at once must not keep the connection from being opened.
+                tokio::task::yield_now().await;
+                return Err(error);
+            }
+            None => {}
         }
         let mut states = self.shared.state.subscribe();
         let usable = async {
             loop {
-                if let Some(link) = states.borrow_and_update().usable() {
-                    return link;
+                let now = Instant::now();
+                if let Some(link) = states.borrow_and_update().usable(now) {
+                    return Ok((link?, now));
                 }
                 if states.changed().await.is_err() {
                     return Err(unavailable("the broker was dropped"));
@@ -176,9 +199,9 @@ impl Commands {
 
 impl State {
     /// What a command can use or learn now; `None` if it must wait.
-    fn usable(&self) -> Option<RedisResult<Arc<Link>>> {
+    fn usable(&self, now: Instant) -> Option<RedisResult<Arc<Link>>> {
         match &self.phase {
-            Phase::Open(link) if link.is_usable() => Some(Ok(Arc::clone(link))),
+            Phase::Open(link) if link.is_usable(now) => Some(Ok(Arc::clone(link))),
             Phase::Down(error) => Some(Err(errors::not_sent(Arc::clone(error)))),
             Phase::Open(_) | Phase::Connecting => None,
         }

@@ -116,11 +116,11 @@ impl Link {
     }
 
     /// Whether a request can be sent on it. If it has been silent for too long, it is replaced.
-    pub(crate) fn is_usable(&self) -> bool {
+    pub(crate) fn is_usable(&self, now: Instant) -> bool {
         if self.vitals.is_closed.load(Ordering::Acquire) {
             return false;
         }
-        let is_silent = self.silent_at().is_some_and(|at| at <= Instant::now());
+        let is_silent = self.silent_at().is_some_and(|at| at <= now);
         if is_silent {
             self.replace(Cause::Silent);
         }
@@ -154,15 +154,19 @@ impl Link {
     }
 
     /// Sends a request and waits for its answers. Cancel safe: the request may have been sent.
-    pub(crate) async fn exchange(&self, request: Request<'_>) -> Result<Vec<Value>, Failure> {
+    /// `started` is now: reading the clock is a good part of a command's cost.
+    pub(crate) async fn exchange(
+        &self,
+        request: Request<'_>,
+        started: Instant,
+    ) -> Result<Vec<Value>, Failure> {
         let written_before = self.vitals.written.load(Ordering::Acquire);
-        let started = Instant::now();
         if request.has_answer() {
             self.vitals.expect(started);
         }
         let mut connection = self.connection.clone();
         let mut answers = std::pin::pin!(request.send(&mut connection));
-        let mut due = std::pin::pin!(sleep_until(self.next_look(started)));
+        let mut due = std::pin::pin!(sleep_until(self.next_look(started, started)));
         loop {
             tokio::select! {
                 biased;
@@ -180,7 +184,7 @@ impl Link {
                 let waited = now - started;
                 return Err(Failure::Other(errors::not_answered(waited)));
             }
-            due.as_mut().reset(self.next_look(started));
+            due.as_mut().reset(self.next_look(started, now));
         }
     }
 
@@ -190,11 +194,11 @@ impl Link {
         (heard + self.deadlines.silence).min(started + self.deadlines.command)
     }
 
-    fn next_look(&self, started: Instant) -> Instant {
+    fn next_look(&self, started: Instant, now: Instant) -> Instant {
         let gives_up = self.gives_up_at(started);
         match self.silent_at() {
             // Later than now, or else it was looked at.
-            Some(silent) if silent > Instant::now() => silent.min(gives_up),
+            Some(silent) if silent > now => silent.min(gives_up),
             _ => gives_up,
         }
     }
@@ -373,8 +377,8 @@ mod tests {
         });
         let mut command = redis::cmd("SET");
         command.arg("key").arg("x".repeat(16 << 10));
-        assert!(link.exchange(Request::Command(&command)).await.is_ok());
-        assert!(link.is_usable());
+        assert!(link.exchange(Request::Command(&command), Instant::now()).await.is_ok());
+        assert!(link.is_usable(Instant::now()));
         drop(server.await.unwrap());
     }
 
@@ -390,8 +394,9 @@ mod tests {
             far.write_all(b"+PONG\r\n").await.unwrap();
         };
         let (first, second) = (Request::Command(&ping), Request::Command(&ping));
+        let now = Instant::now();
         let (first, second, ()) =
-            tokio::join!(link.exchange(first), link.exchange(second), answers);
+            tokio::join!(link.exchange(first, now), link.exchange(second, now), answers);
         assert!(first.is_ok());
         assert!(matches!(second, Err(Failure::Other(error)) if error.is_timeout()));
         assert_eq!(link.replaced().await, Cause::Silent);
