@@ -32,7 +32,8 @@ pub(crate) const LAYERS: &[Layers] = &[
     Layers {
         folder: "crates/headwater-redis/src",
         order: "limits keys errors resp envelope ephemeral
-            | library/ history connect
+            | connect | link | commands
+            | library/ history
             | wanted catch_up probe
             | node revocations
             | session/ | subscriber | broker | lib",

@@ -1,5 +1,6 @@
 //! The error type of the library. Look here for the kinds of errors and how to distinguish them.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -34,6 +35,7 @@ pub struct Error {
 struct Inner {
     kind: ErrorKind,
     message: String,
+    reason: Option<Cow<'static, str>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -49,7 +51,9 @@ impl Error {
     /// assert_eq!(error.kind(), ErrorKind::Unavailable);
     /// ```
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { inner: Box::new(Inner { kind, message: message.into(), source: None }) }
+        Self {
+            inner: Box::new(Inner { kind, message: message.into(), reason: None, source: None }),
+        }
     }
 
     /// An error of the kind [`ErrorKind::Invalid`].
@@ -65,6 +69,19 @@ impl Error {
     ) -> Self {
         self.inner.source = Some(source.into());
         self
+    }
+
+    /// Sets the broker's own word for what failed; the message names it too.
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.inner.reason = Some(reason.into());
+        self
+    }
+
+    /// The broker's own word for what failed, if it has one, to compare and count: the error code
+    /// of its server, such as `READONLY` or `OOM`, or `timeout`.
+    pub fn reason(&self) -> Option<&str> {
+        self.inner.reason.as_deref()
     }
 
     /// The kind of the error, to act on.
@@ -84,6 +101,7 @@ impl fmt::Debug for Error {
         f.debug_struct("Error")
             .field("kind", &self.inner.kind)
             .field("message", &self.inner.message)
+            .field("reason", &self.inner.reason)
             .field("source", &self.inner.source)
             .finish()
     }

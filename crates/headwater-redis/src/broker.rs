@@ -17,28 +17,23 @@ use headwater_core::pattern::ChannelPattern;
 use headwater_core::publish::IdempotencyKey;
 use headwater_core::revocation::Revocation;
 use headwater_core::{Channel, Error, ErrorKind, Event, Publish, Receipt};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::io::tcp::TcpSettings;
-use redis::{Client, IntoConnectionInfo, Pipeline, RedisError, Value};
+use redis::{Pipeline, RedisError, Value};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use crate::commands::Commands;
 use crate::connect::Address;
 use crate::envelope;
 use crate::ephemeral::EphemeralChannels;
-use crate::errors::{self, is_denied, publish_error};
+use crate::errors::{self, is_denied, publish_error, read_error, revoke_error};
 use crate::history;
 use crate::keys;
 use crate::library::{self, LogMode, Mode};
-use crate::limits::{RECONNECT_WAIT_MAX, REDIS_RESPONSE_TIMEOUT};
+use crate::link::Deadlines;
 use crate::node::Node;
 use crate::revocations;
 use crate::subscriber::Subscriber;
 use crate::wanted::{Confirmation, Wanted};
-
-/// The number of commands that may wait for the command connection; with redis' default of 50,
-/// publishers queue up.
-const PIPELINE_BUFFER: usize = 1024;
 
 /// Carries events through Redis: Redis 6.2 or newer, or Valkey.
 ///
@@ -62,7 +57,7 @@ const PIPELINE_BUFFER: usize = 1024;
 /// ```
 pub struct RedisBroker {
     address: Address,
-    commands: ConnectionManager,
+    commands: Commands,
     /// `None` leaves the rules in Redis unchanged.
     rules: Option<RetentionRules>,
     ephemeral: EphemeralChannels,
@@ -84,28 +79,8 @@ impl RedisBroker {
             Error::new(ErrorKind::NoRuntime, "connect to Redis inside a Tokio runtime")
                 .with_source(error)
         })?;
-        let info = url.into_connection_info().map_err(|error| {
-            // The URL may contain a password, so it is not repeated.
-            Error::invalid(
-                "the Redis URL is invalid: write redis://[user][:password@]host[:port][/db], \
-                 rediss://... for TLS, or unix:///path",
-            )
-            .with_source(error)
-        })?;
-        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let address = Address::new(&info)?;
-        let config = ConnectionManagerConfig::new()
-            .set_max_delay(RECONNECT_WAIT_MAX)
-            // A publisher should fail early; the next publish reconnects.
-            .set_number_of_retries(1)
-            .set_connection_timeout(Some(REDIS_RESPONSE_TIMEOUT))
-            .set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT))
-            .set_pipeline_buffer_size(PIPELINE_BUFFER);
-        let commands = Client::open(info)
-            .and_then(|client| ConnectionManager::new_lazy_with_config(client, config))
-            .map_err(|error| {
-                Error::invalid("the Redis URL cannot be used: see the cause").with_source(error)
-            })?;
+        let address = Address::parse(url)?;
+        let commands = Commands::open(address.clone(), &runtime, Deadlines::default());
         let (rules, ephemeral) = (None, EphemeralChannels::default());
         let wanted = Arc::<Wanted>::default();
         // Not connected yet.
@@ -137,7 +112,7 @@ impl RedisBroker {
 
     /// The shared, pipelined connection for commands, for handlers that use Redis directly. Do not
     /// use it to subscribe or for blocking commands.
-    pub fn connection(&self) -> ConnectionManager {
+    pub fn connection(&self) -> Commands {
         self.commands.clone()
     }
 }
@@ -215,7 +190,7 @@ impl Broker for RedisBroker {
                 return Ok(History::default());
             };
             let mut commands = self.commands.clone();
-            history::read_history(&mut commands, channel, range, epoch).await.map_err(publish_error)
+            history::read_history(&mut commands, channel, range, epoch).await.map_err(read_error)
         })
     }
 
@@ -235,7 +210,7 @@ impl Broker for RedisBroker {
 
 impl RedisBroker {
     /// Installs the function; `None` if it is not permitted.
-    async fn install(&self, commands: &mut ConnectionManager) -> Result<Option<Mode>, Error> {
+    async fn install(&self, commands: &mut Commands) -> Result<Option<Mode>, Error> {
         match library::install(commands).await {
             Ok(mode) => {
                 self.wanted.set_log_mode(LogMode::Available(mode));
@@ -249,7 +224,7 @@ impl RedisBroker {
     /// Sends a batch in one round trip; returns the answer for each event.
     async fn send(
         &self,
-        commands: &mut ConnectionManager,
+        commands: &mut Commands,
         batch: &[&Publish],
         mode: Option<Mode>,
     ) -> Result<Vec<Result<Value, RedisError>>, Error> {
@@ -283,13 +258,6 @@ fn subscribe_denied(channel: &Channel) -> Error {
              that docs/redis.md lists"
         ),
     )
-}
-
-fn revoke_error(error: RedisError) -> Error {
-    let kind = if is_denied(&error) { ErrorKind::PermissionDenied } else { ErrorKind::Unavailable };
-    let message =
-        "Redis did not accept the revocation, so other nodes may not receive it: revoke again";
-    Error::new(kind, message).with_source(error)
 }
 
 /// The error for an end or an idempotency key that cannot be recorded.

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::RedisResult;
-use redis::aio::ConnectionManager;
 use tokio::task::JoinSet;
 
+use crate::commands::Commands;
 use crate::history::{self, Bounds, Entry};
 use headwater_core::Channel;
 use headwater_core::broker::Baseline;
@@ -41,7 +41,7 @@ pub(crate) struct CatchUp {
 
 /// Reads the events of channels after the offsets that the node has, up to an offset.
 pub(crate) async fn catch_up(
-    commands: ConnectionManager,
+    commands: Commands,
     channels: Vec<(Channel, u64)>,
     until: u64,
 ) -> RedisResult<CatchUp> {
@@ -79,7 +79,7 @@ struct Behind {
 
 /// The channels whose last event the node does not have.
 async fn find_behind(
-    commands: &ConnectionManager,
+    commands: &Commands,
     channels: &[(Channel, u64)],
     until: u64,
 ) -> RedisResult<Vec<Behind>> {
@@ -99,7 +99,7 @@ async fn find_behind(
 }
 
 async fn read_channel(
-    commands: ConnectionManager,
+    commands: Commands,
     Behind { channel, after, last }: Behind,
     until: u64,
     room: Arc<AtomicUsize>,

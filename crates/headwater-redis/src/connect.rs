@@ -1,5 +1,5 @@
-//! Opens the subscriber connection: TCP, TLS or a Unix socket, then HELLO. Look here for why a
-//! connection attempt fails, and for the message that is logged then.
+//! Opens connections: the name is resolved, then TCP, TLS or a Unix socket, then HELLO. Look here
+//! for why a connection attempt fails, and for the pace of attempts.
 
 use std::fmt;
 use std::io;
@@ -9,17 +9,45 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use headwater_core::{Error, ErrorKind};
-use redis::{ConnectionAddr, ConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-use crate::errors::is_denial;
-use crate::limits::REDIS_RESPONSE_TIMEOUT;
+use crate::errors::login_error;
+use crate::limits::{RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN, REDIS_RESPONSE_TIMEOUT};
 use crate::resp::{self, Parsed, Value};
 
-/// The name of the connection in Redis' `CLIENT LIST`.
-const CLIENT_NAME: &[u8] = b"headwater-subscriber";
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Pub/Sub messages, in RESP3.
+    Subscriber,
+    /// Commands and their answers, in RESP2.
+    Commands,
+}
+
+impl Purpose {
+    /// The name of the connection in Redis' `CLIENT LIST`.
+    fn client_name(self) -> &'static [u8] {
+        match self {
+            Self::Subscriber => b"headwater-subscriber",
+            Self::Commands => b"headwater-commands",
+        }
+    }
+
+    fn protocol(self) -> &'static [u8] {
+        match self {
+            Self::Subscriber => b"3",
+            Self::Commands => b"2",
+        }
+    }
+}
+
+/// How long the kernel waits for the peer to acknowledge what was sent.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(15);
 
 /// The kernel detects a dead peer after about 30 s, unless the probe detects it first.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
@@ -38,6 +66,7 @@ pub(crate) struct Address {
     target: Target,
     user: Option<String>,
     password: Option<String>,
+    database: i64,
 }
 
 #[derive(Clone)]
@@ -53,7 +82,20 @@ enum Target {
 }
 
 impl Address {
-    pub(crate) fn new(info: &ConnectionInfo) -> Result<Self, Error> {
+    /// Parses a URL; [`RedisBroker::connect`](crate::RedisBroker::connect) has its forms.
+    pub(crate) fn parse(url: &str) -> Result<Self, Error> {
+        let info = url.into_connection_info().map_err(|error| {
+            // The URL may contain a password, so it is not repeated.
+            Error::invalid(
+                "the Redis URL is invalid: write redis://[user][:password@]host[:port][/db], \
+                 rediss://... for TLS, or unix:///path",
+            )
+            .with_source(error)
+        })?;
+        Self::new(&info)
+    }
+
+    fn new(info: &ConnectionInfo) -> Result<Self, Error> {
         let target = match info.addr() {
             ConnectionAddr::Tcp(host, port) => Target::Tcp { host: host.clone(), port: *port },
             #[cfg(feature = "tls")]
@@ -84,68 +126,126 @@ impl Address {
             target,
             user: login.username().map(Into::into),
             password: login.password().map(Into::into),
+            database: login.db(),
         })
     }
 
-    /// Connects and logs in, within the response timeout.
+    /// The database that commands use.
+    pub(crate) fn database(&self) -> i64 {
+        self.database
+    }
+
+    /// Opens a connection for the subscriber, within the response timeout.
     pub(crate) async fn open(&self) -> Result<Box<dyn Connection>, Error> {
+        self.open_for(Purpose::Subscriber, REDIS_RESPONSE_TIMEOUT).await
+    }
+
+    /// Resolves the name, connects and logs in, within a timeout.
+    pub(crate) async fn open_for(
+        &self,
+        purpose: Purpose,
+        timeout: Duration,
+    ) -> Result<Box<dyn Connection>, Error> {
         let attempt = async {
-            let mut connection = self.dial().await.map_err(|error| {
+            let mut connection = self.dial(timeout).await.map_err(|error| {
                 Error::new(ErrorKind::Unavailable, format!("cannot connect: {error}"))
             })?;
-            self.hello(&mut connection).await?;
+            self.log_in(&mut connection, purpose).await?;
             Ok(connection)
         };
-        tokio::time::timeout(REDIS_RESPONSE_TIMEOUT, attempt).await.unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("no answer within {} s", REDIS_RESPONSE_TIMEOUT.as_secs()),
-            ))
+        tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| {
+            let message = format!("no answer within {} s", timeout.as_secs_f32());
+            Err(Error::new(ErrorKind::Unavailable, message).with_reason("timeout"))
         })
     }
 
-    async fn dial(&self) -> io::Result<Box<dyn Connection>> {
+    async fn dial(&self, timeout: Duration) -> io::Result<Box<dyn Connection>> {
         match &self.target {
-            Target::Tcp { host, port } => Ok(Box::new(dial_tcp(host, *port).await?)),
+            Target::Tcp { host, port } => Ok(Box::new(dial_tcp(host, *port, timeout).await?)),
             #[cfg(feature = "tls")]
-            Target::Tls(tls) => Ok(Box::new(tls.connect().await?)),
+            Target::Tls(tls) => Ok(Box::new(tls.connect(timeout).await?)),
             #[cfg(unix)]
             Target::Unix(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
         }
     }
 
-    async fn hello(&self, connection: &mut Box<dyn Connection>) -> Result<(), Error> {
-        let mut words: Vec<&[u8]> = vec![b"HELLO", b"3"];
+    async fn log_in(
+        &self,
+        connection: &mut Box<dyn Connection>,
+        purpose: Purpose,
+    ) -> Result<(), Error> {
+        let mut words: Vec<&[u8]> = vec![b"HELLO", purpose.protocol()];
         if let Some(password) = &self.password {
             let user = self.user.as_deref().unwrap_or("default");
             words.extend([b"AUTH".as_slice(), user.as_bytes(), password.as_bytes()]);
         }
-        words.extend([b"SETNAME".as_slice(), CLIENT_NAME]);
-        let mut command = BytesMut::new();
-        resp::encode_command(words, &mut command);
+        words.extend([b"SETNAME".as_slice(), purpose.client_name()]);
+        let (mut commands, mut answers_left) = (BytesMut::new(), 1);
+        resp::encode_command(words, &mut commands);
+        if purpose == Purpose::Commands && self.database != 0 {
+            let database = self.database.to_string();
+            resp::encode_command([b"SELECT".as_slice(), database.as_bytes()], &mut commands);
+            answers_left += 1;
+        }
         let lost = |error: io::Error| {
             Error::new(ErrorKind::Unavailable, format!("the connection was lost: {error}"))
         };
-        connection.write_all(&command).await.map_err(lost)?;
+        connection.write_all(&commands).await.map_err(lost)?;
         connection.flush().await.map_err(lost)?;
-        let mut answer = BytesMut::new();
-        loop {
-            if let Parsed::Value(value, length) = resp::parse(&answer)? {
-                check_hello(&value)?;
-                answer.advance(length);
-                return Ok(());
-            }
-            if connection.read_buf(&mut answer).await.map_err(lost)? == 0 {
+        let mut input = BytesMut::new();
+        while answers_left > 0 {
+            if let Parsed::Value(value, length) = resp::parse(&input)? {
+                if let Value::Error(answer) = value {
+                    return Err(login_error(answer));
+                }
+                input.advance(length);
+                answers_left -= 1;
+            } else if connection.read_buf(&mut input).await.map_err(lost)? == 0 {
                 return Err(lost(io::ErrorKind::UnexpectedEof.into()));
             }
         }
+        Ok(())
     }
 }
 
-async fn dial_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
+/// The wait before the next attempt to connect: exponential backoff with full jitter.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    pub(crate) fn next_wait(&mut self) -> Duration {
+        let longest = RECONNECT_WAIT_MIN.saturating_mul(1 << self.failures.min(16));
+        self.failures += 1;
+        longest.min(RECONNECT_WAIT_MAX).mul_f64(fastrand::f64())
+    }
+}
+
+/// Resolves the name, and tries its addresses in turn. An address that does not answer leaves time
+/// for the others.
+async fn dial_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
+    let deadline = Instant::now() + timeout;
+    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for (at, address) in addresses.iter().enumerate() {
+        let left = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
+        let share = deadline.saturating_duration_since(Instant::now()) / left;
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return set_options(stream),
+            Ok(Err(error)) => failure = error,
+            Err(_) => failure = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(failure)
+}
+
+fn set_options(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
     Ok(stream)
 }
 
@@ -186,29 +286,13 @@ impl Tls {
         Ok(Self { host: host.to_owned(), port, name, connector: Arc::new(config).into() })
     }
 
-    async fn connect(&self) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-        let tcp = dial_tcp(&self.host, self.port).await?;
+    async fn connect(
+        &self,
+        timeout: Duration,
+    ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let tcp = dial_tcp(&self.host, self.port, timeout).await?;
         self.connector.connect(self.name.clone(), tcp).await
     }
-}
-
-fn check_hello(answer: &Value<'_>) -> Result<(), Error> {
-    let Value::Error(message) = answer else { return Ok(()) };
-    let message = String::from_utf8_lossy(message);
-    let code = message.split(' ').next().unwrap_or_default();
-    if is_denial(code) || message.contains("without any password configured") {
-        return Err(Error::new(
-            ErrorKind::PermissionDenied,
-            format!("it rejects the user or password of the Redis URL ({message})"),
-        ));
-    }
-    if message.contains("unknown command") {
-        return Err(Error::new(
-            ErrorKind::Protocol,
-            "it is too old: Redis 6.2 or newer is needed, for HELLO",
-        ));
-    }
-    Err(Error::new(ErrorKind::Unavailable, format!("it is not ready ({message})")))
 }
 
 impl fmt::Display for Address {
@@ -227,5 +311,20 @@ impl fmt::Display for Address {
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_between_attempts_are_bounded() {
+        let mut backoff = Backoff::default();
+        for count in 0..100 {
+            let wait = backoff.next_wait();
+            let longest = RECONNECT_WAIT_MIN * (1 << count.min(20));
+            assert!(wait <= RECONNECT_WAIT_MAX && wait <= longest);
+        }
     }
 }

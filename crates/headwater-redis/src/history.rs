@@ -9,9 +9,9 @@ use headwater_core::broker::{Baseline, History, LoggedEvent, ReadRange};
 use headwater_core::limits::{REPLAY_BYTES_MAX, RING_BYTES_MAX};
 use headwater_core::log::{Epoch, Position};
 use headwater_core::{Channel, Event};
-use redis::aio::ConnectionManager;
 use redis::{RedisError, RedisResult, Script, pipe};
 
+use crate::commands::Commands;
 use crate::keys;
 use crate::limits::EPHEMERAL_NOTE_AGE;
 
@@ -64,7 +64,7 @@ type Fields = Vec<(String, Vec<u8>)>;
 
 /// Reads entries, oldest first, and the log's last offset.
 pub(crate) async fn read_entries(
-    commands: &mut ConnectionManager,
+    commands: &mut Commands,
     bounds: Bounds<'_>,
 ) -> RedisResult<(Vec<Entry>, u64)> {
     let until = bounds.until.map_or_else(|| "+".to_owned(), |until| until.to_string());
@@ -127,7 +127,7 @@ fn entry(id: &str, fields: Fields) -> Option<Entry> {
 
 /// Reads part of a channel's history for the hub.
 pub(crate) async fn read_history(
-    commands: &mut ConnectionManager,
+    commands: &mut Commands,
     channel: &Channel,
     range: ReadRange,
     epoch: Epoch,
@@ -180,7 +180,7 @@ fn forgotten_to(horizon: Option<&str>, now_ms: u64, last: u64) -> u64 {
 /// marker at that moment, so that the subscriber connection knows when it has received everything
 /// from before. Creates the log's epoch if there is none.
 pub(crate) async fn query_baseline(
-    commands: &mut ConnectionManager,
+    commands: &mut Commands,
     channels: &[Channel],
     marker_channel: &str,
     marker: &str,
@@ -202,7 +202,7 @@ pub(crate) async fn query_baseline(
 }
 
 /// Creates the log's epoch, at offset 0, unless another node was faster.
-async fn create_log(commands: &mut ConnectionManager) -> RedisResult<()> {
+async fn create_log(commands: &mut Commands) -> RedisResult<()> {
     // Both keys in one command: the function starts a new epoch if it finds only one of them.
     let mut create = redis::cmd("MSETNX");
     create.arg(keys::EPOCH).arg(padded(Epoch::random()));
@@ -233,7 +233,7 @@ fn unexpected(what: &'static str) -> RedisError {
 
 /// Reads the last offsets of channels.
 pub(crate) async fn last_offsets(
-    commands: &mut ConnectionManager,
+    commands: &mut Commands,
     channels: &[Channel],
 ) -> RedisResult<Vec<Baseline>> {
     let mut mget = redis::cmd("MGET");
@@ -246,7 +246,7 @@ pub(crate) async fn last_offsets(
 
 /// Notes in Redis, for all nodes, that channels receive ephemeral events.
 pub(crate) async fn note_ephemeral(
-    mut commands: ConnectionManager,
+    mut commands: Commands,
     channels: Vec<Channel>,
 ) -> RedisResult<()> {
     let mut pipeline = pipe();

@@ -7,8 +7,9 @@
 //!
 //! In reading order: [`RedisBroker`] publishes and reads; `library` is the function in Redis that
 //! appends and publishes; `subscriber` maintains the one subscriber connection, and `session`
-//! serves it from HELLO to its loss; `catch_up` reads missed events; `keys` has every key and Redis
-//! channel, `errors` every error of Redis, `limits` every bound.
+//! serves it from HELLO to its loss; `catch_up` reads missed events; `commands` keeps the one
+//! connection for commands, and `link` judges it; `keys` has every key and Redis channel, `errors`
+//! every error of Redis, `limits` every bound.
 //!
 //! # Features
 //!
@@ -18,6 +19,7 @@
 
 mod broker;
 mod catch_up;
+mod commands;
 mod connect;
 mod envelope;
 mod ephemeral;
@@ -26,6 +28,7 @@ mod history;
 mod keys;
 mod library;
 pub mod limits;
+mod link;
 mod node;
 mod probe;
 mod resp;
@@ -35,5 +38,6 @@ mod subscriber;
 mod wanted;
 
 pub use broker::RedisBroker;
-/// The Redis client of [`RedisBroker::connection`], so that programs use the same version.
+pub use commands::Commands as RedisConnection;
+/// The Redis client for [`RedisBroker::connection`], so that programs use the same version.
 pub use redis as client;

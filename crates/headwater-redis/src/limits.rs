@@ -23,6 +23,10 @@ pub const SUBSCRIBE_BATCH_MAX: usize = 512;
 /// clients.
 pub const SUBSCRIBE_UNCONFIRMED_MAX: usize = 8;
 
+/// The first wait before reconnecting; doubled up to the longest. Chosen to spare a Redis that
+/// restarts.
+pub const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(50);
+
 /// Longest wait before the next attempt to connect.
 pub const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -30,14 +34,32 @@ pub const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// connection is considered dead.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Timeout for connecting, and for the answer to a command.
+/// Timeout for connecting, and how long Redis may send nothing at all while a command waits for its
+/// answer. A slow answer that arrives in pieces is not cut off by it.
 pub const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest wait for the answer to a command, however slowly bytes arrive: enough for the largest
+/// answers, of 1 MiB, over a link of 35 KB/s.
+pub const COMMAND_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Shortest time between two command connections if the first leads to a replica. A demoted primary
+/// costs a node one connection in this time, and a failover is noticed within it.
+pub const REPLACE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Maximum number of commands that wait for an answer; further ones wait for room. Allows 40,000
+/// per second at a round trip of 100 ms.
+pub const COMMANDS_WAITING_MAX: usize = 4096;
+
+/// Maximum number of replaced command connections that still wait for answers.
+pub const RETIRED_CONNECTIONS_MAX: usize = 8;
 
 /// Largest message accepted on the subscriber connection, in bytes. Redis itself allows 512 MB in a
 /// value; a larger length means that the peer does not speak Redis' protocol.
 pub const REDIS_MESSAGE_BYTES_MAX: usize = 512 << 20;
 
 const _: () = {
+    assert!(REDIS_RESPONSE_TIMEOUT.as_secs() < COMMAND_WAIT_MAX.as_secs());
+    assert!(REPLACE_INTERVAL.as_millis() <= RECONNECT_WAIT_MAX.as_millis());
     assert!(EPHEMERAL_NOTE_INTERVAL.as_secs() * 2 < EPHEMERAL_NOTE_AGE.as_secs());
     assert!(SUBSCRIBE_BATCH_MAX * SUBSCRIBE_UNCONFIRMED_MAX * (CHANNEL_BYTES_MAX + 64) < 8 << 20);
 };

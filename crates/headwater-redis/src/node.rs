@@ -7,8 +7,8 @@ use std::sync::Arc;
 use headwater_core::Channel;
 use headwater_core::broker::Sink;
 use headwater_core::log::Epoch;
-use redis::aio::ConnectionManager;
 
+use crate::commands::Commands;
 use crate::connect::Address;
 use crate::ephemeral::{EphemeralChannels, KnownEphemeral};
 use crate::wanted::Wanted;
@@ -16,7 +16,7 @@ use crate::wanted::Wanted;
 /// A node on a Redis server.
 pub(crate) struct Node {
     pub(crate) address: Address,
-    pub(crate) commands: ConnectionManager,
+    pub(crate) commands: Commands,
     pub(crate) wanted: Arc<Wanted>,
     /// The retention rules in the function's text form; `None` leaves the rules in Redis unchanged.
     pub(crate) rules: Option<String>,

@@ -2,17 +2,17 @@
 //! here for how a connection that receives nothing is detected.
 
 use redis::RedisResult;
-use redis::aio::ConnectionManager;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use crate::commands::Commands;
 use crate::keys;
 use crate::limits::PROBE_INTERVAL;
 
 /// Sends probes and tracks the one in flight. TCP keepalive would not show that events arrive.
 pub(crate) struct Probe {
     pub(crate) channel: String,
-    commands: ConnectionManager,
+    commands: Commands,
     pub(crate) interval: Interval,
     pub(crate) in_flight: Option<InFlight>,
     count: u64,
@@ -32,7 +32,7 @@ pub(crate) enum Due {
 }
 
 impl Probe {
-    pub(crate) fn new(commands: ConnectionManager) -> Self {
+    pub(crate) fn new(commands: Commands) -> Self {
         let mut interval = tokio::time::interval(PROBE_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first probe is sent when its channel is confirmed.

@@ -5,9 +5,9 @@ use headwater_core::broker::Sink;
 use headwater_core::clock::now_ms;
 use headwater_core::limits::REVOKED_TOKENS_MAX;
 use headwater_core::revocation::{Revocation, RevocationRecord};
-use redis::aio::ConnectionManager;
 use redis::{RedisError, RedisResult};
 
+use crate::commands::Commands;
 use crate::keys::{REVOCATIONS, REVOCATIONS_CHANNEL};
 use crate::library::LogMode;
 use crate::limits::REVOCATION_KEPT;
@@ -19,7 +19,7 @@ const CLOCK_SKEW_MS: u64 = 30_000;
 /// Publishes a revocation to all connected nodes, and stores it for the others. It is published
 /// first, because that needs fewer permissions.
 pub(crate) async fn publish(
-    commands: &mut ConnectionManager,
+    commands: &mut Commands,
     revocation: &Revocation,
     wanted: &Wanted,
 ) -> RedisResult<()> {
@@ -57,7 +57,7 @@ pub(crate) async fn publish(
 
 /// Passes retained revocations to the hub: of tokens all, and of the rest those since `lost_ms`,
 /// when the connection was lost, in milliseconds since 1970.
-pub(crate) async fn catch_up(mut commands: ConnectionManager, sink: Sink, lost_ms: Option<u64>) {
+pub(crate) async fn catch_up(mut commands: Commands, sink: Sink, lost_ms: Option<u64>) {
     let mut query = redis::cmd("ZRANGEBYSCORE");
     query.arg(REVOCATIONS).arg(now_ms()).arg("+inf");
     let records: Result<Vec<Vec<u8>>, RedisError> = query.query_async(&mut commands).await;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use headwater_core::clock::now_ms;
 use headwater_core::{Error, ErrorKind};
 use redis::RedisResult;
-use redis::aio::ConnectionManager;
 
+use crate::commands::Commands;
 use crate::connect::Address;
 use crate::errors::is_denied;
 use crate::library::{self, LogMode};
@@ -69,7 +69,7 @@ impl Subscriber {
         }
     }
 
-    async fn write_rules(&self, commands: &mut ConnectionManager) -> RedisResult<()> {
+    async fn write_rules(&self, commands: &mut Commands) -> RedisResult<()> {
         match &self.0.rules {
             Some(rules) => library::write_rules(commands, rules).await,
             None => Ok(()),

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use headwater::broker::MemoryBroker;
+use headwater::redis::RedisConnection;
 use headwater::serve::ServeCounts;
 use headwater::{Channel, Hub, RedisBroker};
-use redis::aio::ConnectionManager;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -131,7 +131,7 @@ fn cut_off(hub: &Hub, drain_timeout: Duration) -> anyhow::Result<()> {
 }
 
 /// The hub, and the connection for commands if there is Redis.
-fn hub(settings: &Settings) -> anyhow::Result<(Hub, Option<ConnectionManager>)> {
+fn hub(settings: &Settings) -> anyhow::Result<(Hub, Option<RedisConnection>)> {
     let streams = &settings.streams;
     let builder = Hub::builder()
         .linger(streams.linger)

@@ -14,8 +14,8 @@ use axum::extract::{FromRef, Query, State};
 use axum::response::Html;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use headwater::redis::RedisConnection;
 use headwater::redis::client::AsyncCommands;
-use headwater::redis::client::aio::ConnectionManager;
 use headwater::{Channel, Event, EventSourceResponse, Hub, Problem, RedisBroker};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 struct App {
     hub: Hub,
     /// The broker's connection for commands; `None` without Redis.
-    redis: Option<ConnectionManager>,
+    redis: Option<RedisConnection>,
 }
 
 impl FromRef<App> for Hub {
@@ -34,7 +34,7 @@ impl FromRef<App> for Hub {
     }
 }
 
-impl FromRef<App> for Option<ConnectionManager> {
+impl FromRef<App> for Option<RedisConnection> {
     fn from_ref(app: &App) -> Self {
         app.redis.clone()
     }
@@ -68,7 +68,7 @@ async fn events(
 
 async fn publish(
     State(hub): State<Hub>,
-    State(redis): State<Option<ConnectionManager>>,
+    State(redis): State<Option<RedisConnection>>,
     Query(Room { room }): Query<Room>,
     Json(message): Json<Message>,
 ) -> Result<Json<Published>, Problem> {

@@ -170,7 +170,7 @@ pub mod log {
 /// The broker over Redis.
 #[cfg(feature = "redis")]
 pub mod redis {
-    pub use headwater_redis::{RedisBroker, client, limits};
+    pub use headwater_redis::{RedisBroker, RedisConnection, client, limits};
 }
 
 /// What a stream delivers, and why it closes.

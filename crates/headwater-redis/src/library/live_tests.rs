@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use headwater_core::Event;
 use headwater_test_support::RedisServer;
-use redis::aio::ConnectionManager;
 use redis::{RedisError, pipe};
 
 use super::*;
+use crate::commands::Commands;
 use crate::errors::{is_ended, is_missing};
 use crate::keys::LOG as PREFIX;
+use crate::link::Deadlines;
 
-async fn connect(server: &RedisServer) -> ConnectionManager {
-    let client = redis::Client::open(server.url()).unwrap();
-    ConnectionManager::new(client).await.unwrap()
+fn connect(server: &RedisServer) -> Commands {
+    Commands::to(&server.url(), Deadlines::default())
 }
 
 async fn publish(
-    commands: &mut ConnectionManager,
+    commands: &mut Commands,
     mode: Mode,
     event: &Event,
     end: bool,
@@ -32,7 +32,7 @@ async fn publish(
 #[tokio::test]
 async fn an_older_function_is_replaced_and_a_newer_one_is_not() {
     let server = RedisServer::start();
-    let mut commands = connect(&server).await;
+    let mut commands = connect(&server);
     let mut check = async |installed: Option<u64>, expected: u64| {
         server.run::<()>(&["FUNCTION", "FLUSH"]);
         if let Some(version) = installed {
@@ -52,7 +52,7 @@ async fn an_older_function_is_replaced_and_a_newer_one_is_not() {
 #[tokio::test]
 async fn the_first_event_of_a_log_has_offset_one() {
     let server = RedisServer::start();
-    let mut commands = connect(&server).await;
+    let mut commands = connect(&server);
     let mode = install(&mut commands).await.unwrap();
     let epoch: String = server.run(&["GET", &format!("{PREFIX}:epoch")]);
     install(&mut commands).await.unwrap();
@@ -65,10 +65,8 @@ async fn nodes_that_start_together_install_one_function() {
     let server = RedisServer::start();
     let nodes: Vec<_> = (0..8)
         .map(|_| {
-            let client = redis::Client::open(server.url()).unwrap();
-            tokio::spawn(async move {
-                install(&mut ConnectionManager::new(client).await.unwrap()).await
-            })
+            let mut commands = connect(&server);
+            tokio::spawn(async move { install(&mut commands).await })
         })
         .collect();
     for node in nodes {
@@ -79,7 +77,7 @@ async fn nodes_that_start_together_install_one_function() {
 #[tokio::test]
 async fn every_part_of_an_event_is_passed_to_the_function() {
     let server = RedisServer::start();
-    let mut commands = connect(&server).await;
+    let mut commands = connect(&server);
     let mode = install(&mut commands).await.unwrap();
     let event = Event::new("d").with_name("n").unwrap().with_id("i").unwrap();
     let event = event.with_retry(Duration::MAX);
@@ -109,7 +107,7 @@ async fn without_functions_the_script_is_used() {
         "FUNCTION",
         "",
     ]);
-    let mut commands = connect(&server).await;
+    let mut commands = connect(&server);
     let mode = install(&mut commands).await.unwrap();
     assert_eq!(mode, Mode::Script);
     let first = publish(&mut commands, mode, &Event::new("d"), false).await.unwrap();
@@ -128,7 +126,7 @@ async fn without_functions_the_script_is_used() {
 #[tokio::test]
 async fn a_missing_function_is_recognized() {
     let server = RedisServer::start();
-    let mut commands = connect(&server).await;
+    let mut commands = connect(&server);
     let missing = publish(&mut commands, Mode::Function, &Event::new("d"), false).await;
     assert!(is_missing(&missing.unwrap_err()));
 }
@@ -147,11 +145,10 @@ async fn the_script_is_used_if_functions_are_denied() {
         "+@all",
         "-function|load",
     ]);
-    let mut commands = connect(&server).await;
+    let mut commands = connect(&server);
     assert_eq!(install(&mut commands).await.unwrap(), Mode::Script);
     write_rules(&mut commands, "a off\n").await.unwrap();
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut commands = ConnectionManager::new(client).await.unwrap();
+    let mut commands = connect(&server);
     let mut pipeline = pipe();
     add_publish(&mut pipeline, Mode::Script, "a", &Event::new("d"), None, false);
     let answers: (Option<String>,) = pipeline.query_async(&mut commands).await.unwrap();

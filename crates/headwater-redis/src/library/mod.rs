@@ -9,9 +9,9 @@ use std::sync::LazyLock;
 
 use headwater_core::Event;
 use headwater_core::log::{Retention, RetentionRules};
-use redis::aio::ConnectionManager;
 use redis::{Pipeline, RedisError, Script, cmd, pipe};
 
+use crate::commands::Commands;
 use crate::errors::{has_error, is_missing, is_unsupported};
 use crate::keys;
 
@@ -65,7 +65,7 @@ pub(crate) fn script() -> &'static Script {
 ///
 /// # Errors
 /// If Redis cannot be reached, or denies both functions and scripts. Retry after a reconnect.
-pub(crate) async fn install(commands: &mut ConnectionManager) -> Result<Mode, RedisError> {
+pub(crate) async fn install(commands: &mut Commands) -> Result<Mode, RedisError> {
     match install_function(commands).await {
         Ok(()) => begin(commands).await.map(|()| Mode::Function),
         Err(error) if is_unsupported(&error) => {
@@ -76,7 +76,7 @@ pub(crate) async fn install(commands: &mut ConnectionManager) -> Result<Mode, Re
     }
 }
 
-async fn install_function(commands: &mut ConnectionManager) -> Result<(), RedisError> {
+async fn install_function(commands: &mut Commands) -> Result<(), RedisError> {
     let mut found = installed_version(commands).await?;
     if found.is_none() {
         match cmd("FUNCTION").arg("LOAD").arg(library_source()).exec_async(commands).await {
@@ -96,7 +96,7 @@ async fn install_function(commands: &mut ConnectionManager) -> Result<(), RedisE
     Ok(())
 }
 
-async fn installed_version(commands: &mut ConnectionManager) -> Result<Option<u64>, RedisError> {
+async fn installed_version(commands: &mut Commands) -> Result<Option<u64>, RedisError> {
     let version = cmd("FCALL_RO").arg("headwater_version").arg(0).query_async(commands).await;
     match version {
         Err(error) if is_missing(&error) => Ok(None),
@@ -106,7 +106,7 @@ async fn installed_version(commands: &mut ConnectionManager) -> Result<Option<u6
 
 /// Creates the log if there is none. The function itself does this: it must know that the log was
 /// created since Redis started, or it would jump before the first offset.
-async fn begin(commands: &mut ConnectionManager) -> Result<(), RedisError> {
+async fn begin(commands: &mut Commands) -> Result<(), RedisError> {
     match cmd("FCALL").arg("headwater_begin").arg(1).arg(keys::LOG).exec_async(commands).await {
         // A newer library may not have this function.
         Err(error) if is_missing(&error) => Ok(()),
@@ -114,7 +114,7 @@ async fn begin(commands: &mut ConnectionManager) -> Result<(), RedisError> {
     }
 }
 
-async fn install_script(commands: &mut ConnectionManager) -> Result<(), RedisError> {
+async fn install_script(commands: &mut Commands) -> Result<(), RedisError> {
     let mut exists = cmd("SCRIPT");
     let (loaded,): (bool,) =
         exists.arg("EXISTS").arg(script().get_hash()).query_async(commands).await?;
@@ -181,10 +181,7 @@ pub(crate) fn rules_text(rules: &RetentionRules) -> String {
 ///
 /// # Errors
 /// If Redis cannot be reached or denies it.
-pub(crate) async fn write_rules(
-    commands: &mut ConnectionManager,
-    text: &str,
-) -> Result<(), RedisError> {
+pub(crate) async fn write_rules(commands: &mut Commands, text: &str) -> Result<(), RedisError> {
     pipe().set(keys::RULES, text).exec_async(commands).await
 }
 

@@ -2,4 +2,5 @@
 
 mod function;
 mod healing;
+mod refusals;
 mod suite;

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use headwater::access::Denied;
 use headwater::channel::ChannelPattern;
-use redis::aio::ConnectionManager;
+use headwater::redis::RedisConnection;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ pub(crate) enum Tickets {
     /// In this process.
     Memory(Mutex<HashMap<String, (Instant, TicketRecord)>>),
     /// In Redis, for all nodes.
-    Redis(ConnectionManager),
+    Redis(RedisConnection),
 }
 
 /// The identity of a ticket. The ticket itself is not stored, so this record cannot be used as one.
@@ -42,7 +42,7 @@ pub(crate) struct TicketRecord {
 const KEY_PREFIX: &str = "headwater:{0}:ticket:";
 
 impl Tickets {
-    pub(crate) fn new(redis: Option<ConnectionManager>) -> Self {
+    pub(crate) fn new(redis: Option<RedisConnection>) -> Self {
         match redis {
             Some(commands) => Self::Redis(commands),
             None => Self::Memory(Mutex::default()),

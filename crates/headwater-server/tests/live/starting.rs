@@ -22,7 +22,9 @@ async fn a_rejected_password_is_reported_differently_from_an_unreachable_redis()
         node.wait_for_log("rejects the user or password");
         check_serving_without_redis(&node).await;
         let answer = http::post(node.address(), "/sse/publish", b"x").await;
-        assert!(answer.problem(503).contains("denied"), "{}", answer.text());
+        let problem = answer.problem(503);
+        assert!(problem.contains("rejects the user or password"), "{problem}");
+        assert!(problem.contains(code), "{problem}");
         let log = node.log();
         assert!(log.contains(code) && log.contains("\"level\":\"ERROR\""), "{log}");
         assert!(!log.contains("cannot connect"), "{log}");
