@@ -9,11 +9,12 @@ use headwater_core::broker::{Baseline, History, LoggedEvent, ReadRange};
 use headwater_core::limits::{REPLAY_BYTES_MAX, RING_BYTES_MAX};
 use headwater_core::log::{Epoch, Position};
 use headwater_core::{Channel, Event};
-use redis::aio::ConnectionManager;
+use redis::aio::ConnectionLike;
 use redis::{RedisError, RedisResult, Script, pipe};
 
 use crate::keys;
-use crate::limits::EPHEMERAL_NOTE_AGE;
+use crate::library;
+use crate::limits::{EPHEMERAL_NOTE_AGE, LAST_EXTRA_MS};
 
 static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("library/read.lua")));
 static BASELINE: LazyLock<Script> =
@@ -55,16 +56,12 @@ pub(crate) struct Bounds<'a> {
     pub(crate) channel: &'a Channel,
 }
 
-/// How much longer than its history a channel's last offset is retained. `publish.lua` has the same
-/// number.
-pub(crate) const LAST_EXTRA_MS: u64 = 24 * 3600 * 1000;
-
 /// The fields of an entry as Redis returns them.
 type Fields = Vec<(String, Vec<u8>)>;
 
 /// Reads entries, oldest first, and the log's last offset.
-pub(crate) async fn read_entries(
-    commands: &mut ConnectionManager,
+pub(crate) async fn read_entries<C: ConnectionLike + Send>(
+    commands: &mut C,
     bounds: Bounds<'_>,
 ) -> RedisResult<(Vec<Entry>, u64)> {
     let until = bounds.until.map_or_else(|| "+".to_owned(), |until| until.to_string());
@@ -126,8 +123,8 @@ fn entry(id: &str, fields: Fields) -> Option<Entry> {
 }
 
 /// Reads part of a channel's history for the hub.
-pub(crate) async fn read_history(
-    commands: &mut ConnectionManager,
+pub(crate) async fn read_history<C: ConnectionLike + Send>(
+    commands: &mut C,
     channel: &Channel,
     range: ReadRange,
     epoch: Epoch,
@@ -179,8 +176,8 @@ fn forgotten_to(horizon: Option<&str>, now_ms: u64, last: u64) -> u64 {
 /// Reads, at one moment, the position of the log and the baselines of channels, and publishes a
 /// marker at that moment, so that the subscriber connection knows when it has received everything
 /// from before. Creates the log's epoch if there is none.
-pub(crate) async fn query_baseline(
-    commands: &mut ConnectionManager,
+pub(crate) async fn query_baseline<C: ConnectionLike + Send>(
+    commands: &mut C,
     channels: &[Channel],
     marker_channel: &str,
     marker: &str,
@@ -192,22 +189,14 @@ pub(crate) async fn query_baseline(
     }
     let mut answer: Option<Vec<String>> = query.invoke_async(commands).await?;
     if answer.is_none() {
-        create_log(commands).await?;
+        // If Redis rejects it, the error has the reason.
+        library::begin(commands, None).await?;
         answer = query.invoke_async(commands).await?;
     }
     let answer = answer.filter(|answer| answer.len() == 4 + 2 * channels.len());
     let answer =
         answer.ok_or_else(|| unexpected("unexpected answer for the position of the log"))?;
     log_state(&answer)
-}
-
-/// Creates the log's epoch, at offset 0, unless another node was faster.
-async fn create_log(commands: &mut ConnectionManager) -> RedisResult<()> {
-    // Both keys in one command: the function starts a new epoch if it finds only one of them.
-    let mut create = redis::cmd("MSETNX");
-    create.arg(keys::EPOCH).arg(padded(Epoch::random()));
-    create.arg(keys::SEQUENCE).arg(0);
-    create.query_async(commands).await
 }
 
 /// Parses the answer of `baseline.lua`.
@@ -232,8 +221,8 @@ fn unexpected(what: &'static str) -> RedisError {
 }
 
 /// Reads the last offsets of channels.
-pub(crate) async fn last_offsets(
-    commands: &mut ConnectionManager,
+pub(crate) async fn last_offsets<C: ConnectionLike + Send>(
+    commands: &mut C,
     channels: &[Channel],
 ) -> RedisResult<Vec<Baseline>> {
     let mut mget = redis::cmd("MGET");
@@ -245,8 +234,8 @@ pub(crate) async fn last_offsets(
 }
 
 /// Notes in Redis, for all nodes, that channels receive ephemeral events.
-pub(crate) async fn note_ephemeral(
-    mut commands: ConnectionManager,
+pub(crate) async fn note_ephemeral<C: ConnectionLike + Send>(
+    mut commands: C,
     channels: Vec<Channel>,
 ) -> RedisResult<()> {
     let mut pipeline = pipe();
@@ -255,11 +244,6 @@ pub(crate) async fn note_ephemeral(
         set.arg("EX").arg(EPHEMERAL_NOTE_AGE.as_secs()).ignore();
     }
     pipeline.query_async(&mut commands).await
-}
-
-/// The epoch as Redis stores it: 12 hexadecimal digits, the first of which is not 0.
-fn padded(epoch: Epoch) -> String {
-    Epoch::from_bits(epoch.to_bits() | 1 << 47).unwrap_or(epoch).to_string()
 }
 
 pub(crate) fn parse_epoch(text: &str) -> RedisResult<Epoch> {

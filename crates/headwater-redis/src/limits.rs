@@ -11,6 +11,10 @@ pub const EPHEMERAL_NOTE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How often a node renews that note while the channel receives ephemeral events.
 pub const EPHEMERAL_NOTE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
+/// How much longer than its history a channel's last offset is retained, in milliseconds.
+/// `arguments.lua` has the same number.
+pub const LAST_EXTRA_MS: u64 = 24 * 3600 * 1000;
+
 /// How long a revocation is retained for nodes whose connection was lost. After a longer outage the
 /// node's streams have ended by their own expiry, or the node has been restarted.
 pub const REVOCATION_KEPT: Duration = Duration::from_secs(600);

@@ -1,0 +1,209 @@
+-- Which log this is: its epoch, its sequence, and the server that wrote last. Look here for when a
+-- log gets a new epoch, and when its sequence jumps. docs/redis.md explains it to operators.
+--
+-- What identifies the log is written together, and compared by every call that writes: `:epoch`,
+-- `:seq` and `:writer`, which has the run ID of the server that wrote last and the ID of its
+-- replication history. Clients may have positions that this server's data does not have:
+--
+-- * A replica that was promoted lacks what its primary had not sent: new epoch.
+-- * A server that restarted may lack the last moments: the sequence jumps to the clock, in
+--   microseconds since 1970, which is above every offset that was assigned before. It is noted in
+--   `:jumps`, so that a node that has heard of an offset in between begins a new epoch.
+-- * One of the keys is missing or malformed, or the data is older than what was heard: new epoch.
+
+-- How many jumps are noted, the newest ones.
+local JUMPS_MAX = 16
+-- How many logs a library remembers. A forgotten one jumps, which is harmless.
+local LOGS_MAX = 64
+
+-- State of the library: EVAL has none, and a restart of Redis clears it.
+local is_script = not redis.register_function
+-- The epoch and the last offset of each log, by its prefix, as this library wrote them.
+local written, written_count = {}, 0
+local run_id = nil
+
+local function clock_us(time)
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+-- Returns the answer of INFO, or nil if it is not permitted.
+local function info(section)
+  if redis.acl_check_cmd and not redis.acl_check_cmd('INFO', section) then
+    return nil
+  end
+  local text = redis.pcall('INFO', section)
+  return type(text) == 'string' and text or nil
+end
+
+-- Returns what identifies this server: the ID of its run, which changes when it restarts, and the
+-- ID of its replication history, which changes when it is promoted. Nil if the user may not ask.
+local function this_server()
+  local replication = info('replication')
+  local history = replication and replication:match('master_replid:(%x+)')
+  run_id = run_id or (history and (info('server') or ''):match('run_id:(%x+)'))
+  if not (history and run_id) then
+    return nil
+  end
+  return {
+    id = run_id .. ' ' .. history,
+    run = run_id,
+    earlier = replication:match('master_replid2:(%x+)') or '',
+    is_replica = replication:find('role:slave', 1, true) ~= nil,
+  }
+end
+
+-- Whether this server was a replica since the writer wrote.
+local function was_promoted(server, writer)
+  if not server.earlier:find('[^0]') then
+    -- A restart, or a change that needs no promotion: the first replica connected, or the last one
+    -- has been gone for `repl-backlog-ttl`.
+    return false
+  end
+  if writer:match('^%x+') == server.run then
+    return true
+  end
+  -- From Redis 7 on, a primary that restarts also names the history it continues. Only a replica
+  -- has received one.
+  return not (info('stats') or ''):find('total_net_repl_input_bytes:0%s')
+end
+
+local function valid_epoch(text)
+  return text and #text <= 12 and text:find('^[1-9a-f][0-9a-f]*$') and text or nil
+end
+
+local function valid_offset(text)
+  local number = text and text:find('^%d+$') and #text <= 16 and tonumber(text)
+  return number and number < NUMBER_MAX and number or nil
+end
+
+-- What is known of a log, from its keys `:epoch`, `:seq`, `:writer`.
+local function known_log(epoch, seq, writer)
+  return { epoch = valid_epoch(epoch), last = valid_offset(seq), writer = writer or '' }
+end
+
+-- Whether the log lacks an offset that a node has heard of.
+local function lacks(prefix, known, heard)
+  if not heard or heard.epoch ~= known.epoch then
+    return false
+  end
+  if heard.last > known.last then
+    return true
+  end
+  local jumps, oldest = 0, nil
+  for from, to in (redis.call('GET', prefix .. ':jumps') or ''):gmatch('(%d+) (%d+)') do
+    jumps, oldest = jumps + 1, oldest or tonumber(from)
+    if tonumber(from) < heard.last and heard.last < tonumber(to) then
+      return true
+    end
+  end
+  return jumps >= JUMPS_MAX and heard.last < oldest
+end
+
+-- Returns how the log continues on this server: 'epoch' for a new epoch, 'jump', 'clock' if that
+-- cannot be known, so that each offset is taken from the clock; or nil if it simply continues.
+local function continuation(prefix, known, server, heard)
+  local state = written[prefix]
+  if not (known.epoch and known.last) or lacks(prefix, known, heard) then
+    return 'epoch'
+  end
+  if state and state.epoch == known.epoch and known.last < state.last then
+    -- Older keys were restored under a running server.
+    return 'epoch'
+  end
+  if server and known.writer ~= server.id then
+    return was_promoted(server, known.writer) and 'epoch' or 'jump'
+  end
+  if not is_script and not (state and state.epoch == known.epoch) then
+    -- The library was loaded again, perhaps together with older data.
+    return 'jump'
+  end
+  return not server and 'clock' or nil
+end
+
+local function make_epoch(time, old)
+  local entropy = table.concat({ time[1], time[2], tostring({}), old or '' }, ' ')
+  return (redis.sha1hex(entropy):sub(1, 12):gsub('^0', '1'))
+end
+
+-- A new epoch continues after the last offset, so that what is left of the history keeps its
+-- place. If the sequence is lost, the clock is above any offset in it.
+local function begin_epoch(prefix, log, known, time)
+  local others = known.last and 1 or redis.call('EXISTS', prefix .. ':epoch', prefix .. ':writer',
+    prefix .. ':horizon', prefix .. ':jumps')
+  log.last = known.last or (others > 0 and clock_us(time) or 0)
+  log.epoch, log.is_new, log.jumped_from = make_epoch(time, known.epoch), true, nil
+end
+
+-- Returns the log as it continues on this server: epoch, last offset, and what must be written.
+local function locate(prefix, known, time, heard)
+  local server = this_server()
+  local log = { epoch = known.epoch, last = known.last, time = time }
+  local change = continuation(prefix, known, server, heard)
+  local clock = clock_us(time)
+  if change == 'epoch' or (change == 'jump' and clock <= known.last) then
+    begin_epoch(prefix, log, known, time)
+  elseif change == 'jump' then
+    log.last, log.jumped_from, log.jumped_to = clock, known.last, clock
+  elseif change == 'clock' then
+    log.last = math.max(clock, known.last)
+  end
+  log.writer = server and server.id ~= known.writer and server.id or nil
+  log.is_changed = change ~= nil and change ~= 'clock' or log.writer ~= nil
+  log.is_replica = server and server.is_replica
+  return log
+end
+
+local function note_jump(prefix, from, to)
+  local numbers = {}
+  for number in (redis.call('GET', prefix .. ':jumps') or ''):gmatch('%d+') do
+    numbers[#numbers + 1] = number
+  end
+  numbers[#numbers + 1], numbers[#numbers + 2] = digits(from), digits(to)
+  local first = math.max(#numbers - 2 * JUMPS_MAX, 0) + 1
+  redis.call('SET', prefix .. ':jumps', table.concat(numbers, ' ', first))
+end
+
+-- Writes the last offset, and what else of the log has changed. The sequence comes first: Redis
+-- rejects a write because of its state only before a call has written something.
+local function write_log(prefix, log)
+  redis.call('SET', prefix .. ':seq', digits(log.last))
+  if log.is_new then
+    redis.call('SET', prefix .. ':epoch', log.epoch)
+    redis.call('DEL', prefix .. ':horizon', prefix .. ':jumps')
+  end
+  if log.jumped_from then
+    note_jump(prefix, log.jumped_from, log.jumped_to)
+  end
+  if log.writer then
+    redis.call('SET', prefix .. ':writer', log.writer)
+  end
+  if not written[prefix] then
+    written_count = written_count + 1
+    if written_count > LOGS_MAX then
+      written, written_count = {}, 1
+    end
+  end
+  written[prefix] = { epoch = log.epoch, last = log.last }
+end
+
+-- Returns an error if the user may not execute one of the commands, so that a rejected call changes
+-- nothing. Redis 6.2 cannot tell.
+local function denied(commands)
+  for _, command in ipairs(redis.acl_check_cmd and commands or {}) do
+    if not redis.acl_check_cmd(unpack(command)) then
+      return 'NOPERM the Redis user may not call ' .. command[1] .. ' on ' .. command[2]
+        .. ': give it the permissions that docs/redis-function.md lists'
+    end
+  end
+end
+
+-- The commands that write a log that has changed.
+local function log_commands(prefix, commands)
+  for _, key in ipairs({ ':seq', ':epoch', ':writer', ':jumps', ':horizon' }) do
+    commands[#commands + 1] = { 'SET', prefix .. key, '' }
+  end
+  commands[#commands + 1] = { 'DEL', prefix .. ':horizon', prefix .. ':jumps' }
+  return commands
+end
+
+local REPLICA_ERROR = 'READONLY this Redis is a replica: publish to the primary'
