@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use headwater_core::broker::{Baseline, History, LoggedEvent, ReadRange};
-use headwater_core::limits::{REPLAY_BYTES_MAX, RING_BYTES_MAX};
 use headwater_core::log::{Epoch, Position};
 use headwater_core::{Channel, Event};
 use redis::aio::ConnectionLike;
@@ -14,7 +13,7 @@ use redis::{RedisError, RedisResult, Script, pipe};
 
 use crate::keys;
 use crate::library;
-use crate::limits::{EPHEMERAL_NOTE_AGE, LAST_EXTRA_MS};
+use crate::limits::{EPHEMERAL_NOTE_AGE, LAST_EXTRA_MS, READ_BYTES_MAX, READ_ENTRIES_MAX};
 
 static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("library/read.lua")));
 static BASELINE: LazyLock<Script> =
@@ -51,15 +50,15 @@ pub(crate) struct Bounds<'a> {
     pub(crate) after: u64,
     /// Events up to this offset.
     pub(crate) until: Option<u64>,
+    /// At most [`READ_ENTRIES_MAX`] are read.
     pub(crate) count: usize,
-    pub(crate) bytes: usize,
     pub(crate) channel: &'a Channel,
 }
 
 /// The fields of an entry as Redis returns them.
 type Fields = Vec<(String, Vec<u8>)>;
 
-/// Reads entries, oldest first, and the log's last offset.
+/// Reads entries, oldest first, and the log's last offset. There may be fewer than are asked for.
 pub(crate) async fn read_entries<C: ConnectionLike + Send>(
     commands: &mut C,
     bounds: Bounds<'_>,
@@ -71,8 +70,8 @@ pub(crate) async fn read_entries<C: ConnectionLike + Send>(
         .arg(if bounds.newest { "newest" } else { "after" })
         .arg(bounds.after)
         .arg(until)
-        .arg(bounds.count)
-        .arg(bounds.bytes)
+        .arg(bounds.count.min(READ_ENTRIES_MAX))
+        .arg(READ_BYTES_MAX)
         .invoke_async(commands)
         .await?;
     // Entries that another program added in another form are skipped.
@@ -122,7 +121,7 @@ fn entry(id: &str, fields: Fields) -> Option<Entry> {
     Some(entry)
 }
 
-/// Reads part of a channel's history for the hub.
+/// Reads part of a channel's history for the hub, which asks again for more.
 pub(crate) async fn read_history<C: ConnectionLike + Send>(
     commands: &mut C,
     channel: &Channel,
@@ -130,25 +129,16 @@ pub(crate) async fn read_history<C: ConnectionLike + Send>(
     epoch: Epoch,
 ) -> RedisResult<History> {
     let bounds = match range {
-        ReadRange::After { offset, count } => Bounds {
-            newest: false,
-            after: offset,
-            until: None,
-            count,
-            bytes: REPLAY_BYTES_MAX,
-            channel,
-        },
-        ReadRange::Newest { count } => {
-            Bounds { newest: true, after: 0, until: None, count, bytes: RING_BYTES_MAX, channel }
+        ReadRange::After { offset, count } => {
+            Bounds { newest: false, after: offset, until: None, count, channel }
         }
-        ReadRange::Before { offset, count } => Bounds {
-            newest: true,
-            after: 0,
-            until: Some(offset.saturating_sub(1)),
-            count,
-            bytes: RING_BYTES_MAX,
-            channel,
-        },
+        ReadRange::Newest { count } => {
+            Bounds { newest: true, after: 0, until: None, count, channel }
+        }
+        ReadRange::Before { offset, count } => {
+            let until = Some(offset.saturating_sub(1));
+            Bounds { newest: true, after: 0, until, count, channel }
+        }
         _ => return Err(unexpected("this version cannot read such a range")),
     };
     let (entries, log_last) = read_entries(commands, bounds).await?;

@@ -128,9 +128,13 @@ end
 -- A new epoch continues after the last offset, so that what is left of the history keeps its
 -- place. If the sequence is lost, the clock is above any offset in it.
 local function begin_epoch(prefix, log, known, time)
-  local others = known.last and 1 or redis.call('EXISTS', prefix .. ':epoch', prefix .. ':writer',
-    prefix .. ':horizon', prefix .. ':jumps')
-  log.last = known.last or (others > 0 and clock_us(time) or 0)
+  local is_fresh = not known.last
+  local values = is_fresh and redis.call('MGET', prefix .. ':epoch', prefix .. ':seq',
+    prefix .. ':writer', prefix .. ':horizon', prefix .. ':jumps') or {}
+  for _, value in ipairs(values) do
+    is_fresh = is_fresh and not value
+  end
+  log.last = known.last or (is_fresh and 0 or clock_us(time))
   log.epoch, log.is_new, log.jumped_from = make_epoch(time, known.epoch), true, nil
 end
 
