@@ -110,10 +110,12 @@ local function continuation(prefix, known, server, heard)
     -- Older keys were restored under a running server.
     return 'epoch'
   end
-  if server and known.writer ~= server.id then
-    return was_promoted(server, known.writer) and 'epoch' or 'jump'
+  local is_known = state and state.epoch == known.epoch
+  local writer = known.writer == '' and is_known and state.writer or known.writer
+  if server and writer ~= server.id then
+    return was_promoted(server, writer) and 'epoch' or 'jump'
   end
-  if not is_script and not (state and state.epoch == known.epoch) then
+  if not is_script and not is_known then
     -- The library was loaded again, perhaps together with older data.
     return 'jump'
   end
@@ -151,8 +153,9 @@ local function locate(prefix, known, time, heard)
   elseif change == 'clock' then
     log.last = math.max(clock, known.last)
   end
-  log.writer = server and server.id ~= known.writer and server.id or nil
-  log.is_changed = change ~= nil and change ~= 'clock' or log.writer ~= nil
+  log.writer = server and server.id
+  log.has_new_writer = server and server.id ~= known.writer
+  log.is_changed = change == 'epoch' or change == 'jump' or log.has_new_writer
   log.is_replica = server and server.is_replica
   return log
 end
@@ -178,7 +181,7 @@ local function write_log(prefix, log)
   if log.jumped_from then
     note_jump(prefix, log.jumped_from, log.jumped_to)
   end
-  if log.writer then
+  if log.has_new_writer then
     redis.call('SET', prefix .. ':writer', log.writer)
   end
   if not written[prefix] then
@@ -187,7 +190,7 @@ local function write_log(prefix, log)
       written, written_count = {}, 1
     end
   end
-  written[prefix] = { epoch = log.epoch, last = log.last }
+  written[prefix] = { epoch = log.epoch, last = log.last, writer = log.writer }
 end
 
 -- Returns an error if the user may not execute one of the commands, so that a rejected call changes

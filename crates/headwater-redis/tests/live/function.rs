@@ -7,13 +7,13 @@ use std::thread;
 use headwater_test_support::{PATIENCE, RedisServer};
 use redis::{Connection, FromRedisValue, PubSub, RedisResult};
 
-const LIBRARY: &str = concat!(
+pub(crate) const LIBRARY: &str = concat!(
     include_str!("../../src/library/arguments.lua"),
     include_str!("../../src/library/rules.lua"),
     include_str!("../../src/library/log.lua"),
     include_str!("../../src/library/publish.lua"),
 );
-const PREFIX: &str = "headwater:{0}";
+pub(crate) const PREFIX: &str = "headwater:{0}";
 
 /// Runs each test over both ways.
 macro_rules! over_both_ways {
@@ -49,8 +49,8 @@ over_both_ways! {
     concurrent_publishers_get_every_number_once,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Way {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Way {
     Function,
     Script,
 }

@@ -2,4 +2,5 @@
 
 mod function;
 mod healing;
+mod identity;
 mod suite;
