@@ -1,6 +1,9 @@
 //! Reads the log from Redis: its entries, its position and the baselines of channels. Look here for
 //! the keys that a node reads; `publish.lua` writes them.
 
+#[cfg(all(test, feature = "__live"))]
+mod live_tests;
+
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -6,11 +6,13 @@
 -- entries are the newest ones, newest first.
 --
 -- Redis cannot bound XRANGE by bytes, and serves nobody while it reads, so a call fetches as many
--- entries as surely fit: publish.lua records the size of the largest one. If it is unknown, entries
--- are fetched singly. Only the last entry may exceed the bound.
+-- entries as surely fit: publish.lua records the size of the largest one. If it is unknown or large,
+-- entries are fetched singly, and fewer of them. Only the last entry may exceed the bound.
 
 -- Bytes of an entry beside its data, at most: name, ID, numbers, and what Redis adds.
 local OVERHEAD_BYTES = 1024
+-- The maximum number of fetches: half a millisecond if each gets one small entry.
+local FETCHES_MAX = 64
 
 local log = KEYS[1] .. ':log:' .. ARGV[1]
 local is_newest, count, bytes = ARGV[2] == 'newest', tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -19,9 +21,10 @@ local last = (values[1] or ''):match('^%d+$') or '0'
 local largest = tonumber((values[2] or ''):match('^%d+ %d+ (%d+)$'))
 local entry_bytes_max = (largest or bytes) + OVERHEAD_BYTES
 
-local entries = {}
+local entries, fetches = {}, 0
 local from, to = '(' .. ARGV[3], ARGV[4]
-while #entries < count and bytes > 0 do
+while #entries < count and bytes > 0 and fetches < FETCHES_MAX do
+  fetches = fetches + 1
   local fitting = math.max(math.floor(bytes / entry_bytes_max), 1)
   local wanted = math.min(fitting, count - #entries)
   local fetched
