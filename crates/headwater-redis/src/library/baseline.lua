@@ -18,9 +18,16 @@ if not (is_valid(log[1], '^[1-9a-f][0-9a-f]*$', 12) and is_valid(log[2], '^%d+$'
   return false
 end
 local answer = { log[1], log[2], log[3] or '', redis.call('TIME')[1] }
+local KEYS_MAX = 512 -- in one MGET; Lua bounds the arguments of a call
 for _, kind in ipairs({ ':last:', ':plain:' }) do
-  for at = 3, #ARGV do
-    answer[#answer + 1] = redis.call('GET', prefix .. kind .. ARGV[at]) or ''
+  for first = 3, #ARGV, KEYS_MAX do
+    local command = { 'MGET' }
+    for at = first, math.min(first + KEYS_MAX - 1, #ARGV) do
+      command[#command + 1] = prefix .. kind .. ARGV[at]
+    end
+    for _, value in ipairs(redis.call(unpack(command))) do
+      answer[#answer + 1] = value or ''
+    end
   end
 end
 redis.call('PUBLISH', ARGV[1], ARGV[2])

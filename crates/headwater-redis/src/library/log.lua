@@ -18,9 +18,8 @@ local LOGS_MAX = 64
 
 -- State of the library: EVAL has none, and a restart of Redis clears it.
 local is_script = not redis.register_function
--- The epoch and the last offset of each log, by its prefix, as this library wrote them.
+-- What this library wrote of each log, by its prefix: epoch, last offset, writer.
 local written, written_count = {}, 0
-local run_id = nil
 
 local function clock_us(time)
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -35,31 +34,28 @@ local function info(section)
   return type(text) == 'string' and text or nil
 end
 
--- Returns what identifies this server: the ID of its run, which changes when it restarts, and the
--- ID of its replication history, which changes when it is promoted. Nil if the user may not ask.
-local function this_server()
-  local replication = info('replication')
-  local history = replication and replication:match('master_replid:(%x+)')
-  run_id = run_id or (history and (info('server') or ''):match('run_id:(%x+)'))
-  if not (history and run_id) then
-    return nil
+-- Returns the ID of this server's replication history, which is new after a restart and after a
+-- promotion, and Redis' answer; or nil if the user may not ask.
+local function this_history()
+  local text = info('replication')
+  local at = text and text:find('master_replid:', 1, true)
+  if at then
+    return text:sub(at + 14, at + 53), text
   end
-  return {
-    id = run_id .. ' ' .. history,
-    run = run_id,
-    earlier = replication:match('master_replid2:(%x+)') or '',
-    is_replica = replication:find('role:slave', 1, true) ~= nil,
-  }
 end
 
--- Whether this server was a replica since the writer wrote.
-local function was_promoted(server, writer)
-  if not server.earlier:find('[^0]') then
+local function this_run()
+  return (info('server') or ''):match('run_id:(%x+)') or '-'
+end
+
+-- Whether this server was a replica since the writer wrote, to tell from Redis' answer.
+local function was_promoted(text, writer)
+  if not (text:match('master_replid2:(%x+)') or ''):find('[^0]') then
     -- A restart, or a change that needs no promotion: the first replica connected, or the last one
     -- has been gone for `repl-backlog-ttl`.
     return false
   end
-  if writer:match('^%x+') == server.run then
+  if writer:match('^%x+') == this_run() then
     return true
   end
   -- From Redis 7 on, a primary that restarts also names the history it continues. Only a replica
@@ -101,25 +97,25 @@ end
 
 -- Returns how the log continues on this server: 'epoch' for a new epoch, 'jump', 'clock' if that
 -- cannot be known, so that each offset is taken from the clock; or nil if it simply continues.
-local function continuation(prefix, known, server, heard)
+local function continuation(prefix, known, history, text, heard)
   local state = written[prefix]
+  local is_known = state and state.epoch == known.epoch
   if not (known.epoch and known.last) or lacks(prefix, known, heard) then
     return 'epoch'
   end
-  if state and state.epoch == known.epoch and known.last < state.last then
+  if is_known and known.last < state.last then
     -- Older keys were restored under a running server.
     return 'epoch'
   end
-  local is_known = state and state.epoch == known.epoch
   local writer = known.writer == '' and is_known and state.writer or known.writer
-  if server and writer ~= server.id then
-    return was_promoted(server, writer) and 'epoch' or 'jump'
+  if history and writer:sub(-40) ~= history then
+    return was_promoted(text, writer) and 'epoch' or 'jump'
   end
   if not is_script and not is_known then
     -- The library was loaded again, perhaps together with older data.
     return 'jump'
   end
-  return not server and 'clock' or nil
+  return not history and 'clock' or nil
 end
 
 local function make_epoch(time, old)
@@ -142,21 +138,21 @@ end
 
 -- Returns the log as it continues on this server: epoch, last offset, and what must be written.
 local function locate(prefix, known, time, heard)
-  local server = this_server()
-  local log = { epoch = known.epoch, last = known.last, time = time }
-  local change = continuation(prefix, known, server, heard)
-  local clock = clock_us(time)
-  if change == 'epoch' or (change == 'jump' and clock <= known.last) then
+  local history, text = this_history()
+  local log = { epoch = known.epoch, last = known.last, writer = known.writer }
+  local change = continuation(prefix, known, history, text, heard)
+  if change == 'epoch' or (change == 'jump' and clock_us(time) <= known.last) then
     begin_epoch(prefix, log, known, time)
   elseif change == 'jump' then
-    log.last, log.jumped_from, log.jumped_to = clock, known.last, clock
+    log.last, log.jumped_from, log.jumped_to = clock_us(time), known.last, clock_us(time)
   elseif change == 'clock' then
-    log.last = math.max(clock, known.last)
+    log.last = math.max(clock_us(time), known.last)
   end
-  log.writer = server and server.id
-  log.has_new_writer = server and server.id ~= known.writer
-  log.is_changed = change == 'epoch' or change == 'jump' or log.has_new_writer
-  log.is_replica = server and server.is_replica
+  if history and known.writer:sub(-40) ~= history then
+    log.writer, log.has_new_writer = this_run() .. ' ' .. history, true
+  end
+  log.is_changed = log.is_new or log.jumped_from or log.has_new_writer
+  log.is_replica = text and not text:find('role:master', 1, true)
   return log
 end
 
@@ -190,27 +186,30 @@ local function write_log(prefix, log)
       written, written_count = {}, 1
     end
   end
-  written[prefix] = { epoch = log.epoch, last = log.last, writer = log.writer }
+  written[prefix] = log
 end
 
--- Returns an error if the user may not execute one of the commands, so that a rejected call changes
+-- Returns an error if the user may not execute a command on a key, so that a rejected call changes
 -- nothing. Redis 6.2 cannot tell.
-local function denied(commands)
-  for _, command in ipairs(redis.acl_check_cmd and commands or {}) do
-    if not redis.acl_check_cmd(unpack(command)) then
-      return 'NOPERM the Redis user may not call ' .. command[1] .. ' on ' .. command[2]
-        .. ': give it the permissions that docs/redis-function.md lists'
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return 'NOPERM the Redis user may not call ' .. command .. ' on ' .. key
+      .. ': give it the permissions that docs/redis-function.md lists'
+  end
+end
+
+-- The same for what `write_log` executes.
+local function log_denied(prefix, log)
+  if not log.is_changed then
+    return denied('SET', prefix .. ':seq', '')
+  end
+  for _, key in ipairs({ ':seq', ':epoch', ':writer', ':jumps' }) do
+    local err = denied('SET', prefix .. key, '')
+    if err then
+      return err
     end
   end
-end
-
--- The commands that write a log that has changed.
-local function log_commands(prefix, commands)
-  for _, key in ipairs({ ':seq', ':epoch', ':writer', ':jumps', ':horizon' }) do
-    commands[#commands + 1] = { 'SET', prefix .. key, '' }
-  end
-  commands[#commands + 1] = { 'DEL', prefix .. ':horizon', prefix .. ':jumps' }
-  return commands
+  return denied('DEL', prefix .. ':horizon', prefix .. ':jumps')
 end
 
 local REPLICA_ERROR = 'READONLY this Redis is a replica: publish to the primary'

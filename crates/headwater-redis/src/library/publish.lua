@@ -23,11 +23,7 @@ end
 local function publish_only(prefix, event, key)
   local is_plain = not (event.event or event.id or event.retry or event.plain)
   local to = is_plain and event.channel or prefix .. ':' .. event.channel
-  local commands = { { 'PUBLISH', to, '' } }
-  if key then
-    commands[2] = { 'SET', key, '' }
-  end
-  local err = denied(commands)
+  local err = denied('PUBLISH', to, '') or (key and denied('SET', key, ''))
   if err then
     return redis.error_reply(err)
   end
@@ -136,19 +132,19 @@ local function forgotten_to(horizon, now, last)
   return digits(last)
 end
 
--- The commands that a call executes after the first one that writes.
-local function publish_commands(prefix, channel, key, is_changed)
-  local log, last = prefix .. ':log:' .. channel, prefix .. ':last:' .. channel
-  local commands = {
-    { 'SET', prefix .. ':seq', '' }, { 'XADD', log, '1-0', 'd', '' }, { 'SET', last, '' },
-    { 'SET', prefix .. ':size:' .. channel, '' }, { 'XLEN', log }, { 'XRANGE', log, '-', '+' },
-    { 'XTRIM', log, 'MAXLEN', '=', '1' }, { 'PEXPIRE', log, '1' },
-    { 'SET', prefix .. ':horizon', '' }, { 'PUBLISH', prefix .. ':' .. channel, '' },
-  }
-  if key then
-    commands[#commands + 1] = { 'SET', key, '' }
-  end
-  return is_changed and log_commands(prefix, commands) or commands
+-- The keys of a channel.
+local function keys_of(prefix, channel)
+  return prefix .. ':log:' .. channel, prefix .. ':last:' .. channel, prefix .. ':size:' .. channel
+end
+
+-- Returns an error if the user may not execute all commands of a publish.
+local function publish_denied(prefix, place, channel, key)
+  local log, last, size = keys_of(prefix, channel)
+  return log_denied(prefix, place) or denied('XADD', log, '1-0', 'd', '')
+    or denied('SET', last, '') or denied('SET', size, '') or denied('SET', prefix .. ':horizon', '')
+    or denied('XLEN', log) or denied('XRANGE', log, '-', '+')
+    or denied('XTRIM', log, 'MAXLEN', '=', '1') or denied('PEXPIRE', log, '1')
+    or (key and denied('SET', key, ''))
 end
 
 -- Redis 6.2 cannot tell what a user may do, so commands that change nothing find out.
@@ -172,7 +168,8 @@ local function append_and_publish(prefix, event, rule, known, key)
   local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   local place = locate(prefix, known, time)
   local err = place.is_replica and REPLICA_ERROR
-    or denied(publish_commands(prefix, event.channel, key, place.is_changed))
+    or publish_denied(prefix, place, event.channel, key)
+    or denied('PUBLISH', prefix .. ':' .. event.channel, '')
   if err then
     return redis.error_reply(err)
   end
@@ -185,8 +182,8 @@ local function append_and_publish(prefix, event, rule, known, key)
     prev, prev_stored = '0', forgotten_to(not place.is_new and known.horizon, now, before)
   end
 
-  local log, last = prefix .. ':log:' .. event.channel, prefix .. ':last:' .. event.channel
-  local size, now_text = prefix .. ':size:' .. event.channel, digits(now)
+  local log, last, size = keys_of(prefix, event.channel)
+  local now_text = digits(now)
   place.last = number
   write_log(prefix, place)
   try_commands(log, last, size, key, rule)
@@ -198,8 +195,10 @@ local function append_and_publish(prefix, event, rule, known, key)
     begin_epoch(prefix, place, { epoch = place.epoch, last = number }, time)
     write_log(prefix, place)
     if not append(log, digits(number), digits(before), now_text, event) then
-      -- Entries of another program. Nothing of this epoch is in there.
-      redis.call('DEL', log)
+      -- Entries of another program. Nothing of this epoch is in there. DEL would take long.
+      if type(redis.pcall('UNLINK', log)) == 'table' then
+        redis.call('DEL', log)
+      end
       append(log, digits(number), digits(before), now_text, event)
     end
   end
@@ -277,10 +276,8 @@ local function open_log(keys, args, must_write)
   local known = known_log(values[1], values[2], values[3])
   local log = locate(prefix, known, redis.call('TIME'), heard)
   if log.is_changed or must_write then
-    local commands = publish_commands(prefix, 'headwater', nil, true)
-    -- Which Redis channels the user may publish to differs.
-    commands[10] = nil
-    local err = log.is_replica and REPLICA_ERROR or denied(commands)
+    -- Which Redis channels the user may publish to is another question.
+    local err = log.is_replica and REPLICA_ERROR or publish_denied(prefix, log, 'headwater')
     if err then
       return nil, err
     end

@@ -6,8 +6,8 @@
 -- entries are the newest ones, newest first.
 --
 -- Redis cannot bound XRANGE by bytes, and serves nobody while it reads, so a call fetches as many
--- entries as surely fit: publish.lua records the size of the largest one. If it is unknown or large,
--- entries are fetched singly, and fewer of them. Only the last entry may exceed the bound.
+-- entries as surely fit: publish.lua records the size of the largest one. If it is unknown or
+-- large, entries are fetched singly, and fewer of them. Only the last entry may exceed the bound.
 
 -- Bytes of an entry beside its data, at most: name, ID, numbers, and what Redis adds.
 local OVERHEAD_BYTES = 1024
