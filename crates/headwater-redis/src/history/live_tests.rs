@@ -2,6 +2,7 @@
 //! `read.lua` or its bounds. They need a `redis-server`.
 
 use headwater_core::broker::ReadRange;
+use headwater_core::frame::Frame;
 use headwater_test_support::RedisServer;
 use redis::aio::MultiplexedConnection;
 
@@ -15,6 +16,9 @@ const CALL_US_MAX: u64 = 5_000;
 const MEDIAN_US_MAX: u64 = 1_000;
 const REPEATS: usize = 8;
 const PAGES: usize = 40;
+
+/// An entry of SLOWLOG: the third part is its duration in microseconds, the fourth its words.
+type Call = (u64, u64, u64, Vec<String>, String, String);
 
 struct Log {
     server: RedisServer,
@@ -54,10 +58,9 @@ impl Log {
         for _ in 0..REPEATS {
             let epoch = Epoch::from_bits(1).unwrap();
             let history = read_history(&mut self.commands, &channel, range, epoch).await.unwrap();
-            let positions = history.frames().iter().filter_map(|frame| frame.position());
+            let positions = history.frames().iter().filter_map(Frame::position);
             offsets = positions.map(Position::offset).collect();
         }
-        type Call = (u64, u64, u64, Vec<String>, String, String);
         let calls: Vec<Call> = self.server.run(&["SLOWLOG", "GET", "1000"]);
         let reads = calls.iter().filter(|call| call.3[0].starts_with("EVAL"));
         (offsets, reads.map(|call| call.2).min().unwrap())

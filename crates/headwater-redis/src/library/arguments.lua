@@ -6,27 +6,20 @@
 -- source for two ways: Redis 7 and Valkey load it as a function library, and Redis 6.2 runs it with
 -- EVAL, without the first line. library/mod.rs does both.
 
+-- Generated from limits.rs: do not edit. To update it, run
+-- UPDATE_LUA=1 cargo test -p headwater-redis --lib numbers
 local VERSION = 2
-
--- Bounds. Arguments have the bounds of limits.rs; a test in library/mod.rs compares the numbers.
 local CHANNEL_BYTES_MAX = 255
 local NAME_BYTES_MAX = 255
 local ID_BYTES_MAX = 255
 local KEY_BYTES_MAX = 255
 local DATA_BYTES_MAX = 8388608
 local RETRY_MS_MAX = 4294967295
--- The largest whole number that a double represents exactly.
-local NUMBER_MAX = 9007199254740991
--- Far more than a configuration needs; the rules are copied on every call.
-local RULES_BYTES_MAX = 65536
--- How long an idempotency key is retained: longer than any sensible series of attempts.
 local KEY_WINDOW_MS = 600000
--- How much longer than its history a channel's last offset and its end are retained.
 local LAST_EXTRA_MS = 86400000
--- How often the sequence is noted in the horizon, which dates offsets for nodes.
-local HORIZON_STEP_MS = LAST_EXTRA_MS / 2
--- The retention where no rule matches.
+local NUMBER_MAX = 9007199254740991
 local DEFAULT_RULES = '* 1000 600000 8388608'
+-- End of the generated lines.
 
 -- A whole number as text; `..` would write large ones with an exponent.
 local function digits(number)

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use headwater_core::publish::IdempotencyKey;
 use headwater_core::{Channel, Event, Publish};
-use headwater_test_support::RedisServer;
+use headwater_test_support::{RedisServer, RedisVersion};
 use redis::aio::ConnectionManager;
-use redis::pipe;
+use redis::{Value, pipe};
 
+use super::agreement_tests::{RULES, call_with, check_answer, retention_of, value_of};
 use super::*;
 use crate::errors::{is_ended, is_missing};
 use crate::keys::LOG as PREFIX;
@@ -165,4 +166,111 @@ async fn the_script_is_used_if_functions_are_denied() {
     add_publish(&mut pipeline, Mode::Script, &publish_of(&Event::new("d")), true);
     let answers: (Option<String>,) = pipeline.query_async(&mut commands).await.unwrap();
     assert_eq!(answers, (None,));
+}
+
+#[test]
+fn every_version_agrees_with_the_table() {
+    for version in RedisVersion::ALL {
+        let server = version.start(&["--save", ""]);
+        let mut connection = server.connection();
+        let body = SOURCE.split_once('\n').unwrap().1;
+        let script: String = server.run(&["SCRIPT", "LOAD", body]);
+        let mut publish = |words: &[&[u8]]| -> RedisResult<Option<String>> {
+            let mut command = cmd("EVALSHA");
+            command.arg(&script).arg(1).arg(PREFIX).arg(words).query(&mut connection)
+        };
+        for line in RULES.lines() {
+            let case: serde_json::Value = serde_json::from_str(line).unwrap();
+            if case["rule"] == "retention" {
+                let (rules, channel) = retention_of(&case);
+                server.run::<()>(&["SET", &format!("{PREFIX}:rules"), &rules]);
+                let position = publish(&[channel.as_str().as_bytes(), b"d"]).unwrap();
+                assert_eq!(position.is_none(), case["keeps"] == "off", "{version:?}: {case}");
+                continue;
+            }
+            let value = value_of(&case);
+            let answer = publish(&call_with(case["rule"].as_str().unwrap(), &value));
+            let answer = answer.map(drop).map_err(|error| error.to_string());
+            check_answer(&case, &answer);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_probe_fails_as_a_publish_does() {
+    let server = RedisServer::start_with(&["--save", "3600 1"]);
+    let mut commands = connect(&server).await;
+    install(&mut commands, None).await.unwrap();
+    PUBLISH.load_async(&mut commands).await.unwrap();
+    let set = |name: &str, value: &str| server.run::<()>(&["CONFIG", "SET", name, value]);
+    let mut number = 0;
+    let mut check = async |expected: Option<&str>| {
+        for mode in [Mode::Function, Mode::Script] {
+            number += 1;
+            let publish = publish_of(&Event::new("d"));
+            let mut pipeline = pipe();
+            add_publish(&mut pipeline, mode, &publish, true);
+            let published: RedisResult<(Value,)> = pipeline.query_async(&mut commands).await;
+            let probed = probe(&mut commands, mode, None).await;
+            for error in [published.err(), probed.err()] {
+                let code = error.as_ref().and_then(|error| {
+                    let errors = error.clone().into_server_errors()?;
+                    Some(errors[0].1.code().to_owned())
+                });
+                assert_eq!(code.as_deref(), expected, "{mode:?}: {error:?}");
+            }
+        }
+    };
+    check(None).await;
+    set("maxmemory", "1");
+    check(Some("OOM")).await;
+    set("maxmemory", "0");
+    set("min-replicas-to-write", "1");
+    check(Some("NOREPLICAS")).await;
+    set("min-replicas-to-write", "0");
+    server.run::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    check(Some("READONLY")).await;
+    set("replica-read-only", "no");
+    check(Some("READONLY")).await;
+    server.run::<()>(&["REPLICAOF", "NO", "ONE"]);
+    server.run::<()>(&["ACL", "SETUSER", "default", "resetkeys", "%R~*"]);
+    check(Some("NOPERM")).await;
+    server.run::<()>(&["ACL", "SETUSER", "default", "resetkeys", "~*"]);
+    check(None).await;
+    std::fs::remove_dir_all(server.directory()).unwrap();
+    server.run::<()>(&["BGSAVE"]);
+    headwater_test_support::wait_for("a failed BGSAVE", || {
+        server.run::<String>(&["INFO", "persistence"]).contains("rdb_last_bgsave_status:err")
+    });
+    check(Some("MISCONF")).await;
+    set("stop-writes-on-bgsave-error", "no");
+    check(None).await;
+}
+
+/// As after a restart that lost what the node has heard of.
+#[tokio::test]
+async fn a_log_that_lacks_what_was_heard_gets_a_new_epoch() {
+    let server = RedisServer::start();
+    let mut commands = connect(&server).await;
+    let mode = install(&mut commands, None).await.unwrap();
+    let epoch = || server.run::<String>(&["GET", &format!("{PREFIX}:epoch")]);
+    let first = publish(&mut commands, mode, &Event::new("d"), false).await.unwrap();
+    let heard = |offset: u64| Some((epoch().parse().unwrap(), offset));
+    for heard in [None, heard(0), heard(1), Some((Epoch::from_bits(7).unwrap(), 99))] {
+        install(&mut commands, heard).await.unwrap();
+        probe(&mut commands, mode, heard).await.unwrap();
+        begin(&mut commands, heard).await.unwrap();
+        assert_eq!(format!("{}-1", epoch()), first, "{heard:?}");
+    }
+    let mut last = epoch();
+    let mut check_new = |epoch: String| {
+        assert_ne!(epoch, last);
+        last = epoch;
+    };
+    install(&mut commands, heard(2)).await.unwrap();
+    check_new(epoch());
+    probe(&mut commands, mode, heard(2)).await.unwrap();
+    check_new(epoch());
+    probe(&mut commands, Mode::Script, heard(2)).await.unwrap();
+    check_new(epoch());
 }

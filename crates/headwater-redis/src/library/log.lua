@@ -11,6 +11,9 @@
 --   `:jumps`, so that a node that has heard of an offset in between begins a new epoch.
 -- * One of the keys is missing or malformed, or the data is older than what was heard: new epoch.
 
+-- Version 1 added a fixed RESTART_JUMP of 2^32 instead: two restarts from one copy of the data then
+-- assigned the same offsets. The clock repeats none.
+
 -- How many jumps are noted, the newest ones.
 local JUMPS_MAX = 16
 -- How many logs a library remembers. A forgotten one jumps, which is harmless.

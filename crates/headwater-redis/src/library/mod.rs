@@ -2,6 +2,8 @@
 //! them. Look here for how nodes of different versions share a Redis; `publish.lua` is the function
 //! itself, and `log.lua` decides which log this is.
 
+#[cfg(test)]
+mod agreement_tests;
 #[cfg(all(test, feature = "__live"))]
 mod live_tests;
 
@@ -93,6 +95,7 @@ pub(crate) async fn install<C: ConnectionLike + Send>(
 ///
 /// # Errors
 /// As those of a publish: if Redis rejects writes, a permission or the function is missing.
+#[allow(dead_code, reason = "the session's probe will call it")]
 pub(crate) async fn probe<C: ConnectionLike + Send>(
     commands: &mut C,
     mode: Mode,
@@ -124,13 +127,7 @@ async fn call_with_heard<C: ConnectionLike + Send>(
     let heard = heard.map(|(epoch, offset)| (epoch.to_string(), offset));
     match mode {
         Mode::Function => {
-            cmd("FCALL")
-                .arg(function)
-                .arg(1)
-                .arg(keys::LOG)
-                .arg(heard)
-                .exec_async(commands)
-                .await
+            cmd("FCALL").arg(function).arg(1).arg(keys::LOG).arg(heard).exec_async(commands).await
         }
         // Loads the script if Redis does not have it.
         Mode::Script => script.key(keys::LOG).arg(heard).invoke_async(commands).await,
@@ -157,9 +154,7 @@ async fn install_function<C: ConnectionLike + Send>(commands: &mut C) -> RedisRe
     Ok(())
 }
 
-async fn installed_version<C: ConnectionLike + Send>(
-    commands: &mut C,
-) -> RedisResult<Option<u64>> {
+async fn installed_version<C: ConnectionLike + Send>(commands: &mut C) -> RedisResult<Option<u64>> {
     let version = cmd("FCALL_RO").arg("headwater_version").arg(0).query_async(commands).await;
     match version {
         Err(error) if is_missing(&error) => Ok(None),
@@ -230,10 +225,7 @@ pub(crate) async fn write_rules<C: ConnectionLike + Send>(
 
 #[cfg(test)]
 mod tests {
-    use headwater_core::limits;
-
     use super::*;
-    use crate::limits::LAST_EXTRA_MS;
 
     #[test]
     fn rules_are_written_in_the_form_that_the_function_reads() {
@@ -244,27 +236,5 @@ mod tests {
             .unwrap();
         assert_eq!(rules_text(&rules), "chat:vip 5 600000 8388608\nchat:* off\n* 7 1000 1024\n");
         assert_eq!(rules_text(&RetentionRules::new()), "");
-    }
-
-    #[test]
-    fn rust_and_lua_have_the_same_bounds() {
-        for (name, number) in [
-            ("VERSION", VERSION),
-            ("CHANNEL_BYTES_MAX", limits::CHANNEL_BYTES_MAX as u64),
-            ("NAME_BYTES_MAX", limits::EVENT_NAME_BYTES_MAX as u64),
-            ("ID_BYTES_MAX", limits::EVENT_ID_BYTES_MAX as u64),
-            ("KEY_BYTES_MAX", limits::IDEMPOTENCY_KEY_BYTES_MAX as u64),
-            ("DATA_BYTES_MAX", limits::EVENT_DATA_BYTES_MAX as u64),
-            ("RETRY_MS_MAX", u64::try_from(RETRY_MS_MAX).unwrap()),
-            ("KEY_WINDOW_MS", u64::try_from(limits::IDEMPOTENCY_WINDOW.as_millis()).unwrap()),
-            ("LAST_EXTRA_MS", LAST_EXTRA_MS),
-        ] {
-            let line = format!("\nlocal {name} = {number}\n");
-            assert!(SOURCE.contains(&line), "the library lacks {line}");
-        }
-        let age_ms = limits::RETENTION_AGE_DEFAULT.as_millis();
-        let (events, bytes) = (limits::RETENTION_EVENTS_DEFAULT, limits::RETENTION_BYTES_DEFAULT);
-        let line = format!("\nlocal DEFAULT_RULES = '* {events} {age_ms} {bytes}'\n");
-        assert!(SOURCE.contains(&line), "the library lacks {line}");
     }
 }

@@ -5,6 +5,9 @@
 local TRIM_ENTRIES_MAX = 64
 local TRIM_BYTES_MAX = 262144
 
+-- How often the sequence is noted in the horizon, which dates offsets for nodes.
+local HORIZON_STEP_MS = LAST_EXTRA_MS / 2
+
 -- The payload that is published; envelope.rs describes its format.
 local function envelope(event, headers)
   local function header(name, value)

@@ -1,6 +1,9 @@
 -- The retention rules: which one applies to a channel. Look here for their text form, in which
 -- nodes write them to Redis.
 
+-- Far more than a configuration needs; the rules are copied on every call.
+local RULES_BYTES_MAX = 65536
+
 local rules_text = nil
 local rules = nil
 
