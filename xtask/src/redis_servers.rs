@@ -21,10 +21,6 @@ const OF_PYPI: [(&str, &str); 3] = [
 
 const VALKEY: &str = "valkey-8.0";
 
-/// Where Debian 12 has it.
-const BACKPORTS: &str = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] \
-                         http://deb.debian.org/debian bookworm-backports main\n";
-
 /// Where they are.
 pub(crate) fn folder() -> PathBuf {
     repo::target_dir().join("redis-servers")
@@ -68,20 +64,24 @@ fn from_debian() -> Result<PathBuf, String> {
     let lists = work.join("lists/partial");
     fs::create_dir_all(&lists).map_err(|error| format!("{}: {error}", lists.display()))?;
     let sources = work.join("sources.list");
-    fs::write(&sources, BACKPORTS).map_err(|error| format!("{}: {error}", sources.display()))?;
-    // Our own lists of packages: the system's configuration stays as it is.
-    let apt_get = |words: &[&str]| {
-        let mut command = Command::new("apt-get");
+    let mut options = Vec::new();
+    if let Some(backports) = backports() {
+        // Lists of packages of our own: the system's configuration stays as it is.
+        fs::write(&sources, backports)
+            .map_err(|error| format!("{}: {error}", sources.display()))?;
         for (option, path) in [
             ("Dir::Etc::sourcelist", sources.as_path()),
             ("Dir::Etc::sourceparts", Path::new("/dev/null")),
             ("Dir::State::lists", &work.join("lists")),
         ] {
-            command.arg("-o").arg(format!("{option}={}", path.display()));
+            options.push(format!("-o{option}={}", path.display()));
         }
-        run(command.args(words).current_dir(&work))
-    };
-    apt_get(&["update"])?;
+    }
+    let apt_get =
+        |words: &[&str]| run(Command::new("apt-get").args(&options).args(words).current_dir(&work));
+    if !options.is_empty() {
+        apt_get(&["update"])?;
+    }
     apt_get(&["download", "valkey-server", "valkey-tools"])?;
     let files = fs::read_dir(&work).map_err(|error| format!("{}: {error}", work.display()))?;
     for file in files.flatten().filter(|file| file.path().extension().is_some_and(|it| it == "deb"))
@@ -89,6 +89,17 @@ fn from_debian() -> Result<PathBuf, String> {
         run(Command::new("dpkg").arg("-x").arg(file.path()).arg(work.join("root")))?;
     }
     Ok(work.join("root/usr/bin/valkey-server"))
+}
+
+/// Where Debian 12 has Valkey: in its backports, which need not be configured. `None` on newer
+/// systems, which have it among their packages.
+fn backports() -> Option<String> {
+    let format = ["indextargets", "--format", "$(SITE) $(CODENAME)"];
+    let targets = Command::new("apt-get").args(format).output().ok()?;
+    let targets = String::from_utf8_lossy(&targets.stdout).into_owned();
+    let site = targets.lines().find_map(|line| line.strip_suffix(" bookworm"))?;
+    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    Some(format!("deb [signed-by={keys}] {site} bookworm-backports main\n"))
 }
 
 fn is_valkey_8(program: &Path) -> bool {

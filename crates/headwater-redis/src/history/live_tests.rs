@@ -66,7 +66,7 @@ impl Log {
         (offsets, reads.map(|call| call.2).min().unwrap())
     }
 
-    /// Reads a history in pages, forwards and backwards; returns the costs of the calls, sorted, and
+    /// Reads a history in pages, forwards and backwards; returns the sorted costs of the calls, and
     /// the number of events that were read forwards.
     async fn read_pages(&mut self, channel: &str) -> (Vec<u64>, usize) {
         let (mut costs, mut events, count) = (Vec::new(), 0, usize::MAX);

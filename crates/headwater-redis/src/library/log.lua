@@ -51,7 +51,7 @@ local function this_run()
   return (info('server') or ''):match('run_id:(%x+)') or '-'
 end
 
--- Whether this server was a replica since the writer wrote, to tell from Redis' answer.
+-- Whether this server was a replica since the writer wrote, by Redis' answer.
 local function was_promoted(text, writer)
   if not (text:match('master_replid2:(%x+)') or ''):find('[^0]') then
     -- A restart, or a change that needs no promotion: the first replica connected, or the last one
@@ -193,7 +193,7 @@ local function write_log(prefix, log)
 end
 
 -- Returns an error if the user may not execute a command on a key, so that a rejected call changes
--- nothing. Redis 6.2 cannot tell.
+-- nothing. Redis 6.2 has no such check.
 local function denied(command, key, ...)
   if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
     return 'NOPERM the Redis user may not call ' .. command .. ' on ' .. key

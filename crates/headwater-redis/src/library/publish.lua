@@ -150,7 +150,7 @@ local function publish_denied(prefix, place, channel, key)
     or (key and denied('SET', key, ''))
 end
 
--- Redis 6.2 cannot tell what a user may do, so commands that change nothing find out.
+-- Redis 6.2 cannot check what a user may do, so commands that change nothing find out.
 local function try_commands(log, last, size, key, rule)
   if redis.acl_check_cmd then
     return
@@ -191,7 +191,7 @@ local function append_and_publish(prefix, event, rule, known, key)
   write_log(prefix, place)
   try_commands(log, last, size, key, rule)
   if not append(log, digits(number), prev_stored, now_text, event) then
-    -- The history is newer than the sequence, which thus was lost and came back older: the clock is
+    -- The history is newer than the sequence, which thus is older data: the clock is
     -- above all offsets that were ever assigned.
     before = math.max(clock_us(time), number)
     number = before + 1

@@ -85,7 +85,7 @@ fn check_all(version: RedisVersion, way: Way) {
                 // A script has no state to notice this by: the node's next probe does.
                 continue;
             }
-            world.begin_anew();
+            world.reset();
             world.publish();
             world.publish();
             fault(&mut world);
@@ -95,7 +95,7 @@ fn check_all(version: RedisVersion, way: Way) {
     }
 }
 
-/// Without `+info` the function cannot tell where it runs: some losses are silent then.
+/// Without `+info` the function does not know where it runs: some losses are silent then.
 #[test]
 fn no_position_is_assigned_twice_by_a_user_without_info() {
     for way in [Way::Function, Way::Script] {
@@ -103,7 +103,7 @@ fn no_position_is_assigned_twice_by_a_user_without_info() {
         world.has_info = false;
         for (name, fault, _) in FAULTS {
             if *name != "an older copy under a running server" {
-                world.begin_anew();
+                world.reset();
                 world.publish();
                 fault(&mut world);
                 eprintln!("{way:?}: {name}");
@@ -135,7 +135,7 @@ impl World {
     }
 
     /// A new log, perhaps on a server with a past.
-    fn begin_anew(&mut self) {
+    fn reset(&mut self) {
         self.other = None;
         self.run(&["FLUSHALL"]);
         self.given.clear();
