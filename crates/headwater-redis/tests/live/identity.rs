@@ -60,6 +60,7 @@ const FAULTS: &[(&str, Fault, Epoch)] = &[
     ("a failback that lacks events", World::fail_back, Epoch::New),
     ("two failovers without an event", World::fail_over_twice, Epoch::New),
     ("the first replica connects", World::attach_a_replica, Epoch::Same),
+    ("a restart of a primary with a replica", World::restart_with_a_replica, Epoch::Same),
     ("FLUSHALL", |world| world.run(&["FLUSHALL"]), Epoch::New),
     ("FLUSHALL and a reload", World::flush_and_reload, Epoch::New),
     ("a reload", |world| world.run(&["DEBUG", "RELOAD"]), Epoch::Same),
@@ -284,6 +285,13 @@ impl World {
         let replica = self.other.take().unwrap_or_else(|| start(self.version));
         follow(&replica, &self.server);
         self.other = Some(replica);
+    }
+
+    /// From Redis 7 on, the server names its earlier history after that, as a promoted one does.
+    fn restart_with_a_replica(&mut self) {
+        self.attach_a_replica();
+        self.publish();
+        self.restart();
     }
 
     /// Promotes the replica, which clients then use.
