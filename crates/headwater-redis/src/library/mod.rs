@@ -8,14 +8,14 @@ mod agreement_tests;
 mod live_tests;
 
 use std::fmt::Write as _;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Once};
 
 use headwater_core::Publish;
 use headwater_core::log::{Epoch, Retention, RetentionRules};
 use redis::aio::ConnectionLike;
 use redis::{Pipeline, RedisResult, Script, cmd, pipe};
 
-use crate::errors::{has_error, is_missing, is_unsupported};
+use crate::errors::{has_error, is_denied, is_missing, is_unsupported};
 use crate::keys;
 
 /// The version of the library, which `headwater_version` returns.
@@ -87,7 +87,23 @@ pub(crate) async fn install<C: ConnectionLike + Send>(
         }
         Err(error) => return Err(error),
     };
-    begin(commands, heard).await.map(|()| mode)
+    begin(commands, heard).await?;
+    warn_without_info(commands).await;
+    Ok(mode)
+}
+
+/// The function asks INFO which server it runs on, which version 1 did not.
+async fn warn_without_info<C: ConnectionLike + Send>(commands: &mut C) {
+    static WARNED: Once = Once::new();
+    let answer = cmd("INFO").arg("replication").exec_async(commands).await;
+    if answer.is_err_and(|error| is_denied(&error)) {
+        WARNED.call_once(|| {
+            tracing::warn!(
+                "Redis denies INFO, so a replica that was promoted is not recognized unless it \
+                 lacks events that this node has heard of: give the Redis user the permission +info"
+            );
+        });
+    }
 }
 
 /// Proves that Redis accepts what a publish writes, by writing the log's position again. Opens the
