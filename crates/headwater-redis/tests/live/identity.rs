@@ -146,6 +146,12 @@ impl World {
         self.server.run::<()>(words);
     }
 
+    fn save(&self) {
+        let mut connection = self.server.connection();
+        // The fork that serves a new replica may still run.
+        wait_for("SAVE", || redis::cmd("SAVE").exec(&mut connection).is_ok());
+    }
+
     fn evict(&self, key: &str) {
         self.run(&["DEL", &format!("{PREFIX}:{key}")]);
     }
@@ -230,13 +236,13 @@ impl World {
     // === faults ===
 
     fn restart(&mut self) {
-        self.run(&["SAVE"]);
+        self.save();
         self.server.kill();
         self.server.restart();
     }
 
     fn restart_from_an_older_copy(&mut self) {
-        self.run(&["SAVE"]);
+        self.save();
         self.publish();
         self.publish();
         self.server.kill();
@@ -254,7 +260,7 @@ impl World {
     }
 
     fn move_an_older_copy(&mut self) {
-        self.run(&["SAVE"]);
+        self.save();
         let copy = fs::read(self.server.directory().join("dump.rdb")).unwrap();
         self.publish();
         let mut server = start(self.version);
@@ -265,7 +271,7 @@ impl World {
     }
 
     fn load_an_older_copy(&mut self) {
-        self.run(&["SAVE"]);
+        self.save();
         self.publish();
         self.run(&["DEBUG", "RELOAD", "NOSAVE"]);
     }
