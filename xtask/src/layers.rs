@@ -67,12 +67,12 @@ pub(crate) const LAYERS: &[Layers] = &[
     },
     Layers {
         folder: "crates/test-support/src",
-        order: "secrets wait ports process | http | stream redis_server node | tls
+        order: "secrets wait ports process | http | stream redis_server node | tls versions
             | acme_server | lib",
     },
     Layers {
         folder: "xtask/src",
-        order: "layers arguments repo report | tools | packages tidy/
+        order: "layers arguments repo report | tools | packages tidy/ | redis_servers
             | compare fuzz lint soak test | main",
     },
 ];

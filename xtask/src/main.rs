@@ -8,6 +8,7 @@ mod fuzz;
 mod layers;
 mod lint;
 mod packages;
+mod redis_servers;
 mod repo;
 mod report;
 mod soak;

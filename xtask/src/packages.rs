@@ -48,6 +48,11 @@ pub(crate) fn python_of_contender() -> Result<PathBuf, String> {
     python_in(&repo::python_env("python-contender"), &OF_CONTENDER)
 }
 
+/// The same with servers of other versions of Redis and Valkey.
+pub(crate) fn python_of_redis() -> Result<PathBuf, String> {
+    python_in(&repo::python_env("python-redis"), &["tests/redis/requirements.txt"])
+}
+
 /// An environment with the packages of some files, and nothing else.
 fn python_in(environment: &Path, requirements: &[&str]) -> Result<PathBuf, String> {
     let interpreter = environment.join("bin/python");

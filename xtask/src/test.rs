@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::report::{Report, run as run_command, run_reading};
 use crate::tools::{self, Tool};
-use crate::{packages, repo};
+use crate::{packages, redis_servers, repo};
 
 /// The feature of crates that builds tests which need programs.
 const LIVE_FEATURE: &str = "__live";
@@ -119,6 +119,9 @@ pub(crate) fn run(report: &mut Report, parts: &[Part], install: bool) {
         }
     }
     report.step("programs that the tests need", || tools::provide(&wanted, install));
+    if parts.contains(&Part::Rust) {
+        report.step("versions of Redis and Valkey", || redis_servers::provide(install));
+    }
     let server_built = parts == [Part::Rust]
         || report.step("build the server", || {
             run_command(repo::cargo().args(["build", "--package", "headwater-server"]))
@@ -136,7 +139,8 @@ fn rust(binaries: &RefCell<Vec<Timing>>) -> Result<(), String> {
     if has_live_tests()? {
         cargo.args(["--features", LIVE_FEATURE]);
     }
-    let (result, timings) = run_reading(cargo.env("PATH", tools::search_path()), |lines| {
+    cargo.env("PATH", tools::search_path()).env("HEADWATER_REDIS_SERVERS", redis_servers::folder());
+    let (result, timings) = run_reading(&mut cargo, |lines| {
         let mut reader = TestOutput::default();
         for line in lines.split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line);

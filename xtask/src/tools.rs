@@ -167,7 +167,7 @@ pub(crate) fn search_path() -> OsString {
     env::join_paths(folders).unwrap_or(path)
 }
 
-fn on_path(program: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = search_path();
     env::split_paths(&path).map(|folder| folder.join(program)).find(|file| is_executable(file))
 }

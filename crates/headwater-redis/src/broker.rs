@@ -14,7 +14,6 @@ use std::sync::Arc;
 use headwater_core::broker::{Broker, BrokerFuture, BrokerStatus, History, ReadRange, Sink};
 use headwater_core::log::{Position, RetentionRules};
 use headwater_core::pattern::ChannelPattern;
-use headwater_core::publish::IdempotencyKey;
 use headwater_core::revocation::Revocation;
 use headwater_core::{Channel, Error, ErrorKind, Event, Publish, Receipt};
 use redis::{Pipeline, RedisError, Value};
@@ -211,7 +210,7 @@ impl Broker for RedisBroker {
 impl RedisBroker {
     /// Installs the function; `None` if it is not permitted.
     async fn install(&self, commands: &mut Commands) -> Result<Option<Mode>, Error> {
-        match library::install(commands).await {
+        match library::install(commands, None).await {
             Ok(mode) => {
                 self.wanted.set_log_mode(LogMode::Available(mode));
                 Ok(Some(mode))
@@ -231,19 +230,14 @@ impl RedisBroker {
         let mut pipeline = redis::pipe();
         for publish in batch {
             let (channel, event) = (publish.channel(), publish.event());
-            let (end, key) = (publish.is_end(), publish.idempotency_key());
             // If only Redis has the rules, the function applies them.
             let is_off = self.rules.as_ref().is_some_and(|it| it.for_channel(channel).is_none());
-            let needs_log = end || key.is_some();
+            let needs_log = publish.is_end() || publish.idempotency_key().is_some();
+            let may_be_plain = self.ephemeral.contains(channel);
             match mode.filter(|_| !is_off || needs_log) {
-                Some(mode) => {
-                    let key = key.map(IdempotencyKey::as_str);
-                    library::add_publish(&mut pipeline, mode, channel.as_str(), event, key, end);
-                }
+                Some(mode) => library::add_publish(&mut pipeline, mode, publish, may_be_plain),
                 None if needs_log => return Err(without_log(channel)),
-                None => {
-                    add_publish(&mut pipeline, channel, event, self.ephemeral.contains(channel));
-                }
+                None => add_publish(&mut pipeline, channel, event, may_be_plain),
             }
         }
         pipeline.ignore_errors().query_async(commands).await.map_err(publish_error)

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::commands::Commands;
 use crate::history::{self, Bounds, Entry};
+use crate::limits::READ_ENTRIES_MAX;
 use headwater_core::Channel;
 use headwater_core::broker::Baseline;
 use headwater_core::gap::GapReason;
@@ -18,9 +19,6 @@ use headwater_core::gap::GapReason;
 const QUERY_CHANNELS: usize = 256;
 /// The number of channels that are read concurrently, pipelined on the command connection.
 const READ_CHANNELS: usize = 16;
-/// Maximum number of entries, and of bytes, in one read; larger histories take several reads.
-const READ_ENTRIES: usize = 2_000;
-const READ_BYTES: usize = 1 << 20;
 /// The number of bytes after which no further read starts. Reads in flight then, at most one for
 /// each channel of a batch, come on top. Events beyond are reported as a gap: a node that missed
 /// that much must not run out of memory.
@@ -118,8 +116,7 @@ async fn read_channel(
                     newest: false,
                     after: at,
                     until: Some(until),
-                    count: READ_ENTRIES,
-                    bytes: READ_BYTES,
+                    count: READ_ENTRIES_MAX,
                     channel: &channel,
                 };
                 history::read_entries(&mut commands, bounds).await

@@ -1,19 +1,22 @@
 //! Reads the log from Redis: its entries, its position and the baselines of channels. Look here for
 //! the keys that a node reads; `publish.lua` writes them.
 
+#[cfg(all(test, feature = "__live"))]
+mod live_tests;
+
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use headwater_core::broker::{Baseline, History, LoggedEvent, ReadRange};
-use headwater_core::limits::{REPLAY_BYTES_MAX, RING_BYTES_MAX};
 use headwater_core::log::{Epoch, Position};
 use headwater_core::{Channel, Event};
+use redis::aio::ConnectionLike;
 use redis::{RedisError, RedisResult, Script, pipe};
 
-use crate::commands::Commands;
 use crate::keys;
-use crate::limits::EPHEMERAL_NOTE_AGE;
+use crate::library;
+use crate::limits::{EPHEMERAL_NOTE_AGE, LAST_EXTRA_MS, READ_BYTES_MAX, READ_ENTRIES_MAX};
 
 static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("library/read.lua")));
 static BASELINE: LazyLock<Script> =
@@ -50,21 +53,17 @@ pub(crate) struct Bounds<'a> {
     pub(crate) after: u64,
     /// Events up to this offset.
     pub(crate) until: Option<u64>,
+    /// At most [`READ_ENTRIES_MAX`] are read.
     pub(crate) count: usize,
-    pub(crate) bytes: usize,
     pub(crate) channel: &'a Channel,
 }
-
-/// How much longer than its history a channel's last offset is retained. `publish.lua` has the same
-/// number.
-pub(crate) const LAST_EXTRA_MS: u64 = 24 * 3600 * 1000;
 
 /// The fields of an entry as Redis returns them.
 type Fields = Vec<(String, Vec<u8>)>;
 
-/// Reads entries, oldest first, and the log's last offset.
-pub(crate) async fn read_entries(
-    commands: &mut Commands,
+/// Reads entries, oldest first, and the log's last offset. There may be fewer than are asked for.
+pub(crate) async fn read_entries<C: ConnectionLike + Send>(
+    commands: &mut C,
     bounds: Bounds<'_>,
 ) -> RedisResult<(Vec<Entry>, u64)> {
     let until = bounds.until.map_or_else(|| "+".to_owned(), |until| until.to_string());
@@ -74,8 +73,8 @@ pub(crate) async fn read_entries(
         .arg(if bounds.newest { "newest" } else { "after" })
         .arg(bounds.after)
         .arg(until)
-        .arg(bounds.count)
-        .arg(bounds.bytes)
+        .arg(bounds.count.min(READ_ENTRIES_MAX))
+        .arg(READ_BYTES_MAX)
         .invoke_async(commands)
         .await?;
     // Entries that another program added in another form are skipped.
@@ -125,33 +124,24 @@ fn entry(id: &str, fields: Fields) -> Option<Entry> {
     Some(entry)
 }
 
-/// Reads part of a channel's history for the hub.
-pub(crate) async fn read_history(
-    commands: &mut Commands,
+/// Reads part of a channel's history for the hub, which asks again for more.
+pub(crate) async fn read_history<C: ConnectionLike + Send>(
+    commands: &mut C,
     channel: &Channel,
     range: ReadRange,
     epoch: Epoch,
 ) -> RedisResult<History> {
     let bounds = match range {
-        ReadRange::After { offset, count } => Bounds {
-            newest: false,
-            after: offset,
-            until: None,
-            count,
-            bytes: REPLAY_BYTES_MAX,
-            channel,
-        },
-        ReadRange::Newest { count } => {
-            Bounds { newest: true, after: 0, until: None, count, bytes: RING_BYTES_MAX, channel }
+        ReadRange::After { offset, count } => {
+            Bounds { newest: false, after: offset, until: None, count, channel }
         }
-        ReadRange::Before { offset, count } => Bounds {
-            newest: true,
-            after: 0,
-            until: Some(offset.saturating_sub(1)),
-            count,
-            bytes: RING_BYTES_MAX,
-            channel,
-        },
+        ReadRange::Newest { count } => {
+            Bounds { newest: true, after: 0, until: None, count, channel }
+        }
+        ReadRange::Before { offset, count } => {
+            let until = Some(offset.saturating_sub(1));
+            Bounds { newest: true, after: 0, until, count, channel }
+        }
         _ => return Err(unexpected("this version cannot read such a range")),
     };
     let (entries, log_last) = read_entries(commands, bounds).await?;
@@ -179,8 +169,8 @@ fn forgotten_to(horizon: Option<&str>, now_ms: u64, last: u64) -> u64 {
 /// Reads, at one moment, the position of the log and the baselines of channels, and publishes a
 /// marker at that moment, so that the subscriber connection knows when it has received everything
 /// from before. Creates the log's epoch if there is none.
-pub(crate) async fn query_baseline(
-    commands: &mut Commands,
+pub(crate) async fn query_baseline<C: ConnectionLike + Send>(
+    commands: &mut C,
     channels: &[Channel],
     marker_channel: &str,
     marker: &str,
@@ -192,22 +182,14 @@ pub(crate) async fn query_baseline(
     }
     let mut answer: Option<Vec<String>> = query.invoke_async(commands).await?;
     if answer.is_none() {
-        create_log(commands).await?;
+        // If Redis rejects it, the error has the reason.
+        library::begin(commands, None).await?;
         answer = query.invoke_async(commands).await?;
     }
     let answer = answer.filter(|answer| answer.len() == 4 + 2 * channels.len());
     let answer =
         answer.ok_or_else(|| unexpected("unexpected answer for the position of the log"))?;
     log_state(&answer)
-}
-
-/// Creates the log's epoch, at offset 0, unless another node was faster.
-async fn create_log(commands: &mut Commands) -> RedisResult<()> {
-    // Both keys in one command: the function starts a new epoch if it finds only one of them.
-    let mut create = redis::cmd("MSETNX");
-    create.arg(keys::EPOCH).arg(padded(Epoch::random()));
-    create.arg(keys::SEQUENCE).arg(0);
-    create.query_async(commands).await
 }
 
 /// Parses the answer of `baseline.lua`.
@@ -221,7 +203,7 @@ fn log_state(answer: &[String]) -> RedisResult<LogState> {
     let with_ephemeral = lasts.iter().zip(ephemeral.iter().map(|note| !note.is_empty()));
     let baselines = with_ephemeral.map(|(last, ephemeral)| match &**last {
         // A channel without a last offset may have had events that are forgotten.
-        "" => Baseline::forgotten(forgotten_to).with_ephemeral(ephemeral),
+        "" => Baseline::new(forgotten_to).with_ephemeral(ephemeral),
         last => baseline(Some(last)).with_ephemeral(ephemeral),
     });
     Ok(LogState { epoch, last, baselines: baselines.collect() })
@@ -232,8 +214,8 @@ fn unexpected(what: &'static str) -> RedisError {
 }
 
 /// Reads the last offsets of channels.
-pub(crate) async fn last_offsets(
-    commands: &mut Commands,
+pub(crate) async fn last_offsets<C: ConnectionLike + Send>(
+    commands: &mut C,
     channels: &[Channel],
 ) -> RedisResult<Vec<Baseline>> {
     let mut mget = redis::cmd("MGET");
@@ -245,8 +227,8 @@ pub(crate) async fn last_offsets(
 }
 
 /// Notes in Redis, for all nodes, that channels receive ephemeral events.
-pub(crate) async fn note_ephemeral(
-    mut commands: Commands,
+pub(crate) async fn note_ephemeral<C: ConnectionLike + Send>(
+    mut commands: C,
     channels: Vec<Channel>,
 ) -> RedisResult<()> {
     let mut pipeline = pipe();
@@ -255,11 +237,6 @@ pub(crate) async fn note_ephemeral(
         set.arg("EX").arg(EPHEMERAL_NOTE_AGE.as_secs()).ignore();
     }
     pipeline.query_async(&mut commands).await
-}
-
-/// The epoch as Redis stores it: 12 hexadecimal digits, the first of which is not 0.
-fn padded(epoch: Epoch) -> String {
-    Epoch::from_bits(epoch.to_bits() | 1 << 47).unwrap_or(epoch).to_string()
 }
 
 pub(crate) fn parse_epoch(text: &str) -> RedisResult<Epoch> {

@@ -18,12 +18,6 @@ pub(crate) const REVOCATIONS_CHANNEL: &str = "headwater:revoked:{0}";
 /// 1970.
 pub(crate) const REVOCATIONS: &str = "headwater:{0}:revoked";
 
-/// The epoch of the log.
-pub(crate) const EPOCH: &str = "headwater:{0}:epoch";
-
-/// The last offset of the log.
-pub(crate) const SEQUENCE: &str = "headwater:{0}:seq";
-
 /// The retention rules that the function reads.
 pub(crate) const RULES: &str = "headwater:{0}:rules";
 

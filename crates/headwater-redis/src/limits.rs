@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater_core::limits::CHANNEL_BYTES_MAX;
+use headwater_core::limits::{CHANNEL_BYTES_MAX, REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX};
 
 /// How long Redis retains the note, for all nodes and across restarts, that a channel receives
 /// ephemeral events: longer than any client stays disconnected.
@@ -10,6 +10,16 @@ pub const EPHEMERAL_NOTE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How often a node renews that note while the channel receives ephemeral events.
 pub const EPHEMERAL_NOTE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
+/// How much longer than its history a channel's last offset is retained, in milliseconds.
+/// `arguments.lua` has the same number.
+pub const LAST_EXTRA_MS: u64 = 24 * 3600 * 1000;
+
+/// Maximum number of entries that one call reads from a history, and of bytes unless the last one
+/// exceeds it: about half a millisecond of Redis' only thread. Callers page through more.
+pub const READ_ENTRIES_MAX: usize = REPLAY_FRAMES_MAX;
+/// See [`READ_ENTRIES_MAX`].
+pub const READ_BYTES_MAX: usize = REPLAY_BYTES_MAX;
 
 /// How long a revocation is retained for nodes whose connection was lost. After a longer outage the
 /// node's streams have ended by their own expiry, or the node has been restarted.

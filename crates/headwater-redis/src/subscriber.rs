@@ -52,7 +52,7 @@ impl Subscriber {
     /// Installs the function in Redis, and writes the retention rules that it applies.
     async fn install(&self) {
         let mut commands = self.0.commands.clone();
-        let installed = match library::install(&mut commands).await {
+        let installed = match library::install(&mut commands, None).await {
             Ok(mode) => self.write_rules(&mut commands).await.map(|()| mode),
             Err(error) => Err(error),
         };

@@ -13,6 +13,7 @@ pub mod redis_server;
 pub mod secrets;
 pub mod stream;
 pub mod tls;
+pub mod versions;
 mod wait;
 
 pub use acme_server::AcmeServer;
@@ -20,4 +21,5 @@ pub use node::Node;
 pub use ports::{free_port, stable_port};
 pub use redis_server::RedisServer;
 pub use stream::EventStream;
+pub use versions::RedisVersion;
 pub use wait::{PATIENCE, eventually, wait_for};

@@ -1,5 +1,6 @@
 //! A real Redis on a free port, without persistence unless requested.
 
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use redis::{Connection, FromRedisValue};
@@ -13,6 +14,7 @@ use crate::wait::wait_for;
 /// A running `redis-server`; killed when dropped.
 pub struct RedisServer {
     process: Child,
+    program: PathBuf,
     port: u16,
     directory: TempDir,
     arguments: Vec<String>,
@@ -29,6 +31,11 @@ impl RedisServer {
     /// # Panics
     /// When `redis-server` is not installed or does not start.
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_program("redis-server".into(), arguments)
+    }
+
+    /// Starts another program with further arguments.
+    pub(crate) fn start_program(program: PathBuf, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory for Redis");
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.into()).collect();
         let password = arguments.iter().skip_while(|argument| *argument != "--requirepass").nth(1);
@@ -36,8 +43,8 @@ impl RedisServer {
             secrets::keep(password);
         }
         let port = stable_port();
-        let process = spawn(port, &directory, &arguments);
-        let server = Self { process, port, directory, arguments };
+        let process = spawn(&program, port, &directory, &arguments);
+        let server = Self { process, program, port, directory, arguments };
         server.wait_until_up();
         server
     }
@@ -72,6 +79,11 @@ impl RedisServer {
         command.query(&mut self.connection()).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    /// Where it stores its data.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// A connection, for many commands.
     ///
     /// # Panics
@@ -96,7 +108,7 @@ impl RedisServer {
 
     /// Restarts the server on the same port, after [`kill`](Self::kill).
     pub fn restart(&mut self) {
-        self.process = spawn(self.port, &self.directory, &self.arguments);
+        self.process = spawn(&self.program, self.port, &self.directory, &self.arguments);
         self.wait_until_up();
     }
 
@@ -132,8 +144,8 @@ impl Drop for RedisServer {
     }
 }
 
-fn spawn(port: u16, directory: &TempDir, arguments: &[String]) -> Child {
-    Command::new("redis-server")
+fn spawn(program: &Path, port: u16, directory: &TempDir, arguments: &[String]) -> Child {
+    Command::new(program)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .arg("--dir")
         .arg(directory.path())
@@ -142,6 +154,7 @@ fn spawn(port: u16, directory: &TempDir, arguments: &[String]) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap_or_else(|error| {
-            panic!("redis-server does not start ({error}): try `cargo xtask test --install`")
+            let program = program.display();
+            panic!("{program} does not start ({error}): try `cargo xtask test --install`")
         })
 }

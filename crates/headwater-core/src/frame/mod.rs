@@ -117,6 +117,24 @@ impl Frame {
         Self(Arc::new(Inner { channel, position, kind, time_ms, wire, name, body, chunk_start }))
     }
 
+    /// The same frame with another position.
+    pub(crate) fn at(&self, position: Position) -> Self {
+        let Inner { channel, time_ms, kind, .. } = &*self.0;
+        let end = self.is_end();
+        let published = Published { position: Some(position), time_ms: *time_ms, end };
+        match kind {
+            Kind::Event { publisher_id, .. } => {
+                let kind = Kind::Event { publisher_id: publisher_id.clone(), end };
+                Self::encode(channel.as_ref(), &self.event(), published, kind)
+            }
+            Kind::Gap(gap) => {
+                let kind = Kind::Gap(gap.clone());
+                Self::encode(None, &gap.to_event(), published, kind)
+            }
+            Kind::Marker => Self::marker(position),
+        }
+    }
+
     /// The channel that the event was published to; `None` for an event from an application's own
     /// stream, and for a [gap event](Self::gap).
     pub fn channel(&self) -> Option<&Channel> {

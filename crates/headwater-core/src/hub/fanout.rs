@@ -1,8 +1,6 @@
 //! Delivers events from the broker to all subscribers of a channel. Look here for this node's view
 //! of the log's position, and for what happens when the log lost its data.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use super::backpressure::Backpressure;
 use super::config::HubConfig;
 use super::entry::ChannelEntry;
@@ -27,8 +25,6 @@ pub(super) struct Fanout {
     pub(super) config: HubConfig,
     pub(super) stats: Stats,
     pub(super) clock: LogClock,
-    /// Channels with ephemeral events that are received again after the connection was lost.
-    lost: Mutex<Vec<Channel>>,
 }
 
 impl Fanout {
@@ -40,7 +36,6 @@ impl Fanout {
             config,
             stats: Stats::default(),
             clock: LogClock::new(),
-            lost: Mutex::default(),
         }
     }
 
@@ -77,10 +72,6 @@ impl Fanout {
         }
     }
 
-    fn lost(&self) -> MutexGuard<'_, Vec<Channel>> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Records where the log is.
     fn sight(&self, epoch: Epoch, offset: u64, by: Sighting) {
         if self.clock.sight(epoch, offset, by).is_some() {
@@ -102,12 +93,6 @@ impl Fanout {
 impl Inlet for Fanout {
     fn set_log(&self, epoch: Epoch, last: u64) {
         self.sight(epoch, last, Sighting::Report);
-        // Ephemeral events that were published while the connection was lost are nowhere retained.
-        // The gap events come after the events of the log until now.
-        let lost = std::mem::take(&mut *self.lost());
-        for channel in lost {
-            self.deliver_gap(&channel, GapReason::BrokerLost);
-        }
     }
 
     fn set_baseline(&self, channel: &Channel, baseline: Baseline) {
@@ -120,8 +105,10 @@ impl Inlet for Fanout {
             }
             was_received && entry.ring.has_ephemeral()
         });
+        // Ephemeral events that were published meanwhile are nowhere retained. The gap event comes
+        // before the events of the log that were missed.
         if was_lost.unwrap_or(false) {
-            self.lost().push(channel.clone());
+            self.deliver_gap(channel, GapReason::BrokerLost);
         }
     }
 

@@ -20,7 +20,7 @@ use crate::channel::Channel;
 use crate::frame::Frame;
 use crate::gap::{Gap, GapReason};
 use crate::limits::{REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX};
-use crate::log::{Cursor, Epoch, Key, LogState, Position};
+use crate::log::{Cursor, Epoch, Key, LogClock, LogState, Position};
 use crate::stream::mailbox::{Mailbox, Message, Missed, Progress};
 use crate::stream::queue::Queue;
 
@@ -35,6 +35,8 @@ pub(super) struct Replay {
     cursors: Vec<ChannelCursor>,
     /// The time before which events are skipped, in milliseconds since 1970.
     since_ms: u64,
+    /// The offset of the newest event of the log that was delivered.
+    delivered: u64,
 }
 
 /// What receives live events once the replay is complete.
@@ -143,8 +145,12 @@ impl ChannelCursor {
     }
 
     /// Adds the next event.
-    fn push(&mut self, key: Key, frame: Frame) {
+    fn push(&mut self, mut key: Key, frame: Frame, clock: &LogClock) {
         self.filled.advance(key);
+        if key.number > 0 && frame.gap().is_none() {
+            // Other channels of the stream may have events that the node had not heard then.
+            key.offset = clock.last_before(key.number).max(key.offset);
+        }
         if key.number > 0 || key.offset > self.late_until {
             self.buffer.push_back((key, frame));
         } else if !std::mem::replace(&mut self.is_late_reported, true) {
@@ -184,7 +190,7 @@ impl Replay {
         cursors: Vec<ChannelCursor>,
         since_ms: u64,
     ) -> Self {
-        Self { recall, target, epoch, cursors, since_ms }
+        Self { recall, target, epoch, cursors, since_ms, delivered: 0 }
     }
 
     /// The replay of a live stream whose node has missed events of a channel. `until` is where the
@@ -200,7 +206,8 @@ impl Replay {
         let alone = channels.len() == 1;
         let continued = |channel| ChannelCursor::continued(channel, missed, alone, until);
         let cursors = channels.iter().map(continued).collect();
-        Self { recall, target, epoch: missed.from.epoch, cursors, since_ms: 0 }
+        let epoch = missed.from.epoch;
+        Self { recall, target, epoch, cursors, since_ms: 0, delivered: 0 }
     }
 
     /// Returns the next frames, or attaches the stream. It never fails: if the broker does not
@@ -253,6 +260,7 @@ impl Replay {
     fn reset(&mut self, log: &LogState) {
         let Some(epoch) = log.epoch else { return };
         self.epoch = epoch;
+        self.delivered = 0;
         let channels = self.channels();
         let now = self.recall.position(&channels, epoch, log.cursor());
         let reason = GapReason::Epoch;
@@ -285,7 +293,18 @@ impl Replay {
         }
         let with_next = self.cursors.iter_mut().filter(|cursor| !cursor.buffer.is_empty());
         let first = with_next.min_by_key(|cursor| cursor.buffer.front().map(|(key, _)| *key))?;
-        first.buffer.pop_front()
+        let (key, frame) = first.buffer.pop_front()?;
+        let position = frame.position();
+        if let Some(position) = position
+            && !position.is_durable()
+            && position.offset() < self.delivered
+        {
+            let cursor = Cursor { offset: self.delivered, number: key.number };
+            let position = self.recall.fanout.clock.position(self.epoch, cursor, true);
+            return Some((key, frame.at(position)));
+        }
+        self.delivered = position.map_or(self.delivered, |it| it.offset().max(self.delivered));
+        Some((key, frame))
     }
 
     /// Attaches the stream to the fan-out if nothing was delivered after the target.
@@ -357,7 +376,7 @@ async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) {
         if history.has_hole_before(at) && key.offset > cursor.late_until {
             cursor.announce(GapReason::Trimmed, None);
         }
-        cursor.push(key, frame.clone());
+        cursor.push(key, frame.clone(), &recall.fanout.clock);
     }
     merge_ephemeral(recall, cursor, target);
     if cursor.filled.offset == after {
@@ -378,10 +397,15 @@ fn merge_ephemeral(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) 
     let newest = cursor.filled.offset;
     let earlier = recall.fanout.table.with(&cursor.channel, |entry| {
         let range = entry.ring.range(after, target, usize::MAX);
-        range.take_while(|(key, _)| key.offset < newest).cloned().collect::<Vec<_>>()
+        let clock = &recall.fanout.clock;
+        let is_earlier = |(key, frame): &&(Key, Frame)| {
+            let is_gap = frame.gap().is_some();
+            (if is_gap { key.offset } else { clock.last_before(key.number) }) < newest
+        };
+        range.take_while(is_earlier).cloned().collect::<Vec<_>>()
     });
     for (key, frame) in earlier.unwrap_or_default() {
-        cursor.push(key, frame);
+        cursor.push(key, frame, &recall.fanout.clock);
     }
     cursor.buffer.make_contiguous().sort_by_key(|(key, _)| *key);
 }
@@ -424,7 +448,7 @@ fn take_from_ring(
     }
     let is_all = entries.len() < REPLAY_FRAMES_MAX;
     for (key, frame) in entries {
-        cursor.push(key, frame);
+        cursor.push(key, frame, &recall.fanout.clock);
     }
     if is_all {
         cursor.filled = cursor.filled.max(target);

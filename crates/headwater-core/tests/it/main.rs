@@ -2,4 +2,5 @@
 
 mod hub;
 mod own_broker;
+mod rules;
 mod suite;

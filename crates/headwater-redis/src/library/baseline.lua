@@ -6,17 +6,28 @@
 -- KEYS[1] is the log's prefix. ARGV: the marker's Redis channel, the marker, then names of
 -- channels. Returns {epoch, last offset, horizon or '', Redis' clock in seconds, for each channel
 -- its last offset or '', for each channel '1' if a note says that it receives ephemeral events,
--- else ''}; or nil, without a marker, if there is no log yet.
+-- else ''}; or nil, without a marker, if there is no log yet, or one of its keys is missing or
+-- malformed. Then headwater_begin creates it.
 
 local prefix = KEYS[1]
 local log = redis.call('MGET', prefix .. ':epoch', prefix .. ':seq', prefix .. ':horizon')
-if not (log[1] and log[2]) then
+local function is_valid(text, pattern, bytes_max)
+  return text and #text <= bytes_max and text:find(pattern)
+end
+if not (is_valid(log[1], '^[1-9a-f][0-9a-f]*$', 12) and is_valid(log[2], '^%d+$', 16)) then
   return false
 end
 local answer = { log[1], log[2], log[3] or '', redis.call('TIME')[1] }
+local KEYS_MAX = 512 -- in one MGET; Lua bounds the arguments of a call
 for _, kind in ipairs({ ':last:', ':plain:' }) do
-  for at = 3, #ARGV do
-    answer[#answer + 1] = redis.call('GET', prefix .. kind .. ARGV[at]) or ''
+  for first = 3, #ARGV, KEYS_MAX do
+    local command = { 'MGET' }
+    for at = first, math.min(first + KEYS_MAX - 1, #ARGV) do
+      command[#command + 1] = prefix .. kind .. ARGV[at]
+    end
+    for _, value in ipairs(redis.call(unpack(command))) do
+      answer[#answer + 1] = value or ''
+    end
   end
 end
 redis.call('PUBLISH', ARGV[1], ARGV[2])

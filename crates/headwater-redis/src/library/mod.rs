@@ -1,34 +1,52 @@
-//! The Redis function that publishes retained events: how a node installs and calls it. Look here
-//! for how nodes of different versions share a Redis; `publish.lua` is the function itself.
+//! The Redis functions that publish retained events and open the log: how a node installs and calls
+//! them. Look here for how nodes of different versions share a Redis; `publish.lua` is the function
+//! itself, and `log.lua` decides which log this is.
 
+#[cfg(test)]
+mod agreement_tests;
 #[cfg(all(test, feature = "__live"))]
 mod live_tests;
 
 use std::fmt::Write as _;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Once};
 
-use headwater_core::Event;
-use headwater_core::log::{Retention, RetentionRules};
-use redis::{Pipeline, RedisError, Script, cmd, pipe};
+use headwater_core::Publish;
+use headwater_core::log::{Epoch, Retention, RetentionRules};
+use redis::aio::ConnectionLike;
+use redis::{Pipeline, RedisResult, Script, cmd, pipe};
 
-use crate::commands::Commands;
-use crate::errors::{has_error, is_missing, is_unsupported};
+use crate::errors::{has_error, is_denied, is_missing, is_unsupported};
 use crate::keys;
 
 /// The version of the library, which `headwater_version` returns.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 
 /// Longest retry that the function accepts: 49 days.
 const RETRY_MS_MAX: u128 = u32::MAX as u128;
 
-/// How far the sequence jumps after a restart of Redis; `publish.lua` has the reason.
-const RESTART_JUMP: u64 = 1 << 32;
+/// The source for FUNCTION LOAD.
+const SOURCE: &str = concat!(
+    include_str!("arguments.lua"),
+    include_str!("rules.lua"),
+    include_str!("log.lua"),
+    include_str!("publish.lua"),
+);
 
-static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
+/// The source as a script that calls one of its functions, for Redis 6.2.
+fn script_of(function: &str) -> Script {
     // Redis 6.2 does not accept the first line.
-    let (_, body) = library_source().split_once('\n').unwrap_or_default();
-    Script::new(body)
-});
+    let (_, body) = SOURCE.split_once('\n').unwrap_or_default();
+    let call = format!("return {function}(KEYS, ARGV)");
+    Script::new(&body.replace("return publish(KEYS, ARGV)", &call))
+}
+
+static PUBLISH: LazyLock<Script> = LazyLock::new(|| script_of("publish"));
+static BEGIN: LazyLock<Script> = LazyLock::new(|| script_of("begin"));
+static PROBE: LazyLock<Script> = LazyLock::new(|| script_of("probe"));
+
+/// A position of the log that a node has heard of: everything up to it was given out, so a log that
+/// lacks it gets a new epoch.
+pub(crate) type Heard = (Epoch, u64);
 
 /// How events are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,36 +68,92 @@ pub(crate) enum LogMode {
     Available(Mode),
 }
 
-/// The source for FUNCTION LOAD.
-pub(crate) fn library_source() -> &'static str {
-    include_str!("publish.lua")
-}
-
-/// The same source as a script, for Redis 6.2.
-pub(crate) fn script() -> &'static Script {
-    &SCRIPT
-}
-
-/// Installs the function if it is missing or older than this build's. A newer one is left
-/// unchanged, so that nodes of different versions do not replace each other's.
+/// Installs the function if it is missing or older than this build's, and opens the log: creates it
+/// if there is none, and begins a new epoch if Redis does not have what the node has `heard` of. A
+/// newer function is left unchanged, so that nodes of different versions do not replace each
+/// other's.
 ///
 /// # Errors
-/// If Redis cannot be reached, or denies both functions and scripts. Retry after a reconnect.
-pub(crate) async fn install(commands: &mut Commands) -> Result<Mode, RedisError> {
-    match install_function(commands).await {
-        Ok(()) => begin(commands).await.map(|()| Mode::Function),
+/// If Redis cannot be reached, denies both functions and scripts, or rejects writes. Retry.
+pub(crate) async fn install<C: ConnectionLike + Send>(
+    commands: &mut C,
+    heard: Option<Heard>,
+) -> RedisResult<Mode> {
+    let mode = match install_function(commands).await {
+        Ok(()) => Mode::Function,
         Err(error) if is_unsupported(&error) => {
-            install_script(commands).await?;
-            Ok(Mode::Script)
+            PUBLISH.load_async(commands).await?;
+            Mode::Script
         }
-        Err(error) => Err(error),
+        Err(error) => return Err(error),
+    };
+    begin(commands, heard).await?;
+    warn_without_info(commands).await;
+    Ok(mode)
+}
+
+/// The function asks INFO which server it runs on, which version 1 did not.
+async fn warn_without_info<C: ConnectionLike + Send>(commands: &mut C) {
+    static WARNED: Once = Once::new();
+    let answer = cmd("INFO").arg("replication").exec_async(commands).await;
+    if answer.is_err_and(|error| is_denied(&error)) {
+        WARNED.call_once(|| {
+            tracing::warn!(
+                "Redis denies INFO, so a replica that was promoted is not recognized unless it \
+                 lacks events that this node has heard of: give the Redis user the permission +info"
+            );
+        });
     }
 }
 
-async fn install_function(commands: &mut Commands) -> Result<(), RedisError> {
+/// Proves that Redis accepts what a publish writes, by writing the log's position again. Opens the
+/// log as [`install`] does.
+///
+/// # Errors
+/// As those of a publish: if Redis rejects writes, a permission or the function is missing.
+#[allow(dead_code, reason = "the session's probe will call it")]
+pub(crate) async fn probe<C: ConnectionLike + Send>(
+    commands: &mut C,
+    mode: Mode,
+    heard: Option<Heard>,
+) -> RedisResult<()> {
+    call_with_heard(commands, mode, "headwater_probe", &PROBE, heard).await
+}
+
+/// Opens the log as [`install`] does, whether or not the function is installed.
+pub(crate) async fn begin<C: ConnectionLike + Send>(
+    commands: &mut C,
+    heard: Option<Heard>,
+) -> RedisResult<()> {
+    match call_with_heard(commands, Mode::Function, "headwater_begin", &BEGIN, heard).await {
+        Err(error) if is_missing(&error) || is_unsupported(&error) => {
+            call_with_heard(commands, Mode::Script, "", &BEGIN, heard).await
+        }
+        result => result,
+    }
+}
+
+async fn call_with_heard<C: ConnectionLike + Send>(
+    commands: &mut C,
+    mode: Mode,
+    function: &str,
+    script: &Script,
+    heard: Option<Heard>,
+) -> RedisResult<()> {
+    let heard = heard.map(|(epoch, offset)| (epoch.to_string(), offset));
+    match mode {
+        Mode::Function => {
+            cmd("FCALL").arg(function).arg(1).arg(keys::LOG).arg(heard).exec_async(commands).await
+        }
+        // Loads the script if Redis does not have it.
+        Mode::Script => script.key(keys::LOG).arg(heard).invoke_async(commands).await,
+    }
+}
+
+async fn install_function<C: ConnectionLike + Send>(commands: &mut C) -> RedisResult<()> {
     let mut found = installed_version(commands).await?;
     if found.is_none() {
-        match cmd("FUNCTION").arg("LOAD").arg(library_source()).exec_async(commands).await {
+        match cmd("FUNCTION").arg("LOAD").arg(SOURCE).exec_async(commands).await {
             Ok(()) => return Ok(()),
             // Another node was faster, possibly with another version.
             Err(error) if has_error(&error, "ERR", "already exists") => {
@@ -90,13 +164,13 @@ async fn install_function(commands: &mut Commands) -> Result<(), RedisError> {
     }
     if found < Some(VERSION) {
         let mut load = cmd("FUNCTION");
-        load.arg("LOAD").arg("REPLACE").arg(library_source());
+        load.arg("LOAD").arg("REPLACE").arg(SOURCE);
         load.exec_async(commands).await?;
     }
     Ok(())
 }
 
-async fn installed_version(commands: &mut Commands) -> Result<Option<u64>, RedisError> {
+async fn installed_version<C: ConnectionLike + Send>(commands: &mut C) -> RedisResult<Option<u64>> {
     let version = cmd("FCALL_RO").arg("headwater_version").arg(0).query_async(commands).await;
     match version {
         Err(error) if is_missing(&error) => Ok(None),
@@ -104,46 +178,20 @@ async fn installed_version(commands: &mut Commands) -> Result<Option<u64>, Redis
     }
 }
 
-/// Creates the log if there is none. The function itself does this: it must know that the log was
-/// created since Redis started, or it would jump before the first offset.
-async fn begin(commands: &mut Commands) -> Result<(), RedisError> {
-    match cmd("FCALL").arg("headwater_begin").arg(1).arg(keys::LOG).exec_async(commands).await {
-        // A newer library may not have this function.
-        Err(error) if is_missing(&error) => Ok(()),
-        result => result,
-    }
-}
-
-async fn install_script(commands: &mut Commands) -> Result<(), RedisError> {
-    let mut exists = cmd("SCRIPT");
-    let (loaded,): (bool,) =
-        exists.arg("EXISTS").arg(script().get_hash()).query_async(commands).await?;
-    if loaded {
-        return Ok(());
-    }
-    // Redis forgets scripts when it restarts. Unlike the function, a script cannot detect a
-    // restart, so the sequence jumps here, before any node can publish with the script.
-    if cmd("EXISTS").arg(keys::SEQUENCE).query_async(commands).await? {
-        cmd("INCRBY").arg(keys::SEQUENCE).arg(RESTART_JUMP).exec_async(commands).await?;
-    }
-    script().load_async(commands).await.map(drop)
-}
-
 /// Adds the call that publishes an event. The answer is the position as text, or nil if the channel
-/// has no retention.
+/// has no retention. Only if `may_be_plain`, such an event may become a plain `PUBLISH`.
 pub(crate) fn add_publish(
     pipeline: &mut Pipeline,
     mode: Mode,
-    channel: &str,
-    event: &Event,
-    key: Option<&str>,
-    end: bool,
+    publish: &Publish,
+    may_be_plain: bool,
 ) {
+    let (channel, event) = (publish.channel(), publish.event());
     let call = match mode {
         Mode::Function => pipeline.cmd("FCALL").arg("headwater_publish"),
-        Mode::Script => pipeline.cmd("EVALSHA").arg(script().get_hash()),
+        Mode::Script => pipeline.cmd("EVALSHA").arg(PUBLISH.get_hash()),
     };
-    call.arg(1).arg(keys::LOG).arg(channel).arg(event.data());
+    call.arg(1).arg(keys::LOG).arg(channel.as_str()).arg(event.data());
     if let Some(name) = event.name() {
         call.arg("event").arg(name.as_str());
     }
@@ -153,11 +201,14 @@ pub(crate) fn add_publish(
     if let Some(retry) = event.retry() {
         call.arg("retry").arg(retry.as_millis().min(RETRY_MS_MAX).to_string());
     }
-    if let Some(key) = key {
-        call.arg("key").arg(key);
+    if let Some(key) = publish.idempotency_key() {
+        call.arg("key").arg(key.as_str());
     }
-    if end {
+    if publish.is_end() {
         call.arg("end").arg(1);
+    }
+    if !may_be_plain {
+        call.arg("plain").arg(0);
     }
 }
 
@@ -181,16 +232,16 @@ pub(crate) fn rules_text(rules: &RetentionRules) -> String {
 ///
 /// # Errors
 /// If Redis cannot be reached or denies it.
-pub(crate) async fn write_rules(commands: &mut Commands, text: &str) -> Result<(), RedisError> {
+pub(crate) async fn write_rules<C: ConnectionLike + Send>(
+    commands: &mut C,
+    text: &str,
+) -> RedisResult<()> {
     pipe().set(keys::RULES, text).exec_async(commands).await
 }
 
 #[cfg(test)]
 mod tests {
-    use headwater_core::limits;
-
     use super::*;
-    use crate::history;
 
     #[test]
     fn rules_are_written_in_the_form_that_the_function_reads() {
@@ -201,28 +252,5 @@ mod tests {
             .unwrap();
         assert_eq!(rules_text(&rules), "chat:vip 5 600000 8388608\nchat:* off\n* 7 1000 1024\n");
         assert_eq!(rules_text(&RetentionRules::new()), "");
-    }
-
-    #[test]
-    fn rust_and_lua_have_the_same_bounds() {
-        for (name, number) in [
-            ("VERSION", VERSION),
-            ("CHANNEL_BYTES_MAX", limits::CHANNEL_BYTES_MAX as u64),
-            ("NAME_BYTES_MAX", limits::EVENT_NAME_BYTES_MAX as u64),
-            ("ID_BYTES_MAX", limits::EVENT_ID_BYTES_MAX as u64),
-            ("KEY_BYTES_MAX", limits::IDEMPOTENCY_KEY_BYTES_MAX as u64),
-            ("DATA_BYTES_MAX", limits::EVENT_DATA_BYTES_MAX as u64),
-            ("RETRY_MS_MAX", u64::try_from(RETRY_MS_MAX).unwrap()),
-            ("KEY_WINDOW_MS", u64::try_from(limits::IDEMPOTENCY_WINDOW.as_millis()).unwrap()),
-            ("RESTART_JUMP", RESTART_JUMP),
-            ("LAST_EXTRA_MS", history::LAST_EXTRA_MS),
-        ] {
-            let line = format!("\nlocal {name} = {number}\n");
-            assert!(library_source().contains(&line), "publish.lua lacks {line}");
-        }
-        let age_ms = limits::RETENTION_AGE_DEFAULT.as_millis();
-        let (events, bytes) = (limits::RETENTION_EVENTS_DEFAULT, limits::RETENTION_BYTES_DEFAULT);
-        let line = format!("\nlocal DEFAULT_RULES = '* {events} {age_ms} {bytes}'\n");
-        assert!(library_source().contains(&line), "publish.lua lacks {line}");
     }
 }

@@ -7,8 +7,13 @@ use std::thread;
 use headwater_test_support::{PATIENCE, RedisServer};
 use redis::{Connection, FromRedisValue, PubSub, RedisResult};
 
-const LIBRARY: &str = include_str!("../../src/library/publish.lua");
-const PREFIX: &str = "headwater:{0}";
+pub(crate) const LIBRARY: &str = concat!(
+    include_str!("../../src/library/arguments.lua"),
+    include_str!("../../src/library/rules.lua"),
+    include_str!("../../src/library/log.lua"),
+    include_str!("../../src/library/publish.lua"),
+);
+pub(crate) const PREFIX: &str = "headwater:{0}";
 
 /// Runs each test over both ways.
 macro_rules! over_both_ways {
@@ -44,8 +49,8 @@ over_both_ways! {
     concurrent_publishers_get_every_number_once,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Way {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Way {
     Function,
     Script,
 }
@@ -296,9 +301,9 @@ fn the_epoch_is_made_once_for_each_log(log: &mut Log) {
     log.run::<()>(&["FLUSHALL"]);
     log.set("epoch", "abc");
     log.set("seq", "41");
-    if log.way == Way::Script {
-        assert_eq!(log.publish(&["a", "d"]), ("abc".to_owned(), 42), "a node may have created it");
-    }
+    let (epoch, offset) = log.publish(&["a", "d"]);
+    assert_eq!(epoch, if log.way == Way::Script { "abc".to_owned() } else { epoch.clone() });
+    assert!(offset > 41, "{offset}: a log of which the writer is not known jumps");
 }
 
 fn a_lost_sequence_starts_a_new_epoch(log: &mut Log) {
@@ -317,12 +322,22 @@ fn a_lost_sequence_starts_a_new_epoch(log: &mut Log) {
 
     log.remove("seq");
     log.remove("epoch");
-    assert_eq!(log.offset(&["a", "d"]), 1);
-    assert_eq!(log.offsets("a"), [1], "the log of the lost sequence is gone");
-    assert_eq!(log.entries("a")[0].1["p"], "0");
+    let (fourth, offset) = log.publish(&["a", "d"]);
+    assert_ne!(fourth, third);
+    assert!(offset > next + 1, "{offset} is above all offsets in the histories");
+    assert_eq!(log.entries("a").len(), 4, "no history is deleted");
 
-    log.set("seq", "9007199254740990");
-    log.rejected(&[b"a", b"d"], "ERR", "the sequence is at its end");
+    for malformed in ["", "x", "-1", "1.5", "9007199254740991", "99999999999999999"] {
+        let (before, _) = log.publish(&["a", "d"]);
+        log.set("seq", malformed);
+        let (after, next) = log.publish(&["a", "d"]);
+        assert!(after != before && next > offset, "{malformed:?} {next}");
+    }
+    for malformed in ["", "x", "0123", "ABC", "1234567890abc"] {
+        log.set("epoch", malformed);
+        let (epoch, _) = log.publish(&["a", "d"]);
+        assert!(epoch != malformed && epoch.len() == 12, "{malformed:?} {epoch}");
+    }
 }
 
 fn concurrent_publishers_get_every_number_once(log: &mut Log) {
@@ -364,16 +379,18 @@ fn no_offset_is_repeated_after_a_restart() {
     log.server.restart();
     log.connection = log.server.connection();
     // Even if Redis had lost events that subscribers have seen, these offsets would be unused.
-    assert_eq!(log.publish(&["a", "d"]), (epoch.clone(), first + (1 << 32) + 1));
-    assert_eq!(log.publish(&["a", "d"]), (epoch, first + (1 << 32) + 2));
+    let (same, next) = log.publish(&["a", "d"]);
+    assert_eq!(same, epoch);
+    assert!(next > first + (1 << 32), "{next}");
+    assert_eq!(log.publish(&["a", "d"]), (epoch, next + 1));
     assert_eq!(log.entries("a")[1].1["p"], "1");
 }
 
 #[test]
 fn the_version_can_be_queried_without_a_key() {
     let log = Log::start(Way::Function);
-    assert_eq!(log.run::<u64>(&["FCALL_RO", "headwater_version", "0"]), 1);
-    assert_eq!(log.run::<u64>(&["FCALL_RO", "headwater_version", "1", PREFIX]), 1);
+    assert_eq!(log.run::<u64>(&["FCALL_RO", "headwater_version", "0"]), 2);
+    assert_eq!(log.run::<u64>(&["FCALL_RO", "headwater_version", "1", PREFIX]), 2);
 }
 
 #[test]
@@ -387,24 +404,38 @@ fn the_documented_permissions_are_sufficient() {
     log.publish_unretained(&["news", "d", "event", "n"]);
     log.publish_unretained(&["news", "d"]);
     let denied = log.call(&[b"other", b"d"]).unwrap_err();
-    assert!(denied.to_string().contains("can't publish to the channel"), "{denied}");
+    assert!(denied.to_string().contains("may not call PUBLISH on other"), "{denied}");
 }
 
 /// As in docs/redis-function.md.
 const ACL: &str = "resetkeys ~headwater:{0}* resetchannels &headwater:{0}:* &news -@all +fcall \
                    +fcall_ro +get +mget +set +del +time +xadd +xlen +xrange +xtrim +pexpire \
-                   +publish";
+                   +publish +info";
 
 #[test]
-fn an_event_that_is_retained_but_not_published_is_retained_once() {
+fn a_call_that_is_denied_changes_nothing() {
     let mut log = Log::start(Way::Function);
-    let rules = ACL.replace(" &headwater:{0}:*", "");
-    let rules = rules.split_whitespace().collect::<Vec<_>>();
-    log.run::<()>(&[&["ACL", "SETUSER", "publisher", "on", "nopass"], &rules[..]].concat());
-    redis::cmd("AUTH").arg("publisher").arg("").exec(&mut log.connection).unwrap();
-    let words: [&[u8]; 4] = [b"a", b"d", b"key", b"k"];
-    let denied = log.call(&words).unwrap_err();
-    assert!(denied.to_string().contains("can't publish to the channel"), "{denied}");
-    let (_, offset) = log.publish(&["a", "d", "key", "k"]);
-    assert_eq!((offset, log.offsets("a")), (1, vec![1]));
+    log.publish(&["a", "d"]);
+    let before = log.dump();
+    let commands = ["set", "xadd", "xlen", "xrange", "xtrim", "pexpire", "publish"];
+    let keys = ["seq", "log:a", "last:a", "size:a", "key:1:a:k"];
+    let without_command = commands.map(|it| ACL.replace(&format!(" +{it}"), ""));
+    // Write permission for all keys but one.
+    let without_key = keys.map(|denied| {
+        let all = ["rules", "epoch", "writer", "jumps", "horizon"];
+        let names = all.iter().chain(&keys).filter(|name| **name != denied);
+        let patterns = names.map(|name| format!("~{PREFIX}:{name}")).collect::<Vec<_>>().join(" ");
+        ACL.replace("~headwater:{0}*", &format!("~{PREFIX} %R~{PREFIX}:{denied} {patterns}"))
+    });
+    let without_channel = [ACL.replace(" &headwater:{0}:*", "")];
+    for rules in without_command.iter().chain(&without_key).chain(&without_channel) {
+        let rules = rules.split_whitespace().collect::<Vec<_>>();
+        log.run::<()>(&[&["ACL", "SETUSER", "poor", "reset", "on", "nopass"], &rules[..]].concat());
+        let mut connection = log.server.connection();
+        redis::cmd("AUTH").arg("poor").arg("").exec(&mut connection).unwrap();
+        let error = call(&mut connection, log.way, &[b"a", b"x", b"key", b"k"]).unwrap_err();
+        assert_eq!(error.code(), Some("NOPERM"), "{rules:?}: {error}");
+        assert_eq!(log.dump(), before, "{rules:?}");
+    }
+    assert_eq!(log.offset(&["a", "d", "key", "k"]), 2);
 }

@@ -3,4 +3,5 @@
 mod function;
 mod healing;
 mod refusals;
+mod identity;
 mod suite;
