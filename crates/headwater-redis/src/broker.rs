@@ -22,6 +22,7 @@ use tokio::task::AbortHandle;
 
 use crate::commands::Commands;
 use crate::connect::Address;
+use crate::desired::{Confirmation, Desired};
 use crate::envelope;
 use crate::ephemeral::EphemeralChannels;
 use crate::errors::{self, is_denied, publish_error, read_error, revoke_error};
@@ -32,7 +33,6 @@ use crate::link::Deadlines;
 use crate::node::Node;
 use crate::revocations;
 use crate::subscriber::Subscriber;
-use crate::wanted::{Confirmation, Wanted};
 
 /// Carries events through Redis: Redis 6.2 or newer, or Valkey.
 ///
@@ -60,7 +60,7 @@ pub struct RedisBroker {
     /// `None` leaves the rules in Redis unchanged.
     rules: Option<RetentionRules>,
     ephemeral: EphemeralChannels,
-    wanted: Arc<Wanted>,
+    desired: Arc<Desired>,
     runtime: Handle,
     task: Option<AbortHandle>,
 }
@@ -81,10 +81,8 @@ impl RedisBroker {
         let address = Address::parse(url)?;
         let commands = Commands::open(address.clone(), &runtime, Deadlines::default());
         let (rules, ephemeral) = (None, EphemeralChannels::default());
-        let wanted = Arc::<Wanted>::default();
-        // Not connected yet.
-        wanted.end();
-        Ok(Self { address, commands, rules, ephemeral, wanted, runtime, task: None })
+        let desired = Arc::new(Desired::new());
+        Ok(Self { address, commands, rules, ephemeral, desired, runtime, task: None })
     }
 
     /// Sets the retention rules and writes them to Redis, where they apply to every publisher.
@@ -121,7 +119,7 @@ impl Broker for RedisBroker {
         let node = Node {
             address: self.address.clone(),
             commands: self.commands.clone(),
-            wanted: Arc::clone(&self.wanted),
+            desired: Arc::clone(&self.desired),
             rules: self.rules.as_ref().map(library::rules_text),
             ephemeral: self.ephemeral.clone(),
             sink,
@@ -132,7 +130,7 @@ impl Broker for RedisBroker {
     fn publish(&self, batch: Vec<Publish>) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>> {
         Box::pin(async move {
             let mut commands = self.commands.clone();
-            let mut mode = match self.wanted.log_mode() {
+            let mut mode = match self.desired.log_mode() {
                 LogMode::Unknown => self.install(&mut commands).await?,
                 LogMode::Denied => None,
                 LogMode::Available(mode) => Some(mode),
@@ -160,16 +158,16 @@ impl Broker for RedisBroker {
     }
 
     fn subscribe(&self, channel: &Channel) {
-        self.wanted.insert(channel);
+        self.desired.insert(channel);
     }
 
     fn unsubscribe(&self, channel: &Channel) {
-        self.wanted.remove(channel);
+        self.desired.remove(channel);
     }
 
     fn subscribed<'a>(&'a self, channel: &'a Channel) -> BrokerFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let is_confirmed = match self.wanted.confirmation(channel) {
+            let is_confirmed = match self.desired.confirmation(channel) {
                 Confirmation::Confirmed => true,
                 Confirmation::Denied => false,
                 Confirmation::Pending(confirmation) => confirmation.await.is_ok(),
@@ -184,26 +182,33 @@ impl Broker for RedisBroker {
         range: ReadRange,
     ) -> BrokerFuture<'a, Result<History, Error>> {
         Box::pin(async move {
-            let Some(epoch) = self.wanted.epoch() else {
-                // The log is not known yet, or the Redis user may not use it.
+            if self.desired.log_mode() == LogMode::Denied {
                 return Ok(History::default());
-            };
+            }
             let mut commands = self.commands.clone();
-            history::read_history(&mut commands, channel, range, epoch).await.map_err(read_error)
+            history::read_history(&mut commands, channel, range).await.map_err(read_error)
+        })
+    }
+
+    fn head(&self) -> BrokerFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            // The session answers when it has heard everything, even if that takes a reconnect.
+            let _ = self.desired.wait_for_log().await;
+            Ok(())
         })
     }
 
     fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BrokerFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let mut commands = self.commands.clone();
-            revocations::publish(&mut commands, revocation, &self.wanted)
+            revocations::publish(&mut commands, revocation, &self.desired)
                 .await
                 .map_err(revoke_error)
         })
     }
 
     fn status(&self) -> BrokerStatus {
-        self.wanted.status()
+        self.desired.status()
     }
 }
 
@@ -212,7 +217,7 @@ impl RedisBroker {
     async fn install(&self, commands: &mut Commands) -> Result<Option<Mode>, Error> {
         match library::install(commands, None).await {
             Ok(mode) => {
-                self.wanted.set_log_mode(LogMode::Available(mode));
+                self.desired.set_log_mode(LogMode::Available(mode));
                 Ok(Some(mode))
             }
             Err(error) if is_denied(&error) => Ok(None),

@@ -106,14 +106,12 @@ impl Commands {
 
     /// The number of connections that were opened so far: it changes when Redis, or the server
     /// behind its name, may be another one.
-    #[allow(dead_code)]
     pub(crate) fn generation(&self) -> u64 {
         self.shared.state.borrow().generation
     }
 
     /// Waits until the connection with this generation was replaced by an open one; returns the new
     /// generation. Cancel safe.
-    #[allow(dead_code)]
     pub(crate) async fn replaced(&self, generation: u64) -> u64 {
         let mut states = self.shared.state.subscribe();
         let changed = states.wait_for(|state| state.generation != generation).await;
@@ -123,7 +121,6 @@ impl Commands {
 
     /// Replaces the connection, for a reason that the subscriber has. The name of Redis is resolved
     /// again. Does nothing while there is no connection, or if it was opened only just now.
-    #[allow(dead_code)]
     pub(crate) fn reset(&self, reason: &'static str) {
         if let Phase::Open(link) = &self.shared.state.borrow().phase {
             link.replace(Cause::Reset(reason));

@@ -25,15 +25,6 @@ impl EphemeralChannels {
 pub(crate) struct KnownEphemeral(HashMap<Channel, u64>);
 
 impl KnownEphemeral {
-    /// Records that a channel receives ephemeral events.
-    pub(crate) fn insert(&mut self, channel: &Channel) {
-        self.0.entry(channel.clone()).or_default();
-    }
-
-    pub(crate) fn contains(&self, channel: &Channel) -> bool {
-        self.0.contains_key(channel)
-    }
-
     pub(crate) fn remove(&mut self, channel: &Channel) {
         self.0.remove(channel);
     }
@@ -63,11 +54,9 @@ mod tests {
     fn a_channel_is_noted_once_a_day() {
         let (mut known, a) = (KnownEphemeral::default(), Channel::new("a").unwrap());
         let day_ms = u64::try_from(EPHEMERAL_NOTE_INTERVAL.as_millis()).unwrap();
-        known.insert(&a);
         for (now_ms, due) in [(day_ms, true), (day_ms, false), (2 * day_ms, true)] {
             assert_eq!(known.note_due(&a, now_ms), due, "{now_ms}");
         }
-        assert!(known.contains(&a));
         known.remove(&a);
         assert!(known.note_due(&a, 2 * day_ms), "a removed channel is noted again");
     }

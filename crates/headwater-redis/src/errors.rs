@@ -245,7 +245,6 @@ pub(crate) fn revoke_error(error: RedisError) -> Error {
 }
 
 /// The state of a part of the broker that does not work because of this error.
-#[allow(dead_code)] // for the session and readiness
 pub(crate) fn part(error: &RedisError) -> Part {
     let fault = Fault::of(error);
     Part::failed(match fault.reason {

@@ -32,17 +32,12 @@ pub(crate) struct Entry {
     pub(crate) sanitized: bool,
 }
 
-impl Entry {
-    /// Its approximate size in memory, in bytes.
-    pub(crate) fn cost(&self) -> usize {
-        self.event.data().len() + size_of::<Self>() + 64
-    }
-}
-
 /// The position of the log at one moment, and the baselines of some of its channels.
 pub(crate) struct LogState {
     pub(crate) epoch: Epoch,
     pub(crate) last: u64,
+    /// How many subscribers the marker reached.
+    pub(crate) receivers: u64,
     pub(crate) baselines: Vec<Baseline>,
 }
 
@@ -61,13 +56,22 @@ pub(crate) struct Bounds<'a> {
 /// The fields of an entry as Redis returns them.
 type Fields = Vec<(String, Vec<u8>)>;
 
-/// Reads entries, oldest first, and the log's last offset. There may be fewer than are asked for.
+/// Entries of the log, oldest first, and where the log was.
+pub(crate) struct Page {
+    pub(crate) entries: Vec<Entry>,
+    /// The log's last offset.
+    pub(crate) last: u64,
+    /// `None` if there is no log.
+    pub(crate) epoch: Option<Epoch>,
+}
+
+/// Reads entries. There may be fewer than are asked for.
 pub(crate) async fn read_entries<C: ConnectionLike + Send>(
     commands: &mut C,
     bounds: Bounds<'_>,
-) -> RedisResult<(Vec<Entry>, u64)> {
+) -> RedisResult<Page> {
     let until = bounds.until.map_or_else(|| "+".to_owned(), |until| until.to_string());
-    let (last, raw): (u64, Vec<(String, Fields)>) = READ
+    let (last, raw, epoch): (u64, Vec<(String, Fields)>, String) = READ
         .key(keys::LOG)
         .arg(bounds.channel.as_str())
         .arg(if bounds.newest { "newest" } else { "after" })
@@ -83,7 +87,7 @@ pub(crate) async fn read_entries<C: ConnectionLike + Send>(
     if bounds.newest {
         entries.reverse();
     }
-    Ok((entries, last))
+    Ok(Page { entries, last, epoch: epoch.parse().ok() })
 }
 
 fn entry(id: &str, fields: Fields) -> Option<Entry> {
@@ -129,7 +133,6 @@ pub(crate) async fn read_history<C: ConnectionLike + Send>(
     commands: &mut C,
     channel: &Channel,
     range: ReadRange,
-    epoch: Epoch,
 ) -> RedisResult<History> {
     let bounds = match range {
         ReadRange::After { offset, count } => {
@@ -144,8 +147,10 @@ pub(crate) async fn read_history<C: ConnectionLike + Send>(
         }
         _ => return Err(unexpected("this version cannot read such a range")),
     };
-    let (entries, log_last) = read_entries(commands, bounds).await?;
-    let mut history = History::new(log_last);
+    let Page { entries, last, epoch } = read_entries(commands, bounds).await?;
+    let mut history = History::new(last);
+    // Without an epoch, the entries are of a log that is lost.
+    let Some(epoch) = epoch else { return Ok(history) };
     for Entry { offset, previous, time_ms, end, event, .. } in &entries {
         let position = Position::new(epoch, *offset);
         let logged = LoggedEvent::new(channel, event, position, *previous, *time_ms);
@@ -174,6 +179,7 @@ pub(crate) async fn query_baseline<C: ConnectionLike + Send>(
     channels: &[Channel],
     marker_channel: &str,
     marker: &str,
+    heard: Option<library::Heard>,
 ) -> RedisResult<LogState> {
     let mut query = BASELINE.prepare_invoke();
     query.key(keys::LOG).arg(marker_channel).arg(marker);
@@ -183,10 +189,10 @@ pub(crate) async fn query_baseline<C: ConnectionLike + Send>(
     let mut answer: Option<Vec<String>> = query.invoke_async(commands).await?;
     if answer.is_none() {
         // If Redis rejects it, the error has the reason.
-        library::begin(commands, None).await?;
+        library::begin(commands, heard).await?;
         answer = query.invoke_async(commands).await?;
     }
-    let answer = answer.filter(|answer| answer.len() == 4 + 2 * channels.len());
+    let answer = answer.filter(|answer| answer.len() == 5 + 2 * channels.len());
     let answer =
         answer.ok_or_else(|| unexpected("unexpected answer for the position of the log"))?;
     log_state(&answer)
@@ -194,36 +200,24 @@ pub(crate) async fn query_baseline<C: ConnectionLike + Send>(
 
 /// Parses the answer of `baseline.lua`.
 fn log_state(answer: &[String]) -> RedisResult<LogState> {
-    let (log, channels) = answer.split_at(4);
+    let (log, channels) = answer.split_at(5);
     let number =
         |text: &str| text.parse::<u64>().map_err(|_| unexpected("expected a whole number"));
     let (epoch, last) = (parse_epoch(&log[0])?, number(&log[1])?);
+    let receivers = number(&log[4])?;
     let forgotten_to = forgotten_to(Some(&log[2]), number(&log[3])? * 1000, last);
     let (lasts, ephemeral) = channels.split_at(channels.len() / 2);
     let with_ephemeral = lasts.iter().zip(ephemeral.iter().map(|note| !note.is_empty()));
     let baselines = with_ephemeral.map(|(last, ephemeral)| match &**last {
         // A channel without a last offset may have had events that are forgotten.
-        "" => Baseline::new(forgotten_to).with_ephemeral(ephemeral),
+        "" => Baseline::forgotten(forgotten_to).with_ephemeral(ephemeral),
         last => baseline(Some(last)).with_ephemeral(ephemeral),
     });
-    Ok(LogState { epoch, last, baselines: baselines.collect() })
+    Ok(LogState { epoch, last, receivers, baselines: baselines.collect() })
 }
 
 fn unexpected(what: &'static str) -> RedisError {
     RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
-}
-
-/// Reads the last offsets of channels.
-pub(crate) async fn last_offsets<C: ConnectionLike + Send>(
-    commands: &mut C,
-    channels: &[Channel],
-) -> RedisResult<Vec<Baseline>> {
-    let mut mget = redis::cmd("MGET");
-    for channel in channels {
-        mget.arg(keys::last(channel));
-    }
-    let lasts: Vec<Option<String>> = mget.query_async(commands).await?;
-    Ok(lasts.iter().map(|last| baseline(last.as_deref())).collect())
 }
 
 /// Notes in Redis, for all nodes, that channels receive ephemeral events.

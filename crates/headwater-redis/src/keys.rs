@@ -21,11 +21,6 @@ pub(crate) const REVOCATIONS: &str = "headwater:{0}:revoked";
 /// The retention rules that the function reads.
 pub(crate) const RULES: &str = "headwater:{0}:rules";
 
-/// The last offset of a channel, and whether it has ended.
-pub(crate) fn last(channel: &Channel) -> String {
-    format!("{LOG}:last:{channel}")
-}
-
 /// The note that a channel receives ephemeral events.
 pub(crate) fn ephemeral(channel: &Channel) -> String {
     format!("{LOG}:plain:{channel}")

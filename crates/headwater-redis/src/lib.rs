@@ -18,9 +18,9 @@
 //! | `tls` | no | `rediss://`, over rustls. The program installs rustls' default crypto provider |
 
 mod broker;
-mod catch_up;
 mod commands;
 mod connect;
+mod desired;
 mod envelope;
 mod ephemeral;
 mod errors;
@@ -30,12 +30,10 @@ mod library;
 pub mod limits;
 mod link;
 mod node;
-mod probe;
 mod resp;
 mod revocations;
 mod session;
 mod subscriber;
-mod wanted;
 
 pub use broker::RedisBroker;
 pub use commands::Commands as RedisConnection;

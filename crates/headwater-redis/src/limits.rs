@@ -44,6 +44,12 @@ pub const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// connection is considered dead.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How soon what Redis lacks is tried again.
+pub const RECONCILE_RETRY: Duration = Duration::from_secs(1);
+
+/// How often a session looks for what it must repeat.
+pub const SESSION_TICK: Duration = Duration::from_millis(500);
+
 /// Timeout for connecting, and how long Redis may send nothing at all while a command waits for its
 /// answer. A slow answer that arrives in pieces is not cut off by it.
 pub const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,7 +1,6 @@
 //! The state that a node's sessions share, and the state that is carried from one to the next. Look
 //! here for what survives a lost connection.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use headwater_core::Channel;
@@ -10,14 +9,14 @@ use headwater_core::log::Epoch;
 
 use crate::commands::Commands;
 use crate::connect::Address;
+use crate::desired::Desired;
 use crate::ephemeral::{EphemeralChannels, KnownEphemeral};
-use crate::wanted::Wanted;
 
 /// A node on a Redis server.
 pub(crate) struct Node {
     pub(crate) address: Address,
     pub(crate) commands: Commands,
-    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) desired: Arc<Desired>,
     /// The retention rules in the function's text form; `None` leaves the rules in Redis unchanged.
     pub(crate) rules: Option<String>,
     /// The plain Redis channels that the node subscribes to.
@@ -25,12 +24,11 @@ pub(crate) struct Node {
     pub(crate) sink: Sink,
 }
 
-/// What is carried from one session to the next: the position of the log, and of each channel that
-/// the node has received without a hole.
+/// What is carried from one session to the next.
 #[derive(Default)]
-pub(crate) struct Known {
-    pub(crate) epoch: Option<Epoch>,
-    pub(crate) last_offsets: HashMap<Channel, u64>,
+pub(crate) struct Carried {
+    /// The epoch of this node alone, if it may not use the log in Redis.
+    pub(crate) local_epoch: Option<Epoch>,
     /// When the last session ended, in milliseconds since 1970.
     pub(crate) lost_ms: Option<u64>,
     /// Channels that are known to receive ephemeral events.

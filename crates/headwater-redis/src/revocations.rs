@@ -5,13 +5,13 @@ use headwater_core::broker::Sink;
 use headwater_core::clock::now_ms;
 use headwater_core::limits::REVOKED_TOKENS_MAX;
 use headwater_core::revocation::{Revocation, RevocationRecord};
-use redis::{RedisError, RedisResult};
+use redis::RedisResult;
 
 use crate::commands::Commands;
+use crate::desired::Desired;
 use crate::keys::{REVOCATIONS, REVOCATIONS_CHANNEL};
 use crate::library::LogMode;
 use crate::limits::REVOCATION_KEPT;
-use crate::wanted::Wanted;
 
 /// The tolerated difference between the clocks of nodes.
 const CLOCK_SKEW_MS: u64 = 30_000;
@@ -21,14 +21,14 @@ const CLOCK_SKEW_MS: u64 = 30_000;
 pub(crate) async fn publish(
     commands: &mut Commands,
     revocation: &Revocation,
-    wanted: &Wanted,
+    desired: &Desired,
 ) -> RedisResult<()> {
     let now_ms = now_ms();
     let record = RevocationRecord::new(revocation, now_ms);
     let text = record.encode();
     let mut publish = redis::cmd("PUBLISH");
     publish.arg(REVOCATIONS_CHANNEL).arg(&text).exec_async(commands).await?;
-    if wanted.log_mode() == LogMode::Denied {
+    if desired.log_mode() == LogMode::Denied {
         tracing::warn!(
             "a revocation is not retained for disconnected nodes: Redis denies the key \
              {REVOCATIONS}"
@@ -55,26 +55,35 @@ pub(crate) async fn publish(
         .await
 }
 
+/// How many revocations one command reads: they take Redis less than a millisecond.
+const PAGE: usize = 1_000;
+
 /// Passes retained revocations to the hub: of tokens all, and of the rest those since `lost_ms`,
 /// when the connection was lost, in milliseconds since 1970.
-pub(crate) async fn catch_up(mut commands: Commands, sink: Sink, lost_ms: Option<u64>) {
-    let mut query = redis::cmd("ZRANGEBYSCORE");
-    query.arg(REVOCATIONS).arg(now_ms()).arg("+inf");
-    let records: Result<Vec<Vec<u8>>, RedisError> = query.query_async(&mut commands).await;
-    match records {
-        Ok(records) => {
-            for record in records.iter().filter_map(|bytes| RevocationRecord::decode(bytes)) {
-                let is_missed =
-                    lost_ms.is_some_and(|lost| record.at_ms.saturating_add(CLOCK_SKEW_MS) >= lost);
-                let is_token = record.token_until_ms().is_some();
-                if let Some(revocation) = record.revocation().filter(|_| is_token || is_missed) {
-                    sink.revoke(&revocation);
-                }
+pub(crate) async fn catch_up(
+    commands: &mut Commands,
+    sink: &Sink,
+    lost_ms: Option<u64>,
+) -> RedisResult<()> {
+    let from_ms = now_ms();
+    let mut at = 0;
+    loop {
+        let mut query = redis::cmd("ZRANGEBYSCORE");
+        query.arg(REVOCATIONS).arg(from_ms).arg("+inf").arg("LIMIT").arg(at).arg(PAGE);
+        let records: Vec<Vec<u8>> = query.query_async(commands).await?;
+        for record in records.iter().filter_map(|bytes| RevocationRecord::decode(bytes)) {
+            let is_missed =
+                lost_ms.is_some_and(|lost| record.at_ms.saturating_add(CLOCK_SKEW_MS) >= lost);
+            let is_token = record.token_until_ms().is_some();
+            if let Some(revocation) = record.revocation().filter(|_| is_token || is_missed) {
+                sink.revoke(&revocation);
             }
         }
-        Err(error) => tracing::warn!(
-            "cannot read from Redis what was revoked while this node was disconnected: {error}"
-        ),
+        if records.len() < PAGE {
+            return Ok(());
+        }
+        // Records are only added meanwhile, with later times, or removed once they have expired.
+        at += records.len();
     }
 }
 

@@ -1,23 +1,14 @@
 //! The one subscriber connection of a node: connect, serve a session, reconnect. Look here for the
-//! pace of reconnecting, and for when the function is installed.
+//! pace of reconnecting.
 
-use std::time::Duration;
-
+use headwater_core::broker::Part;
 use headwater_core::clock::now_ms;
 use headwater_core::{Error, ErrorKind};
-use redis::RedisResult;
 
-use crate::commands::Commands;
-use crate::connect::Address;
-use crate::errors::is_denied;
-use crate::library::{self, LogMode};
-use crate::limits::RECONNECT_WAIT_MAX;
-use crate::node::{Known, Node};
-use crate::session::Session;
-
-/// The first wait before reconnecting; doubled up to the limit. Chosen to spare a Redis that
-/// restarts.
-const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(50);
+use crate::connect::{Address, Backoff};
+use crate::desired;
+use crate::node::{Carried, Node};
+use crate::session::{Session, SessionEnd};
 
 /// Maintains a node's subscriptions until its task is aborted.
 pub(crate) struct Subscriber(pub(crate) Node);
@@ -25,62 +16,46 @@ pub(crate) struct Subscriber(pub(crate) Node);
 impl Subscriber {
     pub(crate) async fn run(self) {
         let node = &self.0;
-        let address = &node.address;
-        let mut known = Known::default();
-        let mut failures = Failures::default();
-        loop {
-            match address.open().await {
-                Ok(connection) => {
-                    tracing::info!(%address, "connected to Redis");
-                    failures = Failures::default();
-                    self.install().await;
-                    let end = Session::new(connection, node, &mut known).run().await;
-                    known.lost_ms = Some(now_ms());
-                    self.0.wanted.end();
-                    self.0.wanted.update_status(|status| status.reconnects += 1);
-                    tracing::warn!(
-                        %address,
-                        "lost the connection to Redis, streams stay open: {end}"
-                    );
+        tokio::join!(desired::run(node), subscribe(node));
+    }
+}
+
+async fn subscribe(node: &Node) {
+    let address = &node.address;
+    let mut carried = Carried::default();
+    let mut failures = Failures::default();
+    loop {
+        match address.open().await {
+            Ok(connection) => {
+                tracing::info!(%address, "connected to Redis");
+                failures = Failures::default();
+                let end = Session::new(connection, node, &mut carried).run().await;
+                if matches!(end, SessionEnd::Silent | SessionEnd::Unsubscribed) {
+                    // The name of Redis may lead to another server now.
+                    node.commands.reset("the subscriber connection does not deliver");
                 }
-                Err(error) => failures.log(address, &error),
+                carried.lost_ms = Some(now_ms());
+                node.desired.end(&end.to_string());
+                tracing::warn!(%address, "lost the connection to Redis, streams stay open: {end}");
             }
-            tokio::time::sleep(failures.next_wait()).await;
-        }
-    }
-
-    /// Installs the function in Redis, and writes the retention rules that it applies.
-    async fn install(&self) {
-        let mut commands = self.0.commands.clone();
-        let installed = match library::install(&mut commands, None).await {
-            Ok(mode) => self.write_rules(&mut commands).await.map(|()| mode),
-            Err(error) => Err(error),
-        };
-        match installed {
-            Ok(mode) => self.0.wanted.set_log_mode(LogMode::Available(mode)),
-            Err(error) if is_denied(&error) => {
-                tracing::warn!(
-                    "retention disabled: Redis denies the keys headwater:{{0}}:*, so streams \
-                     resume on the same node only ({error})"
-                );
-                self.0.wanted.set_log_mode(LogMode::Denied);
+            Err(error) => {
+                let part = Part::failed(format!("not connected to Redis: {error}"));
+                node.desired.update_status(|status| {
+                    status.delivers = part.clone();
+                    status.reads = part.clone();
+                    status.access = part;
+                });
+                failures.log(address, &error);
             }
-            Err(error) => tracing::debug!("cannot install the Redis function: {error}"),
         }
-    }
-
-    async fn write_rules(&self, commands: &mut Commands) -> RedisResult<()> {
-        match &self.0.rules {
-            Some(rules) => library::write_rules(commands, rules).await,
-            None => Ok(()),
-        }
+        tokio::time::sleep(failures.backoff.next_wait()).await;
     }
 }
 
 /// Consecutive failed attempts.
 #[derive(Default)]
 struct Failures {
-    count: u32,
+    backoff: Backoff,
     logged: Option<String>,
 }
 
@@ -98,28 +73,5 @@ impl Failures {
             tracing::warn!(%address, "Redis: {message}; retrying, streams stay open");
         }
         self.logged = Some(message);
-    }
-
-    /// The wait before the next attempt: exponential backoff with full jitter.
-    fn next_wait(&mut self) -> Duration {
-        let longest = RECONNECT_WAIT_MIN.saturating_mul(1 << self.count.min(16));
-        self.count += 1;
-        longest.min(RECONNECT_WAIT_MAX).mul_f64(fastrand::f64())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_between_attempts_are_bounded() {
-        let mut failures = Failures::default();
-        for count in 0..100 {
-            let wait = failures.next_wait();
-            assert!(
-                wait <= RECONNECT_WAIT_MAX && wait <= RECONNECT_WAIT_MIN * (1 << count.min(20))
-            );
-        }
     }
 }

@@ -8,7 +8,7 @@ use crate::channel::Channel;
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::gap::GapReason;
-use crate::log::Epoch;
+use crate::log::{Epoch, Position};
 use crate::revocation::Revocation;
 
 /// What a broker reports, from the hub's side.
@@ -21,6 +21,7 @@ pub(crate) trait Inlet: Send + Sync {
     fn revoke(&self, revocation: &Revocation);
     fn count_sanitized(&self);
     fn count_rejected(&self);
+    fn heard(&self) -> Option<Position>;
 }
 
 /// Where a broker passes the events that it receives. It does nothing once its hub is gone.
@@ -76,6 +77,12 @@ impl Sink {
     /// Closes the streams that a revocation names, on this node. Repeating it does no harm.
     pub fn revoke(&self, revocation: &Revocation) {
         self.with(|inlet| inlet.revoke(revocation));
+    }
+
+    /// The newest position of the log that the hub has, of any channel; `None` before the first. A
+    /// log that lacks it has lost data.
+    pub fn heard(&self) -> Option<Position> {
+        self.inlet.upgrade()?.heard()
     }
 
     /// Counts an event whose bytes were not UTF-8, so that it has U+FFFD instead.

@@ -26,8 +26,6 @@ pub struct BrokerStatus {
     pub channels_confirmed: usize,
     /// How many channels the node should receive.
     pub channels_wanted: usize,
-    /// How many missing events were read again and delivered in order.
-    pub healed: u64,
 }
 
 /// One part of what a broker does: it works, or it does not for a reason.

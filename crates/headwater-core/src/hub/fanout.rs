@@ -173,6 +173,11 @@ impl Inlet for Fanout {
         }
     }
 
+    fn heard(&self) -> Option<Position> {
+        let now = self.clock.now();
+        Some(Position::new(now.epoch?, now.heard))
+    }
+
     fn count_sanitized(&self) {
         self.stats.sanitized.add(1);
     }

@@ -22,6 +22,8 @@ const FRAME_OVERHEAD_BYTES: usize = 200;
 pub(super) struct Ring {
     /// In the order of their arrival.
     entries: VecDeque<(Key, Frame)>,
+    /// Whether the offsets of the entries ascend, which is not so if events were missed meanwhile.
+    is_ascending: bool,
     /// The newest frames that were ever added, even if they were too large to be retained.
     newest: Cursor,
     /// The offset of the channel's last event that this node has. `None` until the broker has
@@ -68,6 +70,7 @@ impl Ring {
     pub(super) fn new(joined: u64, total: Arc<AtomicUsize>) -> Self {
         Self {
             entries: VecDeque::new(),
+            is_ascending: true,
             newest: Cursor::default(),
             last: None,
             is_reset: false,
@@ -195,6 +198,10 @@ impl Ring {
         self.newest.advance(key);
         self.add_bytes(&frame);
         let now_ms = frame.time_ms();
+        self.is_ascending = match self.entries.back() {
+            Some((last, _)) => self.is_ascending && last.offset <= key.offset,
+            None => true,
+        };
         self.entries.push_back((key, frame));
         while self.exceeds_bounds() {
             self.pop_front();
@@ -242,6 +249,8 @@ impl Ring {
             // hole.
             return;
         }
+        let newest = complete_since;
+        self.is_ascending &= self.entries.iter().all(|(key, _)| key.offset >= newest);
         for (at, (key, frame)) in older.iter().enumerate().rev() {
             let full = self.entries.len() >= RING_FRAMES_MAX
                 || self.bytes + cost(frame) > RING_BYTES_MAX
@@ -279,7 +288,7 @@ impl Ring {
         count_max: usize,
     ) -> impl Iterator<Item = &(Key, Frame)> {
         // Without newer ephemeral events, all that is lacking comes after the offset.
-        let from = if after.number >= self.newest.number {
+        let from = if self.is_ascending && after.number >= self.newest.number {
             self.entries.partition_point(|(key, _)| key.offset < after.offset)
         } else {
             0

@@ -56,8 +56,7 @@ impl Log {
         self.server.run::<()>(&["SLOWLOG", "RESET"]);
         let mut offsets = Vec::new();
         for _ in 0..REPEATS {
-            let epoch = Epoch::from_bits(1).unwrap();
-            let history = read_history(&mut self.commands, &channel, range, epoch).await.unwrap();
+            let history = read_history(&mut self.commands, &channel, range).await.unwrap();
             let positions = history.frames().iter().filter_map(Frame::position);
             offsets = positions.map(Position::offset).collect();
         }

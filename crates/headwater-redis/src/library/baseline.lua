@@ -4,8 +4,8 @@
 -- full disk, out of memory, on a replica.
 --
 -- KEYS[1] is the log's prefix. ARGV: the marker's Redis channel, the marker, then names of
--- channels. Returns {epoch, last offset, horizon or '', Redis' clock in seconds, for each channel
--- its last offset or '', for each channel '1' if a note says that it receives ephemeral events,
+-- channels. Returns {epoch, last offset, horizon or '', Redis' clock in seconds, the number of
+-- subscribers that the marker reached, for each channel its last offset or '', for each channel '1' if a note says that it receives ephemeral events,
 -- else ''}; or nil, without a marker, if there is no log yet, or one of its keys is missing or
 -- malformed. Then headwater_begin creates it.
 
@@ -17,7 +17,7 @@ end
 if not (is_valid(log[1], '^[1-9a-f][0-9a-f]*$', 12) and is_valid(log[2], '^%d+$', 16)) then
   return false
 end
-local answer = { log[1], log[2], log[3] or '', redis.call('TIME')[1] }
+local answer = { log[1], log[2], log[3] or '', redis.call('TIME')[1], '' }
 local KEYS_MAX = 512 -- in one MGET; Lua bounds the arguments of a call
 for _, kind in ipairs({ ':last:', ':plain:' }) do
   for first = 3, #ARGV, KEYS_MAX do
@@ -30,5 +30,5 @@ for _, kind in ipairs({ ':last:', ':plain:' }) do
     end
   end
 end
-redis.call('PUBLISH', ARGV[1], ARGV[2])
+answer[5] = tostring(redis.call('PUBLISH', ARGV[1], ARGV[2]))
 return answer

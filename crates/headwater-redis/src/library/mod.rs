@@ -111,7 +111,6 @@ async fn warn_without_info<C: ConnectionLike + Send>(commands: &mut C) {
 ///
 /// # Errors
 /// As those of a publish: if Redis rejects writes, a permission or the function is missing.
-#[allow(dead_code, reason = "the session's probe will call it")]
 pub(crate) async fn probe<C: ConnectionLike + Send>(
     commands: &mut C,
     mode: Mode,
@@ -225,6 +224,12 @@ pub(crate) fn rules_text(rules: &RetentionRules) -> String {
         };
     }
     text
+}
+
+/// Whether Redis has retention rules.
+pub(crate) async fn has_rules<C: ConnectionLike + Send>(commands: &mut C) -> RedisResult<bool> {
+    let rules: Option<Vec<u8>> = cmd("GET").arg(keys::RULES).query_async(commands).await?;
+    Ok(rules.is_some())
 }
 
 /// Writes the retention rules that the function applies, in its text form: lines

@@ -2,8 +2,8 @@
 --
 -- KEYS[1] is the log's prefix. ARGV: channel, 'after' or 'newest', the offset to start after, the
 -- offset to end with ('+' for all), maximum number of entries, maximum number of bytes. Returns
--- {last offset of the log, entries}; an entry is {id, {field, value, ...}}. With 'newest' the
--- entries are the newest ones, newest first.
+-- {last offset of the log, entries, epoch}; an entry is {id, {field, value, ...}}. With 'newest'
+-- the entries are the newest ones, newest first. The epoch is '' if there is no log.
 --
 -- Redis cannot bound XRANGE by bytes, and serves nobody while it reads, so a call fetches as many
 -- entries as surely fit: publish.lua records the size of the largest one. If it is unknown or
@@ -16,7 +16,8 @@ local FETCHES_MAX = 64
 
 local log = KEYS[1] .. ':log:' .. ARGV[1]
 local is_newest, count, bytes = ARGV[2] == 'newest', tonumber(ARGV[5]), tonumber(ARGV[6])
-local values = redis.call('MGET', KEYS[1] .. ':seq', KEYS[1] .. ':size:' .. ARGV[1])
+local values = redis.call('MGET', KEYS[1] .. ':seq', KEYS[1] .. ':size:' .. ARGV[1],
+  KEYS[1] .. ':epoch')
 local last = (values[1] or ''):match('^%d+$') or '0'
 local largest = tonumber((values[2] or ''):match('^%d+ %d+ (%d+)$'))
 local entry_bytes_max = (largest or bytes) + OVERHEAD_BYTES
@@ -44,4 +45,4 @@ while #entries < count and bytes > 0 and fetches < FETCHES_MAX do
   end
   from, to = '(' .. entries[#entries][1], is_newest and '(' .. entries[#entries][1] or to
 end
-return {last, entries}
+return {last, entries, values[3] or ''}

@@ -4,13 +4,12 @@
 use std::collections::VecDeque;
 
 use headwater_core::Channel;
+use headwater_core::broker::Part;
 
 use super::state::{NodeChannel, PendingCommand, Phase, Session};
 use crate::keys::{self, REVOCATIONS_CHANNEL};
-use crate::library::LogMode;
 use crate::limits::{SUBSCRIBE_BATCH_MAX, SUBSCRIBE_UNCONFIRMED_MAX};
 use crate::resp;
-use crate::revocations;
 
 /// Redis channels per channel: one of its own name, and one for envelopes.
 const NAMES_PER_CHANNEL: usize = 2;
@@ -22,14 +21,14 @@ impl Session<'_> {
     /// Subscribes to the Redis channels that belong to the node, each with a separate command,
     /// since Redis may allow one and deny the other.
     pub(crate) fn subscribe_node_channels(&mut self) {
-        for name in [self.probe.channel.as_str(), REVOCATIONS_CHANNEL] {
+        for name in [self.marker_channel.as_str(), REVOCATIONS_CHANNEL] {
             resp::encode_command([b"SUBSCRIBE".as_slice(), name.as_bytes()], &mut self.output);
             let command =
                 PendingCommand { channels: Vec::new(), is_subscribe: true, confirmations_left: 1 };
             self.unconfirmed.push_back(command);
         }
         self.unanswered_node_channels =
-            VecDeque::from([NodeChannel::Probe, NodeChannel::Revocations]);
+            VecDeque::from([NodeChannel::Markers, NodeChannel::Revocations]);
     }
 
     /// Schedules channels for a check against what the hub wants.
@@ -42,7 +41,7 @@ impl Session<'_> {
         // A batch can result in two commands.
         while self.unconfirmed.len() + 1 < SUBSCRIBE_UNCONFIRMED_MAX {
             let Some(batch) = self.pending_batches.pop_front() else { return };
-            let (mut wanted, mut unwanted) = self.node.wanted.partition(batch);
+            let (mut wanted, mut unwanted) = self.node.desired.partition(batch);
             wanted.retain(|channel| self.start_subscribing(channel));
             unwanted.retain(|channel| self.start_unsubscribing(channel));
             self.send_command(b"SUBSCRIBE", wanted);
@@ -74,8 +73,8 @@ impl Session<'_> {
         match self.subscriptions.get_mut(channel) {
             Some(phase @ (Phase::Subscribed | Phase::Synced)) => {
                 *phase = Phase::Unsubscribing;
-                self.known.last_offsets.remove(channel);
-                self.known.ephemeral.remove(channel);
+                self.held.remove(channel);
+                self.carried.ephemeral.remove(channel);
                 true
             }
             _ => false,
@@ -106,22 +105,22 @@ impl Session<'_> {
         if front.confirmations_left > 0 {
             return;
         }
-        if name == self.probe.channel.as_bytes() {
-            self.probe.interval.reset_immediately();
+        if name == self.marker_channel.as_bytes() {
             self.unanswered_node_channels.pop_front();
+            self.probe(Vec::new());
+            self.restore_if_confirmed();
         }
         if name == REVOCATIONS_CHANNEL.as_bytes() {
             self.unanswered_node_channels.pop_front();
             // Revocations arrive from here on; earlier ones must be read.
-            let (commands, sink) = (self.node.commands.clone(), self.node.sink.clone());
-            tokio::spawn(revocations::catch_up(commands, sink, self.known.lost_ms));
+            self.node.desired.read_revocations(self.carried.lost_ms);
         }
         let Some(PendingCommand { channels, is_subscribe, .. }) = self.unconfirmed.pop_front()
         else {
             return;
         };
         // What the hub wants may have changed while the command was in flight.
-        let (wanted, unwanted) = self.node.wanted.partition(channels.clone());
+        let (wanted, unwanted) = self.node.desired.partition(channels.clone());
         self.enqueue(if is_subscribe { &unwanted } else { &wanted });
         for channel in &channels {
             if is_subscribe {
@@ -131,22 +130,17 @@ impl Session<'_> {
             }
         }
         if is_subscribe {
+            self.on_restored(&channels);
             self.on_subscribed(wanted);
         }
-        self.catch_up_if_all_confirmed();
     }
 
     /// Redis sends the messages of these channels: determine the point of the log at which they
     /// start.
     fn on_subscribed(&mut self, channels: Vec<Channel>) {
-        if self.needs_catch_up || channels.is_empty() {
-            // Catching up covers all channels.
-            return;
-        }
-        if self.node.wanted.log_mode() == LogMode::Denied {
-            self.go_without_log(channels);
-        } else {
-            self.query_baseline(channels);
+        // A restore covers those that the hub knows; the others start after it.
+        if self.restore.is_none() && !channels.is_empty() {
+            self.start_channels(channels);
         }
     }
 
@@ -167,17 +161,24 @@ impl Session<'_> {
                 Some(NodeChannel::Revocations)
             ) =>
             {
-                tracing::error!(
+                let reason = format!(
                     "Redis denies subscribing to {REVOCATIONS_CHANNEL}, so this node does not \
                      receive revocations of other nodes: {message}"
                 );
+                tracing::error!("{reason}");
+                self.node.desired.update_status(|status| status.access = Part::failed(reason));
             }
-            0 => tracing::error!(
-                "Redis denies subscribing to the probe's channel {}: {message}",
-                self.probe.channel
-            ),
+            0 => {
+                let reason = format!(
+                    "Redis denies subscribing to the probe's channel {}: {message}",
+                    self.marker_channel
+                );
+                tracing::error!("{reason}");
+                self.node.desired.update_status(|status| status.delivers = Part::failed(reason));
+            }
             1 => {
-                self.node.wanted.deny(&channels[0]);
+                self.node.desired.deny(&channels[0]);
+                self.on_restored(&channels);
                 tracing::error!(channel = %channels[0], "Redis denies subscribing: {message}");
             }
             count => {
@@ -185,6 +186,5 @@ impl Session<'_> {
                 self.pending_batches.push_back(channels);
             }
         }
-        self.catch_up_if_all_confirmed();
     }
 }

@@ -8,18 +8,19 @@ use std::io;
 use std::pin::Pin;
 
 use bytes::BytesMut;
-use headwater_core::{Channel, Error, Event};
-use redis::{RedisError, RedisResult};
+use headwater_core::log::Epoch;
+use headwater_core::{Channel, Error};
+use redis::RedisResult;
 use tokio::io::{ReadHalf, WriteHalf};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use crate::catch_up::CatchUp;
+use super::queries::{Answer, Queries};
+use super::restore::Restore;
 use crate::connect::Connection;
-use crate::envelope::LogHeaders;
-use crate::history::LogState;
-use crate::library::LogMode;
-use crate::node::{Known, Node};
-use crate::probe::Probe;
+use crate::keys;
+use crate::limits::SESSION_TICK;
+use crate::node::{Carried, Node};
 
 /// The size of one read, and of the buffer that is retained between messages.
 pub(super) const READ_BYTES: usize = 64 << 10;
@@ -29,9 +30,11 @@ pub(crate) struct Session<'a> {
     pub(super) reader: ReadHalf<Box<dyn Connection>>,
     pub(super) writer: WriteHalf<Box<dyn Connection>>,
     pub(super) node: &'a Node,
-    pub(super) known: &'a mut Known,
+    pub(super) carried: &'a mut Carried,
     pub(super) input: BytesMut,
     pub(super) output: BytesMut,
+    /// When bytes arrived last: any of them show that the connection works.
+    pub(super) last_input: Instant,
     /// Channels to subscribe or unsubscribe, as the hub wants then, in batches that fit one
     /// command.
     pub(super) pending_batches: VecDeque<Vec<Channel>>,
@@ -41,20 +44,24 @@ pub(crate) struct Session<'a> {
     pub(super) unconfirmed: VecDeque<PendingCommand>,
     /// The node's own Redis channels whose SUBSCRIBE is not answered yet, in order.
     pub(super) unanswered_node_channels: VecDeque<NodeChannel>,
-    /// Queries for the position of the log, in the order of their markers.
-    pub(super) queries: VecDeque<BaselineQuery>,
-    pub(super) query_count: u64,
-    /// Whether events that were missed before this session must still be read. Until then no event
-    /// of the log is delivered.
-    pub(super) needs_catch_up: bool,
-    /// A read of the log that must finish before more input is handled.
-    pub(super) task: Option<Pin<Box<dyn Future<Output = TaskResult> + Send>>>,
+    /// The Redis channel on which this session sends markers to itself.
+    pub(super) marker_channel: String,
+    /// Queries for the position of the log.
+    pub(super) queries: Queries,
+    pub(super) answers: mpsc::UnboundedReceiver<(u64, RedisResult<Answer>)>,
+    /// The last events of channels that have no baseline in this session yet, which were not passed
+    /// on.
+    pub(super) held: HashMap<Channel, Held>,
+    /// Set until the channels that the hub knows are restored.
+    pub(super) restore: Option<Restore>,
     /// The command in flight that notes channels with ephemeral events, and the number of channels
-    /// of `Known::unnoted` that it covers.
+    /// of `Carried::unnoted` that it covers.
     pub(super) note: Option<(usize, NoteFuture)>,
-    /// Whether a note failed; the next one waits for the next probe.
+    /// Whether a note failed; the next one waits for the next tick.
     pub(super) note_paused: bool,
-    pub(super) probe: Probe,
+    pub(super) ticks: Interval,
+    /// When the last probe was sent.
+    pub(super) probed_at: Option<Instant>,
 }
 
 pub(super) type NoteFuture = Pin<Box<dyn Future<Output = RedisResult<()>> + Send>>;
@@ -70,9 +77,17 @@ pub(super) enum Phase {
     Unsubscribing,
 }
 
+/// An event that was not passed on.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    pub(super) epoch: Epoch,
+    pub(super) offset: u64,
+    pub(super) end: bool,
+}
+
 /// A Redis channel that belongs to the node.
 pub(super) enum NodeChannel {
-    Probe,
+    Markers,
     Revocations,
 }
 
@@ -84,56 +99,51 @@ pub(super) struct PendingCommand {
     pub(super) confirmations_left: usize,
 }
 
-/// A query for the position of the log and the baselines of channels.
-pub(super) struct BaselineQuery {
-    pub(super) marker: String,
-    pub(super) channels: Vec<Channel>,
-    pub(super) answer: Option<oneshot::Receiver<RedisResult<LogState>>>,
-    pub(super) state: Option<LogState>,
-}
-
-/// The result of the read that the input waited for.
-pub(super) enum TaskResult {
-    Answered(Vec<Channel>, RedisResult<LogState>),
-    CaughtUp(LogState, RedisResult<CatchUp>),
-    Healed { channel: Channel, event: Event, headers: LogHeaders, missed: RedisResult<CatchUp> },
-}
-
 /// Why a session ended.
+#[derive(Debug)]
 pub(crate) enum SessionEnd {
     Closed,
     Io(io::Error),
     Protocol(Error),
-    ProbeTimeout(&'static str),
-    Log(RedisError),
+    /// A marker was published and did not arrive, and nothing else did.
+    Silent,
+    /// A marker was published and reached no subscriber.
+    Unsubscribed,
+    /// The permissions of the Redis user changed.
+    LogMode,
 }
 
 impl<'a> Session<'a> {
     pub(crate) fn new(
         connection: Box<dyn Connection>,
         node: &'a Node,
-        known: &'a mut Known,
+        carried: &'a mut Carried,
     ) -> Self {
         let (reader, writer) = tokio::io::split(connection);
-        let needs_catch_up = known.epoch.is_some() && node.wanted.log_mode() != LogMode::Denied;
+        let (queries, answers) = Queries::new();
+        let mut ticks = interval(SESSION_TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             reader,
             writer,
             node,
-            known,
+            carried,
             input: BytesMut::with_capacity(READ_BYTES),
             output: BytesMut::new(),
+            last_input: Instant::now(),
             pending_batches: VecDeque::new(),
             subscriptions: HashMap::new(),
             unconfirmed: VecDeque::new(),
             unanswered_node_channels: VecDeque::new(),
-            queries: VecDeque::new(),
-            query_count: 0,
-            needs_catch_up,
-            task: None,
+            marker_channel: keys::probe(fastrand::u64(..)),
+            queries,
+            answers,
+            held: HashMap::new(),
+            restore: None,
             note: None,
             note_paused: false,
-            probe: Probe::new(node.commands.clone()),
+            ticks,
+            probed_at: None,
         }
     }
 }
@@ -144,8 +154,9 @@ impl fmt::Display for SessionEnd {
             Self::Closed => f.write_str("Redis closed it"),
             Self::Io(error) => write!(f, "{error}"),
             Self::Protocol(error) => write!(f, "{error}"),
-            Self::ProbeTimeout(why) => f.write_str(why),
-            Self::Log(error) => write!(f, "missed events cannot be read: {error}"),
+            Self::Silent => f.write_str("a probe through Redis did not return in time"),
+            Self::Unsubscribed => f.write_str("Redis no longer knows this subscriber"),
+            Self::LogMode => f.write_str("the permissions of the Redis user changed"),
         }
     }
 }

@@ -2,6 +2,6 @@
 
 mod function;
 mod healing;
-mod refusals;
 mod identity;
+mod refusals;
 mod suite;

@@ -2,35 +2,20 @@
 //! for a confirmation.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use headwater_core::Channel;
-use headwater_core::broker::{BrokerStatus, Part};
-use headwater_core::log::Epoch;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
-use crate::library::LogMode;
-
-/// The channels that the hub wants, and the state of the connection. The hub adds and removes
-/// channels, the session confirms them.
+/// The wanted channels. The hub adds and removes them, the session confirms them.
 #[derive(Default)]
-pub(crate) struct Wanted {
-    state: Mutex<State>,
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct State {
+pub(crate) struct Subscriptions {
     channels: HashMap<Channel, ChannelState>,
+    confirmed: usize,
     /// Channels that were added or removed since the session last took the changes. They are
     /// recorded only during a session, since a new session subscribes to everything. So the set is
     /// bounded by the channels that change between two such calls.
     changes: HashSet<Channel>,
     in_session: bool,
-    log_mode: LogMode,
-    /// The epoch of the log, once it is known.
-    epoch: Option<Epoch>,
-    status: BrokerStatus,
 }
 
 /// The state of a wanted channel.
@@ -56,64 +41,57 @@ pub(crate) enum Confirmation {
     Pending(oneshot::Receiver<()>),
 }
 
-impl Wanted {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Subscriptions {
+    /// Adds a channel; returns whether the session must be notified.
+    pub(super) fn insert(&mut self, channel: &Channel) -> bool {
+        self.channels.entry(channel.clone()).or_default();
+        self.record_change(channel)
     }
 
-    pub(crate) fn insert(&self, channel: &Channel) {
-        let mut state = self.state();
-        state.channels.entry(channel.clone()).or_default();
-        self.record_change(state, channel);
-    }
-
-    pub(crate) fn remove(&self, channel: &Channel) {
-        let mut state = self.state();
-        let removed = state.channels.remove(channel);
+    /// Removes a channel; returns whether the session must be notified.
+    pub(super) fn remove(&mut self, channel: &Channel) -> bool {
+        let removed = self.channels.remove(channel);
         if removed.is_some_and(|subscription| subscription.confirmed) {
-            state.status.channels_confirmed -= 1;
+            self.confirmed -= 1;
         }
-        self.record_change(state, channel);
+        self.record_change(channel)
     }
 
-    fn record_change(&self, mut state: MutexGuard<'_, State>, channel: &Channel) {
-        if state.in_session {
-            state.changes.insert(channel.clone());
-            drop(state);
-            self.changed.notify_one();
+    fn record_change(&mut self, channel: &Channel) -> bool {
+        if self.in_session {
+            self.changes.insert(channel.clone());
         }
+        self.in_session
     }
 
-    /// Records that Redis confirmed a channel, in this session or before.
-    pub(crate) fn confirm(&self, channel: &Channel) {
-        let mut state = self.state();
-        let Some(subscription) = state.channels.get_mut(channel) else { return };
+    /// Records that the hub has the channel's baseline, and receives it.
+    pub(super) fn confirm(&mut self, channel: &Channel) {
+        let Some(subscription) = self.channels.get_mut(channel) else { return };
         for waiter in subscription.waiters.drain(..) {
             // The receiver may be gone.
             let _ = waiter.send(());
         }
         subscription.had_baseline = true;
         if !std::mem::replace(&mut subscription.confirmed, true) {
-            state.status.channels_confirmed += 1;
+            self.confirmed += 1;
         }
     }
 
     /// Whether the hub has the channel's baseline: not if the channel was removed and added again.
-    pub(crate) fn had_baseline(&self, channel: &Channel) -> bool {
-        self.state().channels.get(channel).is_some_and(|subscription| subscription.had_baseline)
+    pub(super) fn had_baseline(&self, channel: &Channel) -> bool {
+        self.channels.get(channel).is_some_and(|subscription| subscription.had_baseline)
     }
 
     /// Records that Redis denied a channel; this drops its waiters.
-    pub(crate) fn deny(&self, channel: &Channel) {
-        if let Some(subscription) = self.state().channels.get_mut(channel) {
+    pub(super) fn deny(&mut self, channel: &Channel) {
+        if let Some(subscription) = self.channels.get_mut(channel) {
             *subscription = ChannelState { denied: true, ..ChannelState::default() };
         }
     }
 
     /// Whether a channel is confirmed, or what to wait for.
-    pub(crate) fn confirmation(&self, channel: &Channel) -> Confirmation {
-        let mut state = self.state();
-        let Some(subscription) = state.channels.get_mut(channel) else {
+    pub(super) fn confirmation(&mut self, channel: &Channel) -> Confirmation {
+        let Some(subscription) = self.channels.get_mut(channel) else {
             return Confirmation::Denied;
         };
         if subscription.confirmed {
@@ -129,71 +107,41 @@ impl Wanted {
         Confirmation::Pending(confirmation)
     }
 
-    pub(crate) fn log_mode(&self) -> LogMode {
-        self.state().log_mode
+    pub(super) fn wanted(&self) -> usize {
+        self.channels.len()
     }
 
-    pub(crate) fn set_log_mode(&self, log_mode: LogMode) {
-        self.state().log_mode = log_mode;
-    }
-
-    /// The epoch of the log; `None` until it is known.
-    pub(crate) fn epoch(&self) -> Option<Epoch> {
-        self.state().epoch
-    }
-
-    pub(crate) fn set_epoch(&self, epoch: Epoch) {
-        self.state().epoch = Some(epoch);
-    }
-
-    pub(crate) fn status(&self) -> BrokerStatus {
-        let state = self.state();
-        let mut status = state.status.clone();
-        status.channels_wanted = state.channels.len();
-        status
-    }
-
-    pub(crate) fn update_status(&self, update: impl FnOnce(&mut BrokerStatus)) {
-        update(&mut self.state().status);
-    }
-
-    /// Waits until a channel was added or removed. Cancel safe.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
+    pub(super) fn confirmed(&self) -> usize {
+        self.confirmed
     }
 
     /// Starts a session: returns all wanted channels, and records changes from here on.
-    pub(crate) fn begin(&self) -> Vec<Channel> {
-        let mut state = self.state();
-        state.in_session = true;
-        state.changes = HashSet::new();
-        state.channels.keys().cloned().collect()
+    pub(super) fn begin(&mut self) -> Vec<Channel> {
+        self.in_session = true;
+        self.changes = HashSet::new();
+        self.channels.keys().cloned().collect()
     }
 
     /// Ends a session: nothing is confirmed any more.
-    pub(crate) fn end(&self) {
-        let mut state = self.state();
-        state.in_session = false;
-        state.changes = HashSet::new();
-        for subscription in state.channels.values_mut() {
+    pub(super) fn end(&mut self) {
+        self.in_session = false;
+        self.changes = HashSet::new();
+        for subscription in self.channels.values_mut() {
             // Waiters stay: the next session may confirm the channel.
             subscription.confirmed = false;
             subscription.denied = false;
         }
-        state.status.delivers = Part::failed("not connected to Redis");
-        state.status.lag = None;
-        state.status.channels_confirmed = 0;
+        self.confirmed = 0;
     }
 
     /// The channels that were added or removed since the last call.
-    pub(crate) fn take_changes(&self) -> Vec<Channel> {
-        self.state().changes.drain().collect()
+    pub(super) fn take_changes(&mut self) -> Vec<Channel> {
+        self.changes.drain().collect()
     }
 
     /// Splits channels into those that are wanted and those that are not.
-    pub(crate) fn partition(&self, channels: Vec<Channel>) -> (Vec<Channel>, Vec<Channel>) {
-        let state = self.state();
-        channels.into_iter().partition(|channel| state.channels.contains_key(channel))
+    pub(super) fn partition(&self, channels: Vec<Channel>) -> (Vec<Channel>, Vec<Channel>) {
+        channels.into_iter().partition(|channel| self.channels.contains_key(channel))
     }
 }
 
@@ -201,7 +149,7 @@ impl Wanted {
 mod tests {
     use super::*;
 
-    fn pending(wanted: &Wanted, channel: &Channel) -> oneshot::Receiver<()> {
+    fn pending(wanted: &mut Subscriptions, channel: &Channel) -> oneshot::Receiver<()> {
         match wanted.confirmation(channel) {
             Confirmation::Pending(confirmation) => confirmation,
             other => panic!("{other:?}"),
@@ -211,48 +159,47 @@ mod tests {
     #[test]
     fn changes_are_recorded_only_during_a_session() {
         let (a, b) = (Channel::new("a").unwrap(), Channel::new("b").unwrap());
-        let wanted = Wanted::default();
+        let mut wanted = Subscriptions::default();
         wanted.insert(&a);
         wanted.insert(&b);
         wanted.remove(&b);
         assert_eq!(wanted.take_changes(), []);
         assert_eq!(wanted.begin(), std::slice::from_ref(&a));
-        wanted.insert(&b);
-        wanted.insert(&b);
+        assert!(wanted.insert(&b) && wanted.insert(&b));
         assert_eq!(wanted.take_changes(), std::slice::from_ref(&b));
         assert_eq!(wanted.partition(vec![a.clone(), b.clone()]), (vec![a.clone(), b], vec![]));
         wanted.remove(&a);
         assert_eq!(wanted.partition(vec![a.clone()]), (vec![], vec![a]));
         wanted.end();
         assert_eq!(wanted.take_changes(), []);
-        assert_eq!(wanted.status().channels_wanted, 1);
+        assert_eq!(wanted.wanted(), 1);
     }
 
     #[test]
     fn confirmations_are_counted_and_reach_waiters() {
         let (a, b) = (Channel::new("a").unwrap(), Channel::new("b").unwrap());
-        let wanted = Wanted::default();
+        let mut wanted = Subscriptions::default();
         wanted.insert(&a);
         wanted.begin();
         assert!(matches!(wanted.confirmation(&b), Confirmation::Denied), "it is not wanted");
-        let mut confirmation = pending(&wanted, &a);
+        let mut confirmation = pending(&mut wanted, &a);
         assert!(confirmation.try_recv().is_err());
         wanted.confirm(&a);
         wanted.confirm(&a);
         wanted.confirm(&b);
         assert_eq!(confirmation.try_recv(), Ok(()));
         assert!(matches!(wanted.confirmation(&a), Confirmation::Confirmed));
-        assert_eq!(wanted.status().channels_confirmed, 1);
+        assert_eq!(wanted.confirmed(), 1);
         wanted.remove(&a);
-        assert_eq!(wanted.status().channels_confirmed, 0);
+        assert_eq!(wanted.confirmed(), 0);
         wanted.insert(&a);
-        let mut confirmation = pending(&wanted, &a);
+        let mut confirmation = pending(&mut wanted, &a);
         wanted.deny(&a);
         assert_eq!(confirmation.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         assert!(matches!(wanted.confirmation(&a), Confirmation::Denied));
         wanted.remove(&a);
         wanted.insert(&a);
-        let mut confirmation = pending(&wanted, &a);
+        let mut confirmation = pending(&mut wanted, &a);
         wanted.end();
         assert!(confirmation.try_recv().is_err(), "the next session may confirm it");
         wanted.begin();

@@ -1,0 +1,216 @@
+//! The desired state of this node in Redis, and the state of its connections. Look here for what
+//! the hub, the session and the reconciler share.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use headwater_core::Channel;
+use headwater_core::broker::{BrokerStatus, Part};
+use tokio::sync::{Notify, oneshot};
+
+use super::subscriptions::{Confirmation, Subscriptions};
+use crate::library::LogMode;
+
+/// What this node wants of Redis, and what Redis has confirmed.
+pub(crate) struct Desired {
+    state: Mutex<State>,
+    /// Notifies the session.
+    changed: Notify,
+    /// Notifies the reconciler.
+    due: Notify,
+}
+
+struct State {
+    subscriptions: Subscriptions,
+    log_mode: LogMode,
+    /// Set if the session must begin anew, since the log mode has changed.
+    must_restart: bool,
+    status: BrokerStatus,
+    /// Who waits until the node has heard everything that the log has.
+    behind: Vec<oneshot::Sender<()>>,
+    revocations: Revocations,
+}
+
+/// Whether this node knows what was revoked while it was disconnected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Revocations {
+    /// The node does not receive new ones yet, so reading the others would be too early.
+    Unsubscribed,
+    /// Those since this time, in milliseconds since 1970, must be read. `None` before the first
+    /// session, when this node has no streams that they could close.
+    Unread(Option<u64>),
+    Known,
+}
+
+impl Desired {
+    pub(crate) fn new() -> Self {
+        let waiting = || Part::failed("not connected to Redis yet");
+        let mut status = BrokerStatus::default();
+        status.delivers = waiting();
+        status.keeps = waiting();
+        status.reads = waiting();
+        status.access = waiting();
+        let state = State {
+            subscriptions: Subscriptions::default(),
+            log_mode: LogMode::Unknown,
+            must_restart: false,
+            status,
+            behind: Vec::new(),
+            revocations: Revocations::Unsubscribed,
+        };
+        Self { state: Mutex::new(state), changed: Notify::new(), due: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // === channels ===
+
+    pub(crate) fn insert(&self, channel: &Channel) {
+        if self.state().subscriptions.insert(channel) {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(crate) fn remove(&self, channel: &Channel) {
+        if self.state().subscriptions.remove(channel) {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(crate) fn confirm(&self, channel: &Channel) {
+        self.state().subscriptions.confirm(channel);
+    }
+
+    pub(crate) fn had_baseline(&self, channel: &Channel) -> bool {
+        self.state().subscriptions.had_baseline(channel)
+    }
+
+    pub(crate) fn deny(&self, channel: &Channel) {
+        self.state().subscriptions.deny(channel);
+    }
+
+    pub(crate) fn confirmation(&self, channel: &Channel) -> Confirmation {
+        self.state().subscriptions.confirmation(channel)
+    }
+
+    pub(crate) fn take_changes(&self) -> Vec<Channel> {
+        self.state().subscriptions.take_changes()
+    }
+
+    pub(crate) fn partition(&self, channels: Vec<Channel>) -> (Vec<Channel>, Vec<Channel>) {
+        self.state().subscriptions.partition(channels)
+    }
+
+    // === sessions ===
+
+    /// Starts a session: returns all wanted channels.
+    pub(crate) fn begin(&self) -> Vec<Channel> {
+        let mut state = self.state();
+        state.must_restart = false;
+        state.subscriptions.begin()
+    }
+
+    /// Ends a session.
+    pub(crate) fn end(&self, why: &str) {
+        let mut state = self.state();
+        state.subscriptions.end();
+        state.revocations = Revocations::Unsubscribed;
+        let status = &mut state.status;
+        status.reconnects += 1;
+        status.lag = None;
+        let lost = Part::failed(format!("the connection to Redis was lost: {why}"));
+        status.delivers = lost.clone();
+        status.reads = lost.clone();
+        status.access = lost;
+    }
+
+    /// Waits until there is something for the session to do. Cancel safe.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Whether the session must begin anew.
+    pub(crate) fn must_restart(&self) -> bool {
+        self.state().must_restart
+    }
+
+    // === the log ===
+
+    pub(crate) fn log_mode(&self) -> LogMode {
+        self.state().log_mode
+    }
+
+    /// Records whether the log can be used. Restarts the session if that changes what it passes on.
+    pub(crate) fn set_log_mode(&self, log_mode: LogMode) {
+        let mut state = self.state();
+        let before = std::mem::replace(&mut state.log_mode, log_mode);
+        let is_denied = |mode| mode == LogMode::Denied;
+        if before != LogMode::Unknown && is_denied(before) != is_denied(log_mode) {
+            state.must_restart = true;
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Resolves when the node has heard everything that the log has now; never sends if it cannot.
+    pub(crate) fn wait_for_log(&self) -> oneshot::Receiver<()> {
+        let (waiter, heard) = oneshot::channel();
+        let mut state = self.state();
+        state.behind.retain(|waiter| !waiter.is_closed());
+        state.behind.push(waiter);
+        drop(state);
+        self.changed.notify_one();
+        heard
+    }
+
+    /// Takes those that wait for the log: one query answers all of them.
+    pub(crate) fn take_behind(&self) -> Vec<oneshot::Sender<()>> {
+        std::mem::take(&mut self.state().behind)
+    }
+
+    /// Returns those whose query failed.
+    pub(crate) fn return_behind(&self, waiters: Vec<oneshot::Sender<()>>) {
+        self.state().behind.extend(waiters);
+    }
+
+    // === revocations ===
+
+    pub(crate) fn revocations(&self) -> Revocations {
+        self.state().revocations
+    }
+
+    /// Records that revocations arrive from now on: those since `lost_ms` must be read.
+    pub(crate) fn read_revocations(&self, lost_ms: Option<u64>) {
+        self.state().revocations = Revocations::Unread(lost_ms);
+        self.due.notify_one();
+    }
+
+    /// Records that they were read, unless they must be read again.
+    pub(crate) fn revocations_read(&self, was: Revocations) {
+        let mut state = self.state();
+        if state.revocations == was {
+            state.revocations = Revocations::Known;
+            state.status.access = Part::ok();
+        }
+    }
+
+    /// Waits until the reconciler has something to do at once. Cancel safe.
+    pub(crate) async fn due(&self) {
+        self.due.notified().await;
+    }
+
+    // === status ===
+
+    pub(crate) fn status(&self) -> BrokerStatus {
+        let state = self.state();
+        let mut status = state.status.clone();
+        status.channels_wanted = state.subscriptions.wanted();
+        status.channels_confirmed = state.subscriptions.confirmed();
+        status
+    }
+
+    pub(crate) fn update_status(&self, update: impl FnOnce(&mut BrokerStatus)) {
+        update(&mut self.state().status);
+    }
+}
