@@ -509,7 +509,7 @@ mod tests {
         assert_eq!((before(2), before(3), before(4)), (Some(3), Some(2), None));
 
         let mut with_hole = self::ring();
-        with_hole.set_baseline(Baseline::new(6), 0, || 0);
+        with_hole.set_baseline(Baseline::new(6), LogState::default(), || 0);
         with_hole.prepend(&history(&[3, 6], vec![1]));
         assert_eq!((offsets(&with_hole, 0), with_hole.complete_since()), (vec![6], Some(5)));
     }

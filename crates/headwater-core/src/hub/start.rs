@@ -132,8 +132,9 @@ fn all_after_gap(recall: &Recall, channels: &[Channel], reason: GapReason) -> Ve
 async fn after(recall: &Recall, channels: &[Channel], id: &str) -> Vec<ChannelCursor> {
     let parsed = id.parse::<Position>().ok();
     let mut relation = parsed.map(|position| recall.relate(position));
-    if let (Some(Relation::Ahead | Relation::OtherEpoch), Some(position)) = (relation, parsed) {
-        // Another node may have delivered more than this one has heard, or of a newer epoch.
+    if let Some(position) = parsed
+        && relation.is_some_and(|relation| needs_settling(relation, position))
+    {
         recall.settle(&channels[0]).await;
         relation = Some(recall.relate(position));
     }
@@ -148,6 +149,15 @@ async fn after(recall: &Recall, channels: &[Channel], id: &str) -> Vec<ChannelCu
         }
         (_, Some(Relation::OtherEpoch)) => all_after_gap(recall, channels, GapReason::Epoch),
         _ => all_after_gap(recall, channels, GapReason::UnknownId),
+    }
+}
+
+/// Whether another node may have delivered what this one has not heard yet: of the log, of a newer
+/// epoch, or ephemeral events, which would be repeated if they arrived after the client.
+fn needs_settling(relation: Relation, position: Position) -> bool {
+    match relation {
+        Relation::Ahead | Relation::OtherEpoch => true,
+        Relation::Within { is_exact, .. } => !is_exact && !position.is_durable(),
     }
 }
 

@@ -341,17 +341,14 @@ impl State {
             return;
         }
         let (event, record) = (self.event(index), &self.all[index]);
-        match record.offset {
-            Some(offset) => {
-                self.nodes[node].epoch = Some(record.epoch);
-                let position = Position::new(record.epoch, offset);
-                let logged = LoggedEvent::new(&to, &event, position, record.previous, now_ms());
-                sink.event(logged.with_end(record.end));
-            }
-            None => {
-                self.noted.insert(record.channel);
-                sink.ephemeral(&to, &event);
-            }
+        if let Some(offset) = record.offset {
+            self.nodes[node].epoch = Some(record.epoch);
+            let position = Position::new(record.epoch, offset);
+            let logged = LoggedEvent::new(&to, &event, position, record.previous, now_ms());
+            sink.event(logged.with_end(record.end));
+        } else {
+            self.noted.insert(record.channel);
+            sink.ephemeral(&to, &event);
         }
     }
 
@@ -392,7 +389,6 @@ impl State {
 
 impl Broker for Link {
     fn start(&mut self, sink: Sink) {
-        assert!(CHANNELS > 0);
         self.cluster.state().nodes[self.node].sink = Some(sink);
     }
 
@@ -407,6 +403,9 @@ impl Broker for Link {
     fn unsubscribe(&self, channel: &Channel) {
         let mut state = self.cluster.state();
         // Answers that are in flight are not for the channel's next subscription.
+        for (channels, _) in &mut state.nodes[self.node].queries {
+            channels.retain(|of| of != channel);
+        }
         for arrival in &mut state.nodes[self.node].in_flight {
             if let Arrival::Answer { baselines, .. } = arrival {
                 baselines.retain(|(of, _)| of != channel);
