@@ -66,7 +66,7 @@ pub(crate) const LAYERS: &[Layers] = &[
     },
     Layers {
         folder: "crates/test-support/src",
-        order: "secrets wait ports process | http | stream redis_server node | tls
+        order: "secrets wait ports process | http proxy | stream redis_server node | tls
             | acme_server | lib",
     },
     Layers {
