@@ -60,9 +60,9 @@ pub(crate) const LAYERS: &[Layers] = &[
     },
     Layers {
         folder: "crates/soak/src",
-        order: "id data log phase requests tally | ledger redis_calls | check/
-            | counterexample scenario | connection world | faults client publisher
-            | round | storm | lib main",
+        order: "id data log phase requests tally fault topology | ledger redis_calls
+            | check/ start | counterexample scenario | connection world | outage
+            | faults client publisher | round | storm | lib main",
     },
     Layers {
         folder: "crates/test-support/src",

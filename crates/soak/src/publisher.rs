@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::data;
 use crate::id::publisher_id;
-use crate::ledger::{Kind, Ledger, Route};
+use crate::ledger::{Kind, Ledger, Route, name_in_headwater};
 use crate::phase::Phase;
 use crate::redis_calls::{Call, RedisCalls};
 use crate::requests::{Failure, Post, Requests};
@@ -45,6 +45,10 @@ pub struct Publishing {
     pub publisher_ids: bool,
     /// Whether a publish may fail, because faults are injected.
     pub may_fail: bool,
+    /// Whether a publish may be denied, because faults deny it.
+    pub may_be_denied: bool,
+    /// Channels without retention: their events are ephemeral over HTTP too.
+    pub without_retention: Option<&'static str>,
     /// What was published.
     pub ledger: Arc<Ledger>,
     /// The counts of the round.
@@ -133,9 +137,13 @@ impl Publisher {
     }
 
     async fn ephemeral(&mut self, many: usize) {
+        let prefix = self.shared.without_retention;
+        if prefix.is_some_and(|prefix| self.name.starts_with(prefix)) && self.rng.bool() {
+            return self.batch(many).await;
+        }
         let (numbers, data) = self.numbered(many, Route::Publish);
         let Some(redis) = &mut self.redis else { return };
-        let sent = redis.publish_ephemeral(&self.name, &data).await;
+        let sent = redis.publish_ephemeral(name_in_headwater(&self.name), &data).await;
         self.record(numbers, sent.map(|()| vec![None; many])).await;
     }
 
@@ -187,6 +195,7 @@ impl Publisher {
             match self.keyed_once(&post, &key).await {
                 Ok(id) => break Some(id),
                 Err(Failure::Unknown(_)) if self.shared.may_fail => {}
+                Err(Failure::Rejected(_)) if self.shared.may_be_denied => {}
                 Err(Failure::Unknown(why) | Failure::Rejected(why)) => {
                     self.shared.tally.trouble(format!("publishing {key} failed: {why}"));
                 }
@@ -248,7 +257,8 @@ impl Publisher {
     }
 
     fn sets_id(&mut self) -> bool {
-        self.shared.publisher_ids && self.rng.u8(0..100) < 3
+        let is_durable = self.kind == Kind::Durable;
+        is_durable && self.shared.publisher_ids && self.rng.u8(0..100) < 3
     }
 
     fn node(&mut self) -> &mut Requests {
@@ -274,6 +284,7 @@ impl Publisher {
                 self.shared.tally.trouble(format!("{receipts} receipts for {many} events"));
             }
             Err(Failure::Unknown(_)) if self.shared.may_fail => {}
+            Err(Failure::Rejected(_)) if self.shared.may_be_denied => {}
             Err(Failure::Unknown(why) | Failure::Rejected(why)) => {
                 self.shared.tally.trouble(format!("publishing to {} failed: {why}", self.name));
             }

@@ -28,6 +28,9 @@ use crate::world::World;
 /// it only matters when something is wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a node may take to be ready once nothing is wrong any more.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
 /// The interval of the last events, until every client has one of each of its channels.
 const LAST_EVENTS_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -82,8 +85,7 @@ async fn run_unbounded(
     world.wait_until_ready().await;
     let mut round = Round::start(&world, scenario, &mut rng).await?;
     let injected = round.publish(&mut world, scenario, &mut rng).await?;
-    world.wait_until_ready().await;
-    round.come_to_rest().await;
+    round.come_to_rest().await?;
     let logs = round.stop().await?;
     for node in world.exited_nodes() {
         round.tally.trouble(format!("node {node} exited by itself"));
@@ -111,7 +113,7 @@ struct Round {
     ledger: Arc<Ledger>,
     tally: Arc<Tally>,
     phase: watch::Sender<Phase>,
-    clients: Vec<JoinHandle<ClientLog>>,
+    clients: Vec<JoinHandle<Vec<ClientLog>>>,
     progress: Vec<Arc<Progress>>,
     publishing: Arc<Publishing>,
     publishers: Vec<Publisher>,
@@ -122,17 +124,23 @@ impl Round {
     async fn start(world: &World, scenario: &Scenario, rng: &mut Rng) -> Result<Self, String> {
         let durable =
             (0..scenario.durable_channels).map(|at| (format!("soak.d{at}"), Kind::Durable));
-        let ephemeral =
-            (0..scenario.ephemeral_channels).map(|at| (format!("soak.p{at}"), Kind::Ephemeral));
+        let ephemeral = (0..scenario.ephemeral_channels).map(|at| {
+            let is_mixed = at < scenario.mixed_channels;
+            let name = if is_mixed { format!("soak.d{at}/p") } else { format!("soak.p{at}") };
+            (name, Kind::Ephemeral)
+        });
         let ledger = Arc::new(Ledger::new(durable.chain(ephemeral)));
         let tally = Arc::new(Tally::default());
         let nodes = world.addresses().to_vec();
         let publishing = Arc::new(Publishing {
             nodes: nodes.clone(),
             redis: world.redis_url(),
-            repeats: scenario.broker != Broker::RedisInMemory,
+            // A Redis that loses its data loses the keys too.
+            repeats: scenario.broker != Broker::RedisInMemory && !scenario.rules.new_epochs,
             publisher_ids: scenario.publisher_ids,
             may_fail: !scenario.faults.is_empty(),
+            may_be_denied: scenario.broker == Broker::RedisReplicated,
+            without_retention: (scenario.broker == Broker::RedisReplicated).then_some("soak.p"),
             ledger: Arc::clone(&ledger),
             tally: Arc::clone(&tally),
         });
@@ -183,7 +191,13 @@ impl Round {
             })
             .collect();
         let (ledger, tally) = (Arc::clone(&self.ledger), Arc::clone(&self.tally));
-        let faults = faults::inject(world, scenario, rng.fork(), ledger, tally);
+        let faults = async {
+            let injected = faults::inject(world, scenario, rng.fork(), ledger, tally).await;
+            for unready in world.unready(READY_WITHIN).await {
+                self.tally.trouble(unready);
+            }
+            injected
+        };
         let begin = Instant::now();
         let both = async { tokio::join!(faults, sleep(scenario.duration)).0 };
         let injected = tokio::select! {
@@ -208,15 +222,21 @@ impl Round {
     /// Publishes last events until every client has one of each of its channels, and waits until
     /// every client has the last acknowledged one. If one never does, the check reports what is
     /// missing.
-    async fn come_to_rest(&mut self) {
+    async fn come_to_rest(&mut self) -> Result<(), String> {
         let is_connected = |client: &Arc<Progress>| client.connected.load(Ordering::Relaxed);
         wait_until(PATIENCE, || self.progress.iter().all(is_connected)).await;
         let deadline = Instant::now() + PATIENCE;
         let mut first = Vec::new();
         while Instant::now() < deadline {
+            // All at the same time: each may take long when something is wrong.
+            let publishing = self.publishers.drain(..).map(|mut publisher| {
+                tokio::spawn(async move { (publisher.publish_last().await, publisher) })
+            });
             let mut last = Vec::new();
-            for publisher in &mut self.publishers {
-                last.push(publisher.publish_last().await);
+            for publisher in publishing.collect::<Vec<_>>() {
+                let published = publisher.await.map_err(|error| format!("a publisher: {error}"))?;
+                last.push(published.0);
+                self.publishers.push(published.1);
             }
             if first.is_empty() {
                 first = last;
@@ -229,6 +249,7 @@ impl Round {
         wait_until(PATIENCE, || self.all_have(|channel| self.ledger.last_acknowledged(channel)))
             .await;
         sleep(SETTLE).await;
+        Ok(())
     }
 
     fn all_have(&self, wanted: impl Fn(usize) -> u64) -> bool {
@@ -245,7 +266,7 @@ impl Round {
         let mut logs = Vec::new();
         for client in self.clients.drain(..) {
             let log = timeout(PATIENCE, client).await.map_err(|_| "a client does not stop")?;
-            logs.push(log.map_err(|error| format!("a client: {error}"))?);
+            logs.extend(log.map_err(|error| format!("a client: {error}"))?);
         }
         Ok(logs)
     }
@@ -275,6 +296,14 @@ fn new_client(
     };
     rng.shuffle(&mut channels);
     channels.truncate(count);
+    for mixed in 0..scenario.mixed_channels {
+        // Both kinds of events of a mixed channel arrive.
+        for (one, other) in [(mixed, durable + mixed), (durable + mixed, mixed)] {
+            if channels.contains(&one) && !channels.contains(&other) {
+                channels.push(other);
+            }
+        }
+    }
     let drops = scenario.scaled(group.drops);
     let life = (drops > 0).then(|| {
         let every = scenario.duration / drops;
@@ -326,7 +355,10 @@ fn write_logs(
         for (event, number) in channel.published.iter().zip(1..) {
             let _ = writeln!(text, "{number:>7} {event}");
         }
-        std::fs::write(directory.join(format!("published-{}.log", channel.name)), text)?;
+        std::fs::write(
+            directory.join(format!("published-{}.log", channel.name.replace('/', "-"))),
+            text,
+        )?;
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ impl World {
                 lines.push(line(Entry::Opened { node: 1, resumed_from, begun }));
             }
         }
-        ClientLog { name: "client".to_owned(), channels, lines }
+        ClientLog { name: "client".to_owned(), channels, lines, left: false }
     }
 
     fn begun(&self, before: usize, channel: usize) -> u64 {
@@ -261,7 +261,7 @@ fn an_unacknowledged_event_may_arrive_late_but_once() {
         let mut lines = vec![line(Entry::Opened { node: 0, resumed_from: None, begun })];
         let entry = |(number, offset): &(u64, u64)| event(0, *number, &format!("e-{offset}"));
         lines.extend(events.iter().map(entry).map(line));
-        ClientLog { name: "client".to_owned(), channels: vec![0], lines }
+        ClientLog { name: "client".to_owned(), channels: vec![0], lines, left: false }
     };
     let found = |clients: &[ClientLog]| {
         let found = check(&channels, clients, STRICT);
@@ -295,7 +295,7 @@ fn a_new_epoch_must_be_allowed_and_reported() {
             }
             lines.push(line(event(0, number, id)));
         }
-        ClientLog { name: "client".to_owned(), channels: vec![0], lines }
+        ClientLog { name: "client".to_owned(), channels: vec![0], lines, left: false }
     };
     let lossy = Rules { durable: Gaps::Allowed, ephemeral: Gaps::Allowed, new_epochs: true };
     let found = |log: ClientLog, rules| {
