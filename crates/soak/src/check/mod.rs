@@ -12,7 +12,7 @@ mod reference;
 
 use std::collections::{HashMap, HashSet};
 
-use crate::id::{self, Disorder, Id, Order, publisher_id};
+use crate::id::{self, Disorder, Id, Order, Position, publisher_id};
 use crate::ledger::{Channel, Kind, Outcome, Published};
 use crate::log::{ClientLog, Entry};
 
@@ -165,8 +165,6 @@ impl Checker<'_> {
 
     /// Finds the violations that show line by line.
     fn lines(&mut self, ids: &mut Ids) {
-        let mut order = Order::default();
-        let mut gap_reported = false;
         let mut epochs = Epochs::default();
         for (at, line) in self.log.lines.iter().enumerate() {
             match &line.entry {
@@ -174,16 +172,10 @@ impl Checker<'_> {
                     self.event(at, *channel, *number);
                     self.id(at, (*channel, *number), id, ids);
                     if let Id::Position(position) = id::parse(id) {
-                        let disorder = order.next(position);
-                        self.disorder(at, id, disorder, &mut gap_reported);
-                        let is_silent = epochs.event(*channel, position.epoch);
-                        if is_silent && self.rules.new_epochs {
-                            self.report(at, Violation::SilentEpoch);
-                        }
+                        self.position(at, (*channel, position), id, &mut epochs);
                     }
                 }
                 Entry::Gap { channel, .. } => {
-                    gap_reported = true;
                     epochs.gap(*channel);
                     let has_ephemeral = self.has_ephemeral() && self.rules.ephemeral != Gaps::Never;
                     if !self.log.channels.contains(channel) {
@@ -220,14 +212,28 @@ impl Checker<'_> {
         }
     }
 
-    fn disorder(&mut self, at: usize, id: &str, disorder: Option<Disorder>, reported: &mut bool) {
-        let Some(disorder) = disorder else { return };
-        if disorder == Disorder::NewEpoch && self.rules.new_epochs {
-            if !std::mem::take(reported) {
+    fn position(
+        &mut self,
+        at: usize,
+        (channel, position): (usize, Position),
+        id: &str,
+        epochs: &mut Epochs,
+    ) {
+        let is_silent = epochs.event(channel, position.epoch);
+        match epochs.order.next(position) {
+            Some(Disorder::NewEpoch) if self.rules.new_epochs => {
+                // Also on a channel whose first event this is.
+                if is_silent || !std::mem::take(&mut epochs.any_reported) {
+                    self.report(at, Violation::SilentEpoch);
+                }
+            }
+            Some(disorder) => {
+                self.report(at, Violation::Position { id: id.to_owned(), disorder });
+            }
+            None if is_silent && self.rules.new_epochs => {
                 self.report(at, Violation::SilentEpoch);
             }
-        } else {
-            self.report(at, Violation::Position { id: id.to_owned(), disorder });
+            None => {}
         }
     }
 
@@ -377,14 +383,18 @@ impl Checker<'_> {
 /// The epochs that a client has seen on each channel.
 #[derive(Default)]
 struct Epochs {
+    order: Order,
     last: HashMap<usize, u64>,
     /// The channels with a gap event since their last event.
     reported: HashSet<usize>,
+    /// Whether any channel had one since the epoch changed.
+    any_reported: bool,
 }
 
 impl Epochs {
     fn gap(&mut self, channel: usize) {
         self.reported.insert(channel);
+        self.any_reported = true;
     }
 
     /// Whether the event has another epoch than the one before it, without a gap event in between.
