@@ -297,6 +297,9 @@ impl Client {
         while let Some(item) = decoder.next_item() {
             if let Item::Event(message) = item {
                 for entry in self.entries(message) {
+                    if let Entry::Gap { channel, .. } = entry {
+                        self.starts.gap(channel, self.shared.ledger.begun(channel));
+                    }
                     self.note(entry);
                 }
             }

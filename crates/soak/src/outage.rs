@@ -152,9 +152,12 @@ async fn promote(topology: &mut Topology, lasts: Duration, rng: &mut Rng) -> Str
     // Until the nodes go to the new primary, the old one still accepts events.
     sleep(lag).await;
     topology.switch();
+    let network = topology.network();
+    // What a program publishes on a replica reaches nobody else.
+    network.programs.cut();
     let cut = rng.bool();
     if cut {
-        topology.network().all().for_each(Proxy::cut);
+        network.nodes.iter().for_each(Proxy::cut);
     }
     match old {
         0 => {}

@@ -49,6 +49,15 @@ impl Starts {
         }
     }
 
+    /// The client received a gap event, which excuses all that was sent so far on a channel: an id
+    /// that it receives later may come after that.
+    pub fn gap(&mut self, channel: usize, begun: u64) {
+        let slot = self.channels.iter().position(|of| *of == channel);
+        if let Some(received) = slot.and_then(|slot| self.received.get_mut(slot)) {
+            *received = (*received).max(begun);
+        }
+    }
+
     /// Chooses an id, and the numbers after which the client then begins, by slot; `None` is now.
     pub fn choose(&self, ledger: &Ledger, rng: &mut Rng) -> Option<Given> {
         match rng.u8(0..4) {
@@ -77,7 +86,9 @@ mod tests {
         }
         let mut rng = Rng::with_seed(1);
         let mut starts = Starts::new(&[1]);
-        starts.begin(&[7]);
+        starts.begin(&[5]);
+        starts.gap(1, 7);
+        starts.gap(0, 1_000);
         for number in 8..100 {
             starts.receive(1, number, &format!("id-{number}"), &mut rng);
         }
