@@ -60,7 +60,7 @@ pub(crate) const LAYERS: &[Layers] = &[
     },
     Layers {
         folder: "crates/soak/src",
-        order: "id data log phase requests tally fault topology | ledger redis_calls
+        order: "id data log phase requests tally fault topology | result | ledger redis_calls
             | check/ start | counterexample scenario | connection world | outage
             | faults client publisher | round | storm | lib main",
     },

@@ -13,6 +13,7 @@
 //!                                                start      with which id it starts over
 //!   phase       publishing, at rest, stopped
 //! storm     a scenario without randomness: all clients reconnect at once
+//! result    what many rounds have shown, as a file
 //! check     ledger + logs + rules -> counterexamples; no IO, so tests drive it with made-up logs
 //! ```
 
@@ -31,6 +32,7 @@ pub mod phase;
 pub mod publisher;
 pub mod redis_calls;
 pub mod requests;
+pub mod result;
 pub mod round;
 pub mod scenario;
 pub mod start;

@@ -198,8 +198,10 @@ pub async fn in_network(network: &Network, fault: Fault, lasts: Duration, rng: &
         }
         Fault::Delay => proxies.iter().for_each(|proxy| proxy.set_latency(LATENCY)),
         Fault::Refuse => {
-            proxies.iter().for_each(|proxy| proxy.refuse(true));
-            proxies.iter().for_each(|proxy| proxy.cut());
+            for proxy in &proxies {
+                proxy.refuse(true);
+                proxy.cut();
+            }
         }
         _ => proxies.iter().for_each(|proxy| proxy.cut()),
     }
@@ -207,6 +209,8 @@ pub async fn in_network(network: &Network, fault: Fault, lasts: Duration, rng: &
         return format!("{who}: connections to Redis reset");
     }
     sleep(lasts).await;
-    proxies.iter().for_each(|proxy| proxy.pass());
+    for proxy in &proxies {
+        proxy.pass();
+    }
     format!("{who}: network to Redis: {fault:?}{how}, for {ms} ms")
 }

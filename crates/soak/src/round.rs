@@ -21,7 +21,7 @@ use crate::log::ClientLog;
 use crate::phase::Phase;
 use crate::publisher::{Publisher, Publishing};
 use crate::scenario::{Broker, Channels, Group, Scenario};
-use crate::tally::Tally;
+use crate::tally::{Counts, Tally};
 use crate::world::World;
 
 /// How long all clients may take to connect, and to receive what is missing at the end. Generous:
@@ -58,6 +58,8 @@ pub struct Options {
 pub struct Verdict {
     /// The counts, in one line.
     pub summary: String,
+    /// The counts as numbers.
+    pub counts: Counts,
     /// The violations; empty means lossless.
     pub counterexamples: Vec<String>,
 }
@@ -105,7 +107,8 @@ async fn run_unbounded(
             format!("cannot write the logs to {}: {error}", directory.display())
         })?;
     }
-    Ok(Verdict { summary: round.tally.to_string(), counterexamples })
+    let counts = round.tally.counts();
+    Ok(Verdict { summary: round.tally.to_string(), counts, counterexamples })
 }
 
 /// The clients and publishers of a round, and what they share.

@@ -94,19 +94,17 @@ mod tests {
         }
         let mut seen = [false; 3];
         for _ in 0..200 {
-            match starts.choose(&ledger, &mut rng) {
-                None => seen[0] = true,
-                Some(Given { id, begun }) => match id.strip_prefix("id-") {
-                    Some(number) => {
-                        seen[1] = true;
-                        assert_eq!(begun, [number.parse::<u64>().unwrap()]);
-                    }
-                    None => {
-                        seen[2] = true;
-                        // Of the channel to which the client subscribes.
-                        assert_eq!(begun, [u64::from(id == "e-11" && begun == [1])], "{id}");
-                    }
-                },
+            let Some(Given { id, begun }) = starts.choose(&ledger, &mut rng) else {
+                seen[0] = true;
+                continue;
+            };
+            if let Some(number) = id.strip_prefix("id-") {
+                seen[1] = true;
+                assert_eq!(begun, [number.parse::<u64>().unwrap()]);
+            } else {
+                seen[2] = true;
+                // Of the channel to which the client subscribes.
+                assert_eq!(begun, [u64::from(id == "e-11")], "{id}");
             }
         }
         assert_eq!(seen, [true; 3]);

@@ -163,6 +163,12 @@ impl Checker<'_> {
         }
     }
 
+    fn report_unless(&mut self, is_fine: bool, line: usize, violation: Violation) {
+        if !is_fine {
+            self.report(line, violation);
+        }
+    }
+
     /// Finds the violations that show line by line.
     fn lines(&mut self, ids: &mut Ids) {
         let mut epochs = Epochs::default();
@@ -222,18 +228,17 @@ impl Checker<'_> {
         let is_silent = epochs.event(channel, position.epoch);
         match epochs.order.next(position) {
             Some(Disorder::NewEpoch) if self.rules.new_epochs => {
-                // Also on a channel whose first event this is.
-                if is_silent || !std::mem::take(&mut epochs.any_reported) {
-                    self.report(at, Violation::SilentEpoch);
-                }
+                // A channel whose first event this is counts as well.
+                let is_reported = std::mem::take(&mut epochs.any_reported) && !is_silent;
+                self.report_unless(is_reported, at, Violation::SilentEpoch);
             }
             Some(disorder) => {
                 self.report(at, Violation::Position { id: id.to_owned(), disorder });
             }
-            None if is_silent && self.rules.new_epochs => {
-                self.report(at, Violation::SilentEpoch);
+            None => {
+                let is_fine = !is_silent || !self.rules.new_epochs;
+                self.report_unless(is_fine, at, Violation::SilentEpoch);
             }
-            None => {}
         }
     }
 
@@ -311,7 +316,7 @@ impl Checker<'_> {
             _ => None,
         });
         let first = opened.next()?;
-        let last = opened.filter(|(is_start, ..)| *is_start).next_back();
+        let last = opened.rfind(|(is_start, ..)| *is_start);
         let (_, begun, line) = last.unwrap_or(first);
         Some((begun, line))
     }

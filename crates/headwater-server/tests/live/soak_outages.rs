@@ -1,0 +1,11 @@
+//! The end-to-end checker while Redis and the network to it fail, in a short version. It is a test
+//! binary of its own, since it takes as long as all other scenarios together.
+
+#[path = "../support/soak.rs"]
+mod soak;
+
+soak::scenarios! {
+    Broker::RedisReplicated,
+    outages: "outages",
+    failovers: "failovers",
+}
