@@ -59,7 +59,7 @@ pub async fn inject(
             let at_ms = record.begin(&planned).await;
             let Planned { fault, lasts, rng, .. } = &mut planned;
             let what = outage::in_network(network, *fault, *lasts, rng).await;
-            record.end(&mut injected, at_ms, what);
+            record.end(&mut injected, *fault, at_ms, what);
         }
         injected
     };
@@ -75,7 +75,7 @@ pub async fn inject(
                     outage::in_redis(world, fault, lasts, rng, &channels).await
                 }
             };
-            record.end(&mut injected, at_ms, what);
+            record.end(&mut injected, planned.fault, at_ms, what);
         }
         injected
     };
@@ -92,11 +92,12 @@ impl Record {
         self.ledger.now_ms()
     }
 
-    fn end(&self, injected: &mut Vec<Injected>, at_ms: u32, what: String) {
+    fn end(&self, injected: &mut Vec<Injected>, fault: Fault, at_ms: u32, what: String) {
         let now_ms = self.ledger.now_ms();
         let repaired = format!("(repaired after {} ms: {what})", now_ms - at_ms);
-        injected.push(Injected { at_ms, what });
-        injected.push(Injected { at_ms: now_ms, what: repaired });
+        let restored_since_ms = (fault == Fault::RestoreRedis).then_some(at_ms);
+        injected.push(Injected { at_ms, what, restored_since_ms: None });
+        injected.push(Injected { at_ms: now_ms, what: repaired, restored_since_ms });
     }
 
     fn durable_channels(&self) -> Vec<String> {

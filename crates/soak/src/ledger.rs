@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -192,6 +193,18 @@ impl Published {
 }
 
 impl Channel {
+    /// Takes back the acknowledgment of events that a program published in Redis within a time, if
+    /// nobody received them. Redis was restored from an older copy then: if no node had heard of an
+    /// event, no node can report that it is missing.
+    pub fn forget_unheard(&mut self, time: RangeInclusive<u32>, is_heard: impl Fn(u64) -> bool) {
+        for (published, number) in self.published.iter_mut().zip(1..) {
+            let may_be_lost = published.route == Route::Function && time.contains(&published.at_ms);
+            if may_be_lost && !is_heard(number) {
+                published.outcome = Outcome::Unknown;
+            }
+        }
+    }
+
     /// An event by its number.
     pub fn event(&self, number: u64) -> Option<&Published> {
         self.published.get(usize::try_from(number.checked_sub(1)?).ok()?)

@@ -1,6 +1,7 @@
 //! One round: starts a world, publishes, subscribes and injects faults for a while, waits until
 //! everything is delivered, and checks. Look here for the order of a round and for its bounds.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::client::{Client, Progress, Subscribing};
 use crate::counterexample::{Injected, describe};
 use crate::faults;
 use crate::ledger::{Channel, Kind, Ledger};
-use crate::log::ClientLog;
+use crate::log::{ClientLog, Entry};
 use crate::phase::Phase;
 use crate::publisher::{Publisher, Publishing};
 use crate::scenario::{Broker, Channels, Group, Scenario};
@@ -27,6 +28,9 @@ use crate::world::World;
 /// How long all clients may take to connect, and to receive what is missing at the end. Generous:
 /// it only matters when something is wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a publish of a program takes at most when Redis responds.
+const IN_FLIGHT_MS: u32 = 300;
 
 /// How long a node may take to be ready once nothing is wrong any more.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -92,7 +96,8 @@ async fn run_unbounded(
     for node in world.exited_nodes() {
         round.tally.trouble(format!("node {node} exited by itself"));
     }
-    let channels = round.ledger.snapshot();
+    let mut channels = round.ledger.snapshot();
+    forget_unheard(&mut channels, &logs, &injected);
     let found = check(&channels, &logs, scenario.rules);
     let mut counterexamples: Vec<String> =
         found.iter().map(|found| describe(found, &channels, &logs, &injected)).collect();
@@ -315,6 +320,29 @@ fn new_client(
         every.saturating_sub(group.away_max / 4).max(Duration::from_millis(5))
     });
     Client::new(Arc::clone(subscribing), *group, number, channels, life, rng.fork())
+}
+
+/// What no node has heard of when Redis is restored from an older copy is not expected.
+fn forget_unheard(channels: &mut [Channel], logs: &[ClientLog], injected: &[Injected]) {
+    let restored = injected.iter().filter_map(|fault| {
+        // What was in flight when the copy was made may be in it or not.
+        fault.restored_since_ms.map(|since| since.saturating_sub(IN_FLIGHT_MS)..=fault.at_ms)
+    });
+    let restored: Vec<_> = restored.collect();
+    if restored.is_empty() {
+        return;
+    }
+    let mut heard = HashSet::new();
+    for line in logs.iter().flat_map(|log| &log.lines) {
+        if let Entry::Event { channel, number, .. } = line.entry {
+            heard.insert((channel, number));
+        }
+    }
+    for (at, channel) in channels.iter_mut().enumerate() {
+        for time in &restored {
+            channel.forget_unheard(time.clone(), |number| heard.contains(&(at, number)));
+        }
+    }
 }
 
 async fn wait_until(limit: Duration, holds: impl Fn() -> bool) -> bool {

@@ -1,5 +1,5 @@
-//! What tests of several crates share: a real Redis, real nodes, a real ACME server, raw sockets, a proxy that
-//! fails as networks do.
+//! What tests of several crates share: a real Redis, real nodes, a real ACME server, raw sockets,
+//! and a proxy that fails as networks do.
 //!
 //! Every process is started here, on a free loopback port, and ended by its process id. Programs
 //! that a part needs: `redis_server` redis-server, `acme_server` pebble and pebble-challtestsrv,

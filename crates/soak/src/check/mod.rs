@@ -305,8 +305,8 @@ impl Checker<'_> {
     }
 
     /// From where on events must arrive: the highest number assigned when the client last opened a
-    /// stream without a `Last-Event-ID`, or that belongs to the id with which it began, and the line
-    /// of that stream.
+    /// stream without a `Last-Event-ID`, or that belongs to the id with which it began, and the
+    /// line of that stream.
     fn opened(&self, slot: usize, before: Option<usize>) -> Option<(u64, usize)> {
         let lines = self.log.lines.iter().enumerate().take(before.unwrap_or(usize::MAX));
         let mut opened = lines.filter_map(|(line, entry)| match &entry.entry {
