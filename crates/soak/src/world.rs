@@ -21,6 +21,9 @@ const REDIS_IN_MEMORY: &[&str] = &["--save", "", "--appendonly", "no"];
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const READY_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The linger of a node that forgets channels soon: less than a client stays.
+const SHORT_LINGER: &str = "300ms";
+
 /// Log lines of a node in a report, at most.
 const LOG_LINES: usize = 40;
 
@@ -31,8 +34,8 @@ pub struct World {
     nodes: Vec<Option<Node>>,
     binary: String,
     arguments: Vec<String>,
-    /// The URL of Redis for each node.
-    redis_urls: Vec<String>,
+    /// Those of one node only.
+    own_arguments: Vec<Vec<String>>,
     addresses: Vec<SocketAddr>,
     /// The logs of killed nodes.
     past_logs: Vec<String>,
@@ -57,12 +60,19 @@ impl World {
             (scenario.broker == Broker::RedisReplicated).then(|| Topology::start(scenario.nodes));
         let mut arguments = arguments(scenario.history);
         let mut data = None;
-        let redis_urls = match (&redis, &topology) {
-            (Some(redis), _) => vec![redis.url(); scenario.nodes],
+        let of_url = |url| vec!["--redis".to_owned(), url];
+        let own_arguments = match (&redis, &topology) {
+            (Some(redis), _) => vec![of_url(redis.url()); scenario.nodes],
             (None, Some(topology)) => {
                 // Published over HTTP, events of these channels are ephemeral.
                 arguments.splice(0..0, ["--retention", "soak.p* off"].map(str::to_owned));
-                topology.network().nodes.iter().map(url).collect()
+                let urls = topology.network();
+                let mut own: Vec<_> = urls.nodes.iter().map(url).map(of_url).collect();
+                // The last node subscribes to few channels at a time, and so knows less of the log.
+                if let Some(last) = own.last_mut() {
+                    last.extend(["--linger", SHORT_LINGER].map(str::to_owned));
+                }
+                own
             }
             (None, None) => Vec::new(),
         };
@@ -81,7 +91,7 @@ impl World {
             nodes: addresses.iter().map(|_| None).collect(),
             binary: binary.display().to_string(),
             arguments,
-            redis_urls,
+            own_arguments,
             addresses,
             past_logs: vec![String::new(); scenario.nodes],
             _data: data,
@@ -106,8 +116,8 @@ impl World {
     /// Starts a node that is not running.
     pub fn start_node(&mut self, node: usize) {
         let mut arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        if let Some(url) = self.redis_urls.get(node) {
-            arguments.extend(["--redis", url]);
+        if let Some(own) = self.own_arguments.get(node) {
+            arguments.extend(own.iter().map(String::as_str));
         }
         let listen = self.addresses[node].to_string();
         self.nodes[node] = Some(Node::start_on(&self.binary, &listen, &arguments));
