@@ -27,6 +27,9 @@ const BATCH_MAX: usize = 40;
 /// would test a flood instead.
 const BEHIND_MAX: u64 = 500;
 
+/// In every other turn of this length, only one channel has durable events, if they take turns.
+const TURN_MS: u32 = 700;
+
 /// How long a publish with a key is repeated.
 const REPEAT_FOR: Duration = Duration::from_secs(15);
 
@@ -47,6 +50,9 @@ pub struct Publishing {
     pub may_fail: bool,
     /// Whether a publish may be denied, because faults deny it.
     pub may_be_denied: bool,
+    /// Whether all channels with durable events but one pause at times: then a node that is not
+    /// subscribed to that one knows less of the log than clients.
+    pub takes_turns: bool,
     /// Channels without retention: their events are ephemeral over HTTP too.
     pub without_retention: Option<&'static str>,
     /// What was published.
@@ -92,6 +98,9 @@ impl Publisher {
             let behind = due.saturating_sub(sent);
             if behind == 0 {
                 sleep(TICK).await;
+            } else if self.pauses() {
+                sleep(TICK).await;
+                (begin, sent) = (Instant::now(), 0);
             } else if behind > BEHIND_MAX {
                 (begin, sent) = (Instant::now(), 0);
             } else {
@@ -99,6 +108,15 @@ impl Publisher {
             }
         }
         self
+    }
+
+    fn pauses(&self) -> bool {
+        let ledger = &self.shared.ledger;
+        let turn = ledger.now_ms() / TURN_MS;
+        let durable = (0..ledger.channels()).filter(|at| ledger.kind(*at) == Kind::Durable);
+        let durable = durable.count().max(1);
+        let has_turn = turn % 2 == 0 || (turn / 2) as usize % durable == self.channel;
+        self.shared.takes_turns && self.kind == Kind::Durable && !has_turn
     }
 
     /// Publishes until an event is acknowledged or time runs out; returns the last number.

@@ -148,6 +148,7 @@ impl Round {
             publisher_ids: scenario.publisher_ids,
             may_fail: !scenario.faults.is_empty(),
             may_be_denied: scenario.broker == Broker::RedisReplicated,
+            takes_turns: scenario.broker == Broker::RedisReplicated,
             without_retention: (scenario.broker == Broker::RedisReplicated).then_some("soak.p"),
             ledger: Arc::clone(&ledger),
             tally: Arc::clone(&tally),
