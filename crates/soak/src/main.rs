@@ -35,8 +35,9 @@ struct Arguments {
     /// Continue with new seeds for this many minutes; without it each scenario runs once
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=7 * 24 * 60))]
     minutes: Option<u64>,
-    /// Only this scenario; a prefix up to a hyphen selects all scenarios that begin with it
-    #[arg(long, value_name = "NAME")]
+    /// Only these scenarios, separated by commas; a prefix up to a hyphen selects all scenarios that
+    /// begin with it
+    #[arg(long, value_name = "NAME,...")]
     scenario: Option<String>,
     /// Publish for this many seconds in each round, instead of the scenario's own duration
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -61,7 +62,7 @@ async fn main() -> ExitCode {
     let scenarios: Vec<Scenario> = match arguments.scenario.as_deref() {
         None => ALL.to_vec(),
         Some(STORM) => vec![Scenario { name: STORM, durable_channels: 10, ..ALL[0] }],
-        Some(name) => Scenario::find(name).into_iter().copied().collect(),
+        Some(names) => names.split(',').flat_map(Scenario::find).copied().collect(),
     };
     if scenarios.is_empty() {
         let names = ALL.iter().chain(ON_DEMAND).map(|scenario| scenario.name).chain([STORM]);

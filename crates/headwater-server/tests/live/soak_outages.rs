@@ -6,6 +6,7 @@ mod soak;
 
 soak::scenarios! {
     Broker::RedisReplicated,
+    clients_move: "moving",
     outages: "outages",
     failovers: "failovers",
 }
