@@ -35,8 +35,8 @@ struct Arguments {
     /// Continue with new seeds for this many minutes; without it each scenario runs once
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=7 * 24 * 60))]
     minutes: Option<u64>,
-    /// Only these scenarios, separated by commas; a prefix up to a hyphen selects all scenarios that
-    /// begin with it
+    /// Only these scenarios, separated by commas; a prefix up to a hyphen selects all scenarios
+    /// that begin with it
     #[arg(long, value_name = "NAME,...")]
     scenario: Option<String>,
     /// Publish for this many seconds in each round, instead of the scenario's own duration

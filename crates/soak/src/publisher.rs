@@ -115,7 +115,7 @@ impl Publisher {
         let turn = ledger.now_ms() / TURN_MS;
         let durable = (0..ledger.channels()).filter(|at| ledger.kind(*at) == Kind::Durable);
         let durable = durable.count().max(1);
-        let has_turn = turn % 2 == 0 || (turn / 2) as usize % durable == self.channel;
+        let has_turn = turn.is_multiple_of(2) || (turn / 2) as usize % durable == self.channel;
         self.shared.takes_turns && self.kind == Kind::Durable && !has_turn
     }
 
