@@ -234,3 +234,29 @@ impl fmt::Display for Published {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_heard_before_a_restore_is_forgotten() {
+        let events = [
+            (Route::Function, 10),
+            (Route::Function, 20),
+            (Route::Post, 20),
+            (Route::Function, 21),
+            (Route::Function, 30),
+        ];
+        let published = events.map(|(route, at_ms)| Published {
+            route,
+            at_ms,
+            outcome: Outcome::Acknowledged(None),
+        });
+        let mut channel =
+            Channel { name: "a".to_owned(), kind: Kind::Durable, published: published.into() };
+        channel.forget_unheard(15..=25, |number| number == 4);
+        let acknowledged = channel.published.iter().map(Published::is_acknowledged);
+        assert_eq!(acknowledged.collect::<Vec<_>>(), [true, false, true, true, true]);
+    }
+}
