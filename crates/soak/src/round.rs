@@ -21,7 +21,7 @@ use crate::ledger::{Channel, Kind, Ledger};
 use crate::log::{ClientLog, Entry};
 use crate::phase::Phase;
 use crate::publisher::{Publisher, Publishing};
-use crate::scenario::{Broker, Channels, Group, Scenario};
+use crate::scenario::{Broker, Channels, Group, STEADY, Scenario};
 use crate::tally::{Counts, Tally};
 use crate::world::World;
 
@@ -91,6 +91,9 @@ async fn run_unbounded(
     world.wait_until_ready().await;
     let mut round = Round::start(&world, scenario, &mut rng).await?;
     let injected = round.publish(&mut world, scenario, &mut rng).await?;
+    if scenario.broker == Broker::RedisReplicated {
+        round.add_last_clients(scenario);
+    }
     round.come_to_rest().await?;
     let logs = round.stop().await?;
     for node in world.exited_nodes() {
@@ -123,6 +126,7 @@ struct Round {
     phase: watch::Sender<Phase>,
     clients: Vec<JoinHandle<Vec<ClientLog>>>,
     progress: Vec<Arc<Progress>>,
+    subscribing: Arc<Subscribing>,
     publishing: Arc<Publishing>,
     publishers: Vec<Publisher>,
 }
@@ -162,6 +166,7 @@ impl Round {
             phase,
             clients: Vec::new(),
             progress: Vec::new(),
+            subscribing: Arc::clone(&subscribing),
             publishing,
             publishers: Vec::new(),
         };
@@ -225,6 +230,21 @@ impl Round {
         loop {
             sleep(PROGRESS_INTERVAL).await;
             println!("  {:>4} s: {}", begin.elapsed().as_secs(), self.tally);
+        }
+    }
+
+    /// Adds a client of all channels on each node: whatever became of the streams that are open,
+    /// each node must deliver to new ones.
+    fn add_last_clients(&mut self, scenario: &Scenario) {
+        let all = scenario.durable_channels + scenario.ephemeral_channels;
+        let group = Group { channels: Channels::Any(all), ..STEADY };
+        let first = self.clients.len().next_multiple_of(scenario.nodes);
+        for node in 0..scenario.nodes {
+            let mut rng = Rng::with_seed(node as u64);
+            // A client that never drops its stream is on the node of its number.
+            let client = new_client(&self.subscribing, scenario, &group, first + node, &mut rng);
+            self.progress.push(client.progress());
+            self.clients.push(tokio::spawn(client.run(self.phase.subscribe())));
         }
     }
 

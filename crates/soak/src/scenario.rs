@@ -111,7 +111,7 @@ const STRICT: Rules = Rules { durable: Gaps::Never, ephemeral: Gaps::Never, new_
 const EPHEMERAL_MAY_MISS: Rules = Rules { ephemeral: Gaps::Allowed, ..STRICT };
 
 /// A client that never drops its stream.
-const STEADY: Group = Group {
+pub const STEADY: Group = Group {
     count: 1,
     channels: Channels::Durable(1),
     protocol: Protocol::Http1,
