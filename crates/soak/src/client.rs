@@ -17,7 +17,7 @@ use crate::data;
 use crate::ledger::{Given, Ledger, name_in_headwater};
 use crate::log::{ClientLog, Entry, Line};
 use crate::phase::Phase;
-use crate::scenario::{Channels, Group, Pace};
+use crate::scenario::{Group, Pace};
 use crate::start::Starts;
 use crate::tally::Tally;
 
@@ -198,11 +198,9 @@ impl Client {
         phase: &mut watch::Receiver<Phase>,
     ) {
         let mut decoder = Decoder::new();
-
         let drop_at = self.stream_life.map(|life| Instant::now() + life.mul_f64(self.part()));
         let mut is_open = false;
         let over = loop {
-            let drop_at = drop_at.filter(|_| self.has_proven_position());
             let bytes = match self.next_bytes(&mut connection, drop_at, phase).await {
                 Ok(bytes) => bytes,
                 Err(over) => break over,
@@ -237,15 +235,6 @@ impl Client {
             Over::Stopped => {}
         }
         connection.cut(self.rng.bool());
-    }
-
-    /// Whether a node can know what the client has. The ID that opens a stream has no number of an
-    /// ephemeral event: a client that disconnects before the first one gets a gap event, even if
-    /// nothing is missing.
-    fn has_proven_position(&self) -> bool {
-        let mut highest = self.progress.highest.iter();
-        matches!(self.group.channels, Channels::Durable(_))
-            || highest.any(|(_, number)| number.load(Ordering::Relaxed) > 0)
     }
 
     async fn next_bytes(
