@@ -34,9 +34,8 @@ pub(crate) const LAYERS: &[Layers] = &[
         order: "limits keys errors resp envelope ephemeral
             | connect | link | commands
             | library/ history
-            | wanted catch_up probe
             | node revocations
-            | session/ | subscriber | broker | lib",
+            | desired/ session/ | subscriber | broker | lib",
     },
     Layers {
         folder: "crates/headwater-server/src",
@@ -61,13 +60,14 @@ pub(crate) const LAYERS: &[Layers] = &[
     },
     Layers {
         folder: "crates/soak/src",
-        order: "id data log phase requests tally | ledger redis_calls | check/
-            | counterexample scenario | connection world | faults client publisher
-            | round | storm | lib main",
+        order: "id data log phase requests tally fault topology | result | ledger redis_calls
+            | check/ start | counterexample scenario | connection world | outage
+            | faults client publisher | round | storm | lib main",
     },
     Layers {
         folder: "crates/test-support/src",
-        order: "secrets wait ports process | http | stream redis_server node | tls versions
+        order: "secrets wait ports process | http proxy | stream redis_server node
+            | tls versions
             | acme_server | lib",
     },
     Layers {

@@ -32,7 +32,8 @@ usage: cargo xtask COMMAND
                           faults that are gone off xtask/layers-debt.txt, or adds new ones, too
   fuzz [--minutes N] [TARGET]...
                           run every fuzz target (or those named) for N minutes each, 10 by default
-  soak [--seed N] [--minutes N] [--scenario NAME] [--seconds N] [--log DIR] [--keep-going]
+  soak [--seed N] [--minutes N] [--scenario NAME,...] [--seconds N] [--log DIR]
+       [--result FILE] [--keep-going]
                           check end to end that nothing is lost: each scenario once, or
                           again and again with new seeds until the minutes are over
   compare [--rounds N] [--only GROUP,...] [--contenders NAME,...] [--quick] [--results DIR]

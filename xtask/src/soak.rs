@@ -34,7 +34,7 @@ impl Options {
             };
             match name {
                 "--keep-going" if value.is_none() => continue,
-                "--seed" | "--minutes" | "--scenario" | "--seconds" | "--log" => {}
+                "--seed" | "--minutes" | "--scenario" | "--seconds" | "--log" | "--result" => {}
                 _ => return Err(format!("`cargo xtask soak` has no option `{argument}`")),
             }
             let value = value.or_else(|| rest.next().map(String::as_str));
@@ -78,7 +78,7 @@ mod tests {
             Options::from_arguments(&arguments)
         };
         assert_eq!(parse(""), Ok(Options { minutes: 0, arguments: Vec::new() }));
-        let line = "--seed 7 --minutes=60 --scenario mix --keep-going";
+        let line = "--seed 7 --minutes=60 --scenario mix --result soak.md --keep-going";
         let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
         assert_eq!(parse(line), Ok(Options { minutes: 60, arguments }));
         for wrong in ["--minutes", "--minutes 0", "--minutes=ten", "--hours 1", "--keep-going=x"] {

@@ -1,6 +1,7 @@
 //! One client: subscribes, drops the connection at random moments and at any byte, reconnects with
 //! its last id, and logs what it received.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,10 +14,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::connection::{Connection, NoStream, StreamRequest};
 use crate::data;
-use crate::ledger::Ledger;
+use crate::ledger::{Given, Ledger, name_in_headwater};
 use crate::log::{ClientLog, Entry, Line};
 use crate::phase::Phase;
-use crate::scenario::{Channels, Group, Pace};
+use crate::scenario::{Group, Pace};
+use crate::start::Starts;
 use crate::tally::Tally;
 
 /// How long the response head of a stream may take.
@@ -30,6 +32,9 @@ const SLOW_PAUSE_MS: std::ops::Range<u64> = 0..60;
 
 /// The longest silence, with a heartbeat every second, before the client considers a stream dead.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// One of so many reconnects starts over, if the client does so.
+const START_OVER_OF: u8 = 5;
 
 /// What all clients share.
 pub struct Subscribing {
@@ -60,7 +65,12 @@ pub struct Client {
     stream_life: Option<Duration>,
     last_id: String,
     progress: Arc<Progress>,
+    starts: Starts,
+    /// After which numbers it begins with its next stream, unless that is now.
+    begins_after: Option<Vec<u64>>,
     log: ClientLog,
+    /// The logs until it started over: it then counts as another client.
+    past_logs: Vec<ClientLog>,
 }
 
 /// Why a stream ended.
@@ -80,10 +90,15 @@ impl Client {
         stream_life: Option<Duration>,
         mut rng: Rng,
     ) -> Self {
-        let home = rng.usize(0..shared.nodes.len());
+        let random_home = rng.usize(0..shared.nodes.len());
+        // Clients that never drop are on every node.
+        let home = if stream_life.is_some() { random_home } else { number % shared.nodes.len() };
+        let names: Vec<String> =
+            channels.iter().map(|channel| shared.ledger.name(*channel)).collect();
+        let names: BTreeSet<&str> = names.iter().map(|name| name_in_headwater(name)).collect();
         let mut path = "/sse/stream?".to_owned();
-        for channel in &channels {
-            path += &format!("channel={}&", shared.ledger.name(*channel));
+        for name in names {
+            path += &format!("channel={name}&");
         }
         let pace = if group.pace == Pace::Slow { ", slow" } else { "" };
         let moves = if group.moves { ", moves" } else { "" };
@@ -99,7 +114,10 @@ impl Client {
             stream_life,
             last_id: String::new(),
             progress: Arc::new(progress),
-            log: ClientLog { name, channels, lines: Vec::new() },
+            starts: Starts::new(&channels),
+            begins_after: None,
+            past_logs: Vec::new(),
+            log: ClientLog { name, channels, lines: Vec::new(), left: false },
         }
     }
 
@@ -108,8 +126,8 @@ impl Client {
         Arc::clone(&self.progress)
     }
 
-    /// Subscribes and reconnects until the phase is `Stop`.
-    pub async fn run(mut self, mut phase: watch::Receiver<Phase>) -> ClientLog {
+    /// Subscribes and reconnects until the phase is `Stop`. Returns a log for each start.
+    pub async fn run(mut self, mut phase: watch::Receiver<Phase>) -> Vec<ClientLog> {
         while *phase.borrow_and_update() != Phase::Stop {
             let node = if self.group.moves {
                 self.rng.usize(0..self.shared.nodes.len())
@@ -122,6 +140,9 @@ impl Client {
                     self.progress.connected.store(false, Ordering::Relaxed);
                     if *phase.borrow() == Phase::Publish {
                         sleep(self.away()).await;
+                        if self.group.restarts && self.rng.u8(0..START_OVER_OF) == 0 {
+                            self.start_over();
+                        }
                     }
                 }
                 Ok(Err(NoStream::Rejected(status))) => {
@@ -132,7 +153,28 @@ impl Client {
                 Err(_) => self.note(Entry::Ended("no response in time")),
             }
         }
-        self.log
+        self.past_logs.push(self.log);
+        self.past_logs
+    }
+
+    /// Forgets its last id, and takes none or another one.
+    fn start_over(&mut self) {
+        let given = self.starts.choose(&self.shared.ledger, &mut self.rng);
+        let (id, begins_after) = match given {
+            Some(Given { id, begun }) => (id, Some(begun)),
+            None => (String::new(), None),
+        };
+        self.last_id = id;
+        self.begins_after = begins_after;
+        let (name, _) = self.log.name.split_once(", start ").unwrap_or((&self.log.name, ""));
+        let next = ClientLog {
+            name: format!("{name}, start {}", self.past_logs.len() + 2),
+            channels: self.log.channels.clone(),
+            lines: Vec::new(),
+            left: false,
+        };
+        self.log.left = true;
+        self.past_logs.push(std::mem::replace(&mut self.log, next));
     }
 
     async fn open(&mut self, node: usize) -> Result<Connection, NoStream> {
@@ -156,11 +198,9 @@ impl Client {
         phase: &mut watch::Receiver<Phase>,
     ) {
         let mut decoder = Decoder::new();
-
         let drop_at = self.stream_life.map(|life| Instant::now() + life.mul_f64(self.part()));
         let mut is_open = false;
         let over = loop {
-            let drop_at = drop_at.filter(|_| self.has_proven_position());
             let bytes = match self.next_bytes(&mut connection, drop_at, phase).await {
                 Ok(bytes) => bytes,
                 Err(over) => break over,
@@ -197,15 +237,6 @@ impl Client {
         connection.cut(self.rng.bool());
     }
 
-    /// Whether a node can know what the client has. The ID that opens a stream has no number of an
-    /// ephemeral event: a client that disconnects before the first one gets a gap event, even if
-    /// nothing is missing.
-    fn has_proven_position(&self) -> bool {
-        let mut highest = self.progress.highest.iter();
-        matches!(self.group.channels, Channels::Durable(_))
-            || highest.any(|(_, number)| number.load(Ordering::Relaxed) > 0)
-    }
-
     async fn next_bytes(
         &mut self,
         connection: &mut Connection,
@@ -238,9 +269,14 @@ impl Client {
     }
 
     fn opened(&mut self, node: usize) {
-        let begun =
-            self.log.channels.iter().map(|channel| self.shared.ledger.begun(*channel)).collect();
         let resumed_from = Some(self.last_id.clone()).filter(|id| !id.is_empty());
+        let now = self.log.channels.iter().map(|channel| self.shared.ledger.begun(*channel));
+        let begins_after = self.begins_after.take();
+        let is_start = begins_after.is_some() || resumed_from.is_none();
+        let begun = begins_after.unwrap_or_else(|| now.collect());
+        if is_start {
+            self.starts.begin(&begun);
+        }
         self.shared.tally.opened.add(1);
         self.note(Entry::Opened { node, resumed_from, begun });
         self.progress.connected.store(true, Ordering::Relaxed);
@@ -249,8 +285,12 @@ impl Client {
     fn take(&mut self, decoder: &mut Decoder) {
         while let Some(item) = decoder.next_item() {
             if let Item::Event(message) = item {
-                let entry = self.entry(message);
-                self.note(entry);
+                for entry in self.entries(message) {
+                    if let Entry::Gap { channel, .. } = entry {
+                        self.starts.gap(channel, self.shared.ledger.begun(channel));
+                    }
+                    self.note(entry);
+                }
             }
         }
         if !decoder.last_event_id().is_empty() {
@@ -258,11 +298,15 @@ impl Client {
         }
     }
 
-    fn entry(&mut self, message: Message) -> Entry {
+    fn entries(&mut self, message: Message) -> Vec<Entry> {
         if message.name == "headwater-gap" {
             self.shared.tally.gaps.add(1);
-            return self.gap(&message.data);
+            return self.gaps(&message.data);
         }
+        vec![self.event(message)]
+    }
+
+    fn event(&mut self, message: Message) -> Entry {
         self.shared.tally.deliveries.add(1);
         let (channel, number) = match data::decode(&message.data) {
             Ok((name, number)) => (self.shared.ledger.find(name), number),
@@ -277,15 +321,21 @@ impl Client {
         if let Some((_, highest)) = self.progress.highest.iter().find(|(of, _)| *of == channel) {
             highest.fetch_max(number, Ordering::Relaxed);
         }
+        self.starts.receive(channel, number, &message.id, &mut self.rng);
         Entry::Event { channel, number, id: message.id }
     }
 
-    fn gap(&self, data: &str) -> Entry {
+    /// A gap event counts for all kinds of events of its channel.
+    fn gaps(&self, data: &str) -> Vec<Entry> {
         let gap: serde_json::Value = serde_json::from_str(data).unwrap_or_default();
-        let channel = gap["channel"].as_str().and_then(|name| self.shared.ledger.find(name));
-        match (channel, gap["reason"].as_str()) {
-            (Some(channel), Some(reason)) => Entry::Gap { channel, reason: reason.to_owned() },
-            _ => Entry::Alien(format!("`{}` is not a valid gap", data.escape_debug())),
+        let name = gap["channel"].as_str().unwrap_or_default();
+        let channels = self.shared.ledger.find_all(name);
+        match gap["reason"].as_str() {
+            Some(reason) if !channels.is_empty() => {
+                let gap = |channel| Entry::Gap { channel, reason: reason.to_owned() };
+                channels.into_iter().map(gap).collect()
+            }
+            _ => vec![Entry::Alien(format!("`{}` is not a valid gap", data.escape_debug()))],
         }
     }
 

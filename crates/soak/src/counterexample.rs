@@ -11,6 +11,9 @@ use crate::log::{ClientLog, Entry, Line};
 /// Log lines shown before and after the violation.
 const LINES_AROUND: usize = 12;
 
+/// Names of channels shown for a client, at most.
+const NAMES_SHOWN: usize = 5;
+
 /// Missing events described one by one.
 const MISSING_SHOWN: usize = 5;
 
@@ -21,6 +24,9 @@ pub struct Injected {
     pub at_ms: u32,
     /// What was done.
     pub what: String,
+    /// If data of Redis were replaced by an older copy: since when events are lost, in milliseconds
+    /// since the start of the round.
+    pub restored_since_ms: Option<u32>,
 }
 
 /// Formats a counterexample.
@@ -33,7 +39,11 @@ pub fn describe(
     let client = &clients[found.client];
     let names = |channel: usize| channels[channel].name.clone();
     let of_client: Vec<String> = client.channels.iter().map(|channel| names(*channel)).collect();
-    let mut text = format!("{} on {}: ", client.name, of_client.join(", "));
+    let of_client = match of_client.len() {
+        many if many > NAMES_SHOWN => format!("{many} channels"),
+        _ => of_client.join(", "),
+    };
+    let mut text = format!("{} on {of_client}: ", client.name);
     text += &violation(&found.violation, channels);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "\n  its log around line {}:", found.line);

@@ -1,9 +1,13 @@
 //! The ledger of published events: each is numbered in its channel before it is sent, and its
 //! outcome is recorded. Look here for what counts as acknowledged.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use fastrand::Rng;
 
 use crate::id::{self, Id};
 
@@ -66,13 +70,36 @@ pub struct Channel {
 pub struct Ledger {
     begin: Instant,
     channels: Vec<Mutex<Channel>>,
+    receipts: Mutex<VecDeque<Given>>,
 }
+
+/// An id that was given out, and the highest number of each channel that it may stand for: a client
+/// that resumes from it receives what was sent later.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// The id.
+    pub id: String,
+    /// The numbers, by channel.
+    pub begun: Vec<u64>,
+}
+
+/// The name in Headwater of a channel of the ledger: events of two kinds can share one.
+pub fn name_in_headwater(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(name, _)| name)
+}
+
+/// Receipts from which clients choose one.
+const RECEIPTS_MAX: usize = 200;
 
 impl Ledger {
     /// A ledger for some channels; its clock starts now.
     pub fn new(channels: impl IntoIterator<Item = (String, Kind)>) -> Self {
         let channel = |(name, kind)| Mutex::new(Channel { name, kind, published: Vec::new() });
-        Self { begin: Instant::now(), channels: channels.into_iter().map(channel).collect() }
+        Self {
+            begin: Instant::now(),
+            channels: channels.into_iter().map(channel).collect(),
+            receipts: Mutex::default(),
+        }
     }
 
     /// Milliseconds since the start of the round.
@@ -100,6 +127,19 @@ impl Ledger {
         (0..self.channels.len()).find(|channel| self.lock(*channel).name == name)
     }
 
+    /// The channels whose events have this name in Headwater.
+    pub fn find_all(&self, name: &str) -> Vec<usize> {
+        let has_name = |channel: &usize| name_in_headwater(&self.lock(*channel).name) == name;
+        (0..self.channels.len()).filter(has_name).collect()
+    }
+
+    /// One of the last receipts. Half of the time the very last: not every node knows of it yet.
+    pub fn receipt(&self, rng: &mut Rng) -> Option<Given> {
+        let receipts = self.receipts.lock().unwrap_or_else(PoisonError::into_inner);
+        let among = if rng.bool() { 1 } else { receipts.len() };
+        rng.choice(receipts.iter().take(among)).cloned()
+    }
+
     /// Assigns the next number to an event that is about to be sent.
     pub fn begin(&self, channel: usize, route: Route) -> u64 {
         let at_ms = self.now_ms();
@@ -116,6 +156,12 @@ impl Ledger {
     /// Records that the server has an event, and the id of its receipt.
     pub fn acknowledge(&self, channel: usize, number: u64, id: Option<&str>) {
         let position = id.filter(|id| matches!(id::parse(id), Id::Position(_)));
+        if let Some(id) = position {
+            let begun = (0..self.channels.len()).map(|channel| self.begun(channel)).collect();
+            let mut receipts = self.receipts.lock().unwrap_or_else(PoisonError::into_inner);
+            receipts.truncate(RECEIPTS_MAX - 1);
+            receipts.push_front(Given { id: id.to_owned(), begun });
+        }
         let mut channel = self.lock(channel);
         let index = usize::try_from(number).unwrap_or(usize::MAX).wrapping_sub(1);
         if let Some(published) = channel.published.get_mut(index) {
@@ -148,6 +194,18 @@ impl Published {
 }
 
 impl Channel {
+    /// Takes back the acknowledgment of events that a program published in Redis within a time, if
+    /// nobody received them. Redis was restored from an older copy then: if no node had heard of an
+    /// event, no node can report that it is missing.
+    pub fn forget_unheard(&mut self, time: RangeInclusive<u32>, is_heard: impl Fn(u64) -> bool) {
+        for (published, number) in self.published.iter_mut().zip(1..) {
+            let may_be_lost = published.route == Route::Function && time.contains(&published.at_ms);
+            if may_be_lost && !is_heard(number) {
+                published.outcome = Outcome::Unknown;
+            }
+        }
+    }
+
     /// An event by its number.
     pub fn event(&self, number: u64) -> Option<&Published> {
         self.published.get(usize::try_from(number.checked_sub(1)?).ok()?)
@@ -174,5 +232,31 @@ impl fmt::Display for Published {
             Outcome::Acknowledged(None) => f.write_str("acknowledged"),
             Outcome::Acknowledged(Some(id)) => write!(f, "acknowledged as {id}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_heard_before_a_restore_is_forgotten() {
+        let events = [
+            (Route::Function, 10),
+            (Route::Function, 20),
+            (Route::Post, 20),
+            (Route::Function, 21),
+            (Route::Function, 30),
+        ];
+        let published = events.map(|(route, at_ms)| Published {
+            route,
+            at_ms,
+            outcome: Outcome::Acknowledged(None),
+        });
+        let mut channel =
+            Channel { name: "a".to_owned(), kind: Kind::Durable, published: published.into() };
+        channel.forget_unheard(15..=25, |number| number == 4);
+        let acknowledged = channel.published.iter().map(Published::is_acknowledged);
+        assert_eq!(acknowledged.collect::<Vec<_>>(), [true, false, true, true, true]);
     }
 }

@@ -68,6 +68,8 @@ pub struct ClientLog {
     pub channels: Vec<usize>,
     /// The lines, in order.
     pub lines: Vec<Line>,
+    /// Whether the client left for good before the end: nothing must arrive after its last event.
+    pub left: bool,
 }
 
 impl fmt::Display for Protocol {

@@ -3,11 +3,13 @@
 //! this.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use headwater_soak::result::RunResult;
 use headwater_soak::scenario::{ALL, ON_DEMAND};
+use headwater_soak::tally::Counts;
 use headwater_soak::{Options, Scenario, run, storm};
 
 /// A scenario that runs only on demand, and its streams: the server's default connection limit,
@@ -33,8 +35,9 @@ struct Arguments {
     /// Continue with new seeds for this many minutes; without it each scenario runs once
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=7 * 24 * 60))]
     minutes: Option<u64>,
-    /// Only this scenario; a prefix up to a hyphen selects all scenarios that begin with it
-    #[arg(long, value_name = "NAME")]
+    /// Only these scenarios, separated by commas; a prefix up to a hyphen selects all scenarios
+    /// that begin with it
+    #[arg(long, value_name = "NAME,...")]
     scenario: Option<String>,
     /// Publish for this many seconds in each round, instead of the scenario's own duration
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -42,6 +45,9 @@ struct Arguments {
     /// Write the logs of all clients and nodes to this directory
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
+    /// Write the result as Markdown to this file, after each round
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
     /// Continue after a counterexample
     #[arg(long)]
     keep_going: bool,
@@ -56,7 +62,7 @@ async fn main() -> ExitCode {
     let scenarios: Vec<Scenario> = match arguments.scenario.as_deref() {
         None => ALL.to_vec(),
         Some(STORM) => vec![Scenario { name: STORM, durable_channels: 10, ..ALL[0] }],
-        Some(name) => Scenario::find(name).into_iter().copied().collect(),
+        Some(names) => names.split(',').flat_map(Scenario::find).copied().collect(),
     };
     if scenarios.is_empty() {
         let names = ALL.iter().chain(ON_DEMAND).map(|scenario| scenario.name).chain([STORM]);
@@ -75,13 +81,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run_all(arguments: &Arguments, scenarios: &[Scenario]) -> u8 {
-    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(0..1 << 32));
+    let first_seed = arguments.seed.unwrap_or_else(|| fastrand::u64(0..1 << 32));
     let end = arguments.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
     let options = Options { binary: arguments.binary.clone(), logs: arguments.log.clone() };
-    println!("seed {seed}");
+    println!("seed {first_seed}");
     let mut code = 0;
     let mut rounds = 0_u64;
     let mut failed = Vec::new();
+    let mut shown = RunResult::default();
     for (round, scenario) in scenarios.iter().cycle().enumerate() {
         let over = match end {
             None => round == scenarios.len(),
@@ -90,17 +97,25 @@ async fn run_all(arguments: &Arguments, scenarios: &[Scenario]) -> u8 {
         if over || (code != 0 && !arguments.keep_going) {
             break;
         }
-        let seed = seed + (round / scenarios.len()) as u64;
+        let seed = first_seed + (round / scenarios.len()) as u64;
         let scenario = match arguments.seconds {
             Some(seconds) => scenario.lasting(Duration::from_secs(seconds)),
             None => *scenario,
         };
         rounds += 1;
-        let result = run_round(&options, &scenario, seed).await;
-        if result != 0 {
-            failed.push(format!("--seed {seed} --scenario {}", scenario.name));
-        }
+        let again = format!("--seed {seed} --scenario {}", scenario.name);
+        let (result, counts, found) = run_round(&options, &scenario, seed).await;
         code = code.max(result);
+        shown.add(scenario.name, &again, counts, &found);
+        if let Some(file) = &arguments.result
+            && let Err(error) = shown.write(file, &command(first_seed), &commit())
+        {
+            eprintln!("cannot write {}: {error}", file.display());
+            return BROKEN;
+        }
+        if result != 0 {
+            failed.push(again);
+        }
     }
     println!("\n{rounds} rounds, {} failed", failed.len());
     for again in failed {
@@ -110,8 +125,24 @@ async fn run_all(arguments: &Arguments, scenarios: &[Scenario]) -> u8 {
     code
 }
 
-/// Runs a round, prints the verdict and returns the exit code.
-async fn run_round(options: &Options, scenario: &Scenario, seed: u64) -> u8 {
+/// The command that does the same again.
+fn command(seed: u64) -> String {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments = arguments.join(" ");
+    let has_seed = arguments.contains("--seed");
+    let seed = if has_seed { String::new() } else { format!(" --seed {seed}") };
+    format!("cargo xtask soak{seed} {arguments}")
+}
+
+/// The commit of the working directory.
+fn commit() -> String {
+    let git = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let commit = git.map(|git| String::from_utf8_lossy(&git.stdout).trim().to_owned());
+    commit.ok().filter(|commit| !commit.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Runs a round, prints the verdict and returns the exit code, the counts and what was found.
+async fn run_round(options: &Options, scenario: &Scenario, seed: u64) -> (u8, Counts, Vec<String>) {
     let name = scenario.name;
     println!("\n== {name}, seed {seed}, {} s", scenario.duration.as_secs());
     let begin = Instant::now();
@@ -123,7 +154,7 @@ async fn run_round(options: &Options, scenario: &Scenario, seed: u64) -> u8 {
     match verdict {
         Ok(verdict) if verdict.counterexamples.is_empty() => {
             println!("   lossless in {took:.1} s: {}", verdict.summary);
-            0
+            (0, verdict.counts, Vec::new())
         }
         Ok(verdict) => {
             println!("   {}", verdict.summary);
@@ -131,11 +162,11 @@ async fn run_round(options: &Options, scenario: &Scenario, seed: u64) -> u8 {
                 println!("{counterexample}");
             }
             println!("   {name}, seed {seed}: NOT LOSSLESS after {took:.1} s");
-            FOUND
+            (FOUND, verdict.counts, verdict.counterexamples)
         }
         Err(why) => {
             println!("   {name}, seed {seed}: no verdict after {took:.1} s: {why}");
-            BROKEN
+            (BROKEN, Counts::default(), vec![why])
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::data;
 use crate::id::publisher_id;
-use crate::ledger::{Kind, Ledger, Route};
+use crate::ledger::{Kind, Ledger, Route, name_in_headwater};
 use crate::phase::Phase;
 use crate::redis_calls::{Call, RedisCalls};
 use crate::requests::{Failure, Post, Requests};
@@ -26,6 +26,9 @@ const BATCH_MAX: usize = 40;
 /// A publisher that falls further behind than this skips the rest: catching up after an outage
 /// would test a flood instead.
 const BEHIND_MAX: u64 = 500;
+
+/// In every other turn of this length, only one channel has durable events, if they take turns.
+const TURN_MS: u32 = 700;
 
 /// How long a publish with a key is repeated.
 const REPEAT_FOR: Duration = Duration::from_secs(15);
@@ -45,6 +48,13 @@ pub struct Publishing {
     pub publisher_ids: bool,
     /// Whether a publish may fail, because faults are injected.
     pub may_fail: bool,
+    /// Whether a publish may be denied, because faults deny it.
+    pub may_be_denied: bool,
+    /// Whether all channels with durable events but one pause at times: then a node that is not
+    /// subscribed to that one knows less of the log than clients.
+    pub takes_turns: bool,
+    /// Channels without retention: their events are ephemeral over HTTP too.
+    pub without_retention: Option<&'static str>,
     /// What was published.
     pub ledger: Arc<Ledger>,
     /// The counts of the round.
@@ -88,6 +98,9 @@ impl Publisher {
             let behind = due.saturating_sub(sent);
             if behind == 0 {
                 sleep(TICK).await;
+            } else if self.pauses() {
+                sleep(TICK).await;
+                (begin, sent) = (Instant::now(), 0);
             } else if behind > BEHIND_MAX {
                 (begin, sent) = (Instant::now(), 0);
             } else {
@@ -95,6 +108,15 @@ impl Publisher {
             }
         }
         self
+    }
+
+    fn pauses(&self) -> bool {
+        let ledger = &self.shared.ledger;
+        let turn = ledger.now_ms() / TURN_MS;
+        let durable = (0..ledger.channels()).filter(|at| ledger.kind(*at) == Kind::Durable);
+        let durable = durable.count().max(1);
+        let has_turn = turn.is_multiple_of(2) || (turn / 2) as usize % durable == self.channel;
+        self.shared.takes_turns && self.kind == Kind::Durable && !has_turn
     }
 
     /// Publishes until an event is acknowledged or time runs out; returns the last number.
@@ -133,9 +155,13 @@ impl Publisher {
     }
 
     async fn ephemeral(&mut self, many: usize) {
+        let prefix = self.shared.without_retention;
+        if prefix.is_some_and(|prefix| self.name.starts_with(prefix)) && self.rng.bool() {
+            return self.batch(many).await;
+        }
         let (numbers, data) = self.numbered(many, Route::Publish);
         let Some(redis) = &mut self.redis else { return };
-        let sent = redis.publish_ephemeral(&self.name, &data).await;
+        let sent = redis.publish_ephemeral(name_in_headwater(&self.name), &data).await;
         self.record(numbers, sent.map(|()| vec![None; many])).await;
     }
 
@@ -187,6 +213,7 @@ impl Publisher {
             match self.keyed_once(&post, &key).await {
                 Ok(id) => break Some(id),
                 Err(Failure::Unknown(_)) if self.shared.may_fail => {}
+                Err(Failure::Rejected(_)) if self.shared.may_be_denied => {}
                 Err(Failure::Unknown(why) | Failure::Rejected(why)) => {
                     self.shared.tally.trouble(format!("publishing {key} failed: {why}"));
                 }
@@ -248,7 +275,8 @@ impl Publisher {
     }
 
     fn sets_id(&mut self) -> bool {
-        self.shared.publisher_ids && self.rng.u8(0..100) < 3
+        let is_durable = self.kind == Kind::Durable;
+        is_durable && self.shared.publisher_ids && self.rng.u8(0..100) < 3
     }
 
     fn node(&mut self) -> &mut Requests {
@@ -274,6 +302,7 @@ impl Publisher {
                 self.shared.tally.trouble(format!("{receipts} receipts for {many} events"));
             }
             Err(Failure::Unknown(_)) if self.shared.may_fail => {}
+            Err(Failure::Rejected(_)) if self.shared.may_be_denied => {}
             Err(Failure::Unknown(why) | Failure::Rejected(why)) => {
                 self.shared.tally.trouble(format!("publishing to {} failed: {why}", self.name));
             }

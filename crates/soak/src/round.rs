@@ -1,6 +1,7 @@
 //! One round: starts a world, publishes, subscribes and injects faults for a while, waits until
 //! everything is delivered, and checks. Look here for the order of a round and for its bounds.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,16 +18,22 @@ use crate::client::{Client, Progress, Subscribing};
 use crate::counterexample::{Injected, describe};
 use crate::faults;
 use crate::ledger::{Channel, Kind, Ledger};
-use crate::log::ClientLog;
+use crate::log::{ClientLog, Entry};
 use crate::phase::Phase;
 use crate::publisher::{Publisher, Publishing};
-use crate::scenario::{Broker, Channels, Group, Scenario};
-use crate::tally::Tally;
+use crate::scenario::{Broker, Channels, Group, STEADY, Scenario};
+use crate::tally::{Counts, Tally};
 use crate::world::World;
 
 /// How long all clients may take to connect, and to receive what is missing at the end. Generous:
 /// it only matters when something is wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a publish of a program takes at most when Redis responds.
+const IN_FLIGHT_MS: u32 = 300;
+
+/// How long a node may take to be ready once nothing is wrong any more.
+const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// The interval of the last events, until every client has one of each of its channels.
 const LAST_EVENTS_INTERVAL: Duration = Duration::from_millis(200);
@@ -55,6 +62,8 @@ pub struct Options {
 pub struct Verdict {
     /// The counts, in one line.
     pub summary: String,
+    /// The counts as numbers.
+    pub counts: Counts,
     /// The violations; empty means lossless.
     pub counterexamples: Vec<String>,
 }
@@ -82,13 +91,16 @@ async fn run_unbounded(
     world.wait_until_ready().await;
     let mut round = Round::start(&world, scenario, &mut rng).await?;
     let injected = round.publish(&mut world, scenario, &mut rng).await?;
-    world.wait_until_ready().await;
-    round.come_to_rest().await;
+    if scenario.broker == Broker::RedisReplicated {
+        round.add_last_clients(scenario);
+    }
+    round.come_to_rest().await?;
     let logs = round.stop().await?;
     for node in world.exited_nodes() {
         round.tally.trouble(format!("node {node} exited by itself"));
     }
-    let channels = round.ledger.snapshot();
+    let mut channels = round.ledger.snapshot();
+    forget_unheard(&mut channels, &logs, &injected);
     let found = check(&channels, &logs, scenario.rules);
     let mut counterexamples: Vec<String> =
         found.iter().map(|found| describe(found, &channels, &logs, &injected)).collect();
@@ -103,7 +115,8 @@ async fn run_unbounded(
             format!("cannot write the logs to {}: {error}", directory.display())
         })?;
     }
-    Ok(Verdict { summary: round.tally.to_string(), counterexamples })
+    let counts = round.tally.counts();
+    Ok(Verdict { summary: round.tally.to_string(), counts, counterexamples })
 }
 
 /// The clients and publishers of a round, and what they share.
@@ -111,8 +124,9 @@ struct Round {
     ledger: Arc<Ledger>,
     tally: Arc<Tally>,
     phase: watch::Sender<Phase>,
-    clients: Vec<JoinHandle<ClientLog>>,
+    clients: Vec<JoinHandle<Vec<ClientLog>>>,
     progress: Vec<Arc<Progress>>,
+    subscribing: Arc<Subscribing>,
     publishing: Arc<Publishing>,
     publishers: Vec<Publisher>,
 }
@@ -122,17 +136,24 @@ impl Round {
     async fn start(world: &World, scenario: &Scenario, rng: &mut Rng) -> Result<Self, String> {
         let durable =
             (0..scenario.durable_channels).map(|at| (format!("soak.d{at}"), Kind::Durable));
-        let ephemeral =
-            (0..scenario.ephemeral_channels).map(|at| (format!("soak.p{at}"), Kind::Ephemeral));
+        let ephemeral = (0..scenario.ephemeral_channels).map(|at| {
+            let is_mixed = at < scenario.mixed_channels;
+            let name = if is_mixed { format!("soak.d{at}/p") } else { format!("soak.p{at}") };
+            (name, Kind::Ephemeral)
+        });
         let ledger = Arc::new(Ledger::new(durable.chain(ephemeral)));
         let tally = Arc::new(Tally::default());
         let nodes = world.addresses().to_vec();
         let publishing = Arc::new(Publishing {
             nodes: nodes.clone(),
             redis: world.redis_url(),
-            repeats: scenario.broker != Broker::RedisInMemory,
+            // A Redis that loses its data loses the keys too.
+            repeats: scenario.broker != Broker::RedisInMemory && !scenario.rules.new_epochs,
             publisher_ids: scenario.publisher_ids,
             may_fail: !scenario.faults.is_empty(),
+            may_be_denied: scenario.broker == Broker::RedisReplicated,
+            takes_turns: scenario.broker == Broker::RedisReplicated,
+            without_retention: (scenario.broker == Broker::RedisReplicated).then_some("soak.p"),
             ledger: Arc::clone(&ledger),
             tally: Arc::clone(&tally),
         });
@@ -145,6 +166,7 @@ impl Round {
             phase,
             clients: Vec::new(),
             progress: Vec::new(),
+            subscribing: Arc::clone(&subscribing),
             publishing,
             publishers: Vec::new(),
         };
@@ -183,7 +205,13 @@ impl Round {
             })
             .collect();
         let (ledger, tally) = (Arc::clone(&self.ledger), Arc::clone(&self.tally));
-        let faults = faults::inject(world, scenario, rng.fork(), ledger, tally);
+        let faults = async {
+            let injected = faults::inject(world, scenario, rng.fork(), ledger, tally).await;
+            for unready in world.unready(READY_WITHIN).await {
+                self.tally.trouble(unready);
+            }
+            injected
+        };
         let begin = Instant::now();
         let both = async { tokio::join!(faults, sleep(scenario.duration)).0 };
         let injected = tokio::select! {
@@ -205,18 +233,39 @@ impl Round {
         }
     }
 
+    /// Adds a client of all channels on each node: whatever became of the streams that are open,
+    /// each node must deliver to new ones.
+    fn add_last_clients(&mut self, scenario: &Scenario) {
+        let all = scenario.durable_channels + scenario.ephemeral_channels;
+        let group = Group { channels: Channels::Any(all), ..STEADY };
+        let first = self.clients.len().next_multiple_of(scenario.nodes);
+        for node in 0..scenario.nodes {
+            let mut rng = Rng::with_seed(node as u64);
+            // A client that never drops its stream is on the node of its number.
+            let client = new_client(&self.subscribing, scenario, &group, first + node, &mut rng);
+            self.progress.push(client.progress());
+            self.clients.push(tokio::spawn(client.run(self.phase.subscribe())));
+        }
+    }
+
     /// Publishes last events until every client has one of each of its channels, and waits until
     /// every client has the last acknowledged one. If one never does, the check reports what is
     /// missing.
-    async fn come_to_rest(&mut self) {
+    async fn come_to_rest(&mut self) -> Result<(), String> {
         let is_connected = |client: &Arc<Progress>| client.connected.load(Ordering::Relaxed);
         wait_until(PATIENCE, || self.progress.iter().all(is_connected)).await;
         let deadline = Instant::now() + PATIENCE;
         let mut first = Vec::new();
         while Instant::now() < deadline {
+            // All at the same time: each may take long when something is wrong.
+            let publishing = self.publishers.drain(..).map(|mut publisher| {
+                tokio::spawn(async move { (publisher.publish_last().await, publisher) })
+            });
             let mut last = Vec::new();
-            for publisher in &mut self.publishers {
-                last.push(publisher.publish_last().await);
+            for publisher in publishing.collect::<Vec<_>>() {
+                let published = publisher.await.map_err(|error| format!("a publisher: {error}"))?;
+                last.push(published.0);
+                self.publishers.push(published.1);
             }
             if first.is_empty() {
                 first = last;
@@ -229,6 +278,7 @@ impl Round {
         wait_until(PATIENCE, || self.all_have(|channel| self.ledger.last_acknowledged(channel)))
             .await;
         sleep(SETTLE).await;
+        Ok(())
     }
 
     fn all_have(&self, wanted: impl Fn(usize) -> u64) -> bool {
@@ -245,7 +295,7 @@ impl Round {
         let mut logs = Vec::new();
         for client in self.clients.drain(..) {
             let log = timeout(PATIENCE, client).await.map_err(|_| "a client does not stop")?;
-            logs.push(log.map_err(|error| format!("a client: {error}"))?);
+            logs.extend(log.map_err(|error| format!("a client: {error}"))?);
         }
         Ok(logs)
     }
@@ -275,6 +325,14 @@ fn new_client(
     };
     rng.shuffle(&mut channels);
     channels.truncate(count);
+    for mixed in 0..scenario.mixed_channels {
+        // Both kinds of events of a mixed channel arrive.
+        for (one, other) in [(mixed, durable + mixed), (durable + mixed, mixed)] {
+            if channels.contains(&one) && !channels.contains(&other) {
+                channels.push(other);
+            }
+        }
+    }
     let drops = scenario.scaled(group.drops);
     let life = (drops > 0).then(|| {
         let every = scenario.duration / drops;
@@ -283,6 +341,29 @@ fn new_client(
         every.saturating_sub(group.away_max / 4).max(Duration::from_millis(5))
     });
     Client::new(Arc::clone(subscribing), *group, number, channels, life, rng.fork())
+}
+
+/// What no node has heard of when Redis is restored from an older copy is not expected.
+fn forget_unheard(channels: &mut [Channel], logs: &[ClientLog], injected: &[Injected]) {
+    let restored = injected.iter().filter_map(|fault| {
+        // What was in flight when the copy was made may be in it or not.
+        fault.restored_since_ms.map(|since| since.saturating_sub(IN_FLIGHT_MS)..=fault.at_ms)
+    });
+    let restored: Vec<_> = restored.collect();
+    if restored.is_empty() {
+        return;
+    }
+    let mut heard = HashSet::new();
+    for line in logs.iter().flat_map(|log| &log.lines) {
+        if let Entry::Event { channel, number, .. } = line.entry {
+            heard.insert((channel, number));
+        }
+    }
+    for (at, channel) in channels.iter_mut().enumerate() {
+        for time in &restored {
+            channel.forget_unheard(time.clone(), |number| heard.contains(&(at, number)));
+        }
+    }
 }
 
 async fn wait_until(limit: Duration, holds: impl Fn() -> bool) -> bool {
@@ -326,7 +407,10 @@ fn write_logs(
         for (event, number) in channel.published.iter().zip(1..) {
             let _ = writeln!(text, "{number:>7} {event}");
         }
-        std::fs::write(directory.join(format!("published-{}.log", channel.name)), text)?;
+        std::fs::write(
+            directory.join(format!("published-{}.log", channel.name.replace('/', "-"))),
+            text,
+        )?;
     }
     Ok(())
 }

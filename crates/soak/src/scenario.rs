@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::check::{Gaps, Rules};
+use crate::fault::Fault;
 use crate::log::Protocol;
 
 /// A scenario, at its full length.
@@ -19,6 +20,9 @@ pub struct Scenario {
     pub durable_channels: usize,
     /// Channels with ephemeral events.
     pub ephemeral_channels: usize,
+    /// How many of the channels with ephemeral events share their name with one with durable
+    /// events: both kinds are published to the same channel.
+    pub mixed_channels: usize,
     /// The publishing rate over all channels.
     pub events_per_second: u32,
     /// How long events are published.
@@ -27,6 +31,9 @@ pub struct Scenario {
     pub clients: &'static [Group],
     /// The faults and their counts; the times are random.
     pub faults: &'static [(Fault, u32)],
+    /// If not 0: only so many are drawn, of those of the network and of the others each; the counts
+    /// are their weights.
+    pub drawn: u32,
     /// Whether some events have an id set by the publisher.
     pub publisher_ids: bool,
     /// The retention of the log.
@@ -42,6 +49,8 @@ pub enum Broker {
     RedisDurable,
     /// A Redis that starts empty every time.
     RedisInMemory,
+    /// A Redis with a replica, both reached through proxies.
+    RedisReplicated,
     /// The embedded broker.
     Memory,
     /// The embedded broker with `--data`.
@@ -74,6 +83,8 @@ pub struct Group {
     pub away_max: Duration,
     /// Whether they reconnect to any node, or to the same one.
     pub moves: bool,
+    /// Whether they start over at times: from now on, or from any id that was ever given out.
+    pub restarts: bool,
 }
 
 /// The channels of a client: a random choice of this many.
@@ -96,24 +107,11 @@ pub enum Pace {
     Slow,
 }
 
-/// A fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// `CLIENT KILL TYPE pubsub`.
-    KillSubscribers,
-    /// `kill -9` of Redis, and a restart on the same port.
-    RestartRedis,
-    /// `SIGSTOP` and later `SIGCONT` of Redis.
-    FreezeRedis,
-    /// `kill -9` of a node, and a restart on the same port.
-    RestartNode,
-}
-
 const STRICT: Rules = Rules { durable: Gaps::Never, ephemeral: Gaps::Never, new_epochs: false };
 const EPHEMERAL_MAY_MISS: Rules = Rules { ephemeral: Gaps::Allowed, ..STRICT };
 
 /// A client that never drops its stream.
-const STEADY: Group = Group {
+pub const STEADY: Group = Group {
     count: 1,
     channels: Channels::Durable(1),
     protocol: Protocol::Http1,
@@ -121,6 +119,7 @@ const STEADY: Group = Group {
     drops: 0,
     away_max: Duration::from_millis(300),
     moves: false,
+    restarts: false,
 };
 /// More than the 100 drops that the documentation promises, since a stream takes time to open.
 const DROPPING: Group = Group { drops: 120, ..STEADY };
@@ -132,10 +131,12 @@ const DROPS: Scenario = Scenario {
     nodes: 1,
     durable_channels: 1,
     ephemeral_channels: 0,
+    mixed_channels: 0,
     events_per_second: 2_000,
     duration: Duration::from_secs(20),
     clients: &[STEADY, DROPPING],
     faults: &[],
+    drawn: 0,
     publisher_ids: true,
     history: History::Long,
     rules: STRICT,
@@ -310,7 +311,75 @@ pub const ALL: &[Scenario] = &[
         duration: Duration::from_secs(30),
         ..DROPS
     },
+    // What moving between nodes alone does.
+    Scenario { name: "moving", faults: &[], ..OUTAGES },
+    OUTAGES,
+    Scenario {
+        name: "failovers",
+        faults: &[
+            (Fault::PromoteReplica, 4),
+            (Fault::RestoreRedis, 2),
+            (Fault::ReadOnlyRedis, 1),
+            (Fault::FlushRedis, 1),
+            (Fault::EvictKey, 2),
+            (Fault::RestartRedis, 1),
+            (Fault::FreezeRedis, 1),
+            (Fault::LoadSlowly, 1),
+            (Fault::FillRedis, 1),
+            (Fault::DenyPublish, 1),
+            (Fault::Swallow, 8),
+            (Fault::Delay, 2),
+            (Fault::Cut, 2),
+            (Fault::Refuse, 2),
+        ],
+        rules: Rules { durable: Gaps::Allowed, ephemeral: Gaps::Allowed, new_epochs: true },
+        ..OUTAGES
+    },
 ];
+
+/// Two minutes in which Redis and the network to it fail in every way that loses no data, while
+/// clients move between two nodes every 0.7 s.
+const OUTAGES: Scenario = Scenario {
+    name: "outages",
+    broker: Broker::RedisReplicated,
+    nodes: 2,
+    // 12 names: 4 with durable events, 4 with ephemeral ones, 4 with both.
+    durable_channels: 8,
+    ephemeral_channels: 8,
+    mixed_channels: 4,
+    events_per_second: 240,
+    duration: Duration::from_secs(120),
+    clients: &[
+        // Some on each node: open through all faults, and none may end mute. Neither node hears
+        // all channels because of them.
+        Group { count: 4, channels: Channels::Any(3), ..STEADY },
+        Group { channels: Channels::Any(12), ..RESTLESS },
+        Group { count: 4, channels: Channels::Any(3), ..RESTLESS },
+        Group { count: 3, channels: Channels::Any(1), ..RESTLESS },
+        Group { count: 2, channels: Channels::Durable(3), ..RESTLESS },
+        Group { channels: Channels::Durable(6), protocol: Protocol::Http2, ..RESTLESS },
+        Group { count: 2, channels: Channels::Ephemeral(2), ..RESTLESS },
+    ],
+    faults: &[
+        (Fault::RestartRedis, 3),
+        (Fault::FreezeRedis, 3),
+        (Fault::LoadSlowly, 2),
+        (Fault::FillRedis, 2),
+        (Fault::TooFewReplicas, 1),
+        (Fault::DenyPublish, 2),
+        (Fault::KillSubscribers, 1),
+        (Fault::Swallow, 8),
+        (Fault::Delay, 2),
+        (Fault::Cut, 2),
+        (Fault::Refuse, 2),
+    ],
+    drawn: 15,
+    rules: EPHEMERAL_MAY_MISS,
+    ..DROPS
+};
+
+/// Moves to any node every 0.7 s of two minutes, with whatever id it has.
+const RESTLESS: Group = Group { drops: 171, moves: true, restarts: true, ..STEADY };
 
 /// Scenarios that run only on demand: they check more than the documentation promises.
 pub const ON_DEMAND: &[Scenario] = &[Scenario {

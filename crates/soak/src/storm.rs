@@ -16,6 +16,7 @@ use crate::log::Protocol;
 use crate::redis_calls::{Call, RedisCalls};
 use crate::round::{Options, Verdict};
 use crate::scenario::{Pace, Scenario};
+use crate::tally::Counts;
 use crate::world::World;
 
 /// Channels; the clients are spread evenly over them.
@@ -72,7 +73,7 @@ pub async fn run(
          {reads} range reads; the last was live after {:.2} s",
         slowest.unwrap_or_default().as_secs_f64()
     );
-    Ok(Verdict { summary, counterexamples: wrong })
+    Ok(Verdict { counts: Counts::default(), summary, counterexamples: wrong })
 }
 
 /// Publishes the first events to one client per channel, and returns the clients' last ids.

@@ -47,7 +47,35 @@ impl Count {
     }
 }
 
+/// The counts of a round, in the order of the fields of [`Tally`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts(pub [u64; 8]);
+
+impl Counts {
+    /// Adds those of another round.
+    pub fn add(&mut self, other: Self) {
+        for (count, other) in self.0.iter_mut().zip(other.0) {
+            *count += other;
+        }
+    }
+}
+
 impl Tally {
+    /// All counts.
+    pub fn counts(&self) -> Counts {
+        let counts = [
+            &self.acknowledged,
+            &self.unknown,
+            &self.deliveries,
+            &self.gaps,
+            &self.opened,
+            &self.drops,
+            &self.ended,
+            &self.faults,
+        ];
+        Counts(counts.map(Count::get))
+    }
+
     /// Records a failure that no client's stream shows.
     pub fn trouble(&self, what: String) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);

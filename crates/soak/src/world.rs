@@ -5,15 +5,24 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use headwater_test_support::{Node, RedisServer, http, stable_port};
+use headwater_test_support::{Node, Proxy, RedisServer, http, stable_port};
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::scenario::{Broker, History, Scenario};
+use crate::topology::Topology;
 
 /// Data survives the kill of the process, because the kernel has it by then. `always` would also
 /// wait for the disk, which only protects against a crash of the machine.
 const REDIS_DURABLE: &[&str] = &["--save", "", "--appendonly", "yes", "--appendfsync", "no"];
 const REDIS_IN_MEMORY: &[&str] = &["--save", "", "--appendonly", "no"];
+
+/// How long a response of the readiness check may take, and how often it is asked for.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+const READY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The linger of a node that forgets channels soon: less than a client stays.
+const SHORT_LINGER: &str = "300ms";
 
 /// Log lines of a node in a report, at most.
 const LOG_LINES: usize = 40;
@@ -21,9 +30,12 @@ const LOG_LINES: usize = 40;
 /// All processes of a round.
 pub struct World {
     redis: Option<RedisServer>,
+    topology: Option<Topology>,
     nodes: Vec<Option<Node>>,
     binary: String,
     arguments: Vec<String>,
+    /// Those of one node only.
+    own_arguments: Vec<Vec<String>>,
     addresses: Vec<SocketAddr>,
     /// The logs of killed nodes.
     past_logs: Vec<String>,
@@ -42,13 +54,28 @@ impl World {
         let redis = match scenario.broker {
             Broker::RedisDurable => Some(RedisServer::start_with(REDIS_DURABLE)),
             Broker::RedisInMemory => Some(RedisServer::start_with(REDIS_IN_MEMORY)),
-            Broker::Memory | Broker::DataDirectory => None,
+            Broker::RedisReplicated | Broker::Memory | Broker::DataDirectory => None,
         };
+        let topology =
+            (scenario.broker == Broker::RedisReplicated).then(|| Topology::start(scenario.nodes));
         let mut arguments = arguments(scenario.history);
         let mut data = None;
-        if let Some(redis) = &redis {
-            arguments.extend(["--redis".to_owned(), redis.url()]);
-        }
+        let of_url = |url| vec!["--redis".to_owned(), url];
+        let own_arguments = match (&redis, &topology) {
+            (Some(redis), _) => vec![of_url(redis.url()); scenario.nodes],
+            (None, Some(topology)) => {
+                // Published over HTTP, events of these channels are ephemeral.
+                arguments.splice(0..0, ["--retention", "soak.p* off"].map(str::to_owned));
+                let urls = topology.network();
+                let mut own: Vec<_> = urls.nodes.iter().map(url).map(of_url).collect();
+                // The last node subscribes to few channels at a time, and so knows less of the log.
+                if let Some(last) = own.last_mut() {
+                    last.extend(["--linger", SHORT_LINGER].map(str::to_owned));
+                }
+                own
+            }
+            (None, None) => Vec::new(),
+        };
         if scenario.broker == Broker::DataDirectory {
             let directory =
                 tempfile::tempdir().map_err(|error| format!("no data directory: {error}"))?;
@@ -60,9 +87,11 @@ impl World {
             .collect::<Vec<_>>();
         let mut world = Self {
             redis,
+            topology,
             nodes: addresses.iter().map(|_| None).collect(),
             binary: binary.display().to_string(),
             arguments,
+            own_arguments,
             addresses,
             past_logs: vec![String::new(); scenario.nodes],
             _data: data,
@@ -80,12 +109,16 @@ impl World {
 
     /// The URL of Redis, if there is one.
     pub fn redis_url(&self) -> Option<String> {
-        self.redis.as_ref().map(RedisServer::url)
+        let topology = self.topology.as_ref().map(|topology| url(&topology.network().programs));
+        topology.or_else(|| self.redis.as_ref().map(RedisServer::url))
     }
 
     /// Starts a node that is not running.
     pub fn start_node(&mut self, node: usize) {
-        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let mut arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        if let Some(own) = self.own_arguments.get(node) {
+            arguments.extend(own.iter().map(String::as_str));
+        }
         let listen = self.addresses[node].to_string();
         self.nodes[node] = Some(Node::start_on(&self.binary, &listen, &arguments));
     }
@@ -99,9 +132,39 @@ impl World {
         }
     }
 
-    /// Redis, if there is one.
+    /// Redis, if there is one: the primary, if there are several.
     pub fn redis(&mut self) -> Option<&mut RedisServer> {
-        self.redis.as_mut()
+        let primary = self.topology.as_mut().map(Topology::primary);
+        primary.or(self.redis.as_mut())
+    }
+
+    /// Primary, replica and network, if there are any.
+    pub fn topology(&mut self) -> Option<&mut Topology> {
+        self.topology.as_mut()
+    }
+
+    /// What the nodes respond that are not ready within a time.
+    pub async fn unready(&self, within: Duration) -> Vec<String> {
+        let deadline = Instant::now() + within;
+        let mut unready = Vec::new();
+        for (node, address) in self.addresses.iter().enumerate() {
+            loop {
+                let answer = timeout(ANSWER_TIMEOUT, http::get(*address, "/health/ready")).await;
+                if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    let answer = answer.map_or("no response".to_owned(), |answer| answer.text());
+                    unready.push(format!(
+                        "node {node} is NOT READY {} s after the last fault: {answer}",
+                        within.as_secs()
+                    ));
+                    break;
+                }
+                sleep(READY_INTERVAL).await;
+            }
+        }
+        unready
     }
 
     /// Waits until all nodes are ready.
@@ -152,6 +215,10 @@ impl World {
         }
         found
     }
+}
+
+fn url(proxy: &Proxy) -> String {
+    format!("redis://{}", proxy.address())
 }
 
 fn arguments(history: History) -> Vec<String> {

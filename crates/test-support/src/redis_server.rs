@@ -49,6 +49,37 @@ impl RedisServer {
         server
     }
 
+    /// Starts a server that replicates another one, and waits until it has its data.
+    ///
+    /// # Panics
+    /// When it does not start, or does not synchronize in time.
+    pub fn start_replica_of(primary: &Self, arguments: &[&str]) -> Self {
+        let replica = Self::start_with(arguments);
+        replica.demote_to(primary);
+        replica.wait_until_in_sync();
+        replica
+    }
+
+    /// Makes the server a primary.
+    pub fn promote(&self) {
+        self.run::<()>(&["REPLICAOF", "NO", "ONE"]);
+    }
+
+    /// Makes the server a replica of another one, without waiting for the data.
+    pub fn demote_to(&self, primary: &Self) {
+        self.run::<()>(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]);
+    }
+
+    /// Waits until a replica has the data of its primary.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn wait_until_in_sync(&self) {
+        wait_for("the replica is in sync", || {
+            self.run::<String>(&["INFO", "replication"]).contains("master_link_status:up")
+        });
+    }
+
     /// The port.
     pub fn port(&self) -> u16 {
         self.port
@@ -108,8 +139,36 @@ impl RedisServer {
 
     /// Restarts the server on the same port, after [`kill`](Self::kill).
     pub fn restart(&mut self) {
-        self.process = spawn(&self.program, self.port, &self.directory, &self.arguments);
+        self.restart_with(&[]);
+    }
+
+    /// Like [`restart`](Self::restart), with further arguments this time. Returns when the server
+    /// has loaded its data.
+    pub fn restart_with(&mut self, further: &[&str]) {
+        let further = further.iter().map(|&argument| argument.to_owned());
+        let arguments: Vec<String> = self.arguments.iter().cloned().chain(further).collect();
+        self.process = spawn(&self.program, self.port, &self.directory, &arguments);
         self.wait_until_up();
+    }
+
+    /// Copies the files of the server, as a backup does.
+    ///
+    /// # Panics
+    /// When they cannot be copied.
+    pub fn copy_data(&self) -> TempDir {
+        let copy = tempfile::tempdir().expect("a directory for the copy");
+        copy_files(self.directory.path(), copy.path()).expect("a copy of the data");
+        copy
+    }
+
+    /// Replaces the files of the server by a copy, after [`kill`](Self::kill).
+    ///
+    /// # Panics
+    /// When they cannot be replaced.
+    pub fn restore_data(&mut self, copy: &TempDir) {
+        let directory = tempfile::tempdir().expect("a directory for Redis");
+        copy_files(copy.path(), directory.path()).expect("a copy of the data");
+        self.directory = directory;
     }
 
     /// Suspends the process with SIGSTOP: connections stay open, nothing is answered.
@@ -142,6 +201,23 @@ impl Drop for RedisServer {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Copies a directory with its subdirectories. Files that vanish meanwhile are left out.
+fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            std::fs::create_dir_all(&target)?;
+            copy_files(&entry.path(), &target)?;
+        } else if let Err(error) = std::fs::copy(entry.path(), target)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 fn spawn(program: &Path, port: u16, directory: &TempDir, arguments: &[String]) -> Child {

@@ -3,16 +3,24 @@
 
 use std::time::Duration;
 
+use headwater_soak::scenario::Broker;
 use headwater_soak::{Options, Scenario, run};
 
 /// Long enough for every fault of a scenario once, and some tens of drops.
 const DURATION: Duration = Duration::from_secs(4);
 
+/// Long enough for some faults that last longer than the deadlines of a node.
+const OUTAGES_DURATION: Duration = Duration::from_secs(20);
+
 pub(crate) async fn check(name: &str) {
     let seed = fastrand::u64(0..1 << 32);
-    let scenario = Scenario::find(name)[0].lasting(DURATION);
+    let scenario = Scenario::find(name)[0];
+    let has_outages = scenario.broker == Broker::RedisReplicated;
+    let scenario = scenario.lasting(if has_outages { OUTAGES_DURATION } else { DURATION });
     let options = Options { binary: env!("CARGO_BIN_EXE_headwater").into(), logs: None };
-    let again = format!("again: cargo xtask soak --scenario {name} --seed {seed} --seconds 4");
+    let seconds = scenario.duration.as_secs();
+    let again =
+        format!("again: cargo xtask soak --scenario {name} --seed {seed} --seconds {seconds}");
     let verdict = run(&options, &scenario, seed).await;
     let verdict = verdict.unwrap_or_else(|why| panic!("{why}\n{again}"));
     println!("{name}: {}", verdict.summary);

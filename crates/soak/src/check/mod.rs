@@ -5,13 +5,14 @@
 //! event arrives once, in order. An event that was not acknowledged arrives at every client if it
 //! arrives at any, once, and never before an event that was acknowledged before it was sent.
 //! Positions increase over all channels of a stream. A gap event reports missing events in their
-//! place, and none is sent where the rules allow no gap.
+//! place that were sent before it arrived, and none is sent where the rules allow no gap. Where the
+//! log may be reset, each channel has a gap event before its first event of the new epoch.
 
 mod reference;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::id::{self, Disorder, Id, Order, publisher_id};
+use crate::id::{self, Disorder, Id, Order, Position, publisher_id};
 use crate::ledger::{Channel, Kind, Outcome, Published};
 use crate::log::{ClientLog, Entry};
 
@@ -162,22 +163,26 @@ impl Checker<'_> {
         }
     }
 
+    fn report_unless(&mut self, is_fine: bool, line: usize, violation: Violation) {
+        if !is_fine {
+            self.report(line, violation);
+        }
+    }
+
     /// Finds the violations that show line by line.
     fn lines(&mut self, ids: &mut Ids) {
-        let mut order = Order::default();
-        let mut gap_reported = false;
+        let mut epochs = Epochs::default();
         for (at, line) in self.log.lines.iter().enumerate() {
             match &line.entry {
                 Entry::Event { channel, number, id } => {
                     self.event(at, *channel, *number);
                     self.id(at, (*channel, *number), id, ids);
                     if let Id::Position(position) = id::parse(id) {
-                        let disorder = order.next(position);
-                        self.disorder(at, id, disorder, &mut gap_reported);
+                        self.position(at, (*channel, position), id, &mut epochs);
                     }
                 }
                 Entry::Gap { channel, .. } => {
-                    gap_reported = true;
+                    epochs.gap(*channel);
                     let has_ephemeral = self.has_ephemeral() && self.rules.ephemeral != Gaps::Never;
                     if !self.log.channels.contains(channel) {
                         self.report(at, Violation::Alien("a gap of another channel".to_owned()));
@@ -213,14 +218,27 @@ impl Checker<'_> {
         }
     }
 
-    fn disorder(&mut self, at: usize, id: &str, disorder: Option<Disorder>, reported: &mut bool) {
-        let Some(disorder) = disorder else { return };
-        if disorder == Disorder::NewEpoch && self.rules.new_epochs {
-            if !std::mem::take(reported) {
-                self.report(at, Violation::SilentEpoch);
+    fn position(
+        &mut self,
+        at: usize,
+        (channel, position): (usize, Position),
+        id: &str,
+        epochs: &mut Epochs,
+    ) {
+        let is_silent = epochs.event(channel, position.epoch);
+        match epochs.order.next(position) {
+            Some(Disorder::NewEpoch) if self.rules.new_epochs => {
+                // A channel whose first event this is counts as well.
+                let is_reported = std::mem::take(&mut epochs.any_reported) && !is_silent;
+                self.report_unless(is_reported, at, Violation::SilentEpoch);
             }
-        } else {
-            self.report(at, Violation::Position { id: id.to_owned(), disorder });
+            Some(disorder) => {
+                self.report(at, Violation::Position { id: id.to_owned(), disorder });
+            }
+            None => {
+                let is_fine = !is_silent || !self.rules.new_epochs;
+                self.report_unless(is_fine, at, Violation::SilentEpoch);
+            }
         }
     }
 
@@ -286,16 +304,21 @@ impl Checker<'_> {
             .collect()
     }
 
-    /// Where the client's obligation begins: the highest number assigned when it last opened a
-    /// stream without a `Last-Event-ID`, and the line of that stream.
+    /// From where on events must arrive: the highest number assigned when the client last opened a
+    /// stream without a `Last-Event-ID`, or that belongs to the id with which it began, and the
+    /// line of that stream.
     fn opened(&self, slot: usize, before: Option<usize>) -> Option<(u64, usize)> {
         let lines = self.log.lines.iter().enumerate().take(before.unwrap_or(usize::MAX));
-        lines
-            .filter_map(|(line, entry)| match &entry.entry {
-                Entry::Opened { resumed_from: None, begun, .. } => Some((begun[slot], line)),
-                _ => None,
-            })
-            .next_back()
+        let mut opened = lines.filter_map(|(line, entry)| match &entry.entry {
+            Entry::Opened { resumed_from, begun, .. } => {
+                Some((resumed_from.is_none(), begun[slot], line))
+            }
+            _ => None,
+        });
+        let first = opened.next()?;
+        let last = opened.rfind(|(is_start, ..)| *is_start);
+        let (_, begun, line) = last.unwrap_or(first);
+        Some((begun, line))
     }
 
     fn holes(
@@ -315,24 +338,29 @@ impl Checker<'_> {
             .unwrap_or(reference.numbers.len());
         let mut missing = Vec::new();
         let mut before = opened;
-        let end = (u64::MAX, self.log.lines.len());
+        let end = (!self.log.left).then_some((u64::MAX, Some(self.log.lines.len())));
         let must = reference.numbers[must_from..].iter();
         let must = must.map(|number| (*number, lines.get(number).copied()));
-        for (number, line) in must.chain([(end.0, Some(end.1))]) {
+        for (number, line) in must.chain(end) {
             let Some(line) = line else {
                 missing.push(number);
                 continue;
             };
             if !missing.is_empty() {
-                let numbers = std::mem::take(&mut missing);
-                let mut is_reported = false;
+                let mut numbers = std::mem::take(&mut missing);
+                let mut reported_ms = None;
                 for (gap, explained) in gaps.iter().zip(&mut explained) {
                     if (before..line).contains(gap) {
-                        is_reported = true;
+                        reported_ms = reported_ms.max(Some(self.log.lines[*gap].at_ms));
                         *explained = true;
                     }
                 }
-                if !is_reported || self.gaps_of(channel) == Gaps::Never {
+                // A gap event reports what was sent before it arrived.
+                numbers.retain(|number| {
+                    let sent = self.channels[channel].event(*number).map(|event| event.at_ms);
+                    self.gaps_of(channel) == Gaps::Never || sent > reported_ms
+                });
+                if !numbers.is_empty() {
                     self.report(before, Violation::Missing { channel, numbers });
                 }
             }
@@ -354,6 +382,30 @@ impl Checker<'_> {
             )
             .map(|(at, _)| at)
             .collect()
+    }
+}
+
+/// The epochs that a client has seen on each channel.
+#[derive(Default)]
+struct Epochs {
+    order: Order,
+    last: HashMap<usize, u64>,
+    /// The channels with a gap event since their last event.
+    reported: HashSet<usize>,
+    /// Whether any channel had one since the epoch changed.
+    any_reported: bool,
+}
+
+impl Epochs {
+    fn gap(&mut self, channel: usize) {
+        self.reported.insert(channel);
+        self.any_reported = true;
+    }
+
+    /// Whether the event has another epoch than the one before it, without a gap event in between.
+    fn event(&mut self, channel: usize, epoch: u64) -> bool {
+        let is_reported = self.reported.remove(&channel);
+        self.last.insert(channel, epoch).is_some_and(|last| last != epoch) && !is_reported
     }
 }
 
