@@ -92,6 +92,14 @@ pub const REPLAY_FRAMES_MAX: usize = 128;
 /// stream that resumes slowly holds at most this per channel.
 pub const REPLAY_BYTES_MAX: usize = 256 << 10;
 
+/// Maximum number of reads of history that are in flight. Each takes the broker a millisecond at
+/// most, and other commands of the node go between them.
+pub const READS_MAX: usize = 32;
+
+/// How far back the history is searched for an event by its publisher's ID, in bytes beyond the
+/// ring: the default retention. An event that is older counts as unknown.
+pub const SEARCH_BYTES_MAX: usize = RETENTION_BYTES_DEFAULT;
+
 /// How long a resuming stream waits before it retries a failed read from the broker.
 pub const REPLAY_RETRY: Duration = Duration::from_millis(500);
 

@@ -36,6 +36,8 @@ pub(crate) struct Entry {
 pub(crate) struct LogState {
     pub(crate) epoch: Epoch,
     pub(crate) last: u64,
+    /// The offset after which the epoch began.
+    pub(crate) begun: u64,
     /// How many subscribers the marker reached.
     pub(crate) receivers: u64,
     pub(crate) baselines: Vec<Baseline>,
@@ -192,7 +194,7 @@ pub(crate) async fn query_baseline<C: ConnectionLike + Send>(
         library::begin(commands, heard).await?;
         answer = query.invoke_async(commands).await?;
     }
-    let answer = answer.filter(|answer| answer.len() == 5 + 2 * channels.len());
+    let answer = answer.filter(|answer| answer.len() == 6 + 2 * channels.len());
     let answer =
         answer.ok_or_else(|| unexpected("unexpected answer for the position of the log"))?;
     log_state(&answer)
@@ -200,11 +202,11 @@ pub(crate) async fn query_baseline<C: ConnectionLike + Send>(
 
 /// Parses the answer of `baseline.lua`.
 fn log_state(answer: &[String]) -> RedisResult<LogState> {
-    let (log, channels) = answer.split_at(5);
+    let (log, channels) = answer.split_at(6);
     let number =
         |text: &str| text.parse::<u64>().map_err(|_| unexpected("expected a whole number"));
     let (epoch, last) = (parse_epoch(&log[0])?, number(&log[1])?);
-    let receivers = number(&log[4])?;
+    let (receivers, begun) = (number(&log[4])?, number(&log[5])?.min(last));
     let forgotten_to = forgotten_to(Some(&log[2]), number(&log[3])? * 1000, last);
     let (lasts, ephemeral) = channels.split_at(channels.len() / 2);
     let with_ephemeral = lasts.iter().zip(ephemeral.iter().map(|note| !note.is_empty()));
@@ -213,7 +215,7 @@ fn log_state(answer: &[String]) -> RedisResult<LogState> {
         "" => Baseline::forgotten(forgotten_to).with_ephemeral(ephemeral),
         last => baseline(Some(last)).with_ephemeral(ephemeral),
     });
-    Ok(LogState { epoch, last, receivers, baselines: baselines.collect() })
+    Ok(LogState { epoch, last, begun, receivers, baselines: baselines.collect() })
 }
 
 fn unexpected(what: &'static str) -> RedisError {

@@ -28,10 +28,11 @@ pub struct BrokerStatus {
     pub channels_wanted: usize,
 }
 
-/// One part of what a broker does: it works, or it does not for a reason.
+/// One part of what a broker does: it works, it is off, or it fails.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Part {
-    failure: Option<Arc<str>>,
+    is_failed: bool,
+    reason: Option<Arc<str>>,
 }
 
 impl BrokerStatus {
@@ -52,24 +53,39 @@ impl Part {
         Self::default()
     }
 
+    /// A part that is not in use, with the reason. That is no failure.
+    pub fn off(reason: impl Into<Arc<str>>) -> Self {
+        Self { is_failed: false, reason: Some(reason.into()) }
+    }
+
     /// A part that does not work, with the reason: what failed, and what to do about it.
     pub fn failed(reason: impl Into<Arc<str>>) -> Self {
-        Self { failure: Some(reason.into()) }
+        Self { is_failed: true, reason: Some(reason.into()) }
     }
 
-    /// Whether it works.
+    /// Whether it does not fail.
     pub fn is_ok(&self) -> bool {
-        self.failure.is_none()
+        !self.is_failed
     }
 
-    /// Why it does not work; `None` if it does.
+    /// Whether it is not in use.
+    pub fn is_off(&self) -> bool {
+        !self.is_failed && self.reason.is_some()
+    }
+
+    /// Why it fails or is off; `None` if it works.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    /// Why it does not work; `None` if it does not fail.
     pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
+        self.reason().filter(|_| self.is_failed)
     }
 }
 
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.failure().unwrap_or("ok"))
+        f.write_str(self.reason().unwrap_or("ok"))
     }
 }

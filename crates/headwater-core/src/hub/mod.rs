@@ -12,6 +12,7 @@ mod recall;
 mod registry;
 mod replay;
 mod ring;
+mod search;
 pub(crate) mod shard_port;
 mod shard_replay;
 mod start;

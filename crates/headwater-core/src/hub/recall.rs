@@ -3,15 +3,18 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Semaphore;
+
 use super::entry::ChannelEntry;
 use super::fanout::Fanout;
 use super::pages::Pages;
+use super::search::{self, Searches};
 use crate::broker::{Broker, History, ReadRange};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventId;
 use crate::frame::Frame;
-use crate::limits::{REPLAY_FRAMES_MAX, REPLAY_RETRY, RING_FRAMES_MAX};
+use crate::limits::{READS_MAX, REPLAY_RETRY, RING_FRAMES_MAX};
 use crate::log::{Cursor, Epoch, Position, Relation};
 use crate::stream::queue::Queue;
 
@@ -21,11 +24,16 @@ pub(super) struct Recall {
     pub(super) broker: Arc<dyn Broker>,
     /// History that is being read for streams that resume.
     pages: Mutex<Pages>,
+    pub(super) searches: Searches,
+    /// Bounds the reads that are in flight, so that many streams that resume do not delay the
+    /// commands of publishers.
+    reads: Semaphore,
 }
 
 impl Recall {
     pub(super) fn new(fanout: Arc<Fanout>, broker: Arc<dyn Broker>) -> Self {
-        Self { fanout, broker, pages: Mutex::default() }
+        let (pages, searches) = (Mutex::default(), Searches::default());
+        Self { fanout, broker, pages, searches, reads: Semaphore::new(READS_MAX) }
     }
 
     /// Reads history. It is empty if the broker denies reading.
@@ -47,7 +55,12 @@ impl Recall {
     /// log was reset meanwhile.
     async fn read_until_answered(&self, channel: &Channel, range: ReadRange) -> Option<History> {
         loop {
-            match self.broker.read(channel, range).await {
+            let read = {
+                // The semaphore is never closed.
+                let _permit = self.reads.acquire().await;
+                self.broker.read(channel, range).await
+            };
+            match read {
                 Ok(history) if self.is_of_this_log(&history) => return Some(history),
                 // One of both is behind the reset of the log.
                 Ok(_) => {
@@ -157,7 +170,7 @@ impl Recall {
 
     /// The position of the oldest event to which its publisher gave this ID.
     pub(super) async fn find_publisher_id(
-        &self,
+        self: &Arc<Self>,
         channels: &[Channel],
         id: &str,
     ) -> Option<Position> {
@@ -173,24 +186,15 @@ impl Recall {
         found
     }
 
-    async fn find_publisher_id_in(&self, channel: &Channel, id: &str) -> Option<Position> {
+    async fn find_publisher_id_in(
+        self: &Arc<Self>,
+        channel: &Channel,
+        id: &str,
+    ) -> Option<Position> {
         self.backfill(channel).await;
-        // Events older than the ring, in pages.
-        let mut after = 0;
-        while after < self.complete_since(channel) {
-            let range = ReadRange::After { offset: after, count: REPLAY_FRAMES_MAX };
-            let history = self.read_page(channel, range).await.unwrap_or_default();
-            if let Some(frame) =
-                history.frames.iter().find(|frame| frame.publisher_id() == Some(id))
-            {
-                return frame.position();
-            }
-            match history.frames.last().and_then(Frame::key) {
-                Some(key) => after = key.offset,
-                None => break,
-            }
-        }
-        self.fanout.table.with(channel, |entry| entry.ring.find_publisher_id(id)?.position())?
+        let older = search::find(self, channel, id).await;
+        let in_ring = |entry: &mut ChannelEntry| entry.ring.find_publisher_id(id)?.position();
+        older.or_else(|| self.fanout.table.with(channel, in_ring)?)
     }
 
     /// The point before the last `count` retained events of a channel.

@@ -129,7 +129,7 @@ fn all_after_gap(recall: &Recall, channels: &[Channel], reason: GapReason) -> Ve
 }
 
 /// Where each channel resumes, with gap events for what is known to be missing.
-async fn after(recall: &Recall, channels: &[Channel], id: &str) -> Vec<ChannelCursor> {
+async fn after(recall: &Arc<Recall>, channels: &[Channel], id: &str) -> Vec<ChannelCursor> {
     let parsed = id.parse::<Position>().ok();
     let mut relation = parsed.map(|position| recall.relate(position));
     if let Some(position) = parsed

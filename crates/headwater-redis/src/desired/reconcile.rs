@@ -54,8 +54,11 @@ impl Reconciler<'_> {
         if let Err(error) = &kept {
             tracing::debug!("Redis lacks what this node needs, retrying: {error}");
         }
-        let part = kept.as_ref().map_or_else(errors::part, |()| Part::ok());
-        self.set_keeps(part);
+        self.set_keeps(match &kept {
+            Ok(()) => Part::ok(),
+            Err(error) if self.is_off(error) => Part::off(format!("retention is off: {error}")),
+            Err(error) => errors::part(error),
+        });
         let is_known = self.know_revocations().await;
         kept.is_ok() && is_known
     }
@@ -85,6 +88,11 @@ impl Reconciler<'_> {
             Ok(()) => {}
         }
         self.keep_rules().await
+    }
+
+    /// Whether the Redis user may not use the log, and nothing was configured that needs it.
+    fn is_off(&self, error: &RedisError) -> bool {
+        is_denied(error) && self.node.rules.is_none()
     }
 
     fn heard(&self) -> Option<Heard> {
@@ -138,8 +146,14 @@ impl Reconciler<'_> {
                 true
             }
             Err(error) => {
-                let part = errors::part(&error);
-                tracing::warn!("revocations cannot be read from Redis, retrying: {part}");
+                let part = if self.is_off(&error) {
+                    Part::off(format!("revocations are not retained: {error}"))
+                } else {
+                    errors::part(&error)
+                };
+                if desired.status().access.is_off() != part.is_off() {
+                    tracing::warn!("revocations cannot be read from Redis, retrying: {part}");
+                }
                 desired.update_status(|status| status.access = part);
                 false
             }

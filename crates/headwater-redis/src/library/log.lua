@@ -9,6 +9,8 @@
 -- * A server that restarted may lack the last moments: the sequence jumps to the clock, in
 --   microseconds since 1970, which is above every offset that was assigned before. It is noted in
 --   `:jumps`, so that a node that has heard of an offset in between begins a new epoch.
+-- `:begun` has the offset after which the epoch began, so that nodes deliver what it has.
+--
 -- * One of the keys is missing or malformed, or the data is older than what was heard: new epoch.
 
 -- Version 1 added a fixed RESTART_JUMP of 2^32 instead: two restarts from one copy of the data then
@@ -136,6 +138,7 @@ local function begin_epoch(prefix, log, known, time)
     is_fresh = is_fresh and not value
   end
   log.last = known.last or (is_fresh and 0 or clock_us(time))
+  log.begun = log.last
   log.epoch, log.is_new, log.jumped_from = make_epoch(time, known.epoch), true, nil
 end
 
@@ -175,6 +178,7 @@ local function write_log(prefix, log)
   redis.call('SET', prefix .. ':seq', digits(log.last))
   if log.is_new then
     redis.call('SET', prefix .. ':epoch', log.epoch)
+    redis.call('SET', prefix .. ':begun', digits(log.begun))
     redis.call('DEL', prefix .. ':horizon', prefix .. ':jumps')
   end
   if log.jumped_from then
@@ -206,7 +210,7 @@ local function log_denied(prefix, log)
   if not log.is_changed then
     return denied('SET', prefix .. ':seq', '')
   end
-  for _, key in ipairs({ ':seq', ':epoch', ':writer', ':jumps' }) do
+  for _, key in ipairs({ ':seq', ':epoch', ':begun', ':writer', ':jumps' }) do
     local err = denied('SET', prefix .. key, '')
     if err then
       return err

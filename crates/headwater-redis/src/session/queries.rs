@@ -223,6 +223,7 @@ impl Session<'_> {
                     self.node.desired.return_behind(waiters);
                     return;
                 }
+                self.announce_epoch(state.epoch, state.begun);
                 self.node.sink.log(state.epoch, state.last);
                 notify(waiters);
             }
@@ -235,6 +236,9 @@ impl Session<'_> {
             Purpose::Restore(..) => self.restore_if_confirmed(),
             Purpose::Probe(waiters) => {
                 self.on_probe_returned(sent_at);
+                let off =
+                    Part::off("Redis denies the keys headwater:{0}:*, so there is no history");
+                self.node.desired.update_status(|status| status.reads = off);
                 notify(waiters);
             }
         }

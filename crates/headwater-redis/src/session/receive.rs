@@ -170,6 +170,7 @@ impl Session<'_> {
             // The log was reset after the query: the next tick asks again.
             return self.held.retain(|_, held| held.epoch != state.epoch);
         }
+        self.announce_epoch(state.epoch, state.begun);
         self.node.sink.log(state.epoch, state.last);
         for (channel, baseline) in channels.into_iter().zip(&state.baselines) {
             let baseline = self.take_held(&channel, *baseline);

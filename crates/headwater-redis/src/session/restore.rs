@@ -108,11 +108,11 @@ impl Session<'_> {
         restore.queries_left = Some(left);
         if left == 0 {
             // Queries are answered in their order, so this is the last one.
-            self.finish_restore(state.epoch, state.last);
+            self.finish_restore(state.epoch, state.begun, state.last);
         }
     }
 
-    fn finish_restore(&mut self, epoch: Epoch, last: u64) {
+    fn finish_restore(&mut self, epoch: Epoch, begun: u64, last: u64) {
         if self.held.values().any(|held| held.epoch != epoch) {
             // The log was reset meanwhile.
             let number = self.restore.as_ref().map_or(0, |restore| restore.number);
@@ -121,9 +121,7 @@ impl Session<'_> {
         }
         let Some(restore) = self.restore.take() else { return };
         let sink = self.node.sink.clone();
-        if sink.heard().is_none_or(|heard| heard.epoch() != epoch) {
-            sink.log(epoch, last);
-        }
+        self.announce_epoch(epoch, begun);
         let mut heard = last;
         for (channel, baseline) in restore.baselines {
             let is_had = self.node.desired.had_baseline(&channel);
@@ -142,6 +140,13 @@ impl Session<'_> {
         self.confirm_synced();
         // Channels that were added meanwhile.
         self.query_again();
+    }
+
+    /// Tells the hub of a new epoch. What the epoch has is replayed after the gap events.
+    pub(super) fn announce_epoch(&self, epoch: Epoch, begun: u64) {
+        if self.node.sink.heard().is_none_or(|heard| heard.epoch() != epoch) {
+            self.node.sink.log(epoch, begun);
+        }
     }
 
     /// The baseline with an event that was held after it.
