@@ -116,12 +116,6 @@ impl Collector for HubCollector {
             stats.backfills,
         )?;
 
-        counter(
-            encoder,
-            "streams_caught_up",
-            "Streams that replayed events which the node had missed",
-            stats.streams_caught_up,
-        )?;
         let ring_bytes = to_f64(self.hub.ring_bytes());
         gauge(encoder, "ring_bytes", "Memory of recent events, in bytes", ring_bytes)?;
         counter(encoder, "events_sent", "Events handed to streams", stats.events_sent)?;
@@ -203,6 +197,12 @@ impl HubCollector {
             lag_encoder.encode_gauge(&lag.as_secs_f64())?;
         }
         counter(encoder, "redis_reconnects", "Lost connections to Redis", health.reconnects)?;
+        counter(
+            encoder,
+            "redis_healed_events",
+            "Missed events that were read again and delivered, counted per stream",
+            self.hub.stats().events_caught_up,
+        )?;
         let wanted = to_f64(health.channels_wanted);
         gauge(encoder, "redis_channels_wanted", "Channels this node must receive", wanted)?;
         let confirmed = to_f64(health.channels_confirmed);

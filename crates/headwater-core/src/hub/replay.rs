@@ -37,6 +37,8 @@ pub(super) struct Replay {
     since_ms: u64,
     /// The offset of the newest event of the log that was delivered.
     delivered: u64,
+    /// Whether the stream was live before.
+    is_of_missed: bool,
 }
 
 /// What receives live events once the replay is complete.
@@ -190,7 +192,7 @@ impl Replay {
         cursors: Vec<ChannelCursor>,
         since_ms: u64,
     ) -> Self {
-        Self { recall, target, epoch, cursors, since_ms, delivered: 0 }
+        Self { recall, target, epoch, cursors, since_ms, delivered: 0, is_of_missed: false }
     }
 
     /// The replay of a live stream whose node has missed events of a channel. `until` is where the
@@ -202,12 +204,11 @@ impl Replay {
         missed: &Missed,
         until: Cursor,
     ) -> Self {
-        recall.fanout.stats.missed.add(1);
         let alone = channels.len() == 1;
         let continued = |channel| ChannelCursor::continued(channel, missed, alone, until);
         let cursors = channels.iter().map(continued).collect();
         let epoch = missed.from.epoch;
-        Self { recall, target, epoch, cursors, since_ms: 0, delivered: 0 }
+        Self { recall, target, epoch, cursors, since_ms: 0, delivered: 0, is_of_missed: true }
     }
 
     /// Returns the next frames, or attaches the stream. It never fails: if the broker does not
@@ -230,6 +231,9 @@ impl Replay {
                 }
                 if let Some(gap) = frame.gap() {
                     self.recall.fanout.stats.gap(gap.reason);
+                }
+                if self.is_of_missed && frame.gap().is_none() {
+                    self.recall.fanout.stats.missed.add(1);
                 }
                 bytes += frame.len();
                 frames.push_back(frame);

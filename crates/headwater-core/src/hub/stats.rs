@@ -46,8 +46,8 @@ pub struct HubStats {
     pub gaps: Gaps,
     /// Reads of a channel's history from the broker into its ring, for streams that resume.
     pub backfills: u64,
-    /// Streams that replayed events which this node had missed; each time counts.
-    pub streams_caught_up: u64,
+    /// Events that this node had missed and replayed to streams, counted per stream.
+    pub events_caught_up: u64,
     /// Publishes that had to wait because a shard of the engine was far behind.
     pub publishes_delayed: u64,
     /// Events sent to clients, counted per stream.
@@ -140,7 +140,7 @@ impl Stats {
             events_rejected: self.rejected.get(),
             gaps: Gaps(std::array::from_fn(|at| self.gaps[at].get())),
             backfills: self.backfills.get(),
-            streams_caught_up: self.missed.get(),
+            events_caught_up: self.missed.get(),
             publishes_delayed: self.publishes_delayed.get(),
             events_sent: self.sent.get(),
             bytes_sent: self.sent_bytes.get(),

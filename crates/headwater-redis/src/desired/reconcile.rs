@@ -92,7 +92,7 @@ impl Reconciler<'_> {
 
     /// Whether the Redis user may not use the log, and nothing was configured that needs it.
     fn is_off(&self, error: &RedisError) -> bool {
-        is_denied(error) && self.node.rules.is_none()
+        is_denied(error) && self.node.rules.as_deref().is_none_or(str::is_empty)
     }
 
     fn heard(&self) -> Option<Heard> {
@@ -113,11 +113,7 @@ impl Reconciler<'_> {
     }
 
     fn check_denied(&self, error: RedisError) -> RedisError {
-        if is_denied(&error) && self.node.desired.log_mode() != LogMode::Denied {
-            tracing::warn!(
-                "retention disabled: Redis denies the keys headwater:{{0}}:*, so streams resume on \
-                 the same node only ({error})"
-            );
+        if is_denied(&error) {
             self.node.desired.set_log_mode(LogMode::Denied);
         }
         error

@@ -146,6 +146,12 @@ impl Desired {
         let mut state = self.state();
         let before = std::mem::replace(&mut state.log_mode, log_mode);
         let is_denied = |mode| mode == LogMode::Denied;
+        if is_denied(log_mode) && !is_denied(before) {
+            tracing::warn!(
+                "retention disabled: Redis denies the keys headwater:{{0}}:*, so streams resume on \
+                 the same node only"
+            );
+        }
         if before != LogMode::Unknown && is_denied(before) != is_denied(log_mode) {
             state.must_restart = true;
             drop(state);
