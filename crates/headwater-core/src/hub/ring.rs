@@ -101,6 +101,12 @@ impl Ring {
             // When the first subscriber arrived, the node may not have known the log's position
             // yet.
             self.unknown = joined();
+            if let Some(has) = self.last.filter(|has| baseline.last > *has) {
+                // Events have arrived before, and then some that were not passed on.
+                self.skip_to(baseline.last, now.cursor());
+                self.ended = baseline.ended.then_some(baseline.last);
+                return Some(has);
+            }
             let since = *self.complete_since.get_or_insert(baseline.last);
             // Earlier ephemeral events would be mixed with what is read from the history.
             while self.entries.front().is_some_and(|(key, _)| key.offset < since) {

@@ -110,8 +110,10 @@ async fn begin(
 /// log was then, or with gap events if that is not known.
 fn late(recall: &Recall, channels: &[Channel], opened: LogState) -> Vec<ChannelCursor> {
     let log = recall.fanout.clock.now();
-    if opened.epoch.is_none() || opened.epoch != log.epoch {
-        return all_after_gap(recall, channels, GapReason::BrokerLost);
+    if opened.epoch != log.epoch {
+        let was_known = opened.epoch.is_some();
+        let reason = if was_known { GapReason::Epoch } else { GapReason::BrokerLost };
+        return all_after_gap(recall, channels, reason);
     }
     let from = |channel| {
         let is_ephemeral = recall.fanout.has_ephemeral(channel);

@@ -80,9 +80,11 @@ impl Shard {
             return Flow::Continue;
         }
         self.port.mailbox().counts.turns.add(1);
-        let (mut flow, mut messages, mut bytes, mut attaches) = (Flow::Continue, 0, 0, 0);
+        let (mut flow, mut messages, mut attaches) = (Flow::Continue, 0, 0);
+        // Of live frames, which the mailbox counts, and of replayed ones.
+        let (mut bytes, mut replayed) = (0, 0);
         while messages < TURN_MESSAGES_MAX
-            && bytes < TURN_BYTES_MAX
+            && bytes + replayed < TURN_BYTES_MAX
             && attaches < TURN_ATTACHES_MAX
             && flow == Flow::Continue
             && let Some(message) = self.pending.pop_front()
@@ -116,7 +118,7 @@ impl Shard {
                     self.replay_channel(slot, from);
                 }
                 Message::Page { replay, frames, written } => {
-                    bytes += frames.iter().map(Frame::len).sum::<usize>();
+                    replayed += frames.iter().map(Frame::len).sum::<usize>();
                     self.on_page(replay, &frames, written);
                 }
                 Message::Live { replay, progress } => {
