@@ -34,8 +34,8 @@ pub(crate) const LAYERS: &[Layers] = &[
         order: "limits keys errors resp envelope ephemeral
             | connect | link | commands
             | library/ history
-            | node revocations
-            | desired/ session/ | subscriber | broker | lib",
+            | desired/ | node revocations
+            | session/ reconcile | subscriber | broker | lib",
     },
     Layers {
         folder: "crates/headwater-server/src",

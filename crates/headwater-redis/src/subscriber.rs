@@ -6,8 +6,8 @@ use headwater_core::clock::now_ms;
 use headwater_core::{Error, ErrorKind};
 
 use crate::connect::{Address, Backoff};
-use crate::desired;
 use crate::node::{Carried, Node};
+use crate::reconcile;
 use crate::session::{Session, SessionEnd};
 
 /// Maintains a node's subscriptions until its task is aborted.
@@ -16,7 +16,7 @@ pub(crate) struct Subscriber(pub(crate) Node);
 impl Subscriber {
     pub(crate) async fn run(self) {
         let node = &self.0;
-        tokio::join!(desired::run(node), subscribe(node));
+        tokio::join!(reconcile::run(node), subscribe(node));
     }
 }
 

@@ -160,8 +160,8 @@ impl<'a> LoggedEvent<'a> {
     }
 }
 
-/// What a broker knows of a channel when its events start to arrive, or when they arrive again after
-/// the connection was lost.
+/// What a broker knows of a channel when its events start to arrive, or when they arrive again
+/// after the connection was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Baseline {
@@ -173,8 +173,8 @@ pub struct Baseline {
     /// from before its node received the channel then gets a gap event, since it may have missed
     /// some.
     pub ephemeral: bool,
-    /// Whether there may be no event at `last`: the log knows none of the channel, and has forgotten
-    /// what it had up to there.
+    /// Whether there may be no event at `last`: the log knows none of the channel, and has
+    /// forgotten what it had up to there.
     pub forgotten: bool,
 }
 

@@ -82,9 +82,10 @@ pub trait Broker: Send + Sync + 'static {
         Box::pin(ready(Ok(History::default())))
     }
 
-    /// Asks the log where it is: a client may have seen more of it than this node. Resolves when the
-    /// sink has every event that the log had when this was called, on the subscribed channels, and
-    /// [`Sink::log`] was called with a position at or after the log's at that time. Cancel safe.
+    /// Asks the log where it is: a client may have seen more of it than this node. Resolves when
+    /// the sink has every event that the log had when this was called, on the subscribed channels,
+    /// and [`Sink::log`] was called with a position at or after the log's at that time. Cancel
+    /// safe.
     ///
     /// The default is for a broker that no other node publishes to.
     ///

@@ -44,9 +44,9 @@ impl Sink {
         self.with(|inlet| inlet.set_log(epoch, last));
     }
 
-    /// What is known of a channel when its events start to arrive. Again when they arrive again after
-    /// the connection was lost, before [`log`](Self::log), or after it if the epoch is new: the
-    /// streams of the channel replay the events that were not passed, and get a gap event if it
+    /// What is known of a channel when its events start to arrive. Again when they arrive again
+    /// after the connection was lost, before [`log`](Self::log), or after it if the epoch is new:
+    /// the streams of the channel replay the events that were not passed, and get a gap event if it
     /// receives ephemeral ones.
     pub fn baseline(&self, channel: &Channel, baseline: Baseline) {
         self.with(|inlet| inlet.set_baseline(channel, baseline));

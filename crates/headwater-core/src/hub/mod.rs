@@ -12,7 +12,10 @@ mod recall;
 mod registry;
 mod replay;
 mod ring;
+#[cfg(test)]
+mod ring_tests;
 mod search;
+mod searches;
 pub(crate) mod shard_port;
 mod shard_replay;
 mod start;

@@ -8,11 +8,10 @@ use tokio::sync::Semaphore;
 use super::entry::ChannelEntry;
 use super::fanout::Fanout;
 use super::pages::Pages;
-use super::search::{self, Searches};
+use super::searches::Searches;
 use crate::broker::{Broker, History, ReadRange};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
-use crate::event::EventId;
 use crate::frame::Frame;
 use crate::limits::{READS_MAX, REPLAY_RETRY, RING_FRAMES_MAX};
 use crate::log::{Cursor, Epoch, Position, Relation};
@@ -166,35 +165,6 @@ impl Recall {
                 Err(error) => self.wait_to_retry(channel, &error).await,
             }
         }
-    }
-
-    /// The position of the oldest event to which its publisher gave this ID.
-    pub(super) async fn find_publisher_id(
-        self: &Arc<Self>,
-        channels: &[Channel],
-        id: &str,
-    ) -> Option<Position> {
-        EventId::new(id).ok()?;
-        let mut found: Option<Position> = None;
-        for channel in channels {
-            let position = self.find_publisher_id_in(channel, id).await;
-            found = match (found, position) {
-                (Some(one), Some(two)) if two.offset() < one.offset() => Some(two),
-                (found, position) => found.or(position),
-            };
-        }
-        found
-    }
-
-    async fn find_publisher_id_in(
-        self: &Arc<Self>,
-        channel: &Channel,
-        id: &str,
-    ) -> Option<Position> {
-        self.backfill(channel).await;
-        let older = search::find(self, channel, id).await;
-        let in_ring = |entry: &mut ChannelEntry| entry.ring.find_publisher_id(id)?.position();
-        older.or_else(|| self.fanout.table.with(channel, in_ring)?)
     }
 
     /// The point before the last `count` retained events of a channel.

@@ -1,6 +1,6 @@
 //! Replay: from a stream's start, or from where its node has missed events, up to live events,
-//! without loss, without duplicates and in order. Look here for how a stream that resumes or rewinds
-//! becomes live; `start` resolves where it starts.
+//! without loss, without duplicates and in order. Look here for how a stream that resumes or
+//! rewinds becomes live; `start` resolves where it starts.
 //!
 //! While a stream replays, the fan-out delivers nothing to it. It reads in rounds: each round has a
 //! target, the last event that the node had delivered when the round started. The round reads all

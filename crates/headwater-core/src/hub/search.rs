@@ -5,56 +5,44 @@
 //! history. So it reads the same, however many clients ask, and whatever they ask for.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::entry::ChannelEntry;
 use super::recall::Recall;
+use super::searches::Search;
 use crate::broker::ReadRange;
 use crate::channel::Channel;
+use crate::event::EventId;
 use crate::frame::Frame;
 use crate::limits::{REPLAY_FRAMES_MAX, SEARCH_BYTES_MAX};
 use crate::log::Position;
 
-/// The searches that wait, by channel. A channel is listed while its task runs.
-#[derive(Default)]
-pub(super) struct Searches(Mutex<HashMap<Channel, Vec<Search>>>);
-
-/// An ID that a client gave, and where to send its position.
-struct Search {
-    id: String,
-    found: oneshot::Sender<Option<Position>>,
-}
-
-impl Searches {
-    fn waiting(&self) -> MutexGuard<'_, HashMap<Channel, Vec<Search>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+/// The position of the oldest event to which its publisher gave this ID.
+pub(super) async fn find_publisher_id(
+    recall: &Arc<Recall>,
+    channels: &[Channel],
+    id: &str,
+) -> Option<Position> {
+    EventId::new(id).ok()?;
+    let mut found: Option<Position> = None;
+    for channel in channels {
+        recall.backfill(channel).await;
+        let older = find_older(recall, channel, id).await;
+        let in_ring = |entry: &mut ChannelEntry| entry.ring.find_publisher_id(id)?.position();
+        let position = older.or_else(|| recall.fanout.table.with(channel, in_ring)?);
+        found = match (found, position) {
+            (Some(one), Some(two)) if two.offset() < one.offset() => Some(two),
+            (found, position) => found.or(position),
+        };
     }
-
-    /// Adds a search; returns whether the channel needs a task.
-    fn add(&self, channel: &Channel, search: Search) -> bool {
-        let mut waiting = self.waiting();
-        let is_first = !waiting.contains_key(channel);
-        waiting.entry(channel.clone()).or_default().push(search);
-        is_first
-    }
-
-    /// Takes what waits; if that is nothing, the task ends.
-    fn take(&self, channel: &Channel) -> Vec<Search> {
-        let mut waiting = self.waiting();
-        let mut taken = waiting.get_mut(channel).map(std::mem::take).unwrap_or_default();
-        // Those whose clients are gone need no answer.
-        taken.retain(|search| !search.found.is_closed());
-        if taken.is_empty() {
-            waiting.remove(channel);
-        }
-        taken
-    }
+    found
 }
 
 /// Finds the oldest event with a publisher's ID among the newest [`SEARCH_BYTES_MAX`] of those that
 /// are before the channel's ring.
-pub(super) async fn find(recall: &Arc<Recall>, channel: &Channel, id: &str) -> Option<Position> {
+async fn find_older(recall: &Arc<Recall>, channel: &Channel, id: &str) -> Option<Position> {
     let (found, position) = oneshot::channel();
     if recall.searches.add(channel, Search { id: id.to_owned(), found }) {
         tokio::spawn(run(Arc::clone(recall), channel.clone()));

@@ -91,8 +91,8 @@ impl ShardPort {
     }
 
     /// Replays what the node has missed to a stream of the shard, as [`Message::Page`]s of the
-    /// replay with this number, until it is [`Message::Live`] again. `until` is where the stream was
-    /// attached.
+    /// replay with this number, until it is [`Message::Live`] again. `until` is where the stream
+    /// was attached.
     pub fn replay(&self, number: u64, channels: &[Channel], missed: &Missed, until: Cursor) {
         let (recall, mailbox) = (Arc::clone(&self.hub.recall), Arc::clone(&self.mailbox));
         let target = Target::Shard(Arc::clone(&mailbox), number);

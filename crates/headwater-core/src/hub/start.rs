@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::recall::Recall;
 use super::replay::{ChannelCursor, Replay, Target};
+use super::search::find_publisher_id;
 use crate::channel::Channel;
 use crate::clock::now_ms;
 use crate::error::Error;
@@ -141,7 +142,7 @@ async fn after(recall: &Arc<Recall>, channels: &[Channel], id: &str) -> Vec<Chan
         relation = Some(recall.relate(position));
     }
     if relation.is_none_or(|relation| relation == Relation::OtherEpoch)
-        && let Some(position) = recall.find_publisher_id(channels, id).await
+        && let Some(position) = find_publisher_id(recall, channels, id).await
     {
         return resume(recall, channels, position, recall.relate(position));
     }

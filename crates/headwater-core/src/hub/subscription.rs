@@ -100,14 +100,12 @@ impl Subscription {
         entries: Box<[(Channel, usize)]>,
     ) -> Self {
         let channels = open_count(entries.len());
-        let progress = Progress { until: Cursor::default(), open: channels, channels };
-        let phase = Phase::New(Start::Now);
         Self {
             hub,
             queue,
             entries,
-            phase,
-            progress,
+            phase: Phase::New(Start::Now),
+            progress: Progress { until: Cursor::default(), open: channels, channels },
             client_id: ClientId::None,
             unconfirmed: None,
             is_attached: false,
@@ -324,10 +322,9 @@ impl Subscription {
     /// Starts to replay what the node has missed, if it has and all queued frames are delivered.
     fn start_missed(&mut self) -> bool {
         let Some(missed) = self.queue.take_missed() else { return false };
-        let channels: Vec<Channel> =
-            self.entries.iter().map(|(channel, _)| channel.clone()).collect();
-        let (recall, target) =
-            (Arc::clone(&self.hub.recall), Target::Queue(Arc::clone(&self.queue)));
+        let channels: Vec<Channel> = self.channels().cloned().collect();
+        let recall = Arc::clone(&self.hub.recall);
+        let target = Target::Queue(Arc::clone(&self.queue));
         let until = self.progress.until;
         let replay = Replay::of_missed(recall, target, &channels, &missed, until);
         self.phase = Phase::Replaying(Box::pin(replay.step()));
@@ -421,9 +418,7 @@ impl Subscription {
             channels.extend(locked.attach(channel, *key, mailbox));
         }
         let (waiting, missed, closed) = self.queue.attach();
-        attachment.waiting = waiting;
-        attachment.missed = missed;
-        attachment.closed = closed;
+        (attachment.waiting, attachment.missed, attachment.closed) = (waiting, missed, closed);
         attachment.channels = channels.into();
         let pushed = mailbox.push(Message::Attach(Box::new(attachment)));
         drop(locked);

@@ -24,8 +24,8 @@ pub(crate) struct LogClock {
 #[derive(Default)]
 struct State {
     now: LogState,
-    /// Pairs of an offset and a number: whoever has an event of the log after that offset was
-    /// published to after all ephemeral events up to that number. Both ascend.
+    /// Pairs of an offset and a number: events of the log after that offset were published after
+    /// all ephemeral events up to that number. Both ascend.
     sightings: VecDeque<(u64, u64)>,
     /// Whether no ephemeral event was numbered since the log was last sighted, so that `now.heard`
     /// was the end of the log when the last number was assigned.
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_of_the_log_tells_which_ephemeral_events_came_before_it() {
+    fn a_position_of_the_log_shows_which_ephemeral_events_came_before_it() {
         let (clock, epoch) = clock();
         let number =
             |position: Option<Position>| position.unwrap().ephemeral_part().unwrap().number;

@@ -125,6 +125,8 @@ impl Client {
             GapReason::Trimmed => {
                 self.gaps.entry(number).or_insert(Some(self.at[number]));
             }
+            // Only ephemeral events are missing.
+            GapReason::BrokerLost => {}
             other => panic!("unexpected reason for a gap: {other}"),
         }
     }

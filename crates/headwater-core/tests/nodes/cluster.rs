@@ -173,7 +173,7 @@ impl Cluster {
     }
 
     /// Publishes an event that no node is notified of, then others. A node whose connection is lost
-    /// at the same time could not tell that from what it has missed.
+    /// at the same time could not distinguish that from what it has missed.
     pub(super) fn publish_silently(&self, channel: usize, others: usize) {
         if self.state().nodes.iter().any(|node| node.is_lost) {
             return;
@@ -238,7 +238,7 @@ impl Cluster {
         let mut state = self.state();
         let node = &mut state.nodes[node];
         node.is_lost = true;
-        // Whoever waits for an answer asks again.
+        // A query without an answer is repeated.
         for arrival in node.in_flight.drain(..) {
             if let Arrival::Answer { baselines, done, .. } = arrival {
                 node.queries.push((baselines.into_iter().map(|(of, _)| of).collect(), done));

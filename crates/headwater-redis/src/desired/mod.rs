@@ -1,10 +1,7 @@
-//! What this node wants of Redis, against what Redis has confirmed. Look here for how a difference
-//! is noticed and repaired.
+//! What this node wants of Redis, and what Redis has confirmed. `reconcile` repairs the difference.
 
-mod reconcile;
 mod state;
 mod subscriptions;
 
-pub(crate) use reconcile::run;
-pub(crate) use state::Desired;
+pub(crate) use state::{Desired, Revocations};
 pub(crate) use subscriptions::Confirmation;

@@ -22,7 +22,7 @@ pub(crate) struct Desired {
 struct State {
     subscriptions: Subscriptions,
     log_mode: LogMode,
-    /// Set if the session must begin anew, since the log mode has changed.
+    /// Set if the session must restart, since the log mode has changed.
     must_restart: bool,
     status: BrokerStatus,
     /// Who waits until the node has heard everything that the log has.
@@ -130,7 +130,7 @@ impl Desired {
         self.changed.notified().await;
     }
 
-    /// Whether the session must begin anew.
+    /// Whether the session must restart.
     pub(crate) fn must_restart(&self) -> bool {
         self.state().must_restart
     }

@@ -13,6 +13,7 @@
 
 mod channels;
 mod queries;
+mod query;
 mod receive;
 mod restore;
 mod state;

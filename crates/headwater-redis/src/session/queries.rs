@@ -1,83 +1,19 @@
 //! Queries for the position of the log: each has an answer, over the connection for commands, and a
 //! marker, over the subscriber connection. Look here for what is asked, and when it is complete.
 
-use std::collections::BTreeMap;
-
 use headwater_core::Channel;
 use headwater_core::broker::Part;
 use redis::{RedisError, RedisResult};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::channels::BATCH_CHANNELS;
+use super::query::{Answer, Purpose, Query};
 use super::state::{Phase, Session, SessionEnd};
 use crate::errors::{self, is_denied};
 use crate::history::{self, LogState};
 use crate::library::LogMode;
 use crate::limits::PROBE_INTERVAL;
-
-/// The answer to a query.
-pub(super) enum Answer {
-    State(LogState),
-    /// The log cannot be used; the marker reached this many subscribers.
-    Published(u64),
-}
-
-/// What a query is for.
-pub(super) enum Purpose {
-    /// Channels start at its point.
-    Start(Vec<Channel>),
-    /// Part of the restore with this number.
-    Restore(u64, Vec<Channel>),
-    /// Shows that events arrive, and where the log is. Notifies those that wait for that.
-    Probe(Vec<oneshot::Sender<()>>),
-}
-
-/// A query that is not complete.
-pub(super) struct Query {
-    purpose: Purpose,
-    sent_at: Instant,
-    answer: Option<Answer>,
-    is_marked: bool,
-}
-
-/// The queries of a session, by their numbers.
-pub(super) struct Queries {
-    open: BTreeMap<u64, Query>,
-    count: u64,
-    answered: mpsc::UnboundedSender<(u64, RedisResult<Answer>)>,
-}
-
-impl Purpose {
-    fn channels(&self) -> &[Channel] {
-        match self {
-            Self::Start(channels) | Self::Restore(_, channels) => channels,
-            Self::Probe(_) => &[],
-        }
-    }
-}
-
-impl Queries {
-    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<(u64, RedisResult<Answer>)>) {
-        // Bounded by the queries in flight.
-        let (answered, answers) = mpsc::unbounded_channel();
-        (Self { open: BTreeMap::new(), count: 0, answered }, answers)
-    }
-
-    /// When the oldest query was sent whose marker was published and has not arrived.
-    pub(super) fn oldest_published(&self) -> Option<Instant> {
-        let published = self.open.values().filter(|it| it.answer.is_some() && !it.is_marked);
-        published.map(|query| query.sent_at).min()
-    }
-
-    fn is_probing(&self) -> bool {
-        self.open.values().any(|query| matches!(query.purpose, Purpose::Probe(_)))
-    }
-
-    fn is_starting(&self) -> bool {
-        self.open.values().any(|query| matches!(query.purpose, Purpose::Start(_)))
-    }
-}
 
 impl Session<'_> {
     pub(super) fn is_without_log(&self) -> bool {

@@ -11,28 +11,14 @@
 //! the last query's has arrived over this connection after the marker of the channel's query, and
 //! was held; so the larger of both offsets is the last one before the last marker.
 
-use std::collections::HashSet;
-
 use headwater_core::Channel;
 use headwater_core::broker::Baseline;
 use headwater_core::log::Epoch;
 
 use super::channels::BATCH_CHANNELS;
-use super::queries::Purpose;
-use super::state::{Phase, Session};
+use super::query::Purpose;
+use super::state::{Phase, Restore, Session};
 use crate::history::LogState;
-
-/// A restore that is not finished.
-pub(super) struct Restore {
-    /// Counts the attempts, so that late answers of an earlier one are ignored.
-    number: u64,
-    /// The channels that Redis has neither confirmed nor denied.
-    unconfirmed: HashSet<Channel>,
-    channels: Vec<Channel>,
-    baselines: Vec<(Channel, Baseline)>,
-    /// The queries that are not complete; `None` if they are not sent.
-    queries_left: Option<usize>,
-}
 
 impl Session<'_> {
     /// Prepares to restore those of the channels that the hub has a baseline of.
@@ -142,7 +128,7 @@ impl Session<'_> {
         self.query_again();
     }
 
-    /// Tells the hub of a new epoch. What the epoch has is replayed after the gap events.
+    /// Reports a new epoch to the hub. What the epoch has is replayed after the gap events.
     pub(super) fn announce_epoch(&self, epoch: Epoch, begun: u64) {
         if self.node.sink.heard().is_none_or(|heard| heard.epoch() != epoch) {
             self.node.sink.log(epoch, begun);

@@ -1,13 +1,14 @@
 //! The state of a session. Look here for the phases of a channel, and for what the session waits
 //! for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 
 use bytes::BytesMut;
+use headwater_core::broker::Baseline;
 use headwater_core::log::Epoch;
 use headwater_core::{Channel, Error};
 use redis::RedisResult;
@@ -15,8 +16,7 @@ use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use super::queries::{Answer, Queries};
-use super::restore::Restore;
+use super::query::{Answer, Queries};
 use crate::connect::Connection;
 use crate::keys;
 use crate::limits::SESSION_TICK;
@@ -97,6 +97,18 @@ pub(super) struct PendingCommand {
     pub(super) channels: Vec<Channel>,
     pub(super) is_subscribe: bool,
     pub(super) confirmations_left: usize,
+}
+
+/// A restore that is not finished.
+pub(super) struct Restore {
+    /// Counts the attempts, so that late answers of an earlier one are ignored.
+    pub(super) number: u64,
+    /// The channels that Redis has neither confirmed nor denied.
+    pub(super) unconfirmed: HashSet<Channel>,
+    pub(super) channels: Vec<Channel>,
+    pub(super) baselines: Vec<(Channel, Baseline)>,
+    /// The queries that are not complete; `None` if they are not sent.
+    pub(super) queries_left: Option<usize>,
 }
 
 /// Why a session ended.

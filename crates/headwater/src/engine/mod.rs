@@ -16,6 +16,7 @@ mod joining_tests;
 mod leave;
 mod parts;
 mod replay;
+mod replays;
 mod shard;
 mod slots;
 mod stream;

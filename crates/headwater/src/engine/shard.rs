@@ -14,7 +14,7 @@ use slab::Slab;
 
 use super::batch::Batch;
 use super::channels::Channels;
-use super::replay::Replays;
+use super::replays::Replays;
 use super::stream::{Profile, Stream};
 use super::wheel::TimerWheel;
 

@@ -8,8 +8,8 @@ use headwater_core::broker::Part;
 use redis::{RedisError, RedisResult};
 use tokio::time::sleep;
 
-use super::state::Revocations;
 use crate::commands::Commands;
+use crate::desired::Revocations;
 use crate::errors::{self, is_denied, is_missing};
 use crate::library::{self, Heard, LogMode, Mode};
 use crate::limits::{PROBE_INTERVAL, RECONCILE_RETRY};
@@ -43,7 +43,7 @@ struct Reconciler<'a> {
     node: &'a Node,
     commands: Commands,
     /// Whether this process has written its retention rules. Later they are written again only if
-    /// Redis has none, so that nodes with other rules do not overwrite each other's for ever.
+    /// Redis has none, so that nodes with other rules do not overwrite each other's without end.
     wrote_rules: bool,
 }
 
