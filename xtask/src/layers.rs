@@ -73,7 +73,8 @@ pub(crate) const LAYERS: &[Layers] = &[
     Layers {
         folder: "xtask/src",
         order: "layers arguments repo report | tools | packages tidy/ | redis_servers
-            | compare fuzz lint soak test | main",
+            | compare fuzz lint mutations soak
+            test | main",
     },
 ];
 

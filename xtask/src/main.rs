@@ -7,6 +7,7 @@ mod compare;
 mod fuzz;
 mod layers;
 mod lint;
+mod mutations;
 mod packages;
 mod redis_servers;
 mod repo;
@@ -30,6 +31,7 @@ usage: cargo xtask COMMAND
   tidy [--write-debt [--allow-new-debt]]
                           only the quick checks of files, imports and words; --write-debt takes
                           faults that are gone off xtask/layers-debt.txt, or adds new ones, too
+  mutations               make faults in headwater-core and expect its model tests to find each
   fuzz [--minutes N] [TARGET]...
                           run every fuzz target (or those named) for N minutes each, 10 by default
   soak [--seed N] [--minutes N] [--scenario NAME,...] [--seconds N] [--log DIR]
@@ -60,7 +62,7 @@ fn run(arguments: &[String]) -> Result<Report, String> {
     let (command, rest) = arguments.split_first().ok_or(USAGE)?;
     let mut report = Report::new();
     let (install, rest) = match command.as_str() {
-        "tidy" => (false, rest.to_vec()),
+        "tidy" | "mutations" => (false, rest.to_vec()),
         _ => arguments::take_install(rest),
     };
     let rest = rest.as_slice();
@@ -69,6 +71,7 @@ fn run(arguments: &[String]) -> Result<Report, String> {
         "fuzz" => fuzz::run(&mut report, &fuzz::Options::from_arguments(rest)?, install),
         "compare" => compare::run(&mut report, &compare::Options::from_arguments(rest)?, install),
         "soak" => soak::run(&mut report, &soak::Options::from_arguments(rest)?, install),
+        "mutations" if rest.is_empty() => mutations::run(&mut report),
         "lint" | "ci" if !rest.is_empty() => {
             return Err(format!(
                 "`cargo xtask {command}` takes no option but `--install`\n\n{USAGE}"

@@ -150,6 +150,26 @@ pub(crate) fn run_reading<T: Send + 'static>(
     (result, receiver.recv_timeout(READER_LIMIT).ok())
 }
 
+/// Whether a program succeeds in time. Its output is not shown.
+pub(crate) fn is_successful(limit: Duration, command: &mut Command) -> Result<bool, String> {
+    let line = command_line(command);
+    own_group(command);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|error| format!("`{line}` does not start: {error}"))?;
+    let deadline = Instant::now() + limit;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status.success()),
+            Ok(None) if Instant::now() < deadline => sleep(POLL_INTERVAL),
+            Ok(None) => {
+                kill(&mut child, true);
+                return Ok(false);
+            }
+            Err(error) => return Err(format!("`{line}` cannot be waited for: {error}")),
+        }
+    }
+}
+
 /// In CI a step gets a process group of its own, so that all of it can be ended. At a terminal it
 /// stays in ours, because that is what Ctrl-C reaches.
 fn own_group(command: &mut Command) {

@@ -139,7 +139,7 @@ impl Session<'_> {
     pub(super) fn take_held(&mut self, channel: &Channel, baseline: Baseline) -> Baseline {
         match self.held.remove(channel) {
             Some(held) if held.offset > baseline.last || baseline.forgotten => {
-                Baseline::new(held.offset.max(baseline.last))
+                Baseline::new(held.offset)
                     .with_end(held.end)
                     .with_ephemeral(baseline.ephemeral)
             }
