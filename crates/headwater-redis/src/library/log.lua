@@ -30,10 +30,13 @@ local function clock_us(time)
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
--- Returns the answer of INFO, or nil if it is not permitted.
+-- Returns the answer of INFO, or nil if it is not permitted, or renamed.
 local function info(section)
-  if redis.acl_check_cmd and not redis.acl_check_cmd('INFO', section) then
-    return nil
+  if redis.acl_check_cmd then
+    local exists, permitted = pcall(redis.acl_check_cmd, 'INFO', section)
+    if not (exists and permitted) then
+      return nil
+    end
   end
   local text = redis.pcall('INFO', section)
   return type(text) == 'string' and text or nil
