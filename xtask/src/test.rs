@@ -139,7 +139,7 @@ fn rust(binaries: &RefCell<Vec<Timing>>) -> Result<(), String> {
     if has_live_tests()? {
         cargo.args(["--features", LIVE_FEATURE]);
     }
-    cargo.env("PATH", tools::search_path()).env("HEADWATER_REDIS_SERVERS", redis_servers::folder());
+    cargo.env("PATH", tools::search_path()).env("TEST_REDIS_SERVERS", redis_servers::folder());
     let (result, timings) = run_reading(&mut cargo, |lines| {
         let mut reader = TestOutput::default();
         for line in lines.split(b'\n').map_while(Result::ok) {

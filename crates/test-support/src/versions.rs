@@ -62,7 +62,7 @@ impl RedisVersion {
 
 /// Where `cargo xtask` installs the servers.
 fn folder() -> PathBuf {
-    match std::env::var_os("HEADWATER_REDIS_SERVERS") {
+    match std::env::var_os("TEST_REDIS_SERVERS") {
         Some(folder) => folder.into(),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/redis-servers"),
     }
