@@ -11,6 +11,7 @@ use crate::commands::Commands;
 use crate::connect::Address;
 use crate::desired::Desired;
 use crate::ephemeral::{EphemeralChannels, KnownEphemeral};
+use crate::library::LogMode;
 
 /// A node on a Redis server.
 pub(crate) struct Node {
@@ -22,6 +23,16 @@ pub(crate) struct Node {
     /// The plain Redis channels that the node subscribes to.
     pub(crate) ephemeral: EphemeralChannels,
     pub(crate) sink: Sink,
+}
+
+impl Node {
+    /// Goes without the log, since Redis denies it. A node that has used the log waits for the
+    /// permission instead: without the log, all its streams would get a gap event.
+    pub(crate) fn deny_log(&self) {
+        if self.sink.heard().is_none() {
+            self.desired.set_log_mode(LogMode::Denied);
+        }
+    }
 }
 
 /// What is carried from one session to the next.

@@ -114,7 +114,7 @@ impl Reconciler<'_> {
 
     fn check_denied(&self, error: RedisError) -> RedisError {
         if is_denied(&error) {
-            self.node.desired.set_log_mode(LogMode::Denied);
+            self.node.deny_log();
         }
         error
     }

@@ -133,6 +133,11 @@ impl ChannelCursor {
         self.buffer.push_back((place, Frame::of_gap(gap, position)));
     }
 
+    /// Everything up to this offset was read.
+    pub(super) fn offset(&self) -> u64 {
+        self.filled.offset
+    }
+
     /// Skips ephemeral events up to a number, with a gap event.
     pub(super) fn skip_ephemeral(&mut self, number: u64, reason: GapReason) {
         self.filled.number = number;
@@ -195,6 +200,12 @@ impl Replay {
         Self { recall, target, epoch, cursors, since_ms, delivered: 0, is_of_missed: false }
     }
 
+    /// The replay of a client that has everything up to an offset.
+    pub(super) fn after(mut self, offset: u64) -> Self {
+        self.delivered = offset;
+        self
+    }
+
     /// The replay of a live stream whose node has missed events of a channel. `until` is where the
     /// stream was attached.
     pub(super) fn of_missed(
@@ -208,7 +219,8 @@ impl Replay {
         let continued = |channel| ChannelCursor::continued(channel, missed, alone, until);
         let cursors = channels.iter().map(continued).collect();
         let epoch = missed.from.epoch;
-        Self { recall, target, epoch, cursors, since_ms: 0, delivered: 0, is_of_missed: true }
+        let delivered = missed.from.cursor.max(until).offset;
+        Self { recall, target, epoch, cursors, since_ms: 0, delivered, is_of_missed: true }
     }
 
     /// Returns the next frames, or attaches the stream. It never fails: if the broker does not

@@ -91,20 +91,26 @@ async fn begin(
         queue.resume_push();
         return BegunKind::Live { open: channels.len(), position: None };
     };
+    let mut has = 0;
     let (cursors, since_ms) = match start {
         Start::Now => {
             let open = recall.open_or_ending(&channels, &queue);
             let position = Some(recall.position(&channels, epoch, log.cursor()));
             return BegunKind::Live { open, position };
         }
-        Start::After(id) => (after(&recall, &channels, &id).await, 0),
+        Start::After(id) => {
+            let cursors = after(&recall, &channels, &id).await;
+            has = cursors.iter().map(ChannelCursor::offset).max().unwrap_or(0);
+            (cursors, 0)
+        }
         Start::Late(opened) => {
             queue.pause();
             (late(&recall, &channels, opened), 0)
         }
         Start::Rewind(rewind) => rewound(&recall, &channels, rewind).await,
     };
-    BegunKind::Replay(Replay::new(recall, Target::Queue(queue), epoch, cursors, since_ms))
+    let replay = Replay::new(recall, Target::Queue(queue), epoch, cursors, since_ms);
+    BegunKind::Replay(replay.after(has))
 }
 
 /// Where the channels of a stream start that was open before the broker confirmed them: where the

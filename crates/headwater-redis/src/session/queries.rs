@@ -203,7 +203,7 @@ impl Session<'_> {
             }
         });
         if is_denied(error) {
-            self.node.desired.set_log_mode(LogMode::Denied);
+            self.node.deny_log();
         }
         match purpose {
             // The next tick asks again.

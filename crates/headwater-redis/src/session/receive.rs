@@ -119,10 +119,13 @@ impl Session<'_> {
         }
     }
 
-    /// Passes on an ephemeral event, unless the hub does not receive the channel yet.
+    /// Passes on an ephemeral event, unless the hub does not receive the channel yet. During a
+    /// restore, the gap event for those that were missed comes first, and covers this one too.
     fn on_ephemeral(&mut self, channel: &Channel, phase: Phase, event: &Event) {
-        if phase == Phase::Synced || self.node.desired.had_baseline(channel) {
+        if phase == Phase::Synced {
             self.deliver_ephemeral(channel, event);
+        } else if self.restore.is_some() {
+            self.dropped_ephemeral.insert(channel.clone());
         }
     }
 

@@ -11,6 +11,8 @@
 //! the last query's has arrived over this connection after the marker of the channel's query, and
 //! was held; so the larger of both offsets is the last one before the last marker.
 
+use std::collections::HashSet;
+
 use headwater_core::Channel;
 use headwater_core::broker::Baseline;
 use headwater_core::log::Epoch;
@@ -118,10 +120,12 @@ impl Session<'_> {
                 continue;
             }
             *phase = Phase::Synced;
-            let baseline = self.take_held(&channel, baseline);
+            let is_ephemeral = baseline.ephemeral || self.dropped_ephemeral.contains(&channel);
+            let baseline = self.take_held(&channel, baseline).with_ephemeral(is_ephemeral);
             heard = heard.max(baseline.last);
             sink.baseline(&channel, baseline);
         }
+        self.dropped_ephemeral = HashSet::new();
         sink.log(epoch, heard);
         self.confirm_synced();
         // Channels that were added meanwhile.
@@ -139,9 +143,7 @@ impl Session<'_> {
     pub(super) fn take_held(&mut self, channel: &Channel, baseline: Baseline) -> Baseline {
         match self.held.remove(channel) {
             Some(held) if held.offset > baseline.last || baseline.forgotten => {
-                Baseline::new(held.offset)
-                    .with_end(held.end)
-                    .with_ephemeral(baseline.ephemeral)
+                Baseline::new(held.offset).with_end(held.end).with_ephemeral(baseline.ephemeral)
             }
             _ => baseline,
         }

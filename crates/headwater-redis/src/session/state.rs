@@ -52,6 +52,8 @@ pub(crate) struct Session<'a> {
     /// The last events of channels that have no baseline in this session yet, which were not passed
     /// on.
     pub(super) held: HashMap<Channel, Held>,
+    /// Channels of which ephemeral events were dropped during the restore.
+    pub(super) dropped_ephemeral: HashSet<Channel>,
     /// Set until the channels that the hub knows are restored.
     pub(super) restore: Option<Restore>,
     /// The command in flight that notes channels with ephemeral events, and the number of channels
@@ -151,6 +153,7 @@ impl<'a> Session<'a> {
             queries,
             answers,
             held: HashMap::new(),
+            dropped_ephemeral: HashSet::new(),
             restore: None,
             note: None,
             note_paused: false,
