@@ -124,8 +124,11 @@ impl Frame {
         let published = Published { position: Some(position), time_ms: *time_ms, end };
         match kind {
             Kind::Event { publisher_id, .. } => {
+                // The ID that clients see is the old position, unless the publisher assigned it.
+                let mut event = self.event();
+                event.id = event.id.filter(|_| publisher_id.is_some());
                 let kind = Kind::Event { publisher_id: publisher_id.clone(), end };
-                Self::encode(channel.as_ref(), &self.event(), published, kind)
+                Self::encode(channel.as_ref(), &event, published, kind)
             }
             Kind::Gap(gap) => {
                 let kind = Kind::Gap(gap.clone());
@@ -301,6 +304,22 @@ impl fmt::Debug for Frame {
 mod tests {
     use super::*;
     use crate::log::Epoch;
+
+    #[test]
+    fn a_frame_at_another_position_differs_in_its_id_only() {
+        let epoch = Epoch::from_bits(0xab).unwrap();
+        let (before, after) =
+            (Position::ephemeral(epoch, 1, epoch, 7), Position::ephemeral(epoch, 3, epoch, 7));
+        let channel = Channel::new("c").unwrap();
+        let named = Event::new("d").with_name("n").unwrap();
+        for (event, id) in [(named.clone(), "ab-3~ab-7"), (named.with_id("own").unwrap(), "own")] {
+            let published = Published { position: Some(before), time_ms: 5, end: true };
+            let frame = Frame::of_channel(&channel, &event, published).at(after);
+            assert_eq!(frame.event().id().unwrap().as_str(), id);
+            assert_eq!((frame.event().data(), frame.position()), ("d", Some(after)));
+            assert!(frame.is_end() && frame.channel() == Some(&channel));
+        }
+    }
 
     #[test]
     fn one_encoding_has_both_views() {
