@@ -206,8 +206,12 @@ fn log_state(answer: &[String]) -> RedisResult<LogState> {
     let number =
         |text: &str| text.parse::<u64>().map_err(|_| unexpected("expected a whole number"));
     let (epoch, last) = (parse_epoch(&log[0])?, number(&log[1])?);
-    let (receivers, begun) = (number(&log[4])?, number(&log[5])?.min(last));
-    let forgotten_to = forgotten_to(Some(&log[2]), number(&log[3])? * 1000, last);
+    let forgotten_to = match &*log[2] {
+        // The first event of an epoc    let (receivers, begun) = (number(&log[4])?, number(&log[5])?.min(last));
+h notes the horizon, so this one has none yet.
+        "" => begun,
+        horizon => forgotten_to(Some(horizon), number(&log[3])? * 1000, last),
+    };
     let (lasts, ephemeral) = channels.split_at(channels.len() / 2);
     let with_ephemeral = lasts.iter().zip(ephemeral.iter().map(|note| !note.is_empty()));
     let baselines = with_ephemeral.map(|(last, ephemeral)| match &**last {
