@@ -1,5 +1,5 @@
-//! `cargo xtask mutations`: makes faults in a copy of headwater-core, one at a time, and expects its
-//! model tests to find each.
+//! `cargo xtask mutations`: makes faults in a copy of headwater-core, one at a time, and expects
+//! its model tests to find each.
 //!
 //! Look here for how a fault is made. The list is in the file of `LIST`.
 

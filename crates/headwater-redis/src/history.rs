@@ -206,9 +206,9 @@ fn log_state(answer: &[String]) -> RedisResult<LogState> {
     let number =
         |text: &str| text.parse::<u64>().map_err(|_| unexpected("expected a whole number"));
     let (epoch, last) = (parse_epoch(&log[0])?, number(&log[1])?);
+    let (receivers, begun) = (number(&log[4])?, number(&log[5])?.min(last));
     let forgotten_to = match &*log[2] {
-        // The first event of an epoc    let (receivers, begun) = (number(&log[4])?, number(&log[5])?.min(last));
-h notes the horizon, so this one has none yet.
+        // The first event of an epoch notes the horizon, so this one has none yet.
         "" => begun,
         horizon => forgotten_to(Some(horizon), number(&log[3])? * 1000, last),
     };
