@@ -56,7 +56,7 @@ impl Session<'_> {
             // It was removed and added again before this check, so the hub needs a new baseline.
             // The channel was received all the time, so events until then are delivered.
             Some(phase @ Phase::Synced) => {
-                *phase = Phase::Subscribed;
+                *phase = Phase::Renewed;
                 self.on_subscribed(vec![channel.clone()]);
             }
             Some(_) => {}
@@ -71,7 +71,7 @@ impl Session<'_> {
     /// Whether an UNSUBSCRIBE must be sent.
     fn start_unsubscribing(&mut self, channel: &Channel) -> bool {
         match self.subscriptions.get_mut(channel) {
-            Some(phase @ (Phase::Subscribed | Phase::Synced)) => {
+            Some(phase @ (Phase::Subscribed | Phase::Renewed | Phase::Synced)) => {
                 *phase = Phase::Unsubscribing;
                 self.held.remove(channel);
                 self.carried.ephemeral.remove(channel);

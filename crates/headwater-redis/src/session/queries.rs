@@ -62,7 +62,10 @@ impl Session<'_> {
         if self.queries.is_starting() {
             return;
         }
-        let unsynced = self.subscriptions.iter().filter(|(_, phase)| **phase == Phase::Subscribed);
+        let unsynced = self
+            .subscriptions
+            .iter()
+            .filter(|(_, phase)| matches!(phase, Phase::Subscribed | Phase::Renewed));
         let unsynced: Vec<Channel> = unsynced.map(|(channel, _)| channel.clone()).collect();
         self.start_channels(unsynced);
     }

@@ -122,7 +122,7 @@ impl Session<'_> {
     /// Passes on an ephemeral event, unless the hub does not receive the channel yet. During a
     /// restore, the gap event for those that were missed comes first, and covers this one too.
     fn on_ephemeral(&mut self, channel: &Channel, phase: Phase, event: &Event) {
-        if phase == Phase::Synced {
+        if matches!(phase, Phase::Synced | Phase::Renewed) {
             self.deliver_ephemeral(channel, event);
         } else if self.restore.is_some() {
             self.dropped_ephemeral.insert(channel.clone());
@@ -138,7 +138,7 @@ impl Session<'_> {
         headers: LogHeaders,
     ) {
         let LogHeaders { position, previous, time_ms, end } = headers;
-        if phase != Phase::Synced {
+        if !matches!(phase, Phase::Synced | Phase::Renewed) {
             let (epoch, offset) = (position.epoch(), position.offset());
             self.held.insert(channel.clone(), Held { epoch, offset, end });
         } else if self.is_without_log() {
@@ -182,7 +182,11 @@ impl Session<'_> {
     }
 
     fn start(&mut self, channel: &Channel, baseline: Baseline) {
-        let Some(phase @ Phase::Subscribed) = self.subscriptions.get_mut(channel) else { return };
+        let Some(phase @ (Phase::Subscribed | Phase::Renewed)) =
+            self.subscriptions.get_mut(channel)
+        else {
+            return;
+        };
         *phase = Phase::Synced;
         self.node.sink.baseline(channel, baseline);
         self.node.desired.confirm(channel);

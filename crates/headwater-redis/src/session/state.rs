@@ -74,6 +74,9 @@ pub(super) enum Phase {
     Subscribing,
     /// Redis sends its messages; the point of the log at which they start is not known yet.
     Subscribed,
+    /// The hub removed it and added it again: its messages are delivered, and the hub needs a new
+    /// baseline.
+    Renewed,
     /// The hub has its baseline, and its messages are delivered.
     Synced,
     Unsubscribing,

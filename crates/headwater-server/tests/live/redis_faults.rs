@@ -115,6 +115,8 @@ async fn a_redis_that_is_stopped_for_ten_seconds_ends_no_stream() {
     // It restarted without its data, and each stream gets one gap event.
     world.read_to_gaps().await;
     world.gaps.sort_unstable();
+    // A channel that receives ephemeral events also gets one for these.
+    world.gaps.retain(|(_, reason)| reason != "broker-lost");
     let expected: Vec<_> = (0..11).map(|number| (number, "epoch".to_owned())).collect();
     assert_eq!(world.gaps, expected);
     world.node.wait_for_log("lost the connection to Redis, streams stay open");
