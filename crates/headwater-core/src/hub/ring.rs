@@ -114,6 +114,7 @@ impl Ring {
             }
             self.complete_since = Some(since);
             self.last = self.last.max(Some(baseline.last));
+            self.newest.offset = self.newest.offset.max(baseline.last);
             self.ended = baseline.ended.then_some(baseline.last);
             return None;
         }

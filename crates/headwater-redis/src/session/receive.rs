@@ -174,7 +174,10 @@ impl Session<'_> {
             return self.held.retain(|_, held| held.epoch != state.epoch);
         }
         self.announce_epoch(state.epoch, state.begun);
-        self.node.sink.log(state.epoch, state.last);
+        // An event that was held arrived after all before it.
+        let held = channels.iter().filter_map(|channel| self.held.get(channel));
+        let heard = held.map(|held| held.offset).fold(state.last, u64::max);
+        self.node.sink.log(state.epoch, heard);
         for (channel, baseline) in channels.into_iter().zip(&state.baselines) {
             let baseline = self.take_held(&channel, *baseline);
             self.start(&channel, baseline);
