@@ -34,13 +34,15 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     headers: Vec<(HeaderName, HeaderValue)>,
+    extensions: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Problem {
     /// A problem with this status. Its title is the status's reason phrase; a `503` has
     /// `Retry-After: 1`.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        let problem = Self { status, detail: detail.into(), headers: Vec::new() };
+        let (headers, extensions) = (Vec::new(), serde_json::Map::new());
+        let problem = Self { status, detail: detail.into(), headers, extensions };
         if status == StatusCode::SERVICE_UNAVAILABLE {
             return problem.with_header(RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -66,6 +68,17 @@ impl Problem {
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.retain(|(other, _)| *other != name);
         self.headers.push((name, value));
+        self
+    }
+
+    /// Adds an extension member (RFC 9457, section 3.2), replacing an earlier one of the same name.
+    /// The members `type`, `title`, `status` and `detail` are the problem's own and stay.
+    pub fn with_extension(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<serde_json::Value>,
+    ) -> Self {
+        self.extensions.insert(name.into(), value.into());
         self
     }
 
@@ -103,12 +116,13 @@ impl From<Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let problem = serde_json::json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or_default(),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
+        let mut problem = self.extensions;
+        let title = self.status.canonical_reason().unwrap_or_default();
+        problem.insert("type".into(), "about:blank".into());
+        problem.insert("title".into(), title.into());
+        problem.insert("status".into(), self.status.as_u16().into());
+        problem.insert("detail".into(), self.detail.into());
+        let problem = serde_json::Value::Object(problem);
         let content_type = [(CONTENT_TYPE, "application/problem+json")];
         // The trailing newline is for terminals.
         let mut response = (self.status, content_type, format!("{problem}\n")).into_response();
@@ -164,6 +178,14 @@ mod tests {
             503,
             &[("retry-after", "9")],
             "{\"detail\":\"d\",\"status\":503,\"title\":\"Service Unavailable\",\
+             \"type\":\"about:blank\"}\n",
+        )
+        .await;
+        check(
+            Problem::bad_request("d").with_extension("parts", 1).with_extension("status", "mine"),
+            400,
+            &[],
+            "{\"detail\":\"d\",\"parts\":1,\"status\":400,\"title\":\"Bad Request\",\
              \"type\":\"about:blank\"}\n",
         )
         .await;

@@ -342,7 +342,7 @@ fn check_unknown(name: &str, known: &[&str]) -> Result<(), String> {
     }
 }
 
-fn pairs(query: &str) -> impl Iterator<Item = Result<(String, String), String>> {
+pub(crate) fn pairs(query: &str) -> impl Iterator<Item = Result<(String, String), String>> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode(name)?;

@@ -27,7 +27,14 @@ async fn a_loopback_listener_serves_them_itself() {
     let node = Node::start(BINARY, &[]);
     assert_served(node.address()).await;
     let ready = http::get(node.address(), "/health/ready").await.json();
-    assert_eq!(ready, serde_json::json!({"status": "ready", "broker": "memory"}));
+    let ok = serde_json::json!({"state": "ok"});
+    let parts = serde_json::json!({"delivers": ok, "keeps": ok, "reads": ok, "access": ok});
+    let expected = serde_json::json!({"status": "ready", "broker": "memory", "parts": parts});
+    assert_eq!(ready, expected);
+    let unknown = http::get(node.address(), "/health/ready?parts=writes").await;
+    assert!(unknown.problem(400).contains("delivers, keeps, reads, access"), "{}", unknown.text());
+    let head = http::request(node.address(), "HEAD", "/health/ready", &[], b"").await;
+    assert_eq!((head.status, head.text().as_str()), (200, ""));
 }
 
 #[tokio::test]
