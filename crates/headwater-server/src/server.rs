@@ -36,7 +36,14 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let (hub, redis) = hub(&settings)?;
     let access = Access::load(&settings.access, hub.clone(), Tickets::new(redis)).await?;
     let broker_name = if settings.redis.url.is_some() { "redis" } else { "memory" };
-    let app = App::new(hub.clone(), access, &settings.streams, &settings.limits, broker_name);
+    let app = App::new(
+        hub.clone(),
+        access,
+        &settings.streams,
+        &settings.limits,
+        broker_name,
+        listen.ready_requires.clone(),
+    );
     let admin_address = admin_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     log_start(&settings, &app, listener.local_addr()?, admin_address);
     if settings.log.format == LogFormat::Text {

@@ -7,47 +7,54 @@ use headwater::broker::{BrokerStatus, Part};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
+use crate::settings::{ReadyPart, ReadyParts};
 use crate::sse::query::pairs;
-
-/// The parts of readiness, in the order in which they are shown.
-const PARTS: [&str; 4] = ["delivers", "keeps", "reads", "access"];
 
 /// The process responds.
 pub(crate) async fn live() -> Json<Value> {
     Json(json!({ "status": "live" }))
 }
 
-/// Whether the required parts work: all of them, or those that `parts` in the query names.
+/// Whether the required parts work: those that `parts` in the query names, or else those of the
+/// setting.
 pub(crate) async fn ready(
     State(app): State<App>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Problem> {
-    let required = required_parts(query.as_deref().unwrap_or_default())?;
-    let draining = app.hub.is_draining();
-    answer(&app.hub.status(), app.broker_name, &required, draining)
+    let named = named_parts(query.as_deref().unwrap_or_default())?;
+    let required = named.as_ref().unwrap_or(&app.ready_requires);
+    answer(&app.hub.status(), app.broker_name, required, app.hub.is_draining())
 }
 
-/// The parts that a query requires; all of them if it names none.
-fn required_parts(query: &str) -> Result<Vec<&'static str>, Problem> {
-    let mut required = Vec::new();
+/// The parts that a query names, if it does.
+fn named_parts(query: &str) -> Result<Option<ReadyParts>, Problem> {
+    let mut named: Option<ReadyParts> = None;
     for pair in pairs(query) {
         let (name, value) = pair.map_err(Problem::bad_request)?;
         // Other parameters are ignored, as they always were here.
         if name != "parts" {
             continue;
         }
-        for wanted in value.split(',').map(str::trim) {
-            let part = PARTS.into_iter().find(|part| *part == wanted).ok_or_else(|| {
-                let known = PARTS.join(", ");
-                Problem::bad_request(format!("unknown part {wanted:?}; the parts are {known}"))
-            })?;
-            required.push(part);
-        }
+        let parts: ReadyParts =
+            value.parse().map_err(|why| Problem::bad_request(format!("parts={value}: {why}")))?;
+        named = Some(match named {
+            Some(named) => named.with(parts),
+            None => parts,
+        });
     }
-    if required.is_empty() {
-        required.extend(PARTS);
+    Ok(named)
+}
+
+fn state_of(part: &Part) -> Value {
+    let state = match part {
+        _ if !part.is_ok() => "failed",
+        _ if part.is_off() => "off",
+        _ => "ok",
+    };
+    match part.reason() {
+        Some(reason) => json!({ "state": state, "reason": reason }),
+        None => json!({ "state": state }),
     }
-    Ok(required)
 }
 
 /// A problem document cannot share its `status` with the other answer, so only the members `parts`,
@@ -55,25 +62,12 @@ fn required_parts(query: &str) -> Result<Vec<&'static str>, Problem> {
 fn answer(
     status: &BrokerStatus,
     broker: &str,
-    required: &[&str],
+    required: &ReadyParts,
     draining: bool,
 ) -> Result<Json<Value>, Problem> {
-    let named: [(&str, &Part); 4] = [
-        (PARTS[0], &status.delivers),
-        (PARTS[1], &status.keeps),
-        (PARTS[2], &status.reads),
-        (PARTS[3], &status.access),
-    ];
-    let parts: Map<String, Value> = named
-        .iter()
-        .map(|(name, part)| {
-            let state = match part.failure() {
-                None => json!({ "state": "ok" }),
-                Some(reason) => json!({ "state": "failed", "reason": reason }),
-            };
-            ((*name).to_owned(), state)
-        })
-        .collect();
+    let named = ReadyPart::ALL.map(|name| (name, name.of(status)));
+    let parts: Map<String, Value> =
+        named.iter().map(|(name, part)| (name.to_string(), state_of(part))).collect();
     let mut members = Map::new();
     members.insert("broker".into(), broker.into());
     // The round-trip time of the last probe through Redis.
@@ -83,7 +77,7 @@ fn answer(
     members.insert("parts".into(), Value::Object(parts));
     let failures: Vec<String> = named
         .iter()
-        .filter(|(name, _)| required.contains(name))
+        .filter(|(name, _)| required.contains(*name))
         .filter_map(|(name, part)| Some(format!("{name}: {}", part.failure()?)))
         .collect();
     let detail = if draining {
@@ -104,43 +98,57 @@ fn answer(
 mod tests {
     use super::*;
 
+    fn parts(text: &str) -> ReadyParts {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn each_required_part_that_failed_makes_the_server_not_ready() {
-        for failed in PARTS {
+        let all = parts("delivers,keeps,reads,access");
+        for failed in ReadyPart::ALL {
             let mut status = BrokerStatus::ready();
             let part = Part::failed("OOM: memory is full");
             match failed {
-                "delivers" => status.delivers = part,
-                "keeps" => status.keeps = part,
-                "reads" => status.reads = part,
-                _ => status.access = part,
+                ReadyPart::Delivers => status.delivers = part,
+                ReadyPart::Keeps => status.keeps = part,
+                ReadyPart::Reads => status.reads = part,
+                ReadyPart::Access => status.access = part,
             }
-            for required in PARTS {
-                let found = answer(&status, "redis", &[required], false);
+            for required in ReadyPart::ALL {
+                let found = answer(&status, "redis", &parts(required.as_str()), false);
                 assert_eq!(found.is_err(), required == failed, "{failed} {required}");
+                if let Ok(Json(ready)) = found {
+                    let shown = json!({ "state": "failed", "reason": "OOM: memory is full" });
+                    assert_eq!(ready["parts"][failed.as_str()], shown);
+                }
             }
-            let problem = answer(&status, "redis", &PARTS, false).unwrap_err();
+            let problem = answer(&status, "redis", &all, false).unwrap_err();
             let expected = format!("{failed}: OOM: memory is full; streams stay open meanwhile");
             assert_eq!((problem.status().as_u16(), problem.detail()), (503, &*expected));
-            let Json(ready) = answer(&status, "redis", &[], false).unwrap();
-            let shown = json!({ "state": "failed", "reason": "OOM: memory is full" });
-            assert_eq!(ready["parts"][failed], shown);
         }
-        let draining = answer(&BrokerStatus::ready(), "memory", &PARTS, true).unwrap_err();
+        let draining = answer(&BrokerStatus::ready(), "memory", &all, true).unwrap_err();
         assert_eq!(draining.detail(), "the server is stopping");
     }
 
     #[test]
+    fn a_part_that_is_off_is_shown_and_no_failure() {
+        let mut status = BrokerStatus::ready();
+        status.keeps = Part::off("retention is off");
+        let Json(ready) = answer(&status, "redis", &parts("keeps"), false).unwrap();
+        assert_eq!(ready["parts"]["keeps"], json!({"state": "off", "reason": "retention is off"}));
+    }
+
+    #[test]
     fn a_query_names_the_parts() {
-        let check = |query: &str, expected: &[&str]| {
-            assert_eq!(required_parts(query).unwrap(), expected, "{query}");
+        let check = |query: &str, expected: Option<&str>| {
+            assert_eq!(named_parts(query).unwrap(), expected.map(parts), "{query}");
         };
-        check("", &PARTS);
-        check("other=1", &PARTS);
-        check("parts=delivers", &["delivers"]);
-        check("parts=reads%2Ckeeps&parts=access", &["reads", "keeps", "access"]);
+        check("", None);
+        check("other=1", None);
+        check("parts=delivers", Some("delivers"));
+        check("parts=reads%2Ckeeps&parts=access", Some("reads,keeps,access"));
         for query in ["parts=", "parts=deliver", "parts=reads,"] {
-            let problem = required_parts(query).unwrap_err();
+            let problem = named_parts(query).unwrap_err();
             assert_eq!(problem.status().as_u16(), 400, "{query}");
             assert!(problem.detail().contains("delivers, keeps, reads, access"), "{query}");
         }

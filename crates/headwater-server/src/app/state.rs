@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use crate::access::Access;
 use crate::client::ClientLimits;
 use crate::limits::BODIES_BYTES_MAX;
-use crate::settings::{LimitSettings, StreamSettings};
+use crate::settings::{LimitSettings, ReadyParts, StreamSettings};
 
 /// What handlers share.
 #[derive(Clone)]
@@ -22,6 +22,8 @@ pub(crate) struct App {
     /// Permits for the bytes of bodies in flight.
     pub(crate) body_room: Arc<Semaphore>,
     pub(crate) broker_name: &'static str,
+    /// The parts that `/health/ready` requires.
+    pub(crate) ready_requires: Arc<ReadyParts>,
 }
 
 impl App {
@@ -31,6 +33,7 @@ impl App {
         streams: &StreamSettings,
         limits: &LimitSettings,
         broker_name: &'static str,
+        ready_requires: ReadyParts,
     ) -> Self {
         let body_bytes_max = limits.max_body_bytes;
         Self {
@@ -41,6 +44,7 @@ impl App {
             body_bytes_max,
             body_room: Arc::new(Semaphore::new(BODIES_BYTES_MAX.max(2 * body_bytes_max))),
             broker_name,
+            ready_requires: Arc::new(ready_requires),
         }
     }
 }

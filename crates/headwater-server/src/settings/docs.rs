@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::schema::{Kind, SETTINGS, Setting};
-use super::value::{show_bytes, show_duration};
+use super::value::{ReadyPart, show_bytes, show_duration};
 
 const HEAD: &str = "\
 # Configuration
@@ -116,6 +116,10 @@ fn values(kind: Kind) -> String {
         Kind::Origins => "origins".to_owned(),
         Kind::Domains => "DNS names".to_owned(),
         Kind::ChannelPatterns => "patterns".to_owned(),
+        Kind::ReadyParts => {
+            let names = ReadyPart::ALL.map(|part| format!("`{part}`"));
+            format!("one or more of {}, separated by commas", names.join(", "))
+        }
         Kind::Choice(words) => {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ")
         }

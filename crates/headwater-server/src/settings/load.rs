@@ -106,6 +106,7 @@ fn listen(sources: &Sources) -> Result<ListenSettings, SettingsError> {
     Ok(ListenSettings {
         address: sources.required("listen", Sources::address)?,
         admin: sources.address("admin")?,
+        ready_requires: sources.required("ready-requires", Sources::parsed)?,
         open: sources.required("open", Sources::switch)?,
         trusted_proxies: sources.networks("trusted-proxy")?,
         client_address_header: sources.parsed("client-address-header")?,

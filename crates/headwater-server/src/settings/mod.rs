@@ -21,7 +21,7 @@ pub use sections::{
 };
 pub use sources::Flags;
 pub use value::{
-    AddressHeader, DomainName, HttpUrl, JwksPlace, LogFilter, LogFormat, Origin, Rate, RedisUrl,
-    Secret, Template, TrustedProxies,
+    AddressHeader, DomainName, HttpUrl, JwksPlace, LogFilter, LogFormat, Origin, Rate, ReadyPart,
+    ReadyParts, RedisUrl, Secret, Template, TrustedProxies,
 };
 pub(crate) use value::{as_text, duration, show_duration};

@@ -11,8 +11,8 @@ use headwater::channel::{ChannelPattern, ChannelPatterns};
 use headwater::log::RetentionRules;
 
 use super::value::{
-    AddressHeader, DomainName, HttpUrl, JwksPlace, LogFilter, LogFormat, Origin, Rate, RedisUrl,
-    Secret, Template, TrustedProxies,
+    AddressHeader, DomainName, HttpUrl, JwksPlace, LogFilter, LogFormat, Origin, Rate, ReadyParts,
+    RedisUrl, Secret, Template, TrustedProxies,
 };
 
 /// Addresses, connections, and proxies in front of them.
@@ -22,6 +22,8 @@ pub struct ListenSettings {
     pub address: SocketAddr,
     /// The address of health and metrics, if they have their own.
     pub admin: Option<SocketAddr>,
+    /// The parts that must work for `/health/ready` to succeed.
+    pub ready_requires: ReadyParts,
     /// The setting `open`. On loopback it may be false, and access is open all the same if there
     /// are no rules.
     pub open: bool,

@@ -85,3 +85,11 @@ async fn streams_write_nothing_to_the_log_at_the_default_level() {
     let new: Vec<&str> = log.lines().skip(before.lines().count()).collect();
     assert_eq!(new.len(), 2, "{new:#?}");
 }
+
+#[tokio::test]
+async fn the_setting_names_the_parts_that_are_required() {
+    let node = Node::start(BINARY, &["--ready-requires", "keeps,reads"]);
+    let ready = http::get(node.address(), "/health/ready").await;
+    assert_eq!(ready.status, 200, "{}", ready.text());
+    assert_eq!(ready.json()["parts"].as_object().map(serde_json::Map::len), Some(4));
+}

@@ -162,6 +162,10 @@ fn bounds_are_inclusive_and_apply_to_every_source() {
                 (words.iter().map(ToString::to_string).collect(), vec!["xml".to_owned()])
             }
             Kind::Switch => (vec!["true".into(), "false".into()], vec!["1".into()]),
+            Kind::ReadyParts => (
+                vec!["delivers".into(), "access, reads,keeps".into()],
+                vec!["writes".into(), "reads,".into(), ",".into()],
+            ),
             Kind::Address
             | Kind::RedisUrl
             | Kind::Directory

@@ -33,6 +33,17 @@ pub(super) const ADDRESSES: &[Setting] = &[
         details: "Without it, `listen` serves them if it is a loopback address; otherwise they are \
                   not served at all.",
     },
+    Setting {
+        name: "ready-requires",
+        value_name: "PARTS",
+        kind: Kind::ReadyParts,
+        default: Some("delivers,keeps,reads,access"),
+        example: "delivers,access",
+        heading: WHERE,
+        summary: "Parts that must work for /health/ready to answer 200",
+        details: "A request can name others: `/health/ready?parts=delivers`. The answer shows all \
+                  parts in any case, and metrics do too.",
+    },
 ];
 
 pub(super) const OPEN: &[Setting] = &[Setting {

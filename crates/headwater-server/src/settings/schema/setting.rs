@@ -83,6 +83,8 @@ pub enum Kind {
     RetentionRules,
     /// Patterns of channels: a list, in the same three ways.
     ChannelPatterns,
+    /// Parts of readiness, with commas between them.
+    ReadyParts,
     /// One of some words.
     Choice(&'static [&'static str]),
     /// Filter directives of the log.
