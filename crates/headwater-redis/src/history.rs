@@ -52,7 +52,7 @@ pub(crate) struct Bounds<'a> {
     pub(crate) until: Option<u64>,
     /// At most [`READ_ENTRIES_MAX`] are read.
     pub(crate) count: usize,
-    pub(crate) channel: &'a Channel,
+    pub(crate) channel: &'a str,
 }
 
 /// The fields of an entry as Redis returns them.
@@ -75,7 +75,7 @@ pub(crate) async fn read_entries<C: ConnectionLike + Send>(
     let until = bounds.until.map_or_else(|| "+".to_owned(), |until| until.to_string());
     let (last, raw, epoch): (u64, Vec<(String, Fields)>, String) = READ
         .key(keys::LOG)
-        .arg(bounds.channel.as_str())
+        .arg(bounds.channel)
         .arg(if bounds.newest { "newest" } else { "after" })
         .arg(bounds.after)
         .arg(until)
@@ -130,22 +130,33 @@ fn entry(id: &str, fields: Fields) -> Option<Entry> {
     Some(entry)
 }
 
+/// Proves that histories can be read, in both directions, by reading one that is most likely empty.
+pub(crate) async fn probe<C: ConnectionLike + Send>(commands: &mut C) -> RedisResult<()> {
+    for newest in [false, true] {
+        let channel = "headwater";
+        let bounds = Bounds { newest, after: 0, until: None, count: 1, channel };
+        read_entries(commands, bounds).await?;
+    }
+    Ok(())
+}
+
 /// Reads part of a channel's history for the hub, which asks again for more.
 pub(crate) async fn read_history<C: ConnectionLike + Send>(
     commands: &mut C,
     channel: &Channel,
     range: ReadRange,
 ) -> RedisResult<History> {
+    let name = channel.as_str();
     let bounds = match range {
         ReadRange::After { offset, count } => {
-            Bounds { newest: false, after: offset, until: None, count, channel }
+            Bounds { newest: false, after: offset, until: None, count, channel: name }
         }
         ReadRange::Newest { count } => {
-            Bounds { newest: true, after: 0, until: None, count, channel }
+            Bounds { newest: true, after: 0, until: None, count, channel: name }
         }
         ReadRange::Before { offset, count } => {
             let until = Some(offset.saturating_sub(1));
-            Bounds { newest: true, after: 0, until, count, channel }
+            Bounds { newest: true, after: 0, until, count, channel: name }
         }
         _ => return Err(unexpected("this version cannot read such a range")),
     };

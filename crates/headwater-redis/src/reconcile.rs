@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use crate::commands::Commands;
 use crate::desired::Revocations;
 use crate::errors::{self, is_denied, is_missing};
+use crate::history;
 use crate::library::{self, Heard, LogMode, Mode};
 use crate::limits::{PROBE_INTERVAL, RECONCILE_RETRY};
 use crate::node::Node;
@@ -50,17 +51,29 @@ struct Reconciler<'a> {
 impl Reconciler<'_> {
     /// Compares and repairs everything. Returns whether Redis has all of it.
     async fn reconcile(&mut self, is_new_connection: bool) -> bool {
+        let node = self.node;
+        // A command that is not answered must not delay what the others show.
+        let (is_kept, is_read, is_known) = tokio::join!(
+            self.check_keeps(is_new_connection),
+            check_reads(node),
+            know_revocations(node)
+        );
+        is_kept && is_read && is_known
+    }
+
+    async fn check_keeps(&mut self, is_new_connection: bool) -> bool {
         let kept = self.keep(is_new_connection).await;
         if let Err(error) = &kept {
             tracing::debug!("Redis lacks what this node needs, retrying: {error}");
         }
         self.set_keeps(match &kept {
             Ok(()) => Part::ok(),
-            Err(error) if self.is_off(error) => Part::off(format!("retention is off: {error}")),
+            Err(error) if is_off(self.node, error) => {
+                Part::off(format!("retention is off: {error}"))
+            }
             Err(error) => errors::part(error),
         });
-        let is_known = self.know_revocations().await;
-        kept.is_ok() && is_known
+        kept.is_ok()
     }
 
     fn set_keeps(&self, part: Part) {
@@ -88,11 +101,6 @@ impl Reconciler<'_> {
             Ok(()) => {}
         }
         self.keep_rules().await
-    }
-
-    /// Whether the Redis user may not use the log, and nothing was configured that needs it.
-    fn is_off(&self, error: &RedisError) -> bool {
-        is_denied(error) && self.node.rules.as_deref().is_none_or(str::is_empty)
     }
 
     fn heard(&self) -> Option<Heard> {
@@ -127,32 +135,56 @@ impl Reconciler<'_> {
         }
         Ok(())
     }
+}
 
-    /// Reads the revocations that this node has missed. Returns whether it knows all of them.
-    async fn know_revocations(&mut self) -> bool {
-        let desired = &self.node.desired;
-        let unread = desired.revocations();
-        let lost_ms = match unread {
-            Revocations::Known | Revocations::Unsubscribed => return true,
-            Revocations::Unread(lost_ms) => lost_ms,
-        };
-        match revocations::catch_up(&mut self.commands, &self.node.sink, lost_ms).await {
-            Ok(()) => {
-                desired.revocations_read(unread);
-                true
+/// Whether the node works without the log, since the Redis user may not use it, and nothing was
+/// configured that needs it.
+fn is_off(node: &Node, error: &RedisError) -> bool {
+    let is_needed = node.rules.as_deref().is_some_and(|rules| !rules.is_empty());
+    is_denied(error) && node.desired.log_mode() == LogMode::Denied && !is_needed
+}
+
+/// Proves that histories can be read. Returns whether they can.
+async fn check_reads(node: &Node) -> bool {
+    let read = history::probe(&mut node.commands.clone()).await;
+    let part = match &read {
+        _ if node.desired.log_mode() == LogMode::Denied => {
+            Part::off("Redis denies the keys headwater:{0}:*, so there is no history")
+        }
+        Ok(()) => Part::ok(),
+        Err(error) => errors::part(error),
+    };
+    if node.desired.status().reads.is_ok() && !part.is_ok() {
+        tracing::warn!("not ready: retained events cannot be read: {part}");
+    }
+    node.desired.update_status(|status| status.reads = part);
+    read.is_ok()
+}
+
+/// Reads the revocations that this node has missed. Returns whether it knows all of them.
+async fn know_revocations(node: &Node) -> bool {
+    let desired = &node.desired;
+    let unread = desired.revocations();
+    let lost_ms = match unread {
+        Revocations::Known | Revocations::Unsubscribed => return true,
+        Revocations::Unread(lost_ms) => lost_ms,
+    };
+    match revocations::catch_up(&mut node.commands.clone(), &node.sink, lost_ms).await {
+        Ok(()) => {
+            desired.revocations_read(unread);
+            true
+        }
+        Err(error) => {
+            let part = if is_off(node, &error) {
+                Part::off(format!("revocations are not retained: {error}"))
+            } else {
+                errors::part(&error)
+            };
+            if desired.status().access.is_off() != part.is_off() {
+                tracing::warn!("revocations cannot be read from Redis, retrying: {part}");
             }
-            Err(error) => {
-                let part = if self.is_off(&error) {
-                    Part::off(format!("revocations are not retained: {error}"))
-                } else {
-                    errors::part(&error)
-                };
-                if desired.status().access.is_off() != part.is_off() {
-                    tracing::warn!("revocations cannot be read from Redis, retrying: {part}");
-                }
-                desired.update_status(|status| status.access = part);
-                false
-            }
+            desired.update_status(|status| status.access = part);
+            false
         }
     }
 }

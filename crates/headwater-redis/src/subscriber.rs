@@ -42,7 +42,6 @@ async fn subscribe(node: &Node) {
                 let part = Part::failed(format!("not connected to Redis: {error}"));
                 node.desired.update_status(|status| {
                     status.delivers = part.clone();
-                    status.reads = part.clone();
                     status.access = part;
                 });
                 failures.log(address, &error);

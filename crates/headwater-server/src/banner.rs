@@ -25,8 +25,8 @@ pub(crate) struct RedisFacts {
     pub(crate) shown: String,
     /// The beginning of a command line for it.
     pub(crate) command: String,
-    /// Whether it answered.
-    pub(crate) is_reachable: bool,
+    /// What is wrong with it, after its name: "is unreachable".
+    pub(crate) failure: Option<String>,
     /// Whether a plain PUBLISH to [`CHANNEL`] reaches streams.
     pub(crate) delivers_plain: bool,
 }
@@ -105,8 +105,8 @@ impl Banner {
 
 impl RedisFacts {
     fn add_lines(&self, text: &mut String) {
-        if !self.is_reachable {
-            line(text, "Redis", &format!("{} is unreachable: retrying (see the log)", self.shown));
+        if let Some(failure) = &self.failure {
+            line(text, "Redis", &format!("{} {failure}: retrying (see the log)", self.shown));
         } else if self.delivers_plain {
             line(text, "", &format!("{} PUBLISH {CHANNEL} hello", self.command));
         }
@@ -154,18 +154,18 @@ mod tests {
         Banner { base, admin: None, redis, access, is_behind_proxy: false }.text()
     }
 
-    fn redis(is_reachable: bool, delivers_plain: bool) -> RedisFacts {
+    fn redis(failure: Option<&str>, delivers_plain: bool) -> RedisFacts {
         RedisFacts {
             shown: "redis://h:1".to_owned(),
             command: "redis-cli -u redis://h:1".to_owned(),
-            is_reachable,
+            failure: failure.map(ToOwned::to_owned),
             delivers_plain,
         }
     }
 
     #[test]
     fn open_servers_show_every_command() {
-        let text = banner(Some(redis(true, true)), AccessFacts::Open { is_local: true });
+        let text = banner(Some(redis(None, true)), AccessFacts::Open { is_local: true });
         for part in [
             "  Demo page  http://localhost:8000/sse/demo\n",
             "  Subscribe  curl -N 'http://localhost:8000/sse/stream?channel=news'\n",
@@ -199,8 +199,8 @@ mod tests {
     #[test]
     fn commands_that_do_not_work_are_left_out() {
         let open = || AccessFacts::Open { is_local: false };
-        assert!(!banner(Some(redis(true, false)), open()).contains("PUBLISH"));
-        let text = banner(Some(redis(false, true)), open());
+        assert!(!banner(Some(redis(None, false)), open()).contains("PUBLISH"));
+        let text = banner(Some(redis(Some("is unreachable"), true)), open());
         assert!(!text.contains("PUBLISH") && text.contains("redis://h:1 is unreachable"), "{text}");
         let base = "https://a.example".to_owned();
         let behind =

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use headwater::Hub;
+use headwater::broker::BrokerStatus;
 use headwater::hub::ShardStats;
 use headwater::serve::ServeCounts;
 use http::header::CONTENT_TYPE;
@@ -17,7 +18,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::app::App;
 use crate::client::{ClientLimits, Limit};
+use crate::settings::ReadyPart;
 use crate::tls::Certificates;
 
 /// All metrics of the process.
@@ -27,16 +30,15 @@ pub(crate) struct Metrics {
 
 /// What there is to show.
 pub(crate) struct MetricSources {
-    pub(crate) hub: Hub,
+    pub(crate) app: App,
     pub(crate) has_redis: bool,
-    pub(crate) limits: Arc<ClientLimits>,
     pub(crate) counts: ServeCounts,
     /// `None` without TLS.
     pub(crate) certificates: Option<Arc<Certificates>>,
 }
 
-#[derive(Debug)]
 struct HubCollector {
+    app: App,
     hub: Hub,
     has_redis: bool,
 }
@@ -50,9 +52,10 @@ struct ServerCollector {
 
 impl Metrics {
     pub(crate) fn new(sources: MetricSources) -> Self {
-        let MetricSources { hub, has_redis, limits, counts, certificates } = sources;
+        let MetricSources { app, has_redis, counts, certificates } = sources;
+        let (hub, limits) = (app.hub.clone(), Arc::clone(&app.limits));
         let mut registry = Registry::with_prefix("headwater");
-        registry.register_collector(Box::new(HubCollector { hub, has_redis }));
+        registry.register_collector(Box::new(HubCollector { app, hub, has_redis }));
         registry.register_collector(Box::new(ServerCollector { limits, counts, certificates }));
         Self { registry }
     }
@@ -64,6 +67,12 @@ impl Metrics {
         let content_type =
             [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
         (content_type, text).into_response()
+    }
+}
+
+impl fmt::Debug for HubCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubCollector").finish_non_exhaustive()
     }
 }
 
@@ -126,8 +135,16 @@ impl Collector for HubCollector {
             stats.bytes_sent,
         )?;
         self.encode_shards(encoder)?;
+        let status = self.app.status();
+        let help = "1 if a part of readiness works or is not in use, 0 if it fails";
+        let mut ready = encoder.encode_descriptor("ready", help, None, MetricType::Gauge)?;
+        for part in ReadyPart::ALL {
+            let labels = [("part", part.as_str())];
+            let value = if part.of(&status).is_ok() { 1.0 } else { 0.0 };
+            ConstGauge::new(value).encode(ready.encode_family(&labels)?)?;
+        }
         if self.has_redis {
-            self.encode_redis(encoder)?;
+            self.encode_redis(encoder, &status)?;
         }
         Ok(())
     }
@@ -177,9 +194,8 @@ impl HubCollector {
         Ok(())
     }
 
-    fn encode_redis(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let health = self.hub.status();
-        let ready = if health.is_ready() { 1.0 } else { 0.0 };
+    fn encode_redis(&self, encoder: &mut DescriptorEncoder, health: &BrokerStatus) -> fmt::Result {
+        let ready = if health.delivers.is_ok() { 1.0 } else { 0.0 };
         gauge(
             encoder,
             "redis_ready",

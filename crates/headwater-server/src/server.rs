@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use headwater::broker::MemoryBroker;
+use headwater::broker::{BrokerStatus, MemoryBroker};
 use headwater::redis::RedisConnection;
 use headwater::serve::ServeCounts;
 use headwater::{Channel, Hub, RedisBroker};
@@ -21,7 +21,7 @@ use crate::banner::{AccessFacts, Banner, CHANNEL, RedisFacts, token_command};
 use crate::limits::{BANNER_LOOK_INTERVAL, BANNER_REDIS_TIMEOUT, LISTEN_BACKLOG};
 use crate::metrics::{MetricSources, Metrics};
 use crate::router;
-use crate::settings::{AccessSettings, LogFormat, Settings, TlsSettings, show_duration};
+use crate::settings::{AccessSettings, LogFormat, ReadyPart, Settings, TlsSettings, show_duration};
 use crate::signals::{Reloads, Stops};
 use crate::tls::Tls;
 
@@ -73,9 +73,8 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     // The router is chosen below: it shows what the server counts.
     let counts = ServeCounts::default();
     let sources = MetricSources {
-        hub: hub.clone(),
+        app: app.clone(),
         has_redis: settings.redis.url.is_some(),
-        limits: Arc::clone(&app.limits),
         counts: counts.clone(),
         certificates: tls.as_ref().map(Tls::certificates),
     };
@@ -199,13 +198,24 @@ fn log_start(settings: &Settings, app: &App, listen: SocketAddr, admin: Option<S
     }
 }
 
-/// Prints the banner, once it is known whether Redis responds.
+/// Prints the banner, once it is known whether Redis works.
 async fn print_banner(mut banner: Banner, hub: Hub) {
-    if let Some(redis) = &mut banner.redis {
-        redis.is_reachable = timeout(BANNER_REDIS_TIMEOUT, ready(&hub)).await.is_ok();
+    if let Some(redis) = &mut banner.redis
+        && timeout(BANNER_REDIS_TIMEOUT, ready(&hub)).await.is_err()
+    {
+        redis.failure = redis_failure(&hub.status());
     }
     // stdout may be closed.
     let _ = writeln!(io::stdout(), "{}", banner.text());
+}
+
+/// What is wrong with Redis, as the banner shows it.
+fn redis_failure(status: &BrokerStatus) -> Option<String> {
+    if !status.delivers.is_ok() {
+        return Some("is unreachable".into());
+    }
+    let failed = |part: ReadyPart| Some(format!("fails ({part}: {})", part.of(status).failure()?));
+    ReadyPart::ALL.into_iter().find_map(failed)
 }
 
 async fn ready(hub: &Hub) {
@@ -228,7 +238,7 @@ fn banner(settings: &Settings, listen: SocketAddr, admin: Option<SocketAddr>) ->
     let redis = settings.redis.url.as_ref().map(|url| RedisFacts {
         shown: url.to_string(),
         command: url.cli_command().to_owned(),
-        is_reachable: false,
+        failure: None,
         delivers_plain: is_for_channel(&|channel| access.delivers_plain(channel)),
     });
     let access = if access.has_rules() {

@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::history::{ChannelHistory, whole_ms};
 use super::restore::{Restore, RestoredKey};
-use crate::broker::{Baseline, History, ReadRange};
+use crate::broker::{Baseline, History, Part, ReadRange};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventId;
@@ -36,6 +37,10 @@ pub(super) struct Log {
     forgot_at_ms: u64,
     /// Stores the log beyond the lifetime of the process.
     store: Option<Store>,
+    /// Why the store does not accept events; `None` if the last attempt succeeded.
+    not_stored: Option<Arc<str>>,
+    /// Why the store cannot sync what it has accepted.
+    not_synced: Option<Arc<str>>,
     /// Events up to this offset may have been forgotten, of channels that are not in `channels`.
     forgotten_to: u64,
 }
@@ -59,6 +64,8 @@ impl Log {
             swept_at_ms: 0,
             forgot_at_ms: 0,
             store: None,
+            not_stored: None,
+            not_synced: None,
             forgotten_to: 0,
         }
     }
@@ -130,6 +137,9 @@ impl Log {
         let is_due = now_ms >= self.forgot_at_ms + FORGET_INTERVAL_MS;
         let forget_before = if is_due { self.oldest_needed() } else { 0 };
         let store = self.store.as_mut()?;
+        if self.not_stored.is_some() {
+            self.not_stored = store.try_again().err().map(|error| error.to_string().into());
+        }
         if is_due {
             self.forgot_at_ms = now_ms;
         }
@@ -142,9 +152,10 @@ impl Log {
     pub(super) fn end_upkeep(&mut self, done: Done) {
         let Some(store) = &mut self.store else { return };
         let (synced, forgotten) = store.end_upkeep(done);
-        if let Err(error) = synced {
+        if let Err(error) = &synced {
             tracing::error!("log not synced to disk, retrying: {error}");
         }
+        self.not_synced = synced.err().map(|error| error.to_string().into());
         if let Err(error) = forgotten {
             tracing::error!("old log segments not deleted, retrying: {error}");
         }
@@ -156,6 +167,14 @@ impl Log {
         let events = self.channels.values().filter_map(ChannelHistory::oldest);
         let keys = self.keys.values().filter_map(|(_, receipt)| receipt.position);
         events.chain(keys.map(Position::offset)).min().unwrap_or(self.last + 1)
+    }
+
+    /// Whether events that are published are stored.
+    pub(super) fn keeps(&self) -> Part {
+        match self.not_stored.as_ref().or(self.not_synced.as_ref()) {
+            Some(reason) => Part::failed(Arc::clone(reason)),
+            None => Part::ok(),
+        }
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -190,7 +209,16 @@ impl Log {
         if let Some(store) = &mut self.store {
             // Before delivery, so that no event that was acknowledged or delivered is lost in a
             // crash.
-            store.append(&records)?;
+            match store.append(&records) {
+                Ok(()) if records.is_empty() => {}
+                Ok(()) => self.not_stored = None,
+                Err(error) => {
+                    if error.kind() == ErrorKind::Unavailable {
+                        self.not_stored = Some(error.to_string().into());
+                    }
+                    return Err(error);
+                }
+            }
         }
         let mut receipts = Vec::with_capacity(records.len());
         for record in records {

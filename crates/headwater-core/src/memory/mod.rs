@@ -154,6 +154,8 @@ impl Broker for MemoryBroker {
     }
 
     fn status(&self) -> BrokerStatus {
-        BrokerStatus::ready()
+        let mut status = BrokerStatus::ready();
+        status.keeps = self.log().keeps();
+        status
     }
 }

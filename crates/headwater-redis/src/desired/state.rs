@@ -121,7 +121,6 @@ impl Desired {
         status.lag = None;
         let lost = Part::failed(format!("the connection to Redis was lost: {why}"));
         status.delivers = lost.clone();
-        status.reads = lost.clone();
         status.access = lost;
     }
 
@@ -211,6 +210,14 @@ impl Desired {
     pub(crate) fn status(&self) -> BrokerStatus {
         let state = self.state();
         let mut status = state.status.clone();
+        if status.delivers.is_ok()
+            && let Some(channel) = state.subscriptions.denied()
+        {
+            status.delivers = Part::failed(format!(
+                "Redis denies subscribing to channels, of which {channel} is one: give the Redis \
+                 user the permissions that docs/redis.md lists"
+            ));
+        }
         status.channels_wanted = state.subscriptions.wanted();
         status.channels_confirmed = state.subscriptions.confirmed();
         status

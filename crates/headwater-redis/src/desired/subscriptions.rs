@@ -1,7 +1,7 @@
 //! The channels that the hub wants, and which of them Redis has confirmed. Look here for what waits
 //! for a confirmation.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use headwater_core::Channel;
 use tokio::sync::oneshot;
@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 pub(crate) struct Subscriptions {
     channels: HashMap<Channel, ChannelState>,
     confirmed: usize,
+    /// Denied channels that the hub has received before, so that streams may be waiting.
+    denied: BTreeSet<Channel>,
     /// Channels that were added or removed since the session last took the changes. They are
     /// recorded only during a session, since a new session subscribes to everything. So the set is
     /// bounded by the channels that change between two such calls.
@@ -51,6 +53,7 @@ impl Subscriptions {
     /// Removes a channel; returns whether the session must be notified.
     pub(super) fn remove(&mut self, channel: &Channel) -> bool {
         let removed = self.channels.remove(channel);
+        self.denied.remove(channel);
         if removed.is_some_and(|subscription| subscription.confirmed) {
             self.confirmed -= 1;
         }
@@ -72,6 +75,8 @@ impl Subscriptions {
             let _ = waiter.send(());
         }
         subscription.had_baseline = true;
+        subscription.denied = false;
+        self.denied.remove(channel);
         if !std::mem::replace(&mut subscription.confirmed, true) {
             self.confirmed += 1;
         }
@@ -85,8 +90,17 @@ impl Subscriptions {
     /// Records that Redis denied a channel; this drops its waiters.
     pub(super) fn deny(&mut self, channel: &Channel) {
         if let Some(subscription) = self.channels.get_mut(channel) {
-            *subscription = ChannelState { denied: true, ..ChannelState::default() };
+            subscription.denied = true;
+            subscription.waiters.clear();
+            if subscription.had_baseline {
+                self.denied.insert(channel.clone());
+            }
         }
+    }
+
+    /// A channel that Redis denies now and did not deny before.
+    pub(super) fn denied(&self) -> Option<&Channel> {
+        self.denied.first()
     }
 
     /// Whether a channel is confirmed, or what to wait for.
@@ -132,6 +146,7 @@ impl Subscriptions {
             subscription.denied = false;
         }
         self.confirmed = 0;
+        self.denied.clear();
     }
 
     /// The channels that were added or removed since the last call.

@@ -1,14 +1,13 @@
 //! Subscribes and unsubscribes channels in Redis as the hub wants, in bounded batches. Look here
 //! for what happens when Redis confirms or denies a channel.
 
-use std::collections::VecDeque;
-
 use headwater_core::Channel;
 use headwater_core::broker::Part;
+use tokio::time::Instant;
 
 use super::state::{NodeChannel, PendingCommand, Phase, Session};
 use crate::keys::{self, REVOCATIONS_CHANNEL};
-use crate::limits::{SUBSCRIBE_BATCH_MAX, SUBSCRIBE_UNCONFIRMED_MAX};
+use crate::limits::{PROBE_INTERVAL, SUBSCRIBE_BATCH_MAX, SUBSCRIBE_UNCONFIRMED_MAX};
 use crate::resp;
 
 /// Redis channels per channel: one of its own name, and one for envelopes.
@@ -21,14 +20,49 @@ impl Session<'_> {
     /// Subscribes to the Redis channels that belong to the node, each with a separate command,
     /// since Redis may allow one and deny the other.
     pub(crate) fn subscribe_node_channels(&mut self) {
-        for name in [self.marker_channel.as_str(), REVOCATIONS_CHANNEL] {
-            resp::encode_command([b"SUBSCRIBE".as_slice(), name.as_bytes()], &mut self.output);
-            let command =
-                PendingCommand { channels: Vec::new(), is_subscribe: true, confirmations_left: 1 };
-            self.unconfirmed.push_back(command);
+        for node_channel in [NodeChannel::Markers, NodeChannel::Revocations] {
+            self.subscribe_node_channel(node_channel);
         }
-        self.unanswered_node_channels =
-            VecDeque::from([NodeChannel::Markers, NodeChannel::Revocations]);
+    }
+
+    fn subscribe_node_channel(&mut self, node_channel: NodeChannel) {
+        let name = match node_channel {
+            NodeChannel::Markers => self.marker_channel.as_str(),
+            NodeChannel::Revocations => REVOCATIONS_CHANNEL,
+        };
+        resp::encode_command([b"SUBSCRIBE".as_slice(), name.as_bytes()], &mut self.output);
+        self.await_confirmations(Vec::new(), true, 1);
+        self.unanswered_node_channels.push_back(node_channel);
+    }
+
+    fn await_confirmations(
+        &mut self,
+        channels: Vec<Channel>,
+        is_subscribe: bool,
+        confirmations_left: usize,
+    ) {
+        let sent_at = Instant::now();
+        let command = PendingCommand { channels, is_subscribe, confirmations_left, sent_at };
+        self.unconfirmed.push_back(command);
+    }
+
+    /// Subscribes again to what Redis has denied, if the last attempt was long enough ago.
+    pub(super) fn retry_denied(&mut self) {
+        let is_due = self.denied.tried_at.is_some_and(|at| at.elapsed() >= PROBE_INTERVAL);
+        if !is_due || !self.unconfirmed.is_empty() {
+            return;
+        }
+        self.denied.tried_at = Some(Instant::now());
+        // What the hub no longer wants is neither subscribed to nor denied again.
+        let (wanted, unwanted) =
+            self.node.desired.partition(self.denied.channels.iter().cloned().collect());
+        for channel in &unwanted {
+            self.denied.channels.remove(channel);
+        }
+        self.enqueue(&wanted);
+        for node_channel in self.denied.node_channels.clone() {
+            self.subscribe_node_channel(node_channel);
+        }
     }
 
     /// Schedules channels for a check against what the hub wants.
@@ -96,7 +130,7 @@ impl Session<'_> {
         let confirmations_left = words.len() - 1;
         resp::encode_command(words, &mut self.output);
         let is_subscribe = command == b"SUBSCRIBE";
-        self.unconfirmed.push_back(PendingCommand { channels, is_subscribe, confirmations_left });
+        self.await_confirmations(channels, is_subscribe, confirmations_left);
     }
 
     pub(crate) fn on_confirmation(&mut self, name: &[u8]) {
@@ -106,12 +140,12 @@ impl Session<'_> {
             return;
         }
         if name == self.marker_channel.as_bytes() {
-            self.unanswered_node_channels.pop_front();
+            self.on_node_channel();
             self.probe(Vec::new());
             self.restore_if_confirmed();
         }
         if name == REVOCATIONS_CHANNEL.as_bytes() {
-            self.unanswered_node_channels.pop_front();
+            self.on_node_channel();
             // Revocations arrive from here on; earlier ones must be read.
             self.node.desired.read_revocations(self.carried.lost_ms);
         }
@@ -124,6 +158,7 @@ impl Session<'_> {
         self.enqueue(if is_subscribe { &unwanted } else { &wanted });
         for channel in &channels {
             if is_subscribe {
+                self.denied.channels.remove(channel);
                 self.subscriptions.insert(channel.clone(), Phase::Subscribed);
             } else {
                 self.subscriptions.remove(channel);
@@ -133,6 +168,12 @@ impl Session<'_> {
             self.on_restored(&channels);
             self.on_subscribed(wanted);
         }
+    }
+
+    /// A Redis channel that belongs to the node is subscribed.
+    fn on_node_channel(&mut self) {
+        let confirmed = self.unanswered_node_channels.pop_front();
+        self.denied.node_channels.retain(|denied| Some(*denied) != confirmed);
     }
 
     /// Redis sends the messages of these channels: determine the point of the log at which they
@@ -156,35 +197,41 @@ impl Session<'_> {
             self.subscriptions.remove(channel);
         }
         match channels.len() {
-            0 if matches!(
-                self.unanswered_node_channels.pop_front(),
-                Some(NodeChannel::Revocations)
-            ) =>
-            {
-                let reason = format!(
-                    "Redis denies subscribing to {REVOCATIONS_CHANNEL}, so this node does not \
-                     receive revocations of other nodes: {message}"
-                );
-                tracing::error!("{reason}");
-                self.node.desired.update_status(|status| status.access = Part::failed(reason));
-            }
-            0 => {
-                let reason = format!(
-                    "Redis denies subscribing to the probe's channel {}: {message}",
-                    self.marker_channel
-                );
-                tracing::error!("{reason}");
-                self.node.desired.update_status(|status| status.delivers = Part::failed(reason));
-            }
+            0 => self.on_node_channel_denied(&message),
             1 => {
+                self.denied.tried_at.get_or_insert_with(Instant::now);
+                if self.denied.channels.insert(channels[0].clone()) {
+                    tracing::error!(channel = %channels[0], "Redis denies subscribing: {message}");
+                }
                 self.node.desired.deny(&channels[0]);
                 self.on_restored(&channels);
-                tracing::error!(channel = %channels[0], "Redis denies subscribing: {message}");
             }
             count => {
                 self.pending_batches.push_back(channels.split_off(count / 2));
                 self.pending_batches.push_back(channels);
             }
         }
+    }
+    fn on_node_channel_denied(&mut self, message: &str) {
+        let Some(denied) = self.unanswered_node_channels.pop_front() else { return };
+        let reason = match denied {
+            NodeChannel::Markers => format!(
+                "Redis denies subscribing to the probe's channel {}: {message}",
+                self.marker_channel
+            ),
+            NodeChannel::Revocations => format!(
+                "Redis denies subscribing to {REVOCATIONS_CHANNEL}, so this node does not receive \
+                 revocations of other nodes: {message}"
+            ),
+        };
+        self.denied.tried_at.get_or_insert_with(Instant::now);
+        if !self.denied.node_channels.contains(&denied) {
+            self.denied.node_channels.push(denied);
+            tracing::error!("{reason}");
+        }
+        self.node.desired.update_status(|status| match denied {
+            NodeChannel::Markers => status.delivers = Part::failed(reason),
+            NodeChannel::Revocations => status.access = Part::failed(reason),
+        });
     }
 }

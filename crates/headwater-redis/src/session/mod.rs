@@ -83,16 +83,19 @@ impl Session<'_> {
     /// Looks for what must be repeated, and for a connection that is dead.
     fn on_tick(&mut self) -> Result<(), SessionEnd> {
         self.check_alive()?;
+        self.retry_denied();
         self.note_paused = false;
         self.probe_if_due();
         self.query_again();
         Ok(())
     }
 
-    /// A connection on which a published marker does not arrive is dead, unless other bytes do.
+    /// A connection on which a published marker or a confirmation does not arrive is dead, unless
+    /// other bytes do.
     fn check_alive(&mut self) -> Result<(), SessionEnd> {
-        let Some(published_at) = self.queries.oldest_published() else { return Ok(()) };
-        if published_at.elapsed() < PROBE_INTERVAL {
+        let unconfirmed_since = self.unconfirmed.front().map(|command| command.sent_at);
+        let expected_since = self.queries.oldest_published().into_iter().chain(unconfirmed_since);
+        if expected_since.min().is_none_or(|since| since.elapsed() < PROBE_INTERVAL) {
             return Ok(());
         }
         if self.last_input.elapsed() >= PROBE_INTERVAL {

@@ -143,10 +143,7 @@ impl Session<'_> {
         let Some(query) = self.queries.open.remove(&number) else { return };
         let Query { purpose, sent_at, answer: Some(answer), .. } = query else { return };
         match answer {
-            Answer::State(state) => {
-                self.node.desired.update_status(|status| status.reads = Part::ok());
-                self.complete(purpose, sent_at, state);
-            }
+            Answer::State(state) => self.complete(purpose, sent_at, state),
             Answer::Published(_) => self.complete_without_log(purpose, sent_at),
         }
     }
@@ -175,9 +172,6 @@ impl Session<'_> {
             Purpose::Restore(..) => self.restore_if_confirmed(),
             Purpose::Probe(waiters) => {
                 self.on_probe_returned(sent_at);
-                let off =
-                    Part::off("Redis denies the keys headwater:{0}:*, so there is no history");
-                self.node.desired.update_status(|status| status.reads = off);
                 notify(waiters);
             }
         }
@@ -185,26 +179,25 @@ impl Session<'_> {
 
     fn on_probe_returned(&mut self, sent_at: Instant) {
         let lag = sent_at.elapsed();
+        let delivers = match self.restore {
+            None => Part::ok(),
+            Some(_) => Part::failed("connected again, but missed events are not known yet"),
+        };
         self.node.desired.update_status(|status| {
-            status.delivers = Part::ok();
+            status.delivers = delivers;
             status.lag = Some(lag);
         });
     }
 
     fn on_query_failed(&mut self, purpose: Purpose, error: &RedisError) {
-        let part = errors::part(error);
-        let is_probe = matches!(purpose, Purpose::Probe(_));
         tracing::debug!("cannot read the position of the log, retrying: {error}");
-        let before = self.node.desired.status().reads;
-        if before.is_ok() {
-            tracing::warn!("not ready: the log in Redis cannot be read: {part}");
-        }
-        self.node.desired.update_status(|status| {
-            status.reads = part.clone();
-            if is_probe {
-                status.delivers = part;
+        if matches!(purpose, Purpose::Probe(_)) {
+            let part = errors::part(error);
+            if self.node.desired.status().delivers.is_ok() {
+                tracing::warn!("not ready: events may not arrive: {part}");
             }
-        });
+            self.node.desired.update_status(|status| status.delivers = part);
+        }
         if is_denied(error) {
             self.node.deny_log();
         }

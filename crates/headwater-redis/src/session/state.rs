@@ -44,6 +44,8 @@ pub(crate) struct Session<'a> {
     pub(super) unconfirmed: VecDeque<PendingCommand>,
     /// The node's own Redis channels whose SUBSCRIBE is not answered yet, in order.
     pub(super) unanswered_node_channels: VecDeque<NodeChannel>,
+    /// What Redis has denied in this session.
+    pub(super) denied: Denied,
     /// The Redis channel on which this session sends markers to itself.
     pub(super) marker_channel: String,
     /// Queries for the position of the log.
@@ -90,7 +92,17 @@ pub(super) struct Held {
     pub(super) end: bool,
 }
 
+/// Subscriptions that Redis denies. They are tried again, since its ACL may change.
+#[derive(Default)]
+pub(super) struct Denied {
+    pub(super) channels: HashSet<Channel>,
+    pub(super) node_channels: Vec<NodeChannel>,
+    /// When they were tried last.
+    pub(super) tried_at: Option<Instant>,
+}
+
 /// A Redis channel that belongs to the node.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum NodeChannel {
     Markers,
     Revocations,
@@ -102,6 +114,7 @@ pub(super) struct PendingCommand {
     pub(super) channels: Vec<Channel>,
     pub(super) is_subscribe: bool,
     pub(super) confirmations_left: usize,
+    pub(super) sent_at: Instant,
 }
 
 /// A restore that is not finished.
@@ -122,7 +135,7 @@ pub(crate) enum SessionEnd {
     Closed,
     Io(io::Error),
     Protocol(Error),
-    /// A marker was published and did not arrive, and nothing else did.
+    /// A marker was published, or a confirmation was due, and did not arrive, and nothing else did.
     Silent,
     /// A marker was published and reached no subscriber.
     Unsubscribed,
@@ -152,6 +165,7 @@ impl<'a> Session<'a> {
             subscriptions: HashMap::new(),
             unconfirmed: VecDeque::new(),
             unanswered_node_channels: VecDeque::new(),
+            denied: Denied::default(),
             marker_channel: keys::probe(fastrand::u64(..)),
             queries,
             answers,
@@ -172,7 +186,7 @@ impl fmt::Display for SessionEnd {
             Self::Closed => f.write_str("Redis closed it"),
             Self::Io(error) => write!(f, "{error}"),
             Self::Protocol(error) => write!(f, "{error}"),
-            Self::Silent => f.write_str("a probe through Redis did not return in time"),
+            Self::Silent => f.write_str("nothing arrives, although an answer or a probe is due"),
             Self::Unsubscribed => f.write_str("Redis no longer knows this subscriber"),
             Self::LogMode => f.write_str("the permissions of the Redis user changed"),
         }

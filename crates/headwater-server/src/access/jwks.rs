@@ -1,11 +1,11 @@
 //! A key set that changes without a restart. Look here for when it is reloaded.
 
 use std::fs;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use anyhow::Context as _;
 use tokio::sync::Mutex as AsyncMutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::claims::Claims;
 use super::keys::{BadToken, Key, Parts};
@@ -25,25 +25,53 @@ pub(super) struct Jwks {
 #[derive(Clone)]
 struct Loaded {
     keys: Arc<[Key]>,
+    /// Why there are no keys.
+    missing: Option<Arc<str>>,
     /// The time of the last attempt to load it, successful or not.
     tried_at: Instant,
 }
 
 impl Jwks {
-    /// Loads the set. A file must exist; a server that cannot be reached is retried when a token
-    /// arrives, and until then no token is valid.
-    pub(super) async fn load(place: JwksPlace) -> anyhow::Result<Self> {
+    /// Loads the set. A file must exist; a server that cannot be reached is retried until there are
+    /// keys, and until then no token is valid.
+    pub(super) async fn load(place: JwksPlace) -> anyhow::Result<Arc<Self>> {
         let client = Client::new();
-        let keys = match (read(&client, &place).await, &place) {
-            (Ok(keys), _) => keys,
+        let (keys, missing) = match (read(&client, &place).await, &place) {
+            (Ok(keys), _) => (keys, None),
             (Err(error), JwksPlace::File(_)) => return Err(error),
             (Err(error), JwksPlace::Url(url)) => {
-                tracing::warn!(%url, "jwks: no keys yet, retrying when a token arrives: {error:#}");
-                Vec::new()
+                tracing::warn!(%url, "jwks: no keys yet, retrying: {error:#}");
+                (Vec::new(), Some(format!("{error:#}").into()))
             }
         };
-        let loaded = Mutex::new(Loaded { keys: keys.into(), tried_at: Instant::now() });
-        Ok(Self { place, client, loaded, reading: AsyncMutex::default() })
+        let is_missing = missing.is_some();
+        let loaded = Loaded { keys: keys.into(), missing, tried_at: Instant::now() };
+        let (loaded, reading) = (Mutex::new(loaded), AsyncMutex::default());
+        let jwks = Arc::new(Self { place, client, loaded, reading });
+        if is_missing {
+            tokio::spawn(Self::retry(Arc::downgrade(&jwks)));
+        }
+        Ok(jwks)
+    }
+
+    /// Loads the set again and again until there are keys: a server without them is not ready, and
+    /// so may receive no token that would cause it.
+    async fn retry(jwks: Weak<Self>) {
+        loop {
+            sleep(JWKS_INTERVAL_MIN).await;
+            let Some(jwks) = jwks.upgrade() else { return };
+            let loaded = jwks.loaded();
+            if loaded.missing.is_none() || jwks.read_again(loaded.tried_at).await.missing.is_none()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Why no token is valid; `None` if there are keys.
+    pub(super) fn failure(&self) -> Option<String> {
+        let reason = self.loaded().missing?;
+        Some(format!("no keys to verify tokens with, retrying: {reason}"))
     }
 
     /// The claims of a token, if a key of the set signed it. A token that names an unknown key, or
@@ -73,14 +101,19 @@ impl Jwks {
         if known.tried_at > seen {
             return known;
         }
-        let keys = match read(&self.client, &self.place).await {
-            Ok(keys) => keys.into(),
+        let (keys, missing) = match read(&self.client, &self.place).await {
+            Ok(keys) => (keys.into(), None),
             Err(error) => {
-                tracing::warn!("jwks: cannot be read, known keys stay valid: {error:#}");
-                known.keys
+                let is_known = !known.keys.is_empty();
+                if is_known {
+                    tracing::warn!("jwks: cannot be read, known keys stay valid: {error:#}");
+                } else {
+                    tracing::debug!("jwks: no keys yet, retrying: {error:#}");
+                }
+                (known.keys, (!is_known).then(|| format!("{error:#}").into()))
             }
         };
-        let loaded = Loaded { keys, tried_at: Instant::now() };
+        let loaded = Loaded { keys, missing, tried_at: Instant::now() };
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = loaded.clone();
         loaded
     }

@@ -67,6 +67,14 @@ impl Access {
         }
     }
 
+    /// Why the rules cannot be applied; `None` if they can.
+    pub(crate) fn failure(&self) -> Option<String> {
+        match self {
+            Self::Open => None,
+            Self::Rules(rules) => rules.failure(),
+        }
+    }
+
     /// Whether every client may do everything.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self, Self::Open)

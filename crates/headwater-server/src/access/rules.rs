@@ -55,6 +55,11 @@ impl Rules {
         Ok(Self { hub, settings, tokens, authorize_url, tickets })
     }
 
+    /// Why the rules cannot be applied.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.tokens.as_ref()?.failure()
+    }
+
     /// Whether a request is decided by its credentials.
     pub(super) fn has_credentials(&self, request: &AccessRequest<'_>) -> bool {
         if self.is_for_all(request) {

@@ -1,6 +1,7 @@
 //! Tokens: from the text to an identity. Look here for which keys are tried.
 
 use std::fmt;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
@@ -14,7 +15,7 @@ use crate::settings::AccessSettings;
 pub(super) struct Tokens {
     /// Keys that were configured individually.
     keys: Vec<Key>,
-    jwks: Option<Jwks>,
+    jwks: Option<Arc<Jwks>>,
     expected: Expected,
     #[cfg(test)]
     verified: std::sync::atomic::AtomicUsize,
@@ -57,6 +58,11 @@ impl Tokens {
             #[cfg(test)]
             verified: std::sync::atomic::AtomicUsize::default(),
         })
+    }
+
+    /// Why no token is valid, although some should be.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.jwks.as_ref().filter(|_| self.keys.is_empty())?.failure()
     }
 
     /// How many tokens were verified.

@@ -23,7 +23,7 @@ pub(crate) async fn ready(
 ) -> Result<Json<Value>, Problem> {
     let named = named_parts(query.as_deref().unwrap_or_default())?;
     let required = named.as_ref().unwrap_or(&app.ready_requires);
-    answer(&app.hub.status(), app.broker_name, required, app.hub.is_draining())
+    answer(&app.status(), app.broker_name, required, app.hub.is_draining())
 }
 
 /// The parts that a query names, if it does.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use headwater::Hub;
+use headwater::broker::{BrokerStatus, Part};
 use tokio::sync::Semaphore;
 
 use crate::access::Access;
@@ -46,5 +47,16 @@ impl App {
             broker_name,
             ready_requires: Arc::new(ready_requires),
         }
+    }
+
+    /// The state of the broker, and of what the access rules need.
+    pub(crate) fn status(&self) -> BrokerStatus {
+        let mut status = self.hub.status();
+        if status.access.is_ok()
+            && let Some(reason) = self.access.failure()
+        {
+            status.access = Part::failed(reason);
+        }
+        status
     }
 }

@@ -2,9 +2,10 @@
 //! HEADWATER_TEST_FULL=1 kills it 10 times instead of 3.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Duration;
 
-use headwater_test_support::{EventStream, Node, PATIENCE, http, stable_port};
+use headwater_test_support::{EventStream, Node, PATIENCE, eventually, http, stable_port};
 use tempfile::TempDir;
 
 use crate::support::BINARY;
@@ -43,7 +44,8 @@ async fn a_full_disk_fails_the_publish_and_leaves_streams_open() {
     let limited = directory.path().join("limited");
     // 1,000 blocks are 500 or 1,000 KiB, as the shell counts. The signal of the limit is ignored,
     // or it kills.
-    let script = format!("#!/bin/sh\ntrap '' XFSZ && ulimit -f 1000 && exec '{BINARY}' \"$@\"\n");
+    let script =
+        format!("#!/bin/sh\ntrap '' XFSZ && ulimit -S -f 1000 && exec '{BINARY}' \"$@\"\n");
     std::fs::write(&limited, script).expect("a file");
     std::fs::set_permissions(&limited, PermissionsExt::from_mode(0o755)).expect("its permissions");
     let data = directory.path().join("data");
@@ -63,6 +65,8 @@ async fn a_full_disk_fails_the_publish_and_leaves_streams_open() {
     };
     let detail = refused.problem(503);
     assert!(detail.contains("the store cannot write"), "{detail}");
+    let unready = http::get(node.address(), "/health/ready").await;
+    assert!(unready.problem(503).contains("keeps: the store cannot write"), "{}", unready.text());
     assert!(!taken.is_empty());
     for data in &taken {
         assert_eq!(stream.next().await.expect("an open stream").data, *data);
@@ -71,7 +75,16 @@ async fn a_full_disk_fails_the_publish_and_leaves_streams_open() {
     assert!(stream.next_item().await.is_ok(), "a heartbeat");
     let mut late = EventStream::open(node.address(), "/sse/stream?channel=a&rewind=all").await;
     assert_eq!(late.next().await.expect("an open stream").data, taken[0]);
-    // With room again, everything that was acknowledged is there, and nothing else.
+    // With room again, the node is ready, whether or not anything is published.
+    let process_id = node.process_id().to_string();
+    let mut raise = Command::new("prlimit");
+    raise.args(["--pid", &process_id, "--fsize=unlimited:unlimited"]);
+    assert!(raise.status().expect("prlimit, of util-linux").success());
+    eventually("the node is ready", || async {
+        http::get(node.address(), "/health/ready").await.status == 200
+    })
+    .await;
+    // After a restart, everything that was acknowledged is there, and nothing else.
     node.signal("TERM");
     node.wait_for_end(PATIENCE);
     let node = Node::start(BINARY, &arguments);

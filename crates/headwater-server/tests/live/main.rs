@@ -17,6 +17,7 @@ mod command_line;
 mod durable;
 mod finished;
 mod payloads;
+mod readiness;
 mod redis_delivery;
 mod redis_faults;
 mod redis_scale;

@@ -71,6 +71,15 @@ impl Active {
         }
     }
 
+    /// Writes records and cuts them off again.
+    pub(super) fn try_write(&mut self, records: &[u8]) -> Result<(), Error> {
+        let bytes = self.bytes;
+        self.write(records)?;
+        self.bytes = bytes;
+        self.is_torn = true;
+        self.cut_torn_end()
+    }
+
     pub(super) fn cut_torn_end(&mut self) -> Result<(), Error> {
         if self.is_torn {
             // The file is open in append mode, so the next write goes to its new end.

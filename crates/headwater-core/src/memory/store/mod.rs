@@ -202,6 +202,18 @@ impl Store {
         Ok(())
     }
 
+    /// Whether the records that were rejected last would be accepted now. Writes nothing that stays.
+    ///
+    /// # Errors
+    /// As for [`append`](Self::append).
+    pub(crate) fn try_again(&mut self) -> Result<(), Error> {
+        self.make_room(self.last_offset + 1)?;
+        match &mut self.active {
+            Some(active) => active.try_write(&self.buffer),
+            None => Ok(()),
+        }
+    }
+
     /// Syncs appended records to disk, so that they survive a power failure too. After an error the
     /// next call tries again.
     fn sync(&mut self) -> Result<(), Error> {

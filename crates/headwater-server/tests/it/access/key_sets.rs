@@ -78,8 +78,15 @@ async fn a_set_that_cannot_be_read_at_start_is_read_later() {
     let backend = Backend::start(&answer("503 Later", "text/html", "")).await;
     let node = Node::start(BINARY, &["--jwks", &backend.url("/")]);
     assert_eq!(status(&node, &keys, Some("k")).await, 401);
+    let answer = http::get(node.address(), "/health/ready").await;
+    assert!(answer.problem(503).contains("access: no keys to verify tokens"), "{}", answer.text());
     backend.answer_with(&yes(&set(&[as_jwk(&keys, "k")])), Duration::ZERO);
-    eventually("the key counts", || async { status(&node, &keys, Some("k")).await == 200 }).await;
+    // No token causes it: a load balancer sends none to a node that is not ready.
+    eventually("the node is ready", || async {
+        http::get(node.address(), "/health/ready").await.status == 200
+    })
+    .await;
+    assert_eq!(status(&node, &keys, Some("k")).await, 200);
 }
 
 #[tokio::test]
