@@ -181,6 +181,11 @@ pub(crate) fn login_error(answer: &[u8]) -> Error {
 
 // === questions about an error ===
 
+/// Whether the text of an error, as the subscriber connection has it, is a denial of Redis' ACL.
+pub(crate) fn is_denial(text: &str) -> bool {
+    text.starts_with("NOPERM")
+}
+
 /// Whether Redis' ACL denied the command, or any command of the pipeline. A rejected login is none:
 /// it says nothing about permissions.
 pub(crate) fn is_denied(error: &RedisError) -> bool {

@@ -19,8 +19,9 @@ use crate::library;
 use crate::limits::{EPHEMERAL_NOTE_AGE, LAST_EXTRA_MS, READ_BYTES_MAX, READ_ENTRIES_MAX};
 
 static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("library/read.lua")));
-static BASELINE: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("library/baseline.lua")));
+static BASELINE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(include_str!("library/last.lua"), include_str!("library/baseline.lua")))
+});
 
 /// An event as the log stores it.
 pub(crate) struct Entry {

@@ -1,17 +1,19 @@
 //! The state that a node's sessions share, and the state that is carried from one to the next. Look
 //! here for what survives a lost connection.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use headwater_core::Channel;
 use headwater_core::broker::Sink;
+use headwater_core::clock::now_ms;
 use headwater_core::log::Epoch;
 
 use crate::commands::Commands;
 use crate::connect::Address;
 use crate::desired::Desired;
 use crate::ephemeral::{EphemeralChannels, KnownEphemeral};
-use crate::library::LogMode;
+use crate::library::{Heard, LogMode};
 
 /// A node on a Redis server.
 pub(crate) struct Node {
@@ -26,6 +28,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// The position of the log that the node has heard of; not that of the node alone.
+    pub(crate) fn heard(&self) -> Option<Heard> {
+        let heard = self.sink.heard().filter(|_| self.desired.log_mode() != LogMode::Denied)?;
+        Some((heard.epoch(), heard.offset()))
+    }
+
     /// Goes without the log, since Redis denies it. A node that has used the log waits for the
     /// permission instead: without the log, all its streams would get a gap event.
     pub(crate) fn deny_log(&self) {
@@ -40,11 +48,20 @@ impl Node {
 pub(crate) struct Carried {
     /// The epoch of this node alone, if it may not use the log in Redis.
     pub(crate) local_epoch: Option<Epoch>,
-    /// When the last session ended, in milliseconds since 1970.
-    pub(crate) lost_ms: Option<u64>,
+    /// Since when revocations may have been missed, in milliseconds since 1970: since the start, or
+    /// the end of the last session that knew all before.
+    pub(crate) missed_since_ms: u64,
     /// Channels that are known to receive ephemeral events.
     pub(crate) ephemeral: KnownEphemeral,
     /// Channels for which that is not noted in Redis yet. The number of subscribed channels bounds
     /// the list, since each is noted once a day.
     pub(crate) unnoted: Vec<Channel>,
+    /// Channels of which ephemeral events were dropped during a restore that is not finished.
+    pub(crate) dropped_ephemeral: HashSet<Channel>,
+}
+
+impl Carried {
+    pub(crate) fn new() -> Self {
+        Self { missed_since_ms: now_ms(), ..Self::default() }
+    }
 }

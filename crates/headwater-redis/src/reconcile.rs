@@ -13,19 +13,20 @@ use crate::desired::Revocations;
 use crate::errors::{self, is_denied, is_missing};
 use crate::history;
 use crate::library::{self, Heard, LogMode, Mode};
-use crate::limits::{PROBE_INTERVAL, RECONCILE_RETRY};
+use crate::limits::{RECONCILE_INTERVAL, RECONCILE_RETRY};
 use crate::node::Node;
 use crate::revocations;
 
 /// Reconciles until its task is aborted.
 pub(crate) async fn run(node: &Node) {
     let mut generation = None;
-    let mut reconciler = Reconciler { node, commands: node.commands.clone(), wrote_rules: false };
+    let mut reconciler =
+        Reconciler { node, commands: node.commands.clone(), must_compare_rules: true };
     loop {
         let now = reconciler.commands.generation();
         let is_new = generation.replace(now) != Some(now);
         let is_equal = reconciler.reconcile(is_new).await;
-        let pause = if is_equal { PROBE_INTERVAL } else { RECONCILE_RETRY };
+        let pause = if is_equal { RECONCILE_INTERVAL } else { RECONCILE_RETRY };
         wait(node, now, pause).await;
     }
 }
@@ -43,9 +44,9 @@ async fn wait(node: &Node, generation: u64, pause: Duration) {
 struct Reconciler<'a> {
     node: &'a Node,
     commands: Commands,
-    /// Whether this process has written its retention rules. Later they are written again only if
-    /// Redis has none, so that nodes with other rules do not overwrite each other's without end.
-    wrote_rules: bool,
+    /// Whether Redis must have this node's retention rules, and not only some: so that nodes with
+    /// other rules do not overwrite each other's without end, only once on each connection.
+    must_compare_rules: bool,
 }
 
 impl Reconciler<'_> {
@@ -86,7 +87,8 @@ impl Reconciler<'_> {
 
     /// Installs the function, proves that a publish would be accepted, and writes the rules.
     async fn keep(&mut self, is_new_connection: bool) -> RedisResult<()> {
-        let heard = self.heard();
+        let before = self.node.desired.heard_before();
+        let heard = before.or_else(|| self.node.heard());
         let mode = match self.node.desired.log_mode() {
             LogMode::Available(mode) if !is_new_connection => mode,
             _ => self.install(heard).await?,
@@ -100,14 +102,10 @@ impl Reconciler<'_> {
             Err(error) => return Err(self.check_denied(error)),
             Ok(()) => {}
         }
-        self.keep_rules().await
-    }
-
-    fn heard(&self) -> Option<Heard> {
-        // Without the log, the position is of this node alone.
-        let is_denied = self.node.desired.log_mode() == LogMode::Denied;
-        let heard = self.node.sink.heard().filter(|_| !is_denied)?;
-        Some((heard.epoch(), heard.offset()))
+        if before.is_some() && before == self.node.desired.heard_before() {
+            self.node.desired.forget_heard_before();
+        }
+        self.keep_rules(is_new_connection).await
     }
 
     async fn install(&mut self, heard: Option<Heard>) -> RedisResult<Mode> {
@@ -127,12 +125,17 @@ impl Reconciler<'_> {
         error
     }
 
-    async fn keep_rules(&mut self) -> RedisResult<()> {
+    /// Writes the rules, if Redis has none; on a new connection, also if it has others: Redis may
+    /// have lost these.
+    async fn keep_rules(&mut self, is_new_connection: bool) -> RedisResult<()> {
+        self.must_compare_rules |= is_new_connection;
         let Some(rules) = &self.node.rules else { return Ok(()) };
-        if !self.wrote_rules || !library::has_rules(&mut self.commands).await? {
+        let found = library::read_rules(&mut self.commands).await?;
+        let is_equal = found.as_ref().is_some_and(|found| found == rules.as_bytes());
+        if found.is_none() || self.must_compare_rules && !is_equal {
             library::write_rules(&mut self.commands, rules).await?;
-            self.wrote_rules = true;
         }
+        self.must_compare_rules = false;
         Ok(())
     }
 }

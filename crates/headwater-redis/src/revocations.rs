@@ -58,12 +58,12 @@ pub(crate) async fn publish(
 /// How many revocations one command reads: they take Redis less than a millisecond.
 const PAGE: usize = 1_000;
 
-/// Passes retained revocations to the hub: of tokens all, and of the rest those since `lost_ms`,
-/// when the connection was lost, in milliseconds since 1970.
+/// Passes retained revocations to the hub: of tokens all, and of the rest those since
+/// `missed_since_ms`, in milliseconds since 1970.
 pub(crate) async fn catch_up(
     commands: &mut Commands,
     sink: &Sink,
-    lost_ms: Option<u64>,
+    missed_since_ms: u64,
 ) -> RedisResult<()> {
     let from_ms = now_ms();
     let mut at = 0;
@@ -72,8 +72,7 @@ pub(crate) async fn catch_up(
         query.arg(REVOCATIONS).arg(from_ms).arg("+inf").arg("LIMIT").arg(at).arg(PAGE);
         let records: Vec<Vec<u8>> = query.query_async(commands).await?;
         for record in records.iter().filter_map(|bytes| RevocationRecord::decode(bytes)) {
-            let is_missed =
-                lost_ms.is_some_and(|lost| record.at_ms.saturating_add(CLOCK_SKEW_MS) >= lost);
+            let is_missed = record.at_ms.saturating_add(CLOCK_SKEW_MS) >= missed_since_ms;
             let is_token = record.token_until_ms().is_some();
             if let Some(revocation) = record.revocation().filter(|_| is_token || is_missed) {
                 sink.revoke(&revocation);

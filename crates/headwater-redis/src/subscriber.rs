@@ -6,6 +6,7 @@ use headwater_core::clock::now_ms;
 use headwater_core::{Error, ErrorKind};
 
 use crate::connect::{Address, Backoff};
+use crate::desired::Revocations;
 use crate::node::{Carried, Node};
 use crate::reconcile;
 use crate::session::{Session, SessionEnd};
@@ -22,7 +23,7 @@ impl Subscriber {
 
 async fn subscribe(node: &Node) {
     let address = &node.address;
-    let mut carried = Carried::default();
+    let mut carried = Carried::new();
     let mut failures = Failures::default();
     loop {
         match address.open().await {
@@ -30,12 +31,17 @@ async fn subscribe(node: &Node) {
                 tracing::info!(%address, "connected to Redis");
                 failures = Failures::default();
                 let end = Session::new(connection, node, &mut carried).run().await;
-                if matches!(end, SessionEnd::Silent | SessionEnd::Unsubscribed) {
+                if matches!(
+                    end,
+                    SessionEnd::Silent | SessionEnd::Unconfirmed | SessionEnd::Unsubscribed
+                ) {
                     // The name of Redis may lead to another server now.
                     node.commands.reset("the subscriber connection does not deliver");
                 }
-                carried.lost_ms = Some(now_ms());
-                node.desired.end(&end.to_string());
+                if node.desired.revocations() == Revocations::Known {
+                    carried.missed_since_ms = now_ms();
+                }
+                node.desired.end(&end.to_string(), node.heard());
                 tracing::warn!(%address, "lost the connection to Redis, streams stay open: {end}");
             }
             Err(error) => {

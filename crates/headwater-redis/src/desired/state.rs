@@ -8,7 +8,7 @@ use headwater_core::broker::{BrokerStatus, Part};
 use tokio::sync::{Notify, oneshot};
 
 use super::subscriptions::{Confirmation, Subscriptions};
-use crate::library::LogMode;
+use crate::library::{Heard, LogMode};
 
 /// What this node wants of Redis, and what Redis has confirmed.
 pub(crate) struct Desired {
@@ -28,6 +28,7 @@ struct State {
     /// Who waits until the node has heard everything that the log has.
     behind: Vec<oneshot::Sender<()>>,
     revocations: Revocations,
+    heard_before: Option<Heard>,
 }
 
 /// Whether this node knows what was revoked while it was disconnected.
@@ -35,9 +36,8 @@ struct State {
 pub(crate) enum Revocations {
     /// The node does not receive new ones yet, so reading the others would be too early.
     Unsubscribed,
-    /// Those since this time, in milliseconds since 1970, must be read. `None` before the first
-    /// session, when this node has no streams that they could close.
-    Unread(Option<u64>),
+    /// Those since this time, in milliseconds since 1970, must be read.
+    Unread(u64),
     Known,
 }
 
@@ -56,6 +56,7 @@ impl Desired {
             status,
             behind: Vec::new(),
             revocations: Revocations::Unsubscribed,
+            heard_before: None,
         };
         Self { state: Mutex::new(state), changed: Notify::new(), due: Notify::new() }
     }
@@ -111,9 +112,10 @@ impl Desired {
         state.subscriptions.begin()
     }
 
-    /// Ends a session.
-    pub(crate) fn end(&self, why: &str) {
+    /// Ends a session, which has heard of this position of the log.
+    pub(crate) fn end(&self, why: &str, heard: Option<Heard>) {
         let mut state = self.state();
+        state.heard_before = state.heard_before.or(heard);
         state.subscriptions.end();
         state.revocations = Revocations::Unsubscribed;
         let status = &mut state.status;
@@ -169,9 +171,22 @@ impl Desired {
         heard
     }
 
+    /// The position that was heard of before a connection was lost, until Redis is known to have it,
+    /// or to have begun a new epoch: what is heard of later may be above a part that it has lost.
+    pub(crate) fn heard_before(&self) -> Option<Heard> {
+        self.state().heard_before
+    }
+
+    /// Records that Redis knows of that position.
+    pub(crate) fn forget_heard_before(&self) {
+        self.state().heard_before = None;
+    }
+
     /// Takes those that wait for the log: one query answers all of them.
     pub(crate) fn take_behind(&self) -> Vec<oneshot::Sender<()>> {
-        std::mem::take(&mut self.state().behind)
+        let mut behind = std::mem::take(&mut self.state().behind);
+        behind.retain(|waiter| !waiter.is_closed());
+        behind
     }
 
     /// Returns those whose query failed.
@@ -185,9 +200,9 @@ impl Desired {
         self.state().revocations
     }
 
-    /// Records that revocations arrive from now on: those since `lost_ms` must be read.
-    pub(crate) fn read_revocations(&self, lost_ms: Option<u64>) {
-        self.state().revocations = Revocations::Unread(lost_ms);
+    /// Records that revocations arrive from now on: those since this time must be read.
+    pub(crate) fn read_revocations(&self, missed_since_ms: u64) {
+        self.state().revocations = Revocations::Unread(missed_since_ms);
         self.due.notify_one();
     }
 

@@ -2,7 +2,7 @@
 -- The arguments of a call, and their bounds. Look here for what the function accepts;
 -- docs/redis-function.md is its contract.
 --
--- The library is four files in this order: arguments.lua, rules.lua, log.lua, publish.lua. One
+-- The library is these files in this order: arguments, rules, log, last, publish. One
 -- source for two ways: Redis 7 and Valkey load it as a function library, and Redis 6.2 runs it with
 -- EVAL, without the first line. library/mod.rs does both.
 

@@ -27,7 +27,10 @@ for _, kind in ipairs({ ':last:', ':plain:' }) do
     for at = first, math.min(first + KEYS_MAX - 1, #ARGV) do
       command[#command + 1] = prefix .. kind .. ARGV[at]
     end
-    for _, value in ipairs(redis.call(unpack(command))) do
+    for at, value in ipairs(redis.call(unpack(command))) do
+      if not value and kind == ':last:' then
+        value = last_in_history(prefix, ARGV[first + at - 1], tonumber(log[2]))
+      end
       answer[#answer + 1] = value or ''
     end
   end

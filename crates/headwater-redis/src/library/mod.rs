@@ -29,6 +29,7 @@ const SOURCE: &str = concat!(
     include_str!("arguments.lua"),
     include_str!("rules.lua"),
     include_str!("log.lua"),
+    include_str!("last.lua"),
     include_str!("publish.lua"),
 );
 
@@ -226,10 +227,11 @@ pub(crate) fn rules_text(rules: &RetentionRules) -> String {
     text
 }
 
-/// Whether Redis has retention rules.
-pub(crate) async fn has_rules<C: ConnectionLike + Send>(commands: &mut C) -> RedisResult<bool> {
-    let rules: Option<Vec<u8>> = cmd("GET").arg(keys::RULES).query_async(commands).await?;
-    Ok(rules.is_some())
+/// The retention rules in Redis, as text.
+pub(crate) async fn read_rules<C: ConnectionLike + Send>(
+    commands: &mut C,
+) -> RedisResult<Option<Vec<u8>>> {
+    cmd("GET").arg(keys::RULES).query_async(commands).await
 }
 
 /// Writes the retention rules that the function applies, in its text form: lines

@@ -244,6 +244,9 @@ local function publish(keys, args)
     prefix .. ':horizon')
   local known = known_log(values[2], values[3], values[4])
   known.last_of_channel, known.size, known.horizon = values[5], values[6], values[7]
+  if not known.last_of_channel and known.last then
+    known.last_of_channel = last_in_history(prefix, channel, known.last)
+  end
   if known.last_of_channel and known.last_of_channel:sub(-4) == ' end' then
     return redis.error_reply(
       'ENDED headwater: the channel has ended: publish to a channel with another name')

@@ -6,6 +6,7 @@ use headwater_core::broker::Part;
 use tokio::time::Instant;
 
 use super::state::{NodeChannel, PendingCommand, Phase, Session};
+use crate::errors;
 use crate::keys::{self, REVOCATIONS_CHANNEL};
 use crate::limits::{PROBE_INTERVAL, SUBSCRIBE_BATCH_MAX, SUBSCRIBE_UNCONFIRMED_MAX};
 use crate::resp;
@@ -46,21 +47,21 @@ impl Session<'_> {
         self.unconfirmed.push_back(command);
     }
 
-    /// Subscribes again to what Redis has denied, if the last attempt was long enough ago.
-    pub(super) fn retry_denied(&mut self) {
-        let is_due = self.denied.tried_at.is_some_and(|at| at.elapsed() >= PROBE_INTERVAL);
+    /// Subscribes again to what Redis has refused, if the last attempt was long enough ago.
+    pub(super) fn retry_refused(&mut self) {
+        let is_due = self.refused.tried_at.is_some_and(|at| at.elapsed() >= PROBE_INTERVAL);
         if !is_due || !self.unconfirmed.is_empty() {
             return;
         }
-        self.denied.tried_at = Some(Instant::now());
-        // What the hub no longer wants is neither subscribed to nor denied again.
+        self.refused.tried_at = Some(Instant::now());
+        // What the hub no longer wants is not subscribed to again.
         let (wanted, unwanted) =
-            self.node.desired.partition(self.denied.channels.iter().cloned().collect());
+            self.node.desired.partition(self.refused.channels.iter().cloned().collect());
         for channel in &unwanted {
-            self.denied.channels.remove(channel);
+            self.refused.channels.remove(channel);
         }
         self.enqueue(&wanted);
-        for node_channel in self.denied.node_channels.clone() {
+        for node_channel in self.refused.node_channels.clone() {
             self.subscribe_node_channel(node_channel);
         }
     }
@@ -147,7 +148,7 @@ impl Session<'_> {
         if name == REVOCATIONS_CHANNEL.as_bytes() {
             self.on_node_channel();
             // Revocations arrive from here on; earlier ones must be read.
-            self.node.desired.read_revocations(self.carried.lost_ms);
+            self.node.desired.read_revocations(self.carried.missed_since_ms);
         }
         let Some(PendingCommand { channels, is_subscribe, .. }) = self.unconfirmed.pop_front()
         else {
@@ -158,7 +159,7 @@ impl Session<'_> {
         self.enqueue(if is_subscribe { &unwanted } else { &wanted });
         for channel in &channels {
             if is_subscribe {
-                self.denied.channels.remove(channel);
+                self.refused.channels.remove(channel);
                 self.subscriptions.insert(channel.clone(), Phase::Subscribed);
             } else {
                 self.subscriptions.remove(channel);
@@ -173,7 +174,7 @@ impl Session<'_> {
     /// A Redis channel that belongs to the node is subscribed.
     fn on_node_channel(&mut self) {
         let confirmed = self.unanswered_node_channels.pop_front();
-        self.denied.node_channels.retain(|denied| Some(*denied) != confirmed);
+        self.refused.node_channels.retain(|denied| Some(*denied) != confirmed);
     }
 
     /// Redis sends the messages of these channels: determine the point of the log at which they
@@ -196,11 +197,16 @@ impl Session<'_> {
         for channel in &channels {
             self.subscriptions.remove(channel);
         }
+        self.refused.tried_at.get_or_insert_with(Instant::now);
+        if !channels.is_empty() && !errors::is_denial(&message) {
+            tracing::warn!("Redis refuses to subscribe, retrying: {message}");
+            self.refused.channels.extend(channels);
+            return;
+        }
         match channels.len() {
-            0 => self.on_node_channel_denied(&message),
+            0 => self.on_node_channel_refused(&message),
             1 => {
-                self.denied.tried_at.get_or_insert_with(Instant::now);
-                if self.denied.channels.insert(channels[0].clone()) {
+                if self.refused.channels.insert(channels[0].clone()) {
                     tracing::error!(channel = %channels[0], "Redis denies subscribing: {message}");
                 }
                 self.node.desired.deny(&channels[0]);
@@ -212,24 +218,23 @@ impl Session<'_> {
             }
         }
     }
-    fn on_node_channel_denied(&mut self, message: &str) {
-        let Some(denied) = self.unanswered_node_channels.pop_front() else { return };
-        let reason = match denied {
+    fn on_node_channel_refused(&mut self, message: &str) {
+        let Some(refused) = self.unanswered_node_channels.pop_front() else { return };
+        let reason = match refused {
             NodeChannel::Markers => format!(
-                "Redis denies subscribing to the probe's channel {}: {message}",
+                "Redis refuses to subscribe to the probe's channel {}: {message}",
                 self.marker_channel
             ),
             NodeChannel::Revocations => format!(
-                "Redis denies subscribing to {REVOCATIONS_CHANNEL}, so this node does not receive \
+                "Redis refuses to subscribe to {REVOCATIONS_CHANNEL}, so this node does not receive \
                  revocations of other nodes: {message}"
             ),
         };
-        self.denied.tried_at.get_or_insert_with(Instant::now);
-        if !self.denied.node_channels.contains(&denied) {
-            self.denied.node_channels.push(denied);
+        if !self.refused.node_channels.contains(&refused) {
+            self.refused.node_channels.push(refused);
             tracing::error!("{reason}");
         }
-        self.node.desired.update_status(|status| match denied {
+        self.node.desired.update_status(|status| match refused {
             NodeChannel::Markers => status.delivers = Part::failed(reason),
             NodeChannel::Revocations => status.access = Part::failed(reason),
         });

@@ -24,10 +24,11 @@ use headwater_core::clock::now_ms;
 use headwater_core::{Channel, Event};
 use redis::RedisResult;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 use crate::history;
 use crate::library::LogMode;
-use crate::limits::PROBE_INTERVAL;
+use crate::limits::{REDIS_RESPONSE_TIMEOUT, SESSION_TICK};
 use state::NoteFuture;
 pub(crate) use state::{Session, SessionEnd};
 
@@ -56,7 +57,7 @@ impl Session<'_> {
                 if read.map_err(SessionEnd::Io)? == 0 {
                     return Err(SessionEnd::Closed);
                 }
-                self.last_input = tokio::time::Instant::now();
+                self.last_input = Instant::now();
                 self.take_input()?;
             }
             Some((number, answer)) = self.answers.recv() => self.on_answer(number, answer)?,
@@ -83,29 +84,41 @@ impl Session<'_> {
     /// Looks for what must be repeated, and for a connection that is dead.
     fn on_tick(&mut self) -> Result<(), SessionEnd> {
         self.check_alive()?;
-        self.retry_denied();
+        self.retry_refused();
         self.note_paused = false;
+        self.waiters_paused = false;
         self.probe_if_due();
         self.query_again();
         Ok(())
     }
 
-    /// A connection on which a published marker or a confirmation does not arrive is dead, unless
-    /// other bytes do.
+    /// A connection is dead if a marker or a confirmation is due and nothing arrives, and if it
+    /// carries probes but not what was sent over it.
     fn check_alive(&mut self) -> Result<(), SessionEnd> {
-        let unconfirmed_since = self.unconfirmed.front().map(|command| command.sent_at);
-        let expected_since = self.queries.oldest_published().into_iter().chain(unconfirmed_since);
-        if expected_since.min().is_none_or(|since| since.elapsed() < PROBE_INTERVAL) {
+        let was_suspended = self.ticked_at.elapsed() > 2 * SESSION_TICK;
+        self.ticked_at = Instant::now();
+        if was_suspended {
+            // The bytes may have arrived meanwhile: read first.
             return Ok(());
         }
-        if self.last_input.elapsed() >= PROBE_INTERVAL {
+        let is_long_ago = |at: Instant| at.elapsed() >= REDIS_RESPONSE_TIMEOUT;
+        let marker_due = self.queries.due_since().filter(|at| is_long_ago(*at));
+        let unconfirmed = self.unconfirmed.front().map(|command| command.sent_at);
+        let unconfirmed = unconfirmed.filter(|at| is_long_ago(*at));
+        if marker_due.or(unconfirmed).is_some() && is_long_ago(self.last_input) {
             return Err(SessionEnd::Silent);
         }
-        let busy = Part::failed(
-            "events from Redis are late: the connection receives them more slowly than they are \
-             published",
-        );
-        self.node.desired.update_status(|status| status.delivers = busy);
+        if unconfirmed.is_some_and(|at| self.returned_probe_at > Some(at + REDIS_RESPONSE_TIMEOUT))
+        {
+            return Err(SessionEnd::Unconfirmed);
+        }
+        if marker_due.is_some() {
+            let late = Part::failed(
+                "events from Redis are late: the connection receives them more slowly than they \
+                 are published",
+            );
+            self.node.desired.update_status(|status| status.delivers = late);
+        }
         Ok(())
     }
 

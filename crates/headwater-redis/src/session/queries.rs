@@ -3,6 +3,7 @@
 
 use headwater_core::Channel;
 use headwater_core::broker::Part;
+use headwater_core::log::{Epoch, Position};
 use redis::{RedisError, RedisResult};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ use super::state::{Phase, Session, SessionEnd};
 use crate::errors::{self, is_denied};
 use crate::history::{self, LogState};
 use crate::library::LogMode;
-use crate::limits::PROBE_INTERVAL;
+use crate::limits::{PROBE_INTERVAL, PROBE_RETRY};
 
 impl Session<'_> {
     pub(super) fn is_without_log(&self) -> bool {
@@ -43,7 +44,14 @@ impl Session<'_> {
                 let _ = answered.send((number, state.map(Answer::State)));
             });
         }
-        let query = Query { purpose, sent_at: Instant::now(), answer: None, is_marked: false };
+        let query = Query {
+            purpose,
+            sent_at: Instant::now(),
+            epoch: self.node.sink.heard().map(Position::epoch),
+            answer: None,
+            answered_at: None,
+            is_marked: false,
+        };
         self.queries.open.insert(number, query);
     }
 
@@ -73,7 +81,7 @@ impl Session<'_> {
     /// Sends a probe, if the last one was sent long enough ago and has returned.
     pub(super) fn probe_if_due(&mut self) {
         let is_ready = self.node.desired.status().delivers.is_ok();
-        let interval = if is_ready { PROBE_INTERVAL } else { PROBE_INTERVAL / 5 };
+        let interval = if is_ready { PROBE_INTERVAL } else { PROBE_RETRY };
         let is_due = self.probed_at.is_some_and(|at| at.elapsed() >= interval);
         if is_due && !self.queries.is_probing() {
             self.probe(Vec::new());
@@ -82,7 +90,8 @@ impl Session<'_> {
 
     /// Sends a probe for those that wait until this node has heard everything that the log has.
     pub(super) fn query_for_waiters(&mut self) {
-        if self.restore.is_some() || self.probed_at.is_none() || self.queries.is_probing() {
+        let is_possible = self.restore.is_none() && self.probed_at.is_some();
+        if !is_possible || self.waiters_paused || self.queries.is_probing() {
             return;
         }
         let waiters = self.node.desired.take_behind();
@@ -113,6 +122,7 @@ impl Session<'_> {
                     return Err(SessionEnd::Unsubscribed);
                 }
                 query.answer = Some(answer);
+                query.answered_at = Some(Instant::now());
                 self.complete_if_marked(number);
             }
             // The marker was not published, so it will not arrive.
@@ -141,11 +151,19 @@ impl Session<'_> {
             return;
         }
         let Some(query) = self.queries.open.remove(&number) else { return };
-        let Query { purpose, sent_at, answer: Some(answer), .. } = query else { return };
+        let Query { purpose, sent_at, epoch, answer: Some(answer), .. } = query else { return };
         match answer {
+            Answer::State(state) if self.is_outdated(epoch, state.epoch) => self.retry(purpose),
             Answer::State(state) => self.complete(purpose, sent_at, state),
             Answer::Published(_) => self.complete_without_log(purpose, sent_at),
         }
+    }
+
+    /// Whether events of another epoch have arrived since a query was sent, so that its answer may
+    /// be of the log before.
+    fn is_outdated(&self, sent_in: Option<Epoch>, answer: Epoch) -> bool {
+        let now = self.node.sink.heard().map(Position::epoch);
+        now != sent_in && now != Some(answer)
     }
 
     fn complete(&mut self, purpose: Purpose, sent_at: Instant, state: LogState) {
@@ -178,6 +196,7 @@ impl Session<'_> {
     }
 
     fn on_probe_returned(&mut self, sent_at: Instant) {
+        self.returned_probe_at = Some(sent_at);
         let lag = sent_at.elapsed();
         let delivers = match self.restore {
             None => Part::ok(),
@@ -201,11 +220,18 @@ impl Session<'_> {
         if is_denied(error) {
             self.node.deny_log();
         }
+        self.retry(purpose);
+    }
+
+    fn retry(&mut self, purpose: Purpose) {
         match purpose {
             // The next tick asks again.
             Purpose::Start(_) => {}
             Purpose::Restore(number, _) => self.on_restore_failed(number),
-            Purpose::Probe(waiters) => self.node.desired.return_behind(waiters),
+            Purpose::Probe(waiters) => {
+                self.waiters_paused = true;
+                self.node.desired.return_behind(waiters);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use headwater_core::Channel;
+use headwater_core::log::Epoch;
 use redis::RedisResult;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -30,7 +31,10 @@ pub(super) enum Purpose {
 pub(super) struct Query {
     pub(super) purpose: Purpose,
     pub(super) sent_at: Instant,
+    /// The log's epoch then, as far as the hub knew.
+    pub(super) epoch: Option<Epoch>,
     pub(super) answer: Option<Answer>,
+    pub(super) answered_at: Option<Instant>,
     pub(super) is_marked: bool,
 }
 
@@ -57,10 +61,9 @@ impl Queries {
         (Self { open: BTreeMap::new(), count: 0, answered }, answers)
     }
 
-    /// When the oldest query was sent whose marker was published and has not arrived.
-    pub(super) fn oldest_published(&self) -> Option<Instant> {
-        let published = self.open.values().filter(|it| it.answer.is_some() && !it.is_marked);
-        published.map(|query| query.sent_at).min()
+    /// Since when a marker is due that was published and has not arrived.
+    pub(super) fn due_since(&self) -> Option<Instant> {
+        self.open.values().filter(|it| !it.is_marked).filter_map(|it| it.answered_at).min()
     }
 
     pub(super) fn is_probing(&self) -> bool {

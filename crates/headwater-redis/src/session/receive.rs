@@ -125,7 +125,7 @@ impl Session<'_> {
         if matches!(phase, Phase::Synced | Phase::Renewed) {
             self.deliver_ephemeral(channel, event);
         } else if self.restore.is_some() {
-            self.dropped_ephemeral.insert(channel.clone());
+            self.carried.dropped_ephemeral.insert(channel.clone());
         }
     }
 
@@ -170,8 +170,9 @@ impl Session<'_> {
     pub(super) fn on_baselines(&mut self, channels: Vec<Channel>, state: &LogState) {
         if channels.iter().any(|it| self.held.get(it).is_some_and(|held| held.epoch != state.epoch))
         {
-            // The log was reset after the query: the next tick asks again.
-            return self.held.retain(|_, held| held.epoch != state.epoch);
+            // The log was reset between them: the next tick asks again. What was held is in the log,
+            // unless it is of the older one.
+            return self.held.retain(|_, held| held.epoch == state.epoch);
         }
         self.announce_epoch(state.epoch, state.begun);
         // An event that was held arrived after all before it.

@@ -36,6 +36,7 @@ impl Session<'_> {
             unconfirmed: channels.iter().cloned().collect(),
             channels,
             baselines: Vec::new(),
+            epoch: None,
             queries_left: None,
         });
     }
@@ -62,6 +63,7 @@ impl Session<'_> {
         }
         restore.number += 1;
         restore.baselines.clear();
+        restore.epoch = None;
         let (number, channels) = (restore.number, restore.channels.clone());
         let batches: Vec<Vec<Channel>> = match channels.len() {
             0 => vec![Vec::new()],
@@ -91,6 +93,10 @@ impl Session<'_> {
         state: LogState,
     ) {
         let Some(restore) = self.restore.as_mut().filter(|it| it.number == number) else { return };
+        if *restore.epoch.get_or_insert(state.epoch) != state.epoch {
+            // The log was reset between two queries.
+            return self.on_restore_failed(number);
+        }
         restore.baselines.extend(channels.into_iter().zip(state.baselines));
         let left = restore.queries_left.map_or(0, |left| left - 1);
         restore.queries_left = Some(left);
@@ -120,12 +126,13 @@ impl Session<'_> {
                 continue;
             }
             *phase = Phase::Synced;
-            let is_ephemeral = baseline.ephemeral || self.dropped_ephemeral.contains(&channel);
+            let is_ephemeral =
+                baseline.ephemeral || self.carried.dropped_ephemeral.contains(&channel);
             let baseline = self.take_held(&channel, baseline).with_ephemeral(is_ephemeral);
             heard = heard.max(baseline.last);
             sink.baseline(&channel, baseline);
         }
-        self.dropped_ephemeral = HashSet::new();
+        self.carried.dropped_ephemeral = HashSet::new();
         sink.log(epoch, heard);
         self.confirm_synced();
         // Channels that were added meanwhile.

@@ -44,8 +44,8 @@ pub(crate) struct Session<'a> {
     pub(super) unconfirmed: VecDeque<PendingCommand>,
     /// The node's own Redis channels whose SUBSCRIBE is not answered yet, in order.
     pub(super) unanswered_node_channels: VecDeque<NodeChannel>,
-    /// What Redis has denied in this session.
-    pub(super) denied: Denied,
+    /// What Redis has refused in this session.
+    pub(super) refused: Refused,
     /// The Redis channel on which this session sends markers to itself.
     pub(super) marker_channel: String,
     /// Queries for the position of the log.
@@ -54,8 +54,6 @@ pub(crate) struct Session<'a> {
     /// The last events of channels that have no baseline in this session yet, which were not passed
     /// on.
     pub(super) held: HashMap<Channel, Held>,
-    /// Channels of which ephemeral events were dropped during the restore.
-    pub(super) dropped_ephemeral: HashSet<Channel>,
     /// Set until the channels that the hub knows are restored.
     pub(super) restore: Option<Restore>,
     /// The command in flight that notes channels with ephemeral events, and the number of channels
@@ -63,9 +61,14 @@ pub(crate) struct Session<'a> {
     pub(super) note: Option<(usize, NoteFuture)>,
     /// Whether a note failed; the next one waits for the next tick.
     pub(super) note_paused: bool,
+    /// Whether a probe for those that wait for the log failed; the next one waits for the next tick.
+    pub(super) waiters_paused: bool,
     pub(super) ticks: Interval,
+    pub(super) ticked_at: Instant,
     /// When the last probe was sent.
     pub(super) probed_at: Option<Instant>,
+    /// When the newest probe that has returned was sent.
+    pub(super) returned_probe_at: Option<Instant>,
 }
 
 pub(super) type NoteFuture = Pin<Box<dyn Future<Output = RedisResult<()>> + Send>>;
@@ -92,9 +95,10 @@ pub(super) struct Held {
     pub(super) end: bool,
 }
 
-/// Subscriptions that Redis denies. They are tried again, since its ACL may change.
+/// Subscriptions that Redis has refused. They are tried again: its ACL may change, and a script that
+/// blocks it ends.
 #[derive(Default)]
-pub(super) struct Denied {
+pub(super) struct Refused {
     pub(super) channels: HashSet<Channel>,
     pub(super) node_channels: Vec<NodeChannel>,
     /// When they were tried last.
@@ -125,6 +129,8 @@ pub(super) struct Restore {
     pub(super) unconfirmed: HashSet<Channel>,
     pub(super) channels: Vec<Channel>,
     pub(super) baselines: Vec<(Channel, Baseline)>,
+    /// The epoch of these baselines.
+    pub(super) epoch: Option<Epoch>,
     /// The queries that are not complete; `None` if they are not sent.
     pub(super) queries_left: Option<usize>,
 }
@@ -137,6 +143,8 @@ pub(crate) enum SessionEnd {
     Protocol(Error),
     /// A marker was published, or a confirmation was due, and did not arrive, and nothing else did.
     Silent,
+    /// Probes return, and a command that was sent before them is not confirmed.
+    Unconfirmed,
     /// A marker was published and reached no subscriber.
     Unsubscribed,
     /// The permissions of the Redis user changed.
@@ -165,17 +173,19 @@ impl<'a> Session<'a> {
             subscriptions: HashMap::new(),
             unconfirmed: VecDeque::new(),
             unanswered_node_channels: VecDeque::new(),
-            denied: Denied::default(),
+            refused: Refused::default(),
             marker_channel: keys::probe(fastrand::u64(..)),
             queries,
             answers,
             held: HashMap::new(),
-            dropped_ephemeral: HashSet::new(),
             restore: None,
             note: None,
             note_paused: false,
+            waiters_paused: false,
             ticks,
+            ticked_at: Instant::now(),
             probed_at: None,
+            returned_probe_at: None,
         }
     }
 }
@@ -187,6 +197,7 @@ impl fmt::Display for SessionEnd {
             Self::Io(error) => write!(f, "{error}"),
             Self::Protocol(error) => write!(f, "{error}"),
             Self::Silent => f.write_str("nothing arrives, although an answer or a probe is due"),
+            Self::Unconfirmed => f.write_str("Redis does not receive what is sent over it"),
             Self::Unsubscribed => f.write_str("Redis no longer knows this subscriber"),
             Self::LogMode => f.write_str("the permissions of the Redis user changed"),
         }
