@@ -140,12 +140,16 @@ fn all_after_gap(recall: &Recall, channels: &[Channel], reason: GapReason) -> Ve
 /// Where each channel resumes, with gap events for what is known to be missing.
 async fn after(recall: &Arc<Recall>, channels: &[Channel], id: &str) -> Vec<ChannelCursor> {
     let parsed = id.parse::<Position>().ok();
-    let mut relation = parsed.map(|position| recall.relate(position));
-    if let Some(position) = parsed
-        && relation.is_some_and(|relation| needs_settling(relation, position))
-    {
+    let relate = || Some(recall.relate(parsed?));
+    let mut relation = relate();
+    let is_settled = match (parsed, relation) {
+        (Some(position), Some(relation)) => !needs_settling(relation, position),
+        // A publisher's ID: this node may not have heard of its event yet.
+        _ => false,
+    };
+    if !is_settled {
         recall.settle(&channels[0]).await;
-        relation = Some(recall.relate(position));
+        relation = relate();
     }
     if relation.is_none_or(|relation| relation == Relation::OtherEpoch)
         && let Some(position) = find_publisher_id(recall, channels, id).await

@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use headwater_core::frame::Frame;
-use headwater_core::log::Position;
 use headwater_core::{Hub, Subscription};
 
 use super::CHANNELS;
@@ -63,7 +62,11 @@ impl Client {
         match chosen {
             Some((id, had, has)) => {
                 self.has = has;
-                let position: Position = id.parse().unwrap();
+                if id.starts_with("own-") {
+                    // It does not say which ephemeral events the client has.
+                    self.has.ephemeral_before = [cluster.count(); CHANNELS];
+                }
+                let position = cluster.position_of(&id);
                 for channel in channels.iter().filter(|it| !had.contains(it)) {
                     self.begin(cluster, *channel, cluster.index_after(position));
                 }
@@ -137,8 +140,13 @@ impl Client {
         } else if !frame.is_marker() {
             self.take_event(cluster, frame.event().data().trim_end().parse().unwrap());
         }
-        if let Some(position) = frame.position() {
-            let snapshot = (position.to_string(), self.channels.clone(), self.has.clone());
+        let event = frame.event();
+        let publisher_id = event.id().map(|id| id.as_str().to_owned());
+        let id = publisher_id
+            .filter(|_| !frame.is_marker())
+            .or_else(|| frame.position().map(|it| it.to_string()));
+        if let Some(id) = id {
+            let snapshot = (id, self.channels.clone(), self.has.clone());
             self.ids.push(snapshot);
         }
     }

@@ -85,6 +85,11 @@ pub(super) fn number(channel: &Channel) -> usize {
     channel.as_str()[1..].parse().unwrap()
 }
 
+/// The ID that the publisher of some events of the log sets.
+fn publisher_id(index: usize) -> Option<String> {
+    (index % 4 == 3).then(|| format!("own-{index}"))
+}
+
 impl Cluster {
     pub(super) fn new(nodes: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
@@ -127,6 +132,17 @@ impl Cluster {
         match state.all.iter().position(is_at) {
             Some(at) => at + 1,
             None => state.all.iter().position(is_after).unwrap_or(begin),
+        }
+    }
+
+    /// The position that an ID stands for, of an event or of a publisher.
+    pub(super) fn position_of(&self, id: &str) -> Position {
+        match id.strip_prefix("own-") {
+            Some(index) => {
+                let record = self.record(index.parse().unwrap());
+                Position::new(record.epoch, record.offset.unwrap())
+            }
+            None => id.parse().unwrap(),
         }
     }
 
@@ -357,7 +373,10 @@ impl State {
         if self.all[index].large {
             data.push_str(&" ".repeat(limits::RING_BYTES_MAX));
         }
-        Event::new(data)
+        match publisher_id(index) {
+            Some(id) if self.all[index].offset.is_some() => Event::new(data).with_id(id).unwrap(),
+            _ => Event::new(data),
+        }
     }
 
     fn baseline(&self, number: usize) -> Baseline {

@@ -57,10 +57,15 @@ fn of_channel(channel: &Channel, seen: &HashMap<u64, Position>) -> Reference {
                 other.epoch == position.epoch && other.offset < position.offset
             })
         });
-        let place = match after {
+        let mut place = match after {
             Some(after) => after + 1,
             None => numbers.iter().position(|other| *other > number).unwrap_or(numbers.len()),
         };
+        // Nothing shows the position of an event with a publisher's ID: it follows the one that was
+        // published before.
+        while numbers.get(place).is_some_and(|it| *it < number && position_of(*it).is_none()) {
+            place += 1;
+        }
         // After the last acknowledged event it is not required.
         if place < numbers.len() {
             numbers.insert(place, number);

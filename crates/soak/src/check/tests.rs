@@ -281,6 +281,27 @@ fn an_unacknowledged_event_may_arrive_late_but_once() {
     assert!(!found(&[early]).is_empty());
 }
 
+/// An event with a publisher's ID shows no position: the next one follows it all the same.
+#[test]
+fn an_unacknowledged_event_follows_one_without_a_position() {
+    let ids = |id: &str| Outcome::Acknowledged(Some(id.to_owned()));
+    let outcomes = [ids("e-1"), Outcome::Acknowledged(None), Outcome::Unknown, ids("e-4")];
+    let published = outcomes
+        .into_iter()
+        .map(|outcome| Published { route: Route::Post, at_ms: 0, outcome })
+        .collect();
+    let channels = [Channel { name: "c".to_owned(), kind: Kind::Durable, published }];
+    let client = |ids: &[(u64, &str)]| {
+        let opened = Entry::Opened { node: 0, resumed_from: None, begun: vec![0] };
+        let events = ids.iter().map(|(number, id)| event(0, *number, id));
+        let lines = std::iter::once(opened).chain(events).map(line).collect();
+        ClientLog { name: "client".to_owned(), channels: vec![0], lines, left: true }
+    };
+    let all = [(1, "e-1"), (2, "own.c.2"), (3, "e-3"), (4, "e-4")];
+    let clients = [client(&all), client(&all[..2])];
+    assert_eq!(check(&channels, &clients, STRICT).len(), 0);
+}
+
 #[test]
 fn a_new_epoch_must_be_allowed_and_reported() {
     let published = (0..4)
