@@ -33,6 +33,12 @@ impl KnownEphemeral {
         self.0.retain(|channel, _| is_wanted(channel));
     }
 
+    /// All of them, to be noted again now: Redis may have lost the notes.
+    pub(crate) fn note_again(&mut self, now_ms: u64) -> Vec<Channel> {
+        self.0.values_mut().for_each(|noted_ms| *noted_ms = now_ms);
+        self.0.keys().cloned().collect()
+    }
+
     /// Whether it must be noted in Redis now that the channel receives ephemeral events, which is
     /// once per [`EPHEMERAL_NOTE_INTERVAL`]. Returns true once for each note.
     pub(crate) fn note_due(&mut self, channel: &Channel, now_ms: u64) -> bool {
@@ -51,13 +57,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_channel_is_noted_once_a_day() {
+    fn a_channel_is_noted_once_per_interval() {
         let (mut known, a) = (KnownEphemeral::default(), Channel::new("a").unwrap());
-        let day_ms = u64::try_from(EPHEMERAL_NOTE_INTERVAL.as_millis()).unwrap();
-        for (now_ms, due) in [(day_ms, true), (day_ms, false), (2 * day_ms, true)] {
+        let interval_ms = u64::try_from(EPHEMERAL_NOTE_INTERVAL.as_millis()).unwrap();
+        for (now_ms, due) in [(interval_ms, true), (interval_ms, false), (2 * interval_ms, true)] {
             assert_eq!(known.note_due(&a, now_ms), due, "{now_ms}");
         }
         known.remove(&a);
-        assert!(known.note_due(&a, 2 * day_ms), "a removed channel is noted again");
+        assert!(known.note_due(&a, 2 * interval_ms), "a removed channel is noted again");
+        assert_eq!(known.note_again(3 * interval_ms), [a.clone()]);
+        assert!(!known.note_due(&a, 3 * interval_ms));
     }
 }

@@ -8,8 +8,9 @@ use headwater_core::limits::{CHANNEL_BYTES_MAX, REPLAY_BYTES_MAX, REPLAY_FRAMES_
 /// ephemeral events: longer than any client stays disconnected.
 pub const EPHEMERAL_NOTE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// How often a node renews that note while the channel receives ephemeral events.
-pub const EPHEMERAL_NOTE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// How often a node renews that note while the channel receives ephemeral events, in case Redis has
+/// evicted it. 100,000 such channels cost 170 short commands per second.
+pub const EPHEMERAL_NOTE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How much longer than its history a channel's last offset is retained, in milliseconds.
 /// `arguments.lua` has the same number.

@@ -154,9 +154,6 @@ const ALL_KINDS: &[Group] = &[
     Group { channels: Channels::Ephemeral(1), drops: 20, ..STEADY },
 ];
 
-/// Scenarios that still find counterexamples, so that no test runs them: `cargo xtask soak` does.
-pub const BY_HAND: [&str; 2] = ["outages", "failovers"];
-
 /// All scenarios, in the order in which they run.
 pub const ALL: &[Scenario] = &[
     DROPS,

@@ -2,7 +2,7 @@
 //! refuses new ones, and changes its target. Look here for what each failure does.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -45,11 +45,15 @@ struct State {
     refuses: bool,
     /// What happens to connections that are opened now.
     swallows: Option<Direction>,
+    /// How many reads from its client a connection that is opened now forwards before it swallows
+    /// everything.
+    reads_max: usize,
     connections: Vec<Weak<Connection>>,
 }
 
-#[derive(Default)]
 struct Connection {
+    /// How many reads from its client are forwarded before everything is swallowed.
+    reads_left: AtomicUsize,
     swallows_to_target: AtomicBool,
     swallows_to_clients: AtomicBool,
     cut: Notify,
@@ -70,6 +74,7 @@ impl Proxy {
             latency: Duration::ZERO,
             refuses: false,
             swallows: None,
+            reads_max: usize::MAX,
             connections: Vec::new(),
         }));
         let task = tokio::spawn(accept(listener, Arc::clone(&state)));
@@ -111,6 +116,12 @@ impl Proxy {
         self.swallow_existing(direction);
     }
 
+    /// New connections forward what their clients send in this many reads, and then swallow all
+    /// bytes, until [`pass`](Self::pass).
+    pub fn swallow_after(&self, reads: usize) {
+        lock(&self.state).reads_max = reads;
+    }
+
     /// Resets all existing connections.
     pub fn cut(&self) {
         for connection in lock(&self.state).existing() {
@@ -124,6 +135,7 @@ impl Proxy {
         state.latency = Duration::ZERO;
         state.refuses = false;
         state.swallows = None;
+        state.reads_max = usize::MAX;
     }
 
     /// The number of open connections.
@@ -145,6 +157,22 @@ impl State {
 }
 
 impl Connection {
+    fn new(reads_max: usize) -> Self {
+        Self {
+            reads_left: AtomicUsize::new(reads_max),
+            swallows_to_target: AtomicBool::new(false),
+            swallows_to_clients: AtomicBool::new(false),
+            cut: Notify::new(),
+        }
+    }
+
+    /// Notes that bytes of the client were read.
+    fn count_read(&self) {
+        if self.reads_left.fetch_sub(1, Ordering::Relaxed) == 0 {
+            self.swallow(Direction::Both);
+        }
+    }
+
     fn swallow(&self, direction: Direction) {
         if direction != Direction::ToClients {
             self.swallows_to_target.store(true, Ordering::Relaxed);
@@ -164,9 +192,9 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        let connection = Arc::new(Connection::default());
-        let target = {
+        let (connection, target) = {
             let mut state = lock(&state);
+            let connection = Arc::new(Connection::new(state.reads_max));
             if state.refuses {
                 reset(&client);
                 continue;
@@ -176,7 +204,7 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
             }
             state.connections.retain(|connection| connection.strong_count() > 0);
             state.connections.push(Arc::downgrade(&connection));
-            state.target
+            (connection, state.target)
         };
         connections.spawn(carry(client, target, connection, Arc::clone(&state)));
     }
@@ -198,8 +226,11 @@ async fn carry(
     let is_cut = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
-        let to_target = pump(from_client, to_server, &connection.swallows_to_target, &state);
-        let to_clients = pump(from_server, to_client, &connection.swallows_to_clients, &state);
+        let count_read = || connection.count_read();
+        let to_target =
+            pump(from_client, to_server, &connection.swallows_to_target, count_read, &state);
+        let to_clients =
+            pump(from_server, to_client, &connection.swallows_to_clients, || {}, &state);
         tokio::select! {
             ((), ()) = async { tokio::join!(to_target, to_clients) } => false,
             () = connection.cut.notified() => true,
@@ -216,6 +247,7 @@ async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     swallows: &AtomicBool,
+    on_read: impl Fn(),
     state: &Mutex<State>,
 ) {
     let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS_MAX);
@@ -225,6 +257,7 @@ async fn pump(
             if from.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
                 break;
             }
+            on_read();
             let due = Instant::now() + lock(state).latency;
             if !swallows.load(Ordering::Relaxed) && sender.send((due, bytes)).await.is_err() {
                 return;

@@ -130,3 +130,39 @@ async fn one_event_that_exceeds_the_bound_is_read_by_itself_or_last() {
     assert_eq!(read(ReadRange::Before { offset: 7, count }).await, [6]);
     assert_eq!(read(ReadRange::Before { offset: 6, count: 3 }).await, [3, 4, 5]);
 }
+
+/// Redis may evict any key. The history says what the key said.
+#[tokio::test]
+async fn an_evicted_last_offset_is_read_from_the_history() {
+    let mut log = Log::start().await;
+    let channel = Channel::new("a").unwrap();
+    let evict = |log: &Log| {
+        let key = format!("{}:last:a", keys::LOG);
+        assert_eq!(log.server.run::<i64>(&["DEL", &key]), 1);
+    };
+    let baseline = async |log: &mut Log| {
+        let channels = std::slice::from_ref(&channel);
+        let state = query_baseline(&mut log.commands, channels, "marker", "1", None).await.unwrap();
+        let baseline = state.baselines[0];
+        (baseline.last, baseline.ended, baseline.forgotten)
+    };
+    log.publish("a", 10, 3);
+    log.publish("b", 10, 1);
+    evict(&log);
+    assert_eq!(baseline(&mut log).await, (3, false, false));
+    log.publish("a", 10, 1);
+    let bounds = Bounds { newest: true, after: 0, until: None, count: 1, channel: "a" };
+    let entry = read_entries(&mut log.commands, bounds).await.unwrap().entries.remove(0);
+    assert_eq!((entry.offset, entry.previous), (5, 3));
+    let end = ["FCALL", "headwater_publish", "1", keys::LOG, "a", "last", "end", "1"];
+    log.server.run::<String>(&end);
+    evict(&log);
+    assert_eq!(baseline(&mut log).await, (6, true, false));
+    let mut again = redis::cmd("FCALL");
+    again.arg("headwater_publish").arg(1).arg(keys::LOG).arg("a").arg("more");
+    let refused = again.exec(&mut log.server.connection()).unwrap_err();
+    assert!(crate::errors::is_ended(&refused), "{refused}");
+    // Without the history, nothing is known.
+    log.server.run::<i64>(&["DEL", &format!("{}:log:a", keys::LOG)]);
+    assert_eq!(baseline(&mut log).await.2, true);
+}

@@ -21,6 +21,7 @@ mod state;
 use bytes::BytesMut;
 use headwater_core::broker::Part;
 use headwater_core::clock::now_ms;
+use headwater_core::log::Position;
 use headwater_core::{Channel, Event};
 use redis::RedisResult;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -131,8 +132,15 @@ impl Session<'_> {
         }
     }
 
-    /// Sends a note for all channels that wait for one, unless one is in flight.
+    /// Sends a note for all channels that wait for one, unless one is in flight. In a new session,
+    /// and in a new epoch, Redis may have lost the notes of all.
     fn note_ephemeral(&mut self) {
+        let epoch = self.node.sink.heard().map(Position::epoch);
+        if self.noted_in != epoch {
+            self.noted_in = epoch;
+            let all = self.carried.ephemeral.note_again(now_ms());
+            self.carried.unnoted.extend(all);
+        }
         if self.note.is_some() || self.note_paused || self.carried.unnoted.is_empty() {
             return;
         }

@@ -56,6 +56,8 @@ pub(crate) struct Session<'a> {
     pub(super) held: HashMap<Channel, Held>,
     /// Set until the channels that the hub knows are restored.
     pub(super) restore: Option<Restore>,
+    /// The epoch in which all known channels with ephemeral events were noted.
+    pub(super) noted_in: Option<Epoch>,
     /// The command in flight that notes channels with ephemeral events, and the number of channels
     /// of `Carried::unnoted` that it covers.
     pub(super) note: Option<(usize, NoteFuture)>,
@@ -179,6 +181,7 @@ impl<'a> Session<'a> {
             answers,
             held: HashMap::new(),
             restore: None,
+            noted_in: None,
             note: None,
             note_paused: false,
             waiters_paused: false,

@@ -18,6 +18,7 @@ mod durable;
 mod finished;
 mod payloads;
 mod readiness;
+mod redis_connections;
 mod redis_delivery;
 mod redis_faults;
 mod redis_scale;
