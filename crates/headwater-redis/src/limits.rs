@@ -41,9 +41,9 @@ pub const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(50);
 /// Longest wait before the next attempt to connect.
 pub const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// How often a probe is sent through Pub/Sub, and how soon what Redis denied is subscribed to again.
-/// Together with [`REDIS_RESPONSE_TIMEOUT`], twice if both connections are dead, it bounds how long
-/// a node takes to notice and to replace them: less than 10 s.
+/// How often a probe is sent through Pub/Sub, and how soon what Redis refused is subscribed to
+/// again. Together with [`REDIS_RESPONSE_TIMEOUT`], twice if both connections are dead, it bounds
+/// how long a node takes to notice and to replace them: less than 10 s.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How soon the next probe is sent while the last one failed.
@@ -59,8 +59,8 @@ pub const RECONCILE_RETRY: Duration = Duration::from_secs(1);
 pub const SESSION_TICK: Duration = Duration::from_millis(500);
 
 /// Timeout for connecting, and how long Redis may send nothing at all while a command waits for its
-/// answer, or while a confirmation or a probe is due on the subscriber connection. A slow answer that
-/// arrives in pieces is not cut off by it.
+/// answer, or while a confirmation or a probe is due on the subscriber connection. A slow answer
+/// that arrives in pieces is not cut off by it.
 pub const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest wait for the answer to a command, however slowly bytes arrive: enough for the largest

@@ -171,8 +171,8 @@ impl Desired {
         heard
     }
 
-    /// The position that was heard of before a connection was lost, until Redis is known to have it,
-    /// or to have begun a new epoch: what is heard of later may be above a part that it has lost.
+    /// The position that was heard of before a connection was lost, until Redis is known to have it
+    /// or to have begun a new epoch: what is heard of later may be above what it has lost.
     pub(crate) fn heard_before(&self) -> Option<Heard> {
         self.state().heard_before
     }

@@ -1,6 +1,6 @@
--- The last offset of a channel whose key `:last:` is gone, evicted or deleted, as that key would have
--- it: from the newest entry of its history. Returns nil if the history has none, or is of another
--- log. publish.lua and baseline.lua need it.
+-- The last offset of a channel whose key `:last:` is gone, evicted or deleted, as that key would
+-- have it: from the newest entry of its history. Returns nil if the history has none, or is of
+-- another log. publish.lua and baseline.lua need it.
 
 local function last_in_history(prefix, channel, log_last)
   local found = redis.pcall('XREVRANGE', prefix .. ':log:' .. channel, '+', '-', 'COUNT', 1)

@@ -226,8 +226,8 @@ impl Session<'_> {
                 self.marker_channel
             ),
             NodeChannel::Revocations => format!(
-                "Redis refuses to subscribe to {REVOCATIONS_CHANNEL}, so this node does not receive \
-                 revocations of other nodes: {message}"
+                "Redis refuses to subscribe to {REVOCATIONS_CHANNEL}, so this node does not \
+                 receive revocations of other nodes: {message}"
             ),
         };
         if !self.refused.node_channels.contains(&refused) {

@@ -170,8 +170,8 @@ impl Session<'_> {
     pub(super) fn on_baselines(&mut self, channels: Vec<Channel>, state: &LogState) {
         if channels.iter().any(|it| self.held.get(it).is_some_and(|held| held.epoch != state.epoch))
         {
-            // The log was reset between them: the next tick asks again. What was held is in the log,
-            // unless it is of the older one.
+            // The log was reset between them: the next tick asks again. What was held of the newer
+            // log is in its baseline then.
             return self.held.retain(|_, held| held.epoch == state.epoch);
         }
         self.announce_epoch(state.epoch, state.begun);

@@ -63,7 +63,7 @@ pub(crate) struct Session<'a> {
     pub(super) note: Option<(usize, NoteFuture)>,
     /// Whether a note failed; the next one waits for the next tick.
     pub(super) note_paused: bool,
-    /// Whether a probe for those that wait for the log failed; the next one waits for the next tick.
+    /// Whether a probe for those that wait for the log failed; the next waits for the next tick.
     pub(super) waiters_paused: bool,
     pub(super) ticks: Interval,
     pub(super) ticked_at: Instant,
@@ -97,8 +97,8 @@ pub(super) struct Held {
     pub(super) end: bool,
 }
 
-/// Subscriptions that Redis has refused. They are tried again: its ACL may change, and a script that
-/// blocks it ends.
+/// Subscriptions that Redis has refused. They are tried again: its ACL may change, and a script
+/// that blocks it ends.
 #[derive(Default)]
 pub(super) struct Refused {
     pub(super) channels: HashSet<Channel>,

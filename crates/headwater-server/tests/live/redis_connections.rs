@@ -1,5 +1,5 @@
-//! Connections to Redis that die without being closed, in each direction and at each moment: streams
-//! get everything again, soon, and events of the log are not lost.
+//! Connections to Redis that die without being closed, in each direction and at each moment:
+//! streams get everything again, soon, and events of the log are not lost.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -202,7 +202,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the records that were rejected last would be accepted now. Writes nothing that stays.
+    /// Whether the records that were rejected last would be accepted now. Nothing is kept of them.
     ///
     /// # Errors
     /// As for [`append`](Self::append).
