@@ -65,7 +65,7 @@ mod tests {
         }
         known.remove(&a);
         assert!(known.note_due(&a, 2 * interval_ms), "a removed channel is noted again");
-        assert_eq!(known.note_again(3 * interval_ms), [a.clone()]);
+        assert_eq!(known.note_again(3 * interval_ms), std::slice::from_ref(&a));
         assert!(!known.note_due(&a, 3 * interval_ms));
     }
 }

@@ -193,7 +193,7 @@ pub(crate) async fn query_baseline<C: ConnectionLike + Send>(
     channels: &[Channel],
     marker_channel: &str,
     marker: &str,
-    heard: Option<library::Heard>,
+    heard: Option<&library::Heard>,
 ) -> RedisResult<LogState> {
     let mut query = BASELINE.prepare_invoke();
     query.key(keys::LOG).arg(marker_channel).arg(marker);

@@ -31,7 +31,8 @@ impl Node {
     /// The position of the log that the node has heard of; not that of the node alone.
     pub(crate) fn heard(&self) -> Option<Heard> {
         let heard = self.sink.heard().filter(|_| self.desired.log_mode() != LogMode::Denied)?;
-        Some((heard.epoch(), heard.offset()))
+        let (epoch, offset) = (heard.epoch(), heard.offset());
+        Some(Heard { epoch, offset, ended: self.desired.ended_epochs() })
     }
 
     /// Goes without the log, since Redis denies it. A node that has used the log waits for the

@@ -88,7 +88,8 @@ impl Reconciler<'_> {
     /// Installs the function, proves that a publish would be accepted, and writes the rules.
     async fn keep(&mut self, is_new_connection: bool) -> RedisResult<()> {
         let before = self.node.desired.heard_before();
-        let heard = before.or_else(|| self.node.heard());
+        let heard = before.clone().or_else(|| self.node.heard());
+        let heard = heard.as_ref();
         let mode = match self.node.desired.log_mode() {
             LogMode::Available(mode) if !is_new_connection => mode,
             _ => self.install(heard).await?,
@@ -108,7 +109,7 @@ impl Reconciler<'_> {
         self.keep_rules(is_new_connection).await
     }
 
-    async fn install(&mut self, heard: Option<Heard>) -> RedisResult<Mode> {
+    async fn install(&mut self, heard: Option<&Heard>) -> RedisResult<Mode> {
         match library::install(&mut self.commands, heard).await {
             Ok(mode) => {
                 self.node.desired.set_log_mode(LogMode::Available(mode));

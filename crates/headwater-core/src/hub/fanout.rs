@@ -80,12 +80,15 @@ impl Fanout {
     }
 
     /// Delivers an ephemeral event or a gap event, which is ordered between two events of the log.
-    fn deliver_between(&self, channel: &Channel, frame: &Frame, position: Option<Position>) {
+    fn deliver_between(&self, channel: &Channel, frame: impl FnOnce(Option<Position>) -> Frame) {
         self.table.with(channel, |entry| {
+            // Numbered under the lock: a stream that joins up to this number finds the frame.
+            let position = self.clock.next_local();
+            let frame = frame(position);
             if let Some(position) = position {
                 entry.ring.push_ephemeral(position.key(), frame.clone());
             }
-            entry.deliver(frame);
+            entry.deliver(&frame);
         });
     }
 }
@@ -145,17 +148,15 @@ impl Inlet for Fanout {
 
     fn deliver_ephemeral(&self, channel: &Channel, event: &Event) {
         self.stats.received.add(1);
-        let position = self.clock.next_local();
-        let published = Published { position, time_ms: now_ms(), end: false };
-        let frame = Frame::of_channel(channel, event, published);
-        self.deliver_between(channel, &frame, position);
+        self.deliver_between(channel, |position| {
+            let published = Published { position, time_ms: now_ms(), end: false };
+            Frame::of_channel(channel, event, published)
+        });
     }
 
     fn deliver_gap(&self, channel: &Channel, reason: GapReason) {
         let gap = Gap { channel: channel.clone(), reason };
-        let position = self.clock.next_local();
-        let frame = Frame::of_gap(gap, position);
-        self.deliver_between(channel, &frame, position);
+        self.deliver_between(channel, |position| Frame::of_gap(gap, position));
         let subscribers = self.table.subscribers(channel);
         (0..subscribers).for_each(|_| self.stats.gap(reason));
     }

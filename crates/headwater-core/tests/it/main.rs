@@ -1,5 +1,6 @@
 //! The guarantees of the core's public API, as one test binary. Each file covers one theme.
 
+mod ephemeral;
 mod hub;
 mod own_broker;
 mod rules;

@@ -1,14 +1,17 @@
 //! The desired state of this node in Redis, and the state of its connections. Look here for what
 //! the hub, the session and the reconciler share.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use headwater_core::Channel;
 use headwater_core::broker::{BrokerStatus, Part};
+use headwater_core::log::Epoch;
 use tokio::sync::{Notify, oneshot};
 
 use super::subscriptions::{Confirmation, Subscriptions};
 use crate::library::{Heard, LogMode};
+use crate::limits::EPOCHS_MAX;
 
 /// What this node wants of Redis, and what Redis has confirmed.
 pub(crate) struct Desired {
@@ -29,6 +32,8 @@ struct State {
     behind: Vec<oneshot::Sender<()>>,
     revocations: Revocations,
     heard_before: Option<Heard>,
+    /// The last epochs of the log, the current one at the end.
+    epochs: VecDeque<Epoch>,
 }
 
 /// Whether this node knows what was revoked while it was disconnected.
@@ -57,6 +62,7 @@ impl Desired {
             behind: Vec::new(),
             revocations: Revocations::Unsubscribed,
             heard_before: None,
+            epochs: VecDeque::new(),
         };
         Self { state: Mutex::new(state), changed: Notify::new(), due: Notify::new() }
     }
@@ -115,7 +121,9 @@ impl Desired {
     /// Ends a session, which has heard of this position of the log.
     pub(crate) fn end(&self, why: &str, heard: Option<Heard>) {
         let mut state = self.state();
-        state.heard_before = state.heard_before.or(heard);
+        if state.heard_before.is_none() {
+            state.heard_before = heard;
+        }
         state.subscriptions.end();
         state.revocations = Revocations::Unsubscribed;
         let status = &mut state.status;
@@ -174,7 +182,7 @@ impl Desired {
     /// The position that was heard of before a connection was lost, until Redis is known to have it
     /// or to have begun a new epoch: what is heard of later may be above what it has lost.
     pub(crate) fn heard_before(&self) -> Option<Heard> {
-        self.state().heard_before
+        self.state().heard_before.clone()
     }
 
     /// Records that Redis knows of that position.
@@ -192,6 +200,29 @@ impl Desired {
     /// Returns those whose query failed.
     pub(crate) fn return_behind(&self, waiters: Vec<oneshot::Sender<()>>) {
         self.state().behind.extend(waiters);
+    }
+
+    /// Enters an epoch; returns false if it is one that has ended. Then the reconciler must act.
+    pub(crate) fn enter_epoch(&self, epoch: Epoch) -> bool {
+        let mut state = self.state();
+        if state.epochs.contains(&epoch) {
+            let is_current = state.epochs.back() == Some(&epoch);
+            if !is_current {
+                self.due.notify_one();
+            }
+            return is_current;
+        }
+        if state.epochs.len() == EPOCHS_MAX {
+            state.epochs.pop_front();
+        }
+        state.epochs.push_back(epoch);
+        true
+    }
+
+    /// The epochs before the current one.
+    pub(crate) fn ended_epochs(&self) -> Vec<Epoch> {
+        let state = self.state();
+        state.epochs.iter().rev().skip(1).copied().collect()
     }
 
     // === revocations ===

@@ -252,8 +252,17 @@ async fn a_log_that_lacks_what_was_heard_gets_a_new_epoch() {
     let mode = install(&mut commands, None).await.unwrap();
     let epoch = || server.run::<String>(&["GET", &format!("{PREFIX}:epoch")]);
     let first = publish(&mut commands, mode, &Event::new("d"), false).await.unwrap();
-    let heard = |offset: u64| Some((epoch().parse().unwrap(), offset));
-    for heard in [None, heard(0), heard(1), Some((Epoch::from_bits(7).unwrap(), 99))] {
+    let heard =
+        |offset: u64| Some(Heard { epoch: epoch().parse().unwrap(), offset, ended: Vec::new() });
+    let (other, foreign) = (Epoch::from_bits(7).unwrap(), Epoch::from_bits(8).unwrap());
+    for heard in [
+        None,
+        heard(0),
+        heard(1),
+        Some(Heard { epoch: other, offset: 99, ended: Vec::new() }),
+        Some(Heard { epoch: other, offset: 99, ended: vec![foreign] }),
+    ] {
+        let heard = heard.as_ref();
         install(&mut commands, heard).await.unwrap();
         probe(&mut commands, mode, heard).await.unwrap();
         begin(&mut commands, heard).await.unwrap();
@@ -264,10 +273,14 @@ async fn a_log_that_lacks_what_was_heard_gets_a_new_epoch() {
         assert_ne!(epoch, last);
         last = epoch;
     };
-    install(&mut commands, heard(2)).await.unwrap();
+    install(&mut commands, heard(2).as_ref()).await.unwrap();
     check_new(epoch());
-    probe(&mut commands, mode, heard(2)).await.unwrap();
-    check_new(epoch());
-    probe(&mut commands, Mode::Script, heard(2)).await.unwrap();
-    check_new(epoch());
+    for mode in [mode, Mode::Script] {
+        probe(&mut commands, mode, heard(2).as_ref()).await.unwrap();
+        check_new(epoch());
+        // An older copy, of an epoch that has ended.
+        let ended = vec![foreign, epoch().parse().unwrap()];
+        probe(&mut commands, mode, Some(&Heard { epoch: other, offset: 1, ended })).await.unwrap();
+        check_new(epoch());
+    }
 }

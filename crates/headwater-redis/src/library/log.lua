@@ -85,10 +85,10 @@ local function known_log(epoch, seq, writer)
   return { epoch = valid_epoch(epoch), last = valid_offset(seq), writer = writer or '' }
 end
 
--- Whether the log lacks an offset that a node has heard of.
+-- Whether the log lacks what a node has heard of: an offset, or a later epoch.
 local function lacks(prefix, known, heard)
   if not heard or heard.epoch ~= known.epoch then
-    return false
+    return heard and heard.ended[known.epoch]
   end
   if heard.last > known.last then
     return true

@@ -47,7 +47,13 @@ static PROBE: LazyLock<Script> = LazyLock::new(|| script_of("probe"));
 
 /// A position of the log that a node has heard of: everything up to it was given out, so a log that
 /// lacks it gets a new epoch.
-pub(crate) type Heard = (Epoch, u64);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) epoch: Epoch,
+    pub(crate) offset: u64,
+    /// Earlier epochs: a log of one of them is an older copy.
+    pub(crate) ended: Vec<Epoch>,
+}
 
 /// How events are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +84,7 @@ pub(crate) enum LogMode {
 /// If Redis cannot be reached, denies both functions and scripts, or rejects writes. Retry.
 pub(crate) async fn install<C: ConnectionLike + Send>(
     commands: &mut C,
-    heard: Option<Heard>,
+    heard: Option<&Heard>,
 ) -> RedisResult<Mode> {
     let mode = match install_function(commands).await {
         Ok(()) => Mode::Function,
@@ -115,7 +121,7 @@ async fn warn_without_info<C: ConnectionLike + Send>(commands: &mut C) {
 pub(crate) async fn probe<C: ConnectionLike + Send>(
     commands: &mut C,
     mode: Mode,
-    heard: Option<Heard>,
+    heard: Option<&Heard>,
 ) -> RedisResult<()> {
     call_with_heard(commands, mode, "headwater_probe", &PROBE, heard).await
 }
@@ -123,7 +129,7 @@ pub(crate) async fn probe<C: ConnectionLike + Send>(
 /// Opens the log as [`install`] does, whether or not the function is installed.
 pub(crate) async fn begin<C: ConnectionLike + Send>(
     commands: &mut C,
-    heard: Option<Heard>,
+    heard: Option<&Heard>,
 ) -> RedisResult<()> {
     match call_with_heard(commands, Mode::Function, "headwater_begin", &BEGIN, heard).await {
         Err(error) if is_missing(&error) || is_unsupported(&error) => {
@@ -138,15 +144,18 @@ async fn call_with_heard<C: ConnectionLike + Send>(
     mode: Mode,
     function: &str,
     script: &Script,
-    heard: Option<Heard>,
+    heard: Option<&Heard>,
 ) -> RedisResult<()> {
-    let heard = heard.map(|(epoch, offset)| (epoch.to_string(), offset));
+    let words = heard.map(|Heard { epoch, offset, ended }| {
+        let ended = ended.iter().map(Epoch::to_string);
+        [epoch.to_string(), offset.to_string()].into_iter().chain(ended).collect::<Vec<_>>()
+    });
     match mode {
         Mode::Function => {
-            cmd("FCALL").arg(function).arg(1).arg(keys::LOG).arg(heard).exec_async(commands).await
+            cmd("FCALL").arg(function).arg(1).arg(keys::LOG).arg(words).exec_async(commands).await
         }
         // Loads the script if Redis does not have it.
-        Mode::Script => script.key(keys::LOG).arg(heard).invoke_async(commands).await,
+        Mode::Script => script.key(keys::LOG).arg(words).invoke_async(commands).await,
     }
 }
 

@@ -267,17 +267,20 @@ local function publish(keys, args)
   return append_and_publish(prefix, event, rule, known, key)
 end
 
--- Opens the log for a node, which passes the position that it has heard of, if any. Returns the
--- log; or nil and an error.
+-- Opens the log for a node, which passes the position that it has heard of, if any, and the epochs
+-- before that one. Returns the log; or nil and an error.
 local function open_log(keys, args, must_write)
   local prefix = keys[1]
   if #keys ~= 1 or prefix == '' then
     return nil, 'ERR headwater: give one key, such as headwater:{0}'
   end
   local values = redis.call('MGET', prefix .. ':epoch', prefix .. ':seq', prefix .. ':writer')
-  local heard = args[1] and { epoch = args[1], last = valid_offset(args[2]) }
+  local heard = args[1] and { epoch = args[1], last = valid_offset(args[2]), ended = {} }
   if heard and not heard.last then
     return nil, 'ERR headwater: give the epoch and the offset that was heard of, or neither'
+  end
+  for at = 3, #args do
+    heard.ended[args[at]] = true
   end
   local known = known_log(values[1], values[2], values[3])
   local log = locate(prefix, known, redis.call('TIME'), heard)
@@ -294,7 +297,7 @@ end
 
 -- The function `headwater_begin`, for nodes only: creates the log if there is none, so that nodes
 -- know its epoch before there is an event, and begins a new epoch if what the node has heard of is
--- not in it. ARGV: that position's epoch and offset, or nothing.
+-- not in it. ARGV: that position's epoch and offset and earlier epochs, or nothing.
 local function begin(keys, args)
   local log, err = open_log(keys, args, false)
   return log and redis.status_reply('OK') or redis.error_reply(err)

@@ -153,13 +153,18 @@ impl Session<'_> {
     /// events without a gap event.
     fn on_noted(&mut self, count: usize, noted: RedisResult<()>) {
         match noted {
-            Ok(()) => drop(self.carried.unnoted.drain(..count)),
+            Ok(()) => {
+                drop(self.carried.unnoted.drain(..count));
+                self.note_failed = false;
+            }
             Err(error) => {
-                tracing::warn!(
-                    "cannot note in Redis, under headwater:{{0}}:plain:*, which channels receive a \
-                     plain PUBLISH, retrying: {error}"
-                );
-                self.note_paused = true;
+                if !self.note_failed {
+                    tracing::warn!(
+                        "cannot note in Redis, under headwater:{{0}}:plain:*, which channels \
+                         receive a plain PUBLISH, retrying: {error}"
+                    );
+                }
+                (self.note_paused, self.note_failed) = (true, true);
             }
         }
     }

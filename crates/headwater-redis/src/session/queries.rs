@@ -37,10 +37,11 @@ impl Session<'_> {
             });
         } else {
             let channels = purpose.channels().to_vec();
-            let heard = self.node.sink.heard().map(|it| (it.epoch(), it.offset()));
+            let heard = self.node.heard();
             tokio::spawn(async move {
                 let state =
-                    history::query_baseline(&mut commands, &channels, &to, &marker, heard).await;
+                    history::query_baseline(&mut commands, &channels, &to, &marker, heard.as_ref())
+                        .await;
                 let _ = answered.send((number, state.map(Answer::State)));
             });
         }
@@ -154,6 +155,7 @@ impl Session<'_> {
         let Query { purpose, sent_at, epoch, answer: Some(answer), .. } = query else { return };
         match answer {
             Answer::State(state) if self.is_outdated(epoch, state.epoch) => self.retry(purpose),
+            Answer::State(state) if !self.enter_epoch(state.epoch) => self.retry(purpose),
             Answer::State(state) => self.complete(purpose, sent_at, state),
             Answer::Published(_) => self.complete_without_log(purpose, sent_at),
         }
@@ -164,6 +166,15 @@ impl Session<'_> {
     fn is_outdated(&self, sent_in: Option<Epoch>, answer: Epoch) -> bool {
         let now = self.node.sink.heard().map(Position::epoch);
         now != sent_in && now != Some(answer)
+    }
+
+    /// Whether an epoch is not one that has ended. If it is, Redis was restored from an older copy,
+    /// and the reconciler begins a new one.
+    pub(super) fn enter_epoch(&mut self, epoch: Epoch) -> bool {
+        if self.epoch != Some(epoch) {
+            self.epoch = Some(epoch).filter(|epoch| self.node.desired.enter_epoch(*epoch));
+        }
+        self.epoch.is_some()
     }
 
     fn complete(&mut self, purpose: Purpose, sent_at: Instant, state: LogState) {

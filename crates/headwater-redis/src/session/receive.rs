@@ -144,7 +144,7 @@ impl Session<'_> {
         } else if self.is_without_log() {
             // Its position has no meaning here: what comes before it cannot be read.
             self.node.sink.ephemeral(channel, event);
-        } else {
+        } else if self.enter_epoch(position.epoch()) {
             let logged = LoggedEvent::new(channel, event, position, previous, time_ms);
             self.node.sink.event(logged.with_end(end));
         }

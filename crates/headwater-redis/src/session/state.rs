@@ -56,6 +56,8 @@ pub(crate) struct Session<'a> {
     pub(super) held: HashMap<Channel, Held>,
     /// Set until the channels that the hub knows are restored.
     pub(super) restore: Option<Restore>,
+    /// The epoch of what arrived last.
+    pub(super) epoch: Option<Epoch>,
     /// The epoch in which all known channels with ephemeral events were noted.
     pub(super) noted_in: Option<Epoch>,
     /// The command in flight that notes channels with ephemeral events, and the number of channels
@@ -63,6 +65,8 @@ pub(crate) struct Session<'a> {
     pub(super) note: Option<(usize, NoteFuture)>,
     /// Whether a note failed; the next one waits for the next tick.
     pub(super) note_paused: bool,
+    /// Whether the last note failed.
+    pub(super) note_failed: bool,
     /// Whether a probe for those that wait for the log failed; the next waits for the next tick.
     pub(super) waiters_paused: bool,
     pub(super) ticks: Interval,
@@ -181,9 +185,11 @@ impl<'a> Session<'a> {
             answers,
             held: HashMap::new(),
             restore: None,
+            epoch: None,
             noted_in: None,
             note: None,
             note_paused: false,
+            note_failed: false,
             waiters_paused: false,
             ticks,
             ticked_at: Instant::now(),

@@ -11,6 +11,7 @@ pub(crate) const LIBRARY: &str = concat!(
     include_str!("../../src/library/arguments.lua"),
     include_str!("../../src/library/rules.lua"),
     include_str!("../../src/library/log.lua"),
+    include_str!("../../src/library/last.lua"),
     include_str!("../../src/library/publish.lua"),
 );
 pub(crate) const PREFIX: &str = "headwater:{0}";

@@ -256,6 +256,10 @@ impl Checker<'_> {
                 // A replay may deliver an ephemeral event after later events of the log.
                 let is_same = match (id::parse(first), position.node) {
                     (Id::Position(first), Some(node)) => first.node == Some(node),
+                    // What is left of the log in a new epoch has a position in that, too.
+                    (Id::Position(first), None) if self.rules.new_epochs => {
+                        first.node.is_none() && first.offset == position.offset
+                    }
                     _ => first == id,
                 };
                 if !is_same {
