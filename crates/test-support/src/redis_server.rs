@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use redis::{Connection, FromRedisValue};
 use tempfile::TempDir;
 
-use crate::ports::stable_port;
+use crate::ports::{cluster_port, stable_port};
 use crate::process::send_signal;
 use crate::secrets;
 use crate::wait::wait_for;
@@ -42,7 +42,8 @@ impl RedisServer {
         if let Some(password) = password {
             secrets::keep(password);
         }
-        let port = stable_port();
+        let is_cluster = arguments.iter().any(|argument| argument == "--cluster-enabled");
+        let port = if is_cluster { cluster_port() } else { stable_port() };
         let process = spawn(&program, port, &directory, &arguments);
         let server = Self { process, program, port, directory, arguments };
         server.wait_until_up();

@@ -283,6 +283,9 @@ fn an_ended_channel_accepts_no_events(log: &mut Log) {
     assert_eq!(log.dump(), before);
     assert_eq!(log.offset(&["b", "d"]), 3);
     log.remove("last:a");
+    // The history has the end, too.
+    log.rejected(&[b"a", b"d"], "ENDED", "the channel has ended");
+    log.remove("log:a");
     assert_eq!(log.offset(&["a", "again"]), 4, "once its end is forgotten");
 }
 

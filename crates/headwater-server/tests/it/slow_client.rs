@@ -22,12 +22,16 @@ const QUEUE_BYTES: usize = 1 << 20;
 /// How far the publisher may be ahead of the slowest healthy client: half of a stream's queue.
 const AHEAD_MAX: usize = QUEUE_BYTES / 2 / EVENT_BYTES;
 
+/// How much freed memory the allocator may keep. Chosen from what was measured, up to 2 MiB.
+const ALLOCATOR_BYTES: usize = 4 << 20;
+
 /// What a node may hold beyond what it held with all streams open and nothing published. Frames are
 /// shared, so all streams together hold the frames of one full queue, however far each is behind;
 /// and each connection holds what hyper took for its socket, the largest frame or 64 KiB of small
 /// ones. Those are shared too, but a bound that needs no luck counts them. The channel's history
-/// and its recent frames are there whatever subscribes.
+/// and its recent frames are there whatever subscribes. The allocator keeps some of what was freed.
 const MEMORY_BYTES_MAX: u64 = (QUEUE_BYTES
+    + ALLOCATOR_BYTES
     + (HEALTHY + 1) * (EVENT_BYTES + (64 << 10))
     + limits::RETENTION_BYTES_DEFAULT
     + limits::RING_BYTES_MAX) as u64;

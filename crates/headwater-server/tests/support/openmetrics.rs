@@ -44,10 +44,11 @@ pub(crate) fn check_openmetrics(text: &str) {
         if let Some(labels) = series.strip_prefix(name).filter(|labels| !labels.is_empty()) {
             let value_of = |label| labels.strip_prefix(label)?.strip_suffix("\"}");
             let is_word = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
-            match (value_of("{reason=\""), value_of("{shard=\"")) {
-                (Some(reason), _) => assert!(reason.bytes().all(is_word), "{line}"),
+            let word = value_of("{reason=\"").or_else(|| value_of("{part=\""));
+            match (word, value_of("{shard=\"")) {
+                (Some(word), _) => assert!(word.bytes().all(is_word), "{line}"),
                 (_, Some(shard)) => assert!(shard.parse::<u8>().is_ok(), "{line}"),
-                _ => panic!("only reason and shard are labels: {line}"),
+                _ => panic!("only reason, part and shard are labels: {line}"),
             }
         }
         assert!(seen.insert(series), "{series} stands there twice");

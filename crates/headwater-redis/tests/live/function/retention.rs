@@ -81,6 +81,7 @@ fn events_that_may_be_forgotten_are_reported(log: &mut Log) {
         let then = now - hours * HOUR_MS;
         log.set("horizon", &format!("{} 1 {then} 2", then - 13 * HOUR_MS / 2));
         log.remove("last:a");
+        log.remove("log:a");
         let offset = log.offset(&["a", "d"]);
         // The older note is from 6.5 hours before.
         let expected = if within_a_day { 1 } else { offset - 1 };
