@@ -38,6 +38,9 @@ pub const SUBSCRIBE_UNCONFIRMED_MAX: usize = 8;
 /// restarts.
 pub const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(50);
 
+/// How many channels with ephemeral events are noted in one round trip.
+pub const NOTES_MAX: usize = 1_000;
+
 /// How many epochs of the log a node remembers, to recognize an older copy of it.
 pub const EPOCHS_MAX: usize = 16;
 

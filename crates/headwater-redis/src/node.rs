@@ -54,9 +54,8 @@ pub(crate) struct Carried {
     pub(crate) missed_since_ms: u64,
     /// Channels that are known to receive ephemeral events.
     pub(crate) ephemeral: KnownEphemeral,
-    /// Channels for which that is not noted in Redis yet. Subscribed channels bound the list: each
-    /// is noted once per interval, session and epoch.
-    pub(crate) unnoted: Vec<Channel>,
+    /// Channels for which that is not noted in Redis yet.
+    pub(crate) unnoted: HashSet<Channel>,
     /// Channels of which ephemeral events were dropped during a restore that is not finished.
     pub(crate) dropped_ephemeral: HashSet<Channel>,
 }

@@ -53,12 +53,8 @@ impl Reconciler<'_> {
     /// Compares and repairs everything. Returns whether Redis has all of it.
     async fn reconcile(&mut self, is_new_connection: bool) -> bool {
         let node = self.node;
-        // A command that is not answered must not delay what the others show.
-        let (is_kept, is_read, is_known) = tokio::join!(
-            self.check_keeps(is_new_connection),
-            check_reads(node),
-            know_revocations(node)
-        );
+        let is_kept = self.check_keeps(is_new_connection).await;
+        let (is_read, is_known) = tokio::join!(check_reads(node), know_revocations(node));
         is_kept && is_read && is_known
     }
 

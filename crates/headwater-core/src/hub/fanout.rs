@@ -102,11 +102,13 @@ impl Inlet for Fanout {
         let was_lost = self.table.with(channel, |entry| {
             let before = self.clock.now();
             let was_received = entry.ring.has_baseline();
+            // Streams of a channel that was denied may have moved past its events.
+            let was_unconfirmed = entry.ring.take_unconfirmed();
             let joined = || self.clock.next_joined();
             if let Some(after) = entry.ring.set_baseline(baseline, before, joined) {
                 replay(channel, entry, before, after);
             }
-            was_received && entry.ring.has_ephemeral()
+            was_unconfirmed || (was_received && entry.ring.has_ephemeral())
         });
         // Ephemeral events that were published meanwhile are nowhere retained. The gap event comes
         // before the events of the log that were missed.

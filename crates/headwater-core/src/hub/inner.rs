@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::entry::Departure;
@@ -59,11 +60,12 @@ impl HubInner {
         due.into_iter().filter_map(sweep_channel).collect()
     }
 
-    /// Runs a task for a stream of this hub.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(runtime) = self.runtime.get() {
-            runtime.spawn(task);
-        }
+    /// Runs a task for a stream of this hub; `None` if the hub has no runtime.
+    pub(super) fn spawn(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<AbortHandle> {
+        self.runtime.get().map(|runtime| runtime.spawn(task).abort_handle())
     }
 
     pub(super) fn stream_ended(&self, reason: CloseReason) {

@@ -174,12 +174,14 @@ impl Recall {
         if let Some(point) = in_ring {
             return point;
         }
+        // Before the reads: what the ring drops meanwhile is after this.
+        let ring_begin = self.complete_since(channel);
         // One answer of the broker may have fewer events, so pages are read until they add up.
         let (mut left, page) = (count.max(1), |left: usize| left.min(RING_FRAMES_MAX));
         let mut history = self.read(channel, ReadRange::Newest { count: page(left) }).await;
-        let mut begin = self.begin_of(channel, &history);
+        let mut begin = begin_of(&history, ring_begin);
         while let Some(first) = history.frames.first().and_then(Frame::key) {
-            begin = self.begin_of(channel, &history);
+            begin = begin_of(&history, ring_begin);
             left = left.saturating_sub(history.frames.len());
             if left == 0 || history.previous == 0 {
                 break;
@@ -203,17 +205,22 @@ impl Recall {
 
     /// The point before the oldest retained event of a channel.
     pub(super) async fn before_all(&self, channel: &Channel) -> Cursor {
+        // Before the read: what the ring drops meanwhile is after this.
+        let ring_begin = self.complete_since(channel);
         let range = ReadRange::After { offset: 0, count: 1 };
-        let history = self.read_page(channel, range).await.unwrap_or_default();
-        self.begin_of(channel, &history)
+        let history = match self.read_page(channel, range).await {
+            // The page is shared, and may have been read before the wanted event was published.
+            Some(page) if page.frames.is_empty() && page.log_last < ring_begin => {
+                self.read(channel, range).await
+            }
+            page => page.unwrap_or_default(),
+        };
+        begin_of(&history, ring_begin)
     }
+}
 
-    /// The point before the first event of a history, or if it is empty, before all events of the
-    /// ring.
-    fn begin_of(&self, channel: &Channel, history: &History) -> Cursor {
-        if history.frames.is_empty() {
-            return Cursor { offset: self.complete_since(channel), number: 0 };
-        }
-        Cursor { offset: history.previous, number: 0 }
-    }
+/// The point before the first event of a history, or if it is empty, before all events of the ring.
+fn begin_of(history: &History, ring_begin: u64) -> Cursor {
+    let offset = if history.frames.is_empty() { ring_begin } else { history.previous };
+    Cursor { offset, number: 0 }
 }

@@ -287,12 +287,12 @@ impl Replay {
         self.cursors.iter().map(|cursor| cursor.channel.clone()).collect()
     }
 
-    /// The position of a stream that has received all that was read; `None` if more was read.
+    /// The position of a stream that has received all that was read; `None` if more was read, or of
+    /// one channel less than of another.
     pub(super) fn position(&self) -> Option<Position> {
-        let is_delivered = self.cursors.iter().all(|cursor| cursor.buffer.is_empty());
-        let filled = self.cursors.iter().map(|cursor| cursor.filled);
-        let end = filled.fold(Cursor::default(), Cursor::max);
-        is_delivered.then(|| self.recall.position(&self.channels(), self.epoch, end))
+        let filled = self.cursors.first()?.filled;
+        let is_even = self.cursors.iter().all(|it| it.buffer.is_empty() && it.filled == filled);
+        is_even.then(|| self.recall.position(&self.channels(), self.epoch, filled))
     }
 
     /// The next entry over all channels, in order, up to the target. `None` also if the log was
@@ -329,6 +329,13 @@ impl Replay {
         let channels = self.channels();
         let position = self.recall.position(&channels, self.epoch, until);
         let attach = |entries: &[&ChannelEntry]| {
+            // What the node has noticed since the replay looked back is read first.
+            let is_late = |(entry, cursor): (&&ChannelEntry, &ChannelCursor)| {
+                entry.ring.late_noticed() > cursor.late_seen
+            };
+            if entries.iter().zip(&self.cursors).any(is_late) {
+                return None;
+            }
             if entries.iter().any(|entry| !until.covers(entry.ring.newest())) {
                 return None;
             }

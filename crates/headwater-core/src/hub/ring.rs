@@ -44,6 +44,8 @@ pub(super) struct Ring {
     /// or the ring has dropped them.
     unknown: u64,
     has_ephemeral: bool,
+    /// Whether streams have started although the broker does not deliver the channel.
+    is_unconfirmed: bool,
     /// In ascending order.
     late: Vec<Late>,
     /// Set when the ring was filled from the broker's history, which happens once; other streams
@@ -81,6 +83,7 @@ impl Ring {
             ended: None,
             unknown: joined,
             has_ephemeral: false,
+            is_unconfirmed: false,
             late: Vec::new(),
             backfill: None,
         }
@@ -134,6 +137,17 @@ impl Ring {
             self.skip_to(baseline.last, now.cursor());
         }
         (is_behind || is_end_missed).then_some(has)
+    }
+
+    /// A stream starts although the broker does not deliver the channel. False if it does by now.
+    pub(super) fn start_unconfirmed(&mut self) -> bool {
+        self.is_unconfirmed |= !self.has_baseline;
+        !self.has_baseline
+    }
+
+    /// Whether streams have started before the broker delivered the channel, which it does now.
+    pub(super) fn take_unconfirmed(&mut self) -> bool {
+        std::mem::take(&mut self.is_unconfirmed)
     }
 
     /// Whether the broker has reported the channel's baseline.
@@ -373,6 +387,7 @@ impl Ring {
         // The broker may have lost its mark of ephemeral events with the log, so the ring retains
         // it.
         empty.has_ephemeral = self.has_ephemeral;
+        empty.is_unconfirmed = self.is_unconfirmed;
         *self = empty;
     }
 

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::task::AbortHandle;
+
 use super::entry::Departure;
 use super::inner::HubInner;
 use super::replay::{Replay, Target};
@@ -92,12 +94,19 @@ impl ShardPort {
 
     /// Replays what the node has missed to a stream of the shard, as [`Message::Page`]s of the
     /// replay with this number, until it is [`Message::Live`] again. `until` is where the stream
-    /// was attached.
-    pub fn replay(&self, number: u64, channels: &[Channel], missed: &Missed, until: Cursor) {
+    /// was attached. Returns the task, to be aborted when the stream closes; `None` if there is no
+    /// runtime to run it.
+    pub fn replay(
+        &self,
+        number: u64,
+        channels: &[Channel],
+        missed: &Missed,
+        until: Cursor,
+    ) -> Option<AbortHandle> {
         let (recall, mailbox) = (Arc::clone(&self.hub.recall), Arc::clone(&self.mailbox));
         let target = Target::Shard(Arc::clone(&mailbox), number);
         let replay = Replay::of_missed(recall, target, channels, missed, until);
-        self.hub.spawn(shard_replay::run(replay, mailbox, number));
+        self.hub.spawn(shard_replay::run(replay, mailbox, number))
     }
 
     /// Reports that a stream left a channel.

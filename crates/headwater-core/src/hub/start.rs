@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::entry::ChannelEntry;
 use super::recall::Recall;
 use super::replay::{ChannelCursor, Replay, Target};
 use super::search::find_publisher_id;
@@ -65,14 +66,17 @@ pub(super) async fn start(
     start: Start,
 ) -> Begun {
     let opened = (Instant::now(), recall.fanout.clock.now());
-    let mut unconfirmed = None;
+    let (mut unconfirmed, mut is_late) = (None, false);
     for channel in &channels {
         if let Err(error) = recall.broker.subscribed(channel).await {
             unconfirmed.get_or_insert(error);
+            let start = |entry: &mut ChannelEntry| entry.ring.start_unconfirmed();
+            is_late |= recall.fanout.table.with(channel, start) == Some(false);
         }
     }
+    is_late |= opened.0.elapsed() >= CONFIRM_TIMEOUT / 2;
     let start = match start {
-        Start::Now if opened.0.elapsed() >= CONFIRM_TIMEOUT / 2 => Start::Late(opened.1),
+        Start::Now if is_late => Start::Late(opened.1),
         start => start,
     };
     let kind = begin(recall, queue, channels, start).await;

@@ -222,6 +222,9 @@ impl Log {
         }
         let mut receipts = Vec::with_capacity(records.len());
         for record in records {
+            // Subscribers know that no event came before; clients that reconnect later do not.
+            let is_known = self.channels.contains_key(&record.channel);
+            let previous = if is_known { record.prev } else { 0 };
             self.last = record.offset;
             let position = Position::new(self.epoch, record.offset);
             let published =
@@ -230,7 +233,7 @@ impl Log {
             let receipt = Receipt::new(record.channel, &record.event, Some(position));
             let key = record.key.and_then(|key| IdempotencyKey::new(key).ok());
             self.remember(&frame, record.prev, key, &receipt, now_ms, now_ms);
-            deliver(&receipt.channel, &frame, record.prev);
+            deliver(&receipt.channel, &frame, previous);
             receipts.push(receipt);
         }
         let planned = planned.into_iter().map(|planned| match planned {

@@ -112,3 +112,17 @@ fn without_retention_events_have_positions_but_no_history() {
     assert_eq!((offsets(&history), history.log_last), (vec![], 2));
     assert_eq!(log.baseline(&channel("a")).last, 2);
 }
+
+#[test]
+fn the_first_event_of_a_channel_follows_nothing_for_those_that_listen() {
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    let mut log = log("* events=3");
+    append(&mut log, publish("forgotten", "x"), 0);
+    let mut previous = Vec::new();
+    let later = vec![publish("a", "x"), publish("a", "y")];
+    log.append(later, 2 * DAY_MS, |_, _, it| previous.push(it)).unwrap();
+    assert_eq!(previous, [0, 2]);
+    // A client that reconnects does not know whether the forgotten event was of this channel.
+    let all = ReadRange::After { offset: 0, count: 99 };
+    assert_eq!(log.read(&channel("a"), all, 2 * DAY_MS).previous, 1);
+}

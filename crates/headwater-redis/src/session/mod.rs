@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use crate::history;
 use crate::library::LogMode;
-use crate::limits::{REDIS_RESPONSE_TIMEOUT, SESSION_TICK};
+use crate::limits::{NOTES_MAX, REDIS_RESPONSE_TIMEOUT, SESSION_TICK};
 use state::NoteFuture;
 pub(crate) use state::{Session, SessionEnd};
 
@@ -77,7 +77,7 @@ impl Session<'_> {
                 self.enqueue(&changes);
             }
             _ = self.ticks.tick() => self.on_tick()?,
-            (count, noted) = wait_for_note(&mut self.note) => self.on_noted(count, noted),
+            (channels, noted) = wait_for_note(&mut self.note) => self.on_noted(&channels, noted),
         }
         Ok(())
     }
@@ -128,7 +128,7 @@ impl Session<'_> {
         self.node.sink.ephemeral(channel, event);
         let is_retained = self.node.desired.log_mode() != LogMode::Denied;
         if is_retained && self.carried.ephemeral.note_due(channel, now_ms()) {
-            self.carried.unnoted.push(channel.clone());
+            self.carried.unnoted.insert(channel.clone());
         }
     }
 
@@ -144,19 +144,22 @@ impl Session<'_> {
         if self.note.is_some() || self.note_paused || self.carried.unnoted.is_empty() {
             return;
         }
-        let channels = self.carried.unnoted.clone();
-        let (count, commands) = (channels.len(), self.node.commands.clone());
-        self.note = Some((count, Box::pin(history::note_ephemeral(commands, channels))));
+        let noted = self.carried.unnoted.iter().take(NOTES_MAX).cloned();
+        let (channels, commands) = (noted.collect::<Vec<_>>(), self.node.commands.clone());
+        let note = history::note_ephemeral(commands, channels.clone());
+        self.note = Some((channels, Box::pin(note)));
     }
 
     /// A failed note is retried: without it, a stream that moves to another node may miss ephemeral
     /// events without a gap event.
-    fn on_noted(&mut self, count: usize, noted: RedisResult<()>) {
+    fn on_noted(&mut self, channels: &[Channel], noted: RedisResult<()>) {
+        // A channel that the hub no longer wants is noted by the nodes that do.
+        let wanted = |channel: &Channel| self.node.desired.had_baseline(channel);
+        for channel in channels.iter().filter(|channel| noted.is_ok() || !wanted(channel)) {
+            self.carried.unnoted.remove(channel);
+        }
         match noted {
-            Ok(()) => {
-                drop(self.carried.unnoted.drain(..count));
-                self.note_failed = false;
-            }
+            Ok(()) => self.note_failed = false,
             Err(error) => {
                 if !self.note_failed {
                     tracing::warn!(
@@ -171,12 +174,15 @@ impl Session<'_> {
 }
 
 /// Waits for the note in flight, if there is one.
-async fn wait_for_note(note: &mut Option<(usize, NoteFuture)>) -> (usize, RedisResult<()>) {
+async fn wait_for_note(
+    note: &mut Option<(Vec<Channel>, NoteFuture)>,
+) -> (Vec<Channel>, RedisResult<()>) {
     match note {
-        Some((count, running)) => {
-            let (count, noted) = (*count, running.await);
+        Some((channels, running)) => {
+            let noted = running.await;
+            let channels = std::mem::take(channels);
             *note = None;
-            (count, noted)
+            (channels, noted)
         }
         None => std::future::pending().await,
     }

@@ -60,9 +60,8 @@ pub(crate) struct Session<'a> {
     pub(super) epoch: Option<Epoch>,
     /// The epoch in which all known channels with ephemeral events were noted.
     pub(super) noted_in: Option<Epoch>,
-    /// The command in flight that notes channels with ephemeral events, and the number of channels
-    /// of `Carried::unnoted` that it covers.
-    pub(super) note: Option<(usize, NoteFuture)>,
+    /// The command in flight that notes channels with ephemeral events, and these channels.
+    pub(super) note: Option<(Vec<Channel>, NoteFuture)>,
     /// Whether a note failed; the next one waits for the next tick.
     pub(super) note_paused: bool,
     /// Whether the last note failed.

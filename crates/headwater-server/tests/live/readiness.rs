@@ -290,3 +290,29 @@ async fn readiness_shows_why_a_part_fails_and_when_it_works_again() {
     }
     checks.join_all().await;
 }
+
+/// Redis denies the channel when the stream opens: what is published until it is allowed is not
+/// received, and the stream gets a gap event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_a_channel_that_is_denied_at_first_gets_a_gap_event() {
+    let redis = RedisServer::start();
+    let allow = "ACL SETUSER default resetchannels &headwater:probe:* &headwater:revoked:* &old \
+                 &headwater:{0}:old &headwater:{0}:headwater";
+    run(&redis, &[allow]);
+    let node = Node::start(BINARY, &["--redis", &redis.url()]);
+    node.wait_until_ready().await;
+    let mut stream = EventStream::open(node.address(), "/sse/stream?channel=new").await;
+    run(&redis, &["ACL SETUSER default &headwater:{0}:new"]);
+    for number in 0..3 {
+        // Redis denies the other name of the channel, so the node does not receive it.
+        let path = "/sse/publish?channel=new";
+        let answer = http::post(node.address(), path, format!("{number}").as_bytes()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    run(&redis, &["ACL SETUSER default allchannels"]);
+    let message = stream.next().await.expect("an open stream");
+    assert_eq!(message.name, "headwater-gap", "{}", message.data);
+    node.wait_for_metric("headwater_redis_channels_confirmed", 1.0).await;
+    http::post(node.address(), "/sse/publish?channel=new", b"after").await;
+    assert_eq!(stream.next().await.expect("an open stream").data, "after");
+}

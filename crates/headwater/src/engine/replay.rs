@@ -30,7 +30,10 @@ impl Shard {
         let channels: Vec<Channel> =
             names.filter_map(|it| self.channels.name(it.slot).cloned()).collect();
         let number = self.replays.start(key);
-        self.port.replay(number, &channels, missed, until);
+        match self.port.replay(number, &channels, missed, until) {
+            Some(task) => self.replays.run(key, task),
+            None => self.end(key, CloseReason::Internal),
+        }
     }
 
     /// Writes a page of a replay.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 /// The replays of a shard, by the keys of their streams.
 #[derive(Default)]
@@ -17,14 +18,31 @@ struct Running {
     number: u64,
     /// Asks for the next page when it is sent; ends the replay when it is dropped.
     written: Option<oneshot::Sender<()>>,
+    /// The task that reads. It may be reading for a long time when the stream is closed.
+    task: Option<AbortHandle>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
 }
 
 impl Replays {
     pub(super) fn start(&mut self, key: u32) -> u64 {
         self.count = self.count.wrapping_add(1);
         let number = u64::from(self.count) << 32 | u64::from(key);
-        self.running.insert(key, Running { number, written: None });
+        self.running.insert(key, Running { number, written: None, task: None });
         number
+    }
+
+    /// Records the task of the stream's replay.
+    pub(super) fn run(&mut self, key: u32, task: AbortHandle) {
+        if let Some(running) = self.running.get_mut(&key) {
+            running.task = Some(task);
+        }
     }
 
     /// The key of the stream, if this replay is running.
