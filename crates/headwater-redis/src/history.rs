@@ -37,8 +37,8 @@ pub(crate) struct Entry {
 pub(crate) struct LogState {
     pub(crate) epoch: Epoch,
     pub(crate) last: u64,
-    /// The offset after which the epoch began.
-    pub(crate) begun: u64,
+    /// The offset after which the epoch began; `None` if an older function began it.
+    pub(crate) begun: Option<u64>,
     /// How many subscribers the marker reached.
     pub(crate) receivers: u64,
     pub(crate) baselines: Vec<Baseline>,
@@ -218,10 +218,14 @@ fn log_state(answer: &[String]) -> RedisResult<LogState> {
     let number =
         |text: &str| text.parse::<u64>().map_err(|_| unexpected("expected a whole number"));
     let (epoch, last) = (parse_epoch(&log[0])?, number(&log[1])?);
-    let (receivers, begun) = (number(&log[4])?, number(&log[5])?.min(last));
+    let receivers = number(&log[4])?;
+    let begun = match &*log[5] {
+        "" => None,
+        begun => Some(number(begun)?.min(last)),
+    };
     let forgotten_to = match &*log[2] {
         // The first event of an epoch notes the horizon, so this one has none yet.
-        "" => begun,
+        "" => begun.unwrap_or(last),
         horizon => forgotten_to(Some(horizon), number(&log[3])? * 1000, last),
     };
     let (lasts, ephemeral) = channels.split_at(channels.len() / 2);

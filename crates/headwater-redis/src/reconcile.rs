@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use headwater_core::broker::Part;
 use redis::{RedisError, RedisResult};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::commands::Commands;
@@ -17,15 +18,17 @@ use crate::limits::{RECONCILE_INTERVAL, RECONCILE_RETRY};
 use crate::node::Node;
 use crate::revocations;
 
-/// Reconciles until its task is aborted.
-pub(crate) async fn run(node: &Node) {
+/// Reconciles until its task is aborted. Sends to `tried` after the first attempt to install the
+/// function.
+pub(crate) async fn run(node: &Node, tried: oneshot::Sender<()>) {
+    let mut tried = Some(tried);
     let mut generation = None;
     let mut reconciler =
         Reconciler { node, commands: node.commands.clone(), must_compare_rules: true };
     loop {
         let now = reconciler.commands.generation();
         let is_new = generation.replace(now) != Some(now);
-        let is_equal = reconciler.reconcile(is_new).await;
+        let is_equal = reconciler.reconcile(is_new, tried.take()).await;
         let pause = if is_equal { RECONCILE_INTERVAL } else { RECONCILE_RETRY };
         wait(node, now, pause).await;
     }
@@ -51,9 +54,15 @@ struct Reconciler<'a> {
 
 impl Reconciler<'_> {
     /// Compares and repairs everything. Returns whether Redis has all of it.
-    async fn reconcile(&mut self, is_new_connection: bool) -> bool {
+    async fn reconcile(
+        &mut self,
+        is_new_connection: bool,
+        tried: Option<oneshot::Sender<()>>,
+    ) -> bool {
         let node = self.node;
         let is_kept = self.check_keeps(is_new_connection).await;
+        // The receiver may be gone.
+        let _ = tried.map(|tried| tried.send(()));
         let (is_read, is_known) = tokio::join!(check_reads(node), know_revocations(node));
         is_kept && is_read && is_known
     }

@@ -4,9 +4,12 @@
 use headwater_core::broker::Part;
 use headwater_core::clock::now_ms;
 use headwater_core::{Error, ErrorKind};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::connect::{Address, Backoff};
 use crate::desired::Revocations;
+use crate::limits::RECONCILE_RETRY;
 use crate::node::{Carried, Node};
 use crate::reconcile;
 use crate::session::{Session, SessionEnd};
@@ -17,7 +20,13 @@ pub(crate) struct Subscriber(pub(crate) Node);
 impl Subscriber {
     pub(crate) async fn run(self) {
         let node = &self.0;
-        tokio::join!(reconcile::run(node), subscribe(node));
+        let (tried, installed) = oneshot::channel();
+        let subscribe = async {
+            // So that the first session finds the log, if there can be one.
+            let _ = timeout(RECONCILE_RETRY, installed).await;
+            subscribe(node).await;
+        };
+        tokio::join!(reconcile::run(node, tried), subscribe);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::revocation::Revocation;
 /// What a broker reports, from the hub's side.
 pub(crate) trait Inlet: Send + Sync {
     fn set_log(&self, epoch: Epoch, last: u64);
+    fn set_begun(&self, epoch: Epoch, offset: u64);
     fn set_baseline(&self, channel: &Channel, baseline: Baseline);
     fn deliver(&self, channel: &Channel, frame: &Frame, previous: u64);
     fn deliver_ephemeral(&self, channel: &Channel, event: &Event);
@@ -42,6 +43,13 @@ impl Sink {
     /// stream gets a gap event. An offset below an earlier one of the same epoch is ignored.
     pub fn log(&self, epoch: Epoch, last: u64) {
         self.with(|inlet| inlet.set_log(epoch, last));
+    }
+
+    /// The offset after which an epoch began, if the log still has older events, which have positions
+    /// in the new epoch too. Others may be lost: a client that resumes before this offset gets a gap
+    /// event. To be called after [`log`](Self::log).
+    pub fn begun(&self, epoch: Epoch, offset: u64) {
+        self.with(|inlet| inlet.set_begun(epoch, offset));
     }
 
     /// What is known of a channel when its events start to arrive. Again when they arrive again

@@ -98,6 +98,10 @@ impl Inlet for Fanout {
         self.sight(epoch, last, Sighting::Report);
     }
 
+    fn set_begun(&self, epoch: Epoch, offset: u64) {
+        self.clock.begin(epoch, offset);
+    }
+
     fn set_baseline(&self, channel: &Channel, baseline: Baseline) {
         let was_lost = self.table.with(channel, |entry| {
             let before = self.clock.now();

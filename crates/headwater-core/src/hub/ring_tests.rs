@@ -62,7 +62,7 @@ fn events_after_a_baseline_supersede_it() {
     let mut ring = ring();
     let baseline = |last| Baseline::new(last);
     let never = || unreachable!("the channel is received already");
-    let heard = |heard| LogState { epoch: Some(epoch()), heard, number: 0 };
+    let heard = |heard| LogState { epoch: Some(epoch()), heard, number: 0, begun: 0 };
     assert_eq!(ring.set_baseline(baseline(5), heard(0), || 7), None);
     assert_eq!((ring.complete_since(), ring.unknown(), ring.has_ephemeral()), (Some(5), 7, false));
     let forgotten = Baseline::forgotten(8).with_ephemeral(true);
@@ -78,7 +78,7 @@ fn events_after_a_baseline_supersede_it() {
 #[test]
 fn a_hole_restarts_the_ring() {
     let mut ring = ring();
-    let now = LogState { epoch: Some(epoch()), heard: 7, number: 1 };
+    let now = LogState { epoch: Some(epoch()), heard: 7, number: 1, begun: 0 };
     ring.set_baseline(Baseline::new(0), now, || 1);
     push(&mut ring, 3, 0);
     assert_eq!(ring.follows(3, 8), Continuity::Next);

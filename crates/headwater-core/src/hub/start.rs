@@ -195,8 +195,13 @@ fn resume(
     // If the channel of the ID's event is unknown, it may be any of them.
     let none_known = !position.is_durable() && !is_ephemeral.contains(&true);
     let with_ephemeral = channels.iter().zip(is_ephemeral.iter().map(|known| *known || none_known));
+    // Between what is left of the epoch before and this one, events may be lost.
+    let is_before = cursor.offset < recall.fanout.clock.now().begun;
     let resumed = with_ephemeral.map(|(channel, is_ephemeral)| {
         let mut resumed = after_cursor(recall, channel, cursor, reason, is_ephemeral);
+        if is_before {
+            resumed.announce(GapReason::Epoch, None);
+        }
         if !is_exact && recall.has_doubtful(channel, cursor, is_foreign) {
             // The client may have some of the ephemeral events that this node retains, so they are
             // skipped; it has not seen what arrives from now on.

@@ -41,6 +41,8 @@ pub(crate) struct LogState {
     pub(crate) heard: u64,
     /// The last number that was assigned in the node's own log.
     pub(crate) number: u64,
+    /// The offset after which the epoch began. What is older was left of the epoch before.
+    pub(crate) begun: u64,
 }
 
 impl LogState {
@@ -104,6 +106,7 @@ impl LogClock {
             state.now.epoch = Some(epoch);
             self.epoch.store(epoch.to_bits(), Ordering::Relaxed);
             state.now.heard = offset;
+            state.now.begun = 0;
             state.sightings.clear();
             state.relate(offset);
             state.is_exact = true;
@@ -119,6 +122,14 @@ impl LogClock {
             state.is_exact = true;
         }
         None
+    }
+
+    /// Records after which offset an epoch began.
+    pub(crate) fn begin(&self, epoch: Epoch, offset: u64) {
+        let mut state = self.state();
+        if state.now.epoch == Some(epoch) {
+            state.now.begun = offset;
+        }
     }
 
     /// The position of the next event of the node's own log; `None` until the log is known.

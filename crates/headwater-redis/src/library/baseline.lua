@@ -5,10 +5,10 @@
 --
 -- KEYS[1] is the log's prefix. ARGV: the marker's Redis channel, the marker, then names of
 -- channels. Returns {epoch, last offset, horizon or '', Redis' clock in seconds, the number of
--- subscribers that the marker reached, the offset after which the epoch began, for each channel its
--- last offset or '', for each channel '1' if a note says that it receives ephemeral events,
--- else ''}; or nil, without a marker, if there is no log yet, or one of its keys is missing or
--- malformed. Then headwater_begin creates it.
+-- subscribers that the marker reached, the offset after which the epoch began or '', for each
+-- channel its last offset or '', for each channel '1' if a note says that it receives ephemeral
+-- events, else ''}; or nil, without a marker, if there is no log yet, or one of its keys is missing
+-- or malformed. Then headwater_begin creates it.
 
 local prefix = KEYS[1]
 local log = redis.call('MGET', prefix .. ':epoch', prefix .. ':seq', prefix .. ':horizon',
@@ -19,7 +19,7 @@ end
 if not (is_valid(log[1], '^[1-9a-f][0-9a-f]*$', 12) and is_valid(log[2], '^%d+$', 16)) then
   return false
 end
-local answer = { log[1], log[2], log[3] or '', redis.call('TIME')[1], '', log[4] or log[2] }
+local answer = { log[1], log[2], log[3] or '', redis.call('TIME')[1], '', log[4] or '' }
 local KEYS_MAX = 512 -- in one MGET; Lua bounds the arguments of a call
 for _, kind in ipairs({ ':last:', ':plain:' }) do
   for first = 3, #ARGV, KEYS_MAX do

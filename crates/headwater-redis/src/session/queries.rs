@@ -188,7 +188,7 @@ impl Session<'_> {
                     self.node.desired.return_behind(waiters);
                     return;
                 }
-                self.announce_epoch(state.epoch, state.begun);
+                self.announce_epoch(state.epoch, state.begun, state.last);
                 self.node.sink.log(state.epoch, state.last);
                 notify(waiters);
             }

@@ -174,7 +174,7 @@ impl Session<'_> {
             // log is in its baseline then.
             return self.held.retain(|_, held| held.epoch == state.epoch);
         }
-        self.announce_epoch(state.epoch, state.begun);
+        self.announce_epoch(state.epoch, state.begun, state.last);
         // An event that was held arrived after all before it.
         let held = channels.iter().filter_map(|channel| self.held.get(channel));
         let heard = held.map(|held| held.offset).fold(state.last, u64::max);

@@ -106,7 +106,7 @@ impl Session<'_> {
         }
     }
 
-    fn finish_restore(&mut self, epoch: Epoch, begun: u64, last: u64) {
+    fn finish_restore(&mut self, epoch: Epoch, begun: Option<u64>, last: u64) {
         if self.held.values().any(|held| held.epoch != epoch) {
             // The log was reset meanwhile.
             let number = self.restore.as_ref().map_or(0, |restore| restore.number);
@@ -115,7 +115,7 @@ impl Session<'_> {
         }
         let Some(restore) = self.restore.take() else { return };
         let sink = self.node.sink.clone();
-        self.announce_epoch(epoch, begun);
+        self.announce_epoch(epoch, begun, last);
         let mut heard = last;
         for (channel, baseline) in restore.baselines {
             let is_had = self.node.desired.had_baseline(&channel);
@@ -140,9 +140,12 @@ impl Session<'_> {
     }
 
     /// Reports a new epoch to the hub. What the epoch has is replayed after the gap events.
-    pub(super) fn announce_epoch(&self, epoch: Epoch, begun: u64) {
+    pub(super) fn announce_epoch(&self, epoch: Epoch, begun: Option<u64>, last: u64) {
         if self.node.sink.heard().is_none_or(|heard| heard.epoch() != epoch) {
-            self.node.sink.log(epoch, begun);
+            self.node.sink.log(epoch, begun.unwrap_or(last));
+        }
+        if let Some(begun) = begun {
+            self.node.sink.begun(epoch, begun);
         }
     }
 

@@ -370,3 +370,30 @@ async fn a_channel_that_is_unsubscribed_and_subscribed_at_once_loses_nothing() {
     follower.read_to(published - 1).await;
     follower.assert_gapless(published);
 }
+
+/// What is left of a log has positions in the new epoch, too. Between it and what the epoch has,
+/// events may be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_resumes_before_the_epoch_began_gets_a_gap_event() {
+    let redis = RedisServer::start();
+    let node = start_node(&redis).await;
+    for number in 0..3 {
+        publish(&node, "channel=a", &number.to_string()).await;
+    }
+    redis.run::<i64>(&["DEL", "headwater:{0}:epoch"]);
+    let first = publish(&node, "channel=a", "new").await;
+    let epoch = epoch(first["id"].as_str().expect("an ID")).to_owned();
+    node.wait_for_log(&epoch);
+    let resumed = async |id: &str| {
+        let path = format!("/sse/stream?channel=a&last_event_id={id}");
+        let mut stream = EventStream::open(node.address(), &path).await;
+        let mut got = Vec::new();
+        while got.last().is_none_or(|last| last != "new") {
+            let message = stream.next().await.expect("an open stream");
+            got.push(gap_in(&message).map_or(message.data, |(_, reason)| reason));
+        }
+        got
+    };
+    assert_eq!(resumed(&format!("{epoch}-1")).await, ["epoch", "1", "2", "new"]);
+    assert_eq!(resumed(&format!("{epoch}-3")).await, ["new"]);
+}
