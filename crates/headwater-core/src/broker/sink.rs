@@ -45,9 +45,9 @@ impl Sink {
         self.with(|inlet| inlet.set_log(epoch, last));
     }
 
-    /// The offset after which an epoch began, if the log still has older events, which have positions
-    /// in the new epoch too. Others may be lost: a client that resumes before this offset gets a gap
-    /// event. To be called after [`log`](Self::log).
+    /// The offset after which an epoch began, if the log still has older events, which have
+    /// positions in the new epoch too. Others may be lost: a client that resumes before this offset
+    /// gets a gap event. To be called after [`log`](Self::log).
     pub fn begun(&self, epoch: Epoch, offset: u64) {
         self.with(|inlet| inlet.set_begun(epoch, offset));
     }
