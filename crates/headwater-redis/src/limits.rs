@@ -69,6 +69,10 @@ pub const SESSION_TICK: Duration = Duration::from_millis(500);
 /// that arrives in pieces is not cut off by it.
 pub const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a SUBSCRIBE may be unconfirmed while nothing arrives at all, before the connection
+/// counts as dead: longer than most scripts and slow commands block Redis.
+pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Longest wait for the answer to a command, however slowly bytes arrive: enough for the largest
 /// answers, of 1 MiB, over a link of 35 KB/s.
 pub const COMMAND_WAIT_MAX: Duration = Duration::from_secs(30);

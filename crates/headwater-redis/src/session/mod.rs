@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use crate::history;
 use crate::library::LogMode;
-use crate::limits::{NOTES_MAX, REDIS_RESPONSE_TIMEOUT, SESSION_TICK};
+use crate::limits::{CONFIRM_TIMEOUT, NOTES_MAX, REDIS_RESPONSE_TIMEOUT, SESSION_TICK};
 use state::NoteFuture;
 pub(crate) use state::{Session, SessionEnd};
 
@@ -102,11 +102,15 @@ impl Session<'_> {
             // The bytes may have arrived meanwhile: read first.
             return Ok(());
         }
-        let is_long_ago = |at: Instant| at.elapsed() >= REDIS_RESPONSE_TIMEOUT;
-        let marker_due = self.queries.due_since().filter(|at| is_long_ago(*at));
+        let silent_for = self.last_input.elapsed();
+        let marker_due = self.queries.due_since();
+        let marker_due = marker_due.filter(|at| at.elapsed() >= REDIS_RESPONSE_TIMEOUT);
         let unconfirmed = self.unconfirmed.front().map(|command| command.sent_at);
-        let unconfirmed = unconfirmed.filter(|at| is_long_ago(*at));
-        if marker_due.or(unconfirmed).is_some() && is_long_ago(self.last_input) {
+        // Redis may be busy, so that it has not received the command yet.
+        let is_unconfirmed = unconfirmed.is_some_and(|at| at.elapsed() >= CONFIRM_TIMEOUT);
+        if marker_due.is_some() && silent_for >= REDIS_RESPONSE_TIMEOUT
+            || is_unconfirmed && silent_for >= CONFIRM_TIMEOUT
+        {
             return Err(SessionEnd::Silent);
         }
         if unconfirmed.is_some_and(|at| self.returned_probe_at > Some(at + REDIS_RESPONSE_TIMEOUT))
