@@ -13,7 +13,7 @@ use crate::report::{Report, is_successful};
 const LIST: &str = "crates/headwater-core/tests/nodes/mutations.txt";
 
 /// How many cases each property runs: the rarest fault needs some hundreds.
-const CASES: &str = "3000";
+const CASES: &str = "1000";
 
 /// A test that hangs has found the fault.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -86,6 +86,7 @@ fn cargo() -> std::process::Command {
 
 /// Copies what the crate needs to be built: the workspace, without its target folder.
 fn copy_sources() -> Result<(), String> {
+    fs::create_dir_all(directory()).map_err(|error| error.to_string())?;
     for name in ["Cargo.toml", "Cargo.lock", "crates", "xtask", "bench", "examples", "docs"] {
         copy(&repo::root().join(name), &directory().join(name))
             .map_err(|error| format!("cannot copy {name}: {error}"))?;

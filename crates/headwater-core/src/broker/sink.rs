@@ -15,7 +15,7 @@ use crate::revocation::Revocation;
 pub(crate) trait Inlet: Send + Sync {
     fn set_log(&self, epoch: Epoch, last: u64);
     fn set_begun(&self, epoch: Epoch, offset: u64);
-    fn set_baseline(&self, channel: &Channel, baseline: Baseline);
+    fn set_baselines(&self, baselines: &[(Channel, Baseline)]);
     fn deliver(&self, channel: &Channel, frame: &Frame, previous: u64);
     fn deliver_ephemeral(&self, channel: &Channel, event: &Event);
     fn deliver_gap(&self, channel: &Channel, reason: GapReason);
@@ -57,7 +57,13 @@ impl Sink {
     /// the streams of the channel replay the events that were not passed, and get a gap event if it
     /// receives ephemeral ones.
     pub fn baseline(&self, channel: &Channel, baseline: Baseline) {
-        self.with(|inlet| inlet.set_baseline(channel, baseline));
+        self.baselines(&[(channel.clone(), baseline)]);
+    }
+
+    /// The same for several channels at once. After a lost connection, report all of them together:
+    /// a stream may have several, and its gap events must come before anything that it missed.
+    pub fn baselines(&self, baselines: &[(Channel, Baseline)]) {
+        self.with(|inlet| inlet.set_baselines(baselines));
     }
 
     /// Delivers an event of the log to all subscribers of its channel on this node. Never waits. An

@@ -102,22 +102,24 @@ impl Inlet for Fanout {
         self.clock.begin(epoch, offset);
     }
 
-    fn set_baseline(&self, channel: &Channel, baseline: Baseline) {
-        let was_lost = self.table.with(channel, |entry| {
-            let before = self.clock.now();
-            let was_received = entry.ring.has_baseline();
-            // Streams of a channel that was denied may have moved past its events.
-            let was_unconfirmed = entry.ring.take_unconfirmed();
-            let joined = || self.clock.next_joined();
-            if let Some(after) = entry.ring.set_baseline(baseline, before, joined) {
-                replay(channel, entry, before, after);
+    fn set_baselines(&self, baselines: &[(Channel, Baseline)]) {
+        // Ephemeral events that were published meanwhile are nowhere retained. The gap events of all
+        // channels come before any event of the log that was missed: the ID of that would cover
+        // them.
+        for (channel, baseline) in baselines {
+            let was_lost = self.table.with(channel, |entry| entry.ring.was_lost(*baseline));
+            if was_lost == Some(true) {
+                self.deliver_gap(channel, GapReason::BrokerLost);
             }
-            was_unconfirmed || (was_received && entry.ring.has_ephemeral())
-        });
-        // Ephemeral events that were published meanwhile are nowhere retained. The gap event comes
-        // before the events of the log that were missed.
-        if was_lost.unwrap_or(false) {
-            self.deliver_gap(channel, GapReason::BrokerLost);
+        }
+        for (channel, baseline) in baselines {
+            self.table.with(channel, |entry| {
+                let before = self.clock.now();
+                let joined = || self.clock.next_joined();
+                if let Some(after) = entry.ring.set_baseline(*baseline, before, joined) {
+                    replay(channel, entry, before, after);
+                }
+            });
         }
     }
 

@@ -145,14 +145,12 @@ impl Ring {
         !self.has_baseline
     }
 
-    /// Whether streams have started before the broker delivered the channel, which it does now.
-    pub(super) fn take_unconfirmed(&mut self) -> bool {
-        std::mem::take(&mut self.is_unconfirmed)
-    }
-
-    /// Whether the broker has reported the channel's baseline.
-    pub(super) fn has_baseline(&self) -> bool {
-        self.has_baseline
+    /// Whether streams may lack ephemeral events, or all events, that were published before this
+    /// baseline: the connection was lost, or the broker has denied the channel until now.
+    pub(super) fn was_lost(&mut self, baseline: Baseline) -> bool {
+        self.has_ephemeral |= baseline.ephemeral;
+        let was_unconfirmed = std::mem::take(&mut self.is_unconfirmed);
+        was_unconfirmed || (self.has_baseline && self.has_ephemeral)
     }
 
     /// How an event relates to what the ring has.

@@ -337,12 +337,14 @@ impl State {
                 Arrival::Answer { epoch, last, baselines, done } => {
                     self.nodes[node].epoch = Some(epoch);
                     sink.log(epoch, last);
+                    let mut wanted = Vec::new();
                     for (channel, baseline) in baselines {
                         if let Some(has_baseline) = self.nodes[node].wanted.get_mut(&channel) {
                             *has_baseline = true;
-                            sink.baseline(&channel, baseline);
+                            wanted.push((channel, baseline));
                         }
                     }
+                    sink.baselines(&wanted);
                     // The receiver may be gone.
                     let _ = done.send(());
                 }

@@ -116,7 +116,7 @@ impl Session<'_> {
         let Some(restore) = self.restore.take() else { return };
         let sink = self.node.sink.clone();
         self.announce_epoch(epoch, begun, last);
-        let mut heard = last;
+        let (mut heard, mut baselines) = (last, Vec::with_capacity(restore.baselines.len()));
         for (channel, baseline) in restore.baselines {
             let is_had = self.node.desired.had_baseline(&channel);
             let Some(phase) = self.subscriptions.get_mut(&channel).filter(|_| is_had) else {
@@ -130,8 +130,9 @@ impl Session<'_> {
                 baseline.ephemeral || self.carried.dropped_ephemeral.contains(&channel);
             let baseline = self.take_held(&channel, baseline).with_ephemeral(is_ephemeral);
             heard = heard.max(baseline.last);
-            sink.baseline(&channel, baseline);
+            baselines.push((channel, baseline));
         }
+        sink.baselines(&baselines);
         self.carried.dropped_ephemeral = HashSet::new();
         sink.log(epoch, heard);
         self.confirm_synced();
