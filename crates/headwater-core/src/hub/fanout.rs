@@ -103,9 +103,9 @@ impl Inlet for Fanout {
     }
 
     fn set_baselines(&self, baselines: &[(Channel, Baseline)]) {
-        // Ephemeral events that were published meanwhile are nowhere retained. The gap events of all
-        // channels come before any event of the log that was missed: the ID of that would cover
-        // them.
+        // Ephemeral events that were published meanwhile are nowhere retained. The gap events of
+        // all channels come before any event of the log that was missed: the ID of that would
+        // cover them.
         for (channel, baseline) in baselines {
             let was_lost = self.table.with(channel, |entry| entry.ring.was_lost(*baseline));
             if was_lost == Some(true) {
