@@ -23,6 +23,9 @@ const ALIKE_MAX: usize = 2;
 /// Counterexamples in total, at most.
 const COUNTEREXAMPLES_MAX: usize = 12;
 
+/// How soon a node must notice that its connection does not pass on everything.
+const NOTICED_WITHIN_MS: u64 = 10_000;
+
 /// When a gap event may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gaps {
@@ -364,10 +367,17 @@ impl Checker<'_> {
                         *explained = true;
                     }
                 }
-                // A gap event reports what was sent before it arrived.
+                // A gap event reports what was sent before it arrived. A Redis that passes on only
+                // some of what is sent is noticed after later ephemeral events.
+                let is_reported_later = |sent: u64| {
+                    let noticed = sent..sent + NOTICED_WITHIN_MS;
+                    self.channels[channel].kind == Kind::Ephemeral
+                        && gaps.iter().any(|gap| noticed.contains(&self.log.lines[*gap].at_ms))
+                };
                 numbers.retain(|number| {
                     let sent = self.channels[channel].event(*number).map(|event| event.at_ms);
-                    self.gaps_of(channel) == Gaps::Never || sent > reported_ms
+                    self.gaps_of(channel) == Gaps::Never
+                        || (sent > reported_ms && !sent.is_some_and(is_reported_later))
                 });
                 if !numbers.is_empty() {
                     self.report(before, Violation::Missing { channel, numbers });
