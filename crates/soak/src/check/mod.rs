@@ -24,7 +24,7 @@ const ALIKE_MAX: usize = 2;
 const COUNTEREXAMPLES_MAX: usize = 12;
 
 /// How soon a node must notice that its connection does not pass on everything.
-const NOTICED_WITHIN_MS: u64 = 10_000;
+const NOTICED_WITHIN_MS: u32 = 10_000;
 
 /// When a gap event may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -369,7 +369,7 @@ impl Checker<'_> {
                 }
                 // A gap event reports what was sent before it arrived. A Redis that passes on only
                 // some of what is sent is noticed after later ephemeral events.
-                let is_reported_later = |sent: u64| {
+                let is_reported_later = |sent: u32| {
                     let noticed = sent..sent + NOTICED_WITHIN_MS;
                     self.channels[channel].kind == Kind::Ephemeral
                         && gaps.iter().any(|gap| noticed.contains(&self.log.lines[*gap].at_ms))
