@@ -174,11 +174,11 @@ async fn check_reads(node: &Node) -> bool {
 async fn know_revocations(node: &Node) -> bool {
     let desired = &node.desired;
     let unread = desired.revocations();
-    let lost_ms = match unread {
+    let missed_since_ms = match unread {
         Revocations::Known | Revocations::Unsubscribed => return true,
-        Revocations::Unread(lost_ms) => lost_ms,
+        Revocations::Unread(missed_since_ms) => missed_since_ms,
     };
-    match revocations::catch_up(&mut node.commands.clone(), &node.sink, lost_ms).await {
+    match revocations::catch_up(&mut node.commands.clone(), &node.sink, missed_since_ms).await {
         Ok(()) => {
             desired.revocations_read(unread);
             true

@@ -41,7 +41,7 @@ impl Recall {
     }
 
     /// Reads a page of history, once for all streams that need the same page at the same time.
-    pub(super) async fn read_page(&self, channel: &Channel, range: ReadRange) -> Option<History> {
+    async fn read_page(&self, channel: &Channel, range: ReadRange) -> Option<History> {
         let key = (channel.clone(), range);
         let page = self.pages.lock().unwrap_or_else(PoisonError::into_inner).join(key.clone());
         let read = || self.read_until_answered(channel, range);
@@ -208,14 +208,23 @@ impl Recall {
         // Before the read: what the ring drops meanwhile is after this.
         let ring_begin = self.complete_since(channel);
         let range = ReadRange::After { offset: 0, count: 1 };
-        let history = match self.read_page(channel, range).await {
-            // The page is shared, and may have been read before the wanted event was published.
+        begin_of(&self.read_page_to(channel, range, ring_begin).await, ring_begin)
+    }
+
+    /// Reads a page of history that has what was published before the ring begins.
+    pub(super) async fn read_page_to(
+        &self,
+        channel: &Channel,
+        range: ReadRange,
+        ring_begin: u64,
+    ) -> History {
+        match self.read_page(channel, range).await {
+            // The page is shared, and may have been read before the wanted events were published.
             Some(page) if page.frames.is_empty() && page.log_last < ring_begin => {
                 self.read(channel, range).await
             }
             page => page.unwrap_or_default(),
-        };
-        begin_of(&history, ring_begin)
+        }
     }
 }
 

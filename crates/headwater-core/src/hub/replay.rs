@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::entry::ChannelEntry;
 use super::recall::Recall;
 use super::ring::Ring;
-use crate::broker::{History, ReadRange};
+use crate::broker::ReadRange;
 use crate::channel::Channel;
 use crate::frame::Frame;
 use crate::gap::{Gap, GapReason};
@@ -379,7 +379,8 @@ async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) {
     // the history is read. Events that the ring drops meanwhile need not be.
     let known_begin = recall.ring_begin(&cursor.channel);
     let ring_begin = known_begin.unwrap_or(0);
-    let history = read_after(recall, cursor, ring_begin).await;
+    let range = ReadRange::After { offset: after, count: REPLAY_FRAMES_MAX };
+    let history = recall.read_page_to(&cursor.channel, range, ring_begin).await;
     let knows_now = known_begin.is_none() && recall.ring_begin(&cursor.channel).is_some();
     if knows_now || fill_from_ring(recall, cursor, target) {
         return;
@@ -431,18 +432,6 @@ fn merge_ephemeral(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) 
         cursor.push(key, frame, &recall.fanout.clock);
     }
     cursor.buffer.make_contiguous().sort_by_key(|(key, _)| *key);
-}
-
-/// The next page of a channel's history.
-async fn read_after(recall: &Recall, cursor: &ChannelCursor, ring_begin: u64) -> History {
-    let range = ReadRange::After { offset: cursor.filled.offset, count: REPLAY_FRAMES_MAX };
-    match recall.read_page(&cursor.channel, range).await {
-        // The page is shared, and may have been read before the wanted events were published.
-        Some(page) if page.frames.is_empty() && page.log_last < ring_begin => {
-            recall.read(&cursor.channel, range).await
-        }
-        page => page.unwrap_or_default(),
-    }
 }
 
 /// Takes the next frames from the ring if it reaches back far enough; returns whether it does.

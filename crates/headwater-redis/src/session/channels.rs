@@ -218,6 +218,8 @@ impl Session<'_> {
             }
         }
     }
+
+    /// Redis has refused a Redis channel that belongs to the node.
     fn on_node_channel_refused(&mut self, message: &str) {
         let Some(refused) = self.unanswered_node_channels.pop_front() else { return };
         let reason = match refused {
