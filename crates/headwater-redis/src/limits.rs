@@ -41,6 +41,10 @@ pub const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(50);
 /// How many channels with ephemeral events are noted in one round trip.
 pub const NOTES_MAX: usize = 1_000;
 
+/// How long after the log was reset nodes may still be about to note their channels with ephemeral
+/// events again. A connection that is lost meanwhile may have lost events of any channel.
+pub const NOTES_AGAIN_WITHIN: Duration = Duration::from_secs(60);
+
 /// How many epochs of the log a node remembers, to recognize an older copy of it.
 pub const EPOCHS_MAX: usize = 16;
 

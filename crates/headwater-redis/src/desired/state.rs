@@ -8,10 +8,11 @@ use headwater_core::Channel;
 use headwater_core::broker::{BrokerStatus, Part};
 use headwater_core::log::Epoch;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::subscriptions::{Confirmation, Subscriptions};
 use crate::library::{Heard, LogMode};
-use crate::limits::EPOCHS_MAX;
+use crate::limits::{EPOCHS_MAX, NOTES_AGAIN_WITHIN};
 
 /// What this node wants of Redis, and what Redis has confirmed.
 pub(crate) struct Desired {
@@ -34,6 +35,8 @@ struct State {
     heard_before: Option<Heard>,
     /// The last epochs of the log, the current one at the end.
     epochs: VecDeque<Epoch>,
+    /// When the log had a new epoch last, as far as this node has seen.
+    reset_at: Option<Instant>,
 }
 
 /// Whether this node knows what was revoked while it was disconnected.
@@ -63,6 +66,7 @@ impl Desired {
             revocations: Revocations::Unsubscribed,
             heard_before: None,
             epochs: VecDeque::new(),
+            reset_at: None,
         };
         Self { state: Mutex::new(state), changed: Notify::new(), due: Notify::new() }
     }
@@ -215,6 +219,9 @@ impl Desired {
         if state.epochs.len() == EPOCHS_MAX {
             state.epochs.pop_front();
         }
+        if !state.epochs.is_empty() {
+            state.reset_at = Some(Instant::now());
+        }
         state.epochs.push_back(epoch);
         true
     }
@@ -223,6 +230,12 @@ impl Desired {
     pub(crate) fn ended_epochs(&self) -> Vec<Epoch> {
         let state = self.state();
         state.epochs.iter().rev().skip(1).copied().collect()
+    }
+
+    /// Whether Redis may lack notes of which channels receive ephemeral events: the log was reset,
+    /// and with it the notes may be gone that nodes make again once they are connected.
+    pub(crate) fn may_lack_notes(&self) -> bool {
+        self.state().reset_at.is_some_and(|at| at.elapsed() < NOTES_AGAIN_WITHIN)
     }
 
     // === revocations ===

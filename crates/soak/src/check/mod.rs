@@ -6,7 +6,9 @@
 //! arrives at any, once, and never before an event that was acknowledged before it was sent.
 //! Positions increase over all channels of a stream. A gap event reports missing events in their
 //! place that were sent before it arrived, and none is sent where the rules allow no gap. Where the
-//! log may be reset, each channel has a gap event before its first event of the new epoch.
+//! log may be reset, each channel has a gap event before its first event of the new epoch; events
+//! that were sent before that gap event and are left of the log may arrive between it and the place
+//! of the missing ones.
 
 mod reference;
 
@@ -14,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::id::{self, Disorder, Id, Order, Position, publisher_id};
 use crate::ledger::{Channel, Kind, Outcome, Published};
-use crate::log::{ClientLog, Entry};
+use crate::log::{ClientLog, Entry, Line};
 
 use reference::Reference;
 
@@ -362,7 +364,7 @@ impl Checker<'_> {
                 let mut numbers = std::mem::take(&mut missing);
                 let mut reported_ms = None;
                 for (gap, explained) in gaps.iter().zip(&mut explained) {
-                    if (before..line).contains(gap) {
+                    if (before..line).contains(gap) || self.precedes_rest(*gap, before, channel) {
                         reported_ms = reported_ms.max(Some(self.log.lines[*gap].at_ms));
                         *explained = true;
                     }
@@ -391,6 +393,19 @@ impl Checker<'_> {
                 self.report(*gap, Violation::FalseGap { channel });
             }
         }
+    }
+
+    /// Whether all events of the channel from the gap event to this line were sent before the gap
+    /// event arrived: they are what a log that was reset has left.
+    fn precedes_rest(&self, gap: usize, to: usize, channel: usize) -> bool {
+        let gap_ms = self.log.lines[gap].at_ms;
+        let is_left = |line: &Line| match &line.entry {
+            Entry::Event { channel: of, number, .. } if *of == channel => {
+                self.channels[channel].event(*number).is_some_and(|event| event.at_ms <= gap_ms)
+            }
+            _ => true,
+        };
+        self.rules.new_epochs && gap < to && self.log.lines[gap..=to].iter().all(is_left)
     }
 
     fn gaps(&self, channel: usize) -> Vec<usize> {

@@ -411,6 +411,22 @@ fn a_gap_event_does_not_excuse_what_was_sent_after_it_arrived() {
 }
 
 #[test]
+fn what_a_reset_log_has_left_may_come_between_the_gap_event_and_the_place_of_the_missing_ones() {
+    let round = Round::new(&[Kind::Durable], 5, LOSSY);
+    let received = |gap_ms, left: &[u64]| {
+        let mut lines = vec![(0, opened(Some("e-9"), &[0])), (gap_ms, gap(0))];
+        lines.extend(left.iter().map(|number| (60, event(0, *number, &format!("e-{number}")))));
+        round.found(false, lines)
+    };
+    let missing =
+        |numbers: &[u64]| vec![Violation::Missing { channel: 0, numbers: numbers.to_vec() }];
+    assert_eq!(received(45, &[1, 2, 5]), []);
+    // The fourth was sent after the gap event, and so was the second in the next case.
+    assert_eq!(received(35, &[1, 2, 5]), missing(&[4]));
+    assert_eq!(received(15, &[1, 2, 5]), missing(&[3, 4]));
+}
+
+#[test]
 fn a_mute_stream_is_found() {
     for kind in [Kind::Durable, Kind::Ephemeral] {
         let round = Round::new(&[kind], 4, LOSSY);
