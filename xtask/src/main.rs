@@ -25,7 +25,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   test [--only PART]...   run all tests
-                          parts: rust, browser, clients, fastapi, access
+                          parts: rust, mutations, browser, clients, fastapi, access
   lint                    formatting, clippy, documentation, features, fuzz targets, tidy
   ci                      lint, then test
   tidy [--write-debt [--allow-new-debt]]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::report::{Report, run as run_command, run_reading};
 use crate::tools::{self, Tool};
-use crate::{packages, redis_servers, repo};
+use crate::{mutations, packages, redis_servers, repo};
 
 /// The feature of crates that builds tests which need programs.
 const LIVE_FEATURE: &str = "__live";
@@ -22,6 +22,8 @@ const SLOWEST_SHOWN: usize = 10;
 pub(crate) enum Part {
     /// Unit, integration and documentation tests of all crates.
     Rust,
+    /// Faults made in headwater-core, each of which its model tests must find.
+    Mutations,
     /// The demo page in a real browser.
     Browser,
     /// SSE clients from npm and PyPI, and nginx, against the real server.
@@ -34,7 +36,7 @@ pub(crate) enum Part {
 
 impl Part {
     pub(crate) const ALL: &[Self] =
-        &[Self::Rust, Self::Browser, Self::Clients, Self::Fastapi, Self::Access];
+        &[Self::Rust, Self::Mutations, Self::Browser, Self::Clients, Self::Fastapi, Self::Access];
 
     /// The parts that `--only` names, or all of them.
     pub(crate) fn from_arguments(arguments: &[String]) -> Result<Vec<Self>, String> {
@@ -65,6 +67,7 @@ impl Part {
     fn name(self) -> &'static str {
         match self {
             Self::Rust => "rust",
+            Self::Mutations => "mutations",
             Self::Browser => "browser",
             Self::Clients => "clients",
             Self::Fastapi => "fastapi",
@@ -75,6 +78,7 @@ impl Part {
     fn tools(self) -> &'static [Tool] {
         match self {
             Self::Rust => &[Tool::RedisServer, Tool::Curl, Tool::Valgrind, Tool::Pebble],
+            Self::Mutations => &[],
             Self::Browser => &[Tool::Chromium, Tool::RedisServer, Tool::Node, Tool::Npm],
             Self::Clients => &[Tool::Nginx, Tool::Python, Tool::Node, Tool::Npm],
             Self::Fastapi => &[Tool::RedisServer, Tool::Python],
@@ -83,6 +87,9 @@ impl Part {
     }
 
     fn run(self, report: &mut Report, server_built: bool) {
+        if self == Self::Mutations {
+            return mutations::run(report);
+        }
         let mut step = |name: &str, work: &dyn Fn() -> Result<(), String>| {
             report.step(name, || {
                 tools::require(self.tools())?;
@@ -99,6 +106,7 @@ impl Part {
                 step("rust tests", &|| rust(&binaries));
                 report.details(binaries.into_inner());
             }
+            Self::Mutations => {}
             Self::Browser => step("browser tests", &|| node("tests/browser")),
             Self::Clients => {
                 step("clients from npm, nginx", &|| node("tests/clients"));

@@ -25,6 +25,8 @@ pub(super) struct Client {
     id_at: usize,
     /// For each channel, the index before which the client has all events.
     at: [usize; CHANNELS],
+    /// For each channel, the index after its last received event.
+    received_before: [usize; CHANNELS],
     /// For each channel, the index before which a gap was reported.
     reported_before: [usize; CHANNELS],
     /// Channels with a reported gap, until their next event. The value is the client's index when
@@ -44,6 +46,7 @@ impl Client {
             id: None,
             id_at: 0,
             at: [0; CHANNELS],
+            received_before: [0; CHANNELS],
             reported_before: [0; CHANNELS],
             gaps: HashMap::new(),
             ephemeral_gaps: HashMap::new(),
@@ -135,9 +138,13 @@ impl Client {
         let record = script.record(index);
         assert!(self.channels.contains(&record.channel), "{index} is of another channel");
         // The order of ephemeral events is not defined relative to the events of channels that the
-        // node does not receive yet.
-        let at = if self.is_strict { self.at.iter().max() } else { self.at.get(record.channel) };
-        let at = *at.expect("at least one channel");
+        // node does not receive yet, nor to a position of the log that the client received with a
+        // gap event.
+        let at = match (self.is_strict, record.offset) {
+            (true, _) => self.at.into_iter().max().expect("at least one channel"),
+            (false, Some(_)) => self.at[record.channel],
+            (false, None) => self.received_before[record.channel],
+        };
         assert!(
             index >= at,
             "{index} is a duplicate or late: the client has all events before {at}"
@@ -151,7 +158,8 @@ impl Client {
             let is_missing = between.any(|other| other.channel == record.channel);
             assert!(is_missing, "a gap was reported before {index}, but no event is missing");
         }
-        self.at[record.channel] = index + 1;
+        self.received_before[record.channel] = index + 1;
+        self.at[record.channel] = self.at[record.channel].max(index + 1);
     }
 
     /// Asserts that a gap was reported for each event before `until` that was not received.

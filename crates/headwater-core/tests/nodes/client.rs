@@ -105,6 +105,8 @@ impl Client {
         self.has.before[channel] = index;
         self.has.seen[channel] = index;
         self.has.ephemeral_before[channel] = cluster.count();
+        // Nor does an id of other channels say which of them the client had received.
+        self.has.ephemeral.retain(|index| cluster.record(*index).channel != channel);
         self.has.gaps.remove(&channel);
         self.has.ended.remove(&channel);
     }

@@ -199,6 +199,18 @@ impl Cluster {
         self.publish(channel, false, false, true);
     }
 
+    /// The newest event of a channel in the log arrives once more.
+    pub(super) fn repeat(&self, channel: usize) {
+        let mut state = self.state();
+        let epoch = state.epoch;
+        let is_newest = |record: &Record| {
+            record.channel == channel && record.epoch == epoch && record.offset.is_some()
+        };
+        if let Some(index) = state.all.iter().rposition(is_newest) {
+            state.announce(index);
+        }
+    }
+
     pub(super) fn publish_ephemeral(&self, channel: usize) {
         let mut state = self.state();
         let epoch = state.epoch;

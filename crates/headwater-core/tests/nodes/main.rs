@@ -38,6 +38,10 @@ enum Step {
     PublishEphemeral {
         channel: usize,
     },
+    /// The newest event of a channel in the log arrives at all nodes once more.
+    Repeat {
+        channel: usize,
+    },
     End {
         channel: usize,
     },
@@ -96,6 +100,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => channel.clone().prop_map(|channel| Step::PublishLarge { channel }),
         2 => channel.clone().prop_map(|channel| Step::PublishSilently { channel }),
         8 => channel.clone().prop_map(|channel| Step::PublishEphemeral { channel }),
+        2 => channel.clone().prop_map(|channel| Step::Repeat { channel }),
         1 => channel.clone().prop_map(|channel| Step::End { channel }),
         1 => (channel.clone(), 0..3_usize)
             .prop_map(|(channel, keep)| Step::Trim { channel, keep }),
@@ -130,6 +135,7 @@ async fn run(steps: Vec<Step>, linger: Duration) {
             Step::PublishLarge { channel } => cluster.publish(channel, true, false, true),
             Step::PublishSilently { channel } => cluster.publish_silently(channel, 0),
             Step::PublishEphemeral { channel } => cluster.publish_ephemeral(channel),
+            Step::Repeat { channel } => cluster.repeat(channel),
             Step::End { channel } => cluster.publish(channel, false, true, true),
             Step::Trim { channel, keep } => cluster.trim(channel, keep),
             Step::RemoveOne { channel, at } => cluster.remove_one(channel, at),

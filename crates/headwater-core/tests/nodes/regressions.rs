@@ -53,3 +53,33 @@ async fn an_event_that_is_noticed_late_is_reported_or_delivered() {
     assert_eq!(read(&mut both).await, "1, 2, 3, gap c0 trimmed, 4");
     assert_eq!(read(&mut alone).await, "0, 4");
 }
+
+/// A client that has an ephemeral event from one node moves to a node that has not received it yet.
+#[tokio::test(start_paused = true)]
+async fn an_ephemeral_event_that_arrives_after_the_client_is_not_repeated() {
+    let cluster = Cluster::new(2);
+    let hubs = [0, 1].map(|node| Hub::builder().build(cluster.link(node)));
+    let subscribe = |node: usize| hubs[node].subscribe([cluster::channel(0)]).unwrap();
+    let (mut first, mut stays) = (subscribe(0), subscribe(1));
+    first.ready().await;
+    stays.ready().await;
+    cluster.lag(1);
+    cluster.publish_ephemeral(0);
+    let mut has = first.next().await.unwrap();
+    while has.is_marker() {
+        has = first.next().await.unwrap();
+    }
+    let mut moved = subscribe(1).after(has.position().unwrap().to_string());
+    let next = moved.next();
+    let resumed = tokio::time::timeout(Duration::from_secs(1), next).await;
+    assert!(resumed.is_err(), "the node has nothing for the client yet: {resumed:?}");
+    cluster.flush(1);
+    cluster.publish(0, false, false, true);
+    loop {
+        let frame = moved.next().await.unwrap();
+        if frame.gap().is_none() && !frame.is_marker() {
+            assert_eq!(frame.event().data(), "1");
+            return;
+        }
+    }
+}

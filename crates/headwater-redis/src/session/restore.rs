@@ -38,6 +38,7 @@ impl Session<'_> {
             baselines: Vec::new(),
             epoch: None,
             queries_left: None,
+            may_lack_notes: desired.may_lack_notes(),
         });
     }
 
@@ -116,7 +117,6 @@ impl Session<'_> {
         let Some(restore) = self.restore.take() else { return };
         let sink = self.node.sink.clone();
         self.announce_epoch(epoch, begun, last);
-        let may_lack_notes = self.node.desired.may_lack_notes();
         let (mut heard, mut baselines) = (last, Vec::with_capacity(restore.baselines.len()));
         for (channel, baseline) in restore.baselines {
             let is_had = self.node.desired.had_baseline(&channel);
@@ -128,7 +128,7 @@ impl Session<'_> {
             }
             *phase = Phase::Synced;
             let is_ephemeral = baseline.ephemeral
-                || may_lack_notes
+                || restore.may_lack_notes
                 || self.carried.dropped_ephemeral.contains(&channel);
             let baseline = self.take_held(&channel, baseline).with_ephemeral(is_ephemeral);
             heard = heard.max(baseline.last);

@@ -138,6 +138,8 @@ pub(super) struct Restore {
     pub(super) epoch: Option<Epoch>,
     /// The queries that are not complete; `None` if they are not sent.
     pub(super) queries_left: Option<usize>,
+    /// Whether the log was reset shortly before the connection was lost.
+    pub(super) may_lack_notes: bool,
 }
 
 /// Why a session ended.

@@ -199,6 +199,28 @@ async fn only_channels_with_ephemeral_events_get_a_gap_for_a_lost_connection() {
     assert_eq!(late.next().await.expect("an open stream").data, "3");
 }
 
+/// The reset also deletes what nodes have noted about channels with ephemeral events, and the node
+/// that knows may be disconnected still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_lost_soon_after_a_reset_is_a_gap_for_every_channel() {
+    let redis = RedisServer::start();
+    let node = start_node(&redis).await;
+    let mut stream = Follower::open(&node, Wire::Http1, "/sse/stream?channel=unknown").await;
+    publish(&node, "channel=unknown", "1").await;
+    stream.read_to(1).await;
+    redis.run::<String>(&["FLUSHALL"]);
+    while stream.gaps().is_empty() {
+        stream.next().await;
+    }
+    redis.run::<i64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    redis.publish("unknown", b"lost");
+    while stream.gaps().len() < 2 {
+        stream.next().await;
+    }
+    let gap = |reason: &str| ("unknown".to_owned(), reason.to_owned());
+    assert_eq!(stream.gaps(), [gap("epoch"), gap("broker-lost")]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_user_without_keys_delivers_without_retention() {
     let redis = RedisServer::start();

@@ -466,4 +466,6 @@ impl Ids {
 }
 
 #[cfg(test)]
+mod round_tests;
+#[cfg(test)]
 mod tests;
