@@ -37,13 +37,18 @@ pub const QUEUE_BYTES_MAX: usize = 1 << 20;
 /// are far below what a stream's queue holds.
 pub const MAILBOX_MESSAGES_FULL: usize = 1024;
 
-/// Engine: bytes of events in a shard's mailbox at which publishers wait. One event of maximum
-/// size.
-pub const MAILBOX_BYTES_FULL: usize = EVENT_DATA_BYTES_MAX;
+/// Engine: bytes of events in a shard's mailbox at which publishers wait. As much as waits for one
+/// stream: what publishers have put into the mailbox before they wait must not close the streams of
+/// clients that read.
+pub const MAILBOX_BYTES_FULL: usize = QUEUE_BYTES_MAX;
 
-/// Engine: publishers wait once this many streams of a shard have a backlog, if these are also
-/// more than half of its streams: the node is then considered to be at its limit. Fewer are slow
-/// clients, which must not affect other clients.
+/// Largest part of a batch that is published at once, in bytes of encoded events; a single event
+/// may be larger. As much as a mailbox takes before publishers wait.
+pub const PUBLISH_BYTES_MAX: usize = MAILBOX_BYTES_FULL;
+
+/// Engine: publishers to a channel wait once this many of its streams on a shard have a backlog, if
+/// these are also more than half of those that read at all: the node is then considered to be at
+/// its limit. Fewer are slow clients, which must not affect other clients.
 pub const CONGESTED_STREAMS_MIN: usize = 100;
 
 /// Engine: average backlog of these streams, in bytes, above which publishers wait. A sixteenth of
@@ -51,12 +56,14 @@ pub const CONGESTED_STREAMS_MIN: usize = 100;
 pub const CONGESTED_BYTES: usize = QUEUE_BYTES_MAX / 16;
 
 /// Engine: maximum number of messages in a shard's mailbox. Publishers on this node wait long
-/// before; events from other nodes cannot be delayed. Beyond this, the shard's streams close and
-/// resume. A million, since a reset of the log sends two messages for every channel at once.
+/// before; events from other nodes cannot be delayed. Beyond this, the streams of the channels that
+/// have the most messages close and resume. A million, since a reset of the log sends two messages
+/// for every channel at once.
 pub const MAILBOX_MESSAGES_MAX: usize = 1 << 20;
 
 /// Engine: maximum number of bytes of events in a shard's mailbox, for the same reason. Eight
-/// events of maximum size.
+/// events of maximum size. While a shard is busy with one turn, four times as much may arrive, and
+/// twice as many messages.
 pub const MAILBOX_BYTES_MAX: usize = 8 * EVENT_DATA_BYTES_MAX;
 
 /// Engine: longest time that a publisher waits for a shard that is behind. Any longer, and

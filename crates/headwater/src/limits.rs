@@ -5,10 +5,14 @@ use std::time::Duration;
 
 pub use headwater_core::limits::*;
 
-/// Engine: maximum size of all backlogs of a hub together, in bytes. A frame counts once in every
-/// backlog that holds it, although they share its memory, so the memory behind this is far less: an
-/// 8 MiB event that a hundred clients are reading counts as 800 MiB. Chosen to hold that.
-pub const BACKLOG_TOTAL_BYTES_MAX: usize = 1 << 30;
+/// Engine: maximum size of all backlogs of a hub together, in bytes. A frame that many backlogs
+/// hold counts once, as they share its memory: thirty events of maximum size, each of which any
+/// number of clients may be reading.
+pub const BACKLOG_TOTAL_BYTES_MAX: usize = 256 << 20;
+
+/// Engine: size of all backlogs above which the streams are closed whose clients do not read, in
+/// bytes, so that there is room for those that do.
+pub const BACKLOG_SHED_BYTES: usize = BACKLOG_TOTAL_BYTES_MAX / 4 * 3;
 
 /// Engine: maximum number of messages that a shard processes per turn; between turns it polls its
 /// sockets. A turn also ends at [`TURN_BYTES_MAX`].

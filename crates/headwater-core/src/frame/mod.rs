@@ -6,6 +6,7 @@ mod chunk;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 
@@ -45,6 +46,8 @@ struct Inner {
     body: Range<u32>,
     /// Where the chunk of the event as published starts.
     chunk_start: u32,
+    /// The number of backlogs that hold the frame.
+    held: AtomicU32,
 }
 
 enum Kind {
@@ -113,8 +116,9 @@ impl Frame {
     fn new_inner(channel: Option<Channel>, published: Published, kind: Kind, wire: Wire) -> Self {
         let Published { position, time_ms, .. } = published;
         let Wire { bytes, name, body, chunk_start } = wire;
-        let wire = bytes.into();
-        Self(Arc::new(Inner { channel, position, kind, time_ms, wire, name, body, chunk_start }))
+        let (wire, held) = (bytes.into(), AtomicU32::new(0));
+        let inner = Inner { channel, position, kind, time_ms, wire, name, body, chunk_start, held };
+        Self(Arc::new(inner))
     }
 
     /// The same frame with another position.
@@ -222,6 +226,20 @@ impl Frame {
     #[allow(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {
         self.0.name.len() + self.0.body.len()
+    }
+
+    /// Records that one more backlog holds the frame. Returns the bytes that no backlog held
+    /// before.
+    #[doc(hidden)]
+    pub fn hold(&self) -> usize {
+        if self.0.held.fetch_add(1, Ordering::Relaxed) == 0 { self.0.wire.len() } else { 0 }
+    }
+
+    /// Records that a backlog no longer holds the frame. Returns the bytes that no backlog holds
+    /// now.
+    #[doc(hidden)]
+    pub fn release(&self) -> usize {
+        if self.0.held.fetch_sub(1, Ordering::Relaxed) == 1 { self.0.wire.len() } else { 0 }
     }
 
     /// The event, decoded from its bytes as a client would: line ends in its data are LF, and its

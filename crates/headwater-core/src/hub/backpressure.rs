@@ -1,7 +1,7 @@
 //! Backpressure: publishers wait for a bounded time while a shard is far behind. Look here for the
 //! list of shards that serve a hub.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::stats::Stats;
@@ -14,8 +14,8 @@ pub(super) struct Backpressure {
     shards: Mutex<Vec<Arc<Mailbox>>>,
     /// Whether there ever was a shard; without one, `admit` takes no lock.
     has_shards: AtomicBool,
-    /// Bytes in the backlogs of all streams.
-    pub(super) backlog_bytes: AtomicUsize,
+    /// Bytes in the backlogs of all streams, those that streams share counted once.
+    pub(super) held_bytes: AtomicIsize,
 }
 
 impl Backpressure {
@@ -44,16 +44,26 @@ impl Backpressure {
         self.lock().retain(|other| !std::ptr::eq(Arc::as_ptr(other), mailbox));
     }
 
-    /// Waits while a shard is far behind, at most for [`limits::PUBLISH_WAIT_MAX`].
-    pub(super) async fn admit(&self, stats: &Stats) {
+    /// Waits while a shard is far behind on one of the channels whose slots in its mailbox
+    /// `slots_in` returns; at most for [`limits::PUBLISH_WAIT_MAX`].
+    pub(super) async fn admit(&self, stats: &Stats, slots_in: impl Fn(&Arc<Mailbox>) -> Vec<u32>) {
         if !self.has_shards.load(Ordering::Acquire) {
             return;
         }
-        let behind: Vec<_> =
-            self.lock().iter().filter(|mailbox| mailbox.is_full()).cloned().collect();
+        let may_delay = |mailbox: &&Arc<Mailbox>| mailbox.is_full() || mailbox.has_congested();
+        let mut behind: Vec<_> = self
+            .lock()
+            .iter()
+            .filter(may_delay)
+            .map(|mailbox| (Arc::clone(mailbox), Vec::new()))
+            .collect();
+        for (mailbox, slots) in &mut behind {
+            *slots = slots_in(mailbox);
+        }
+        behind.retain(|(mailbox, slots)| mailbox.delays(slots));
         let room = async {
-            for mailbox in &behind {
-                mailbox.has_room().await;
+            for (mailbox, slots) in &behind {
+                mailbox.has_room(slots).await;
             }
         };
         if !behind.is_empty() {

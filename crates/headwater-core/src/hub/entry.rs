@@ -133,6 +133,12 @@ impl ChannelEntry {
         self.idle_since
     }
 
+    /// The channel's slot in a mailbox, if the shard has streams on the channel.
+    pub(super) fn slot_in(&self, mailbox: &Arc<Mailbox>) -> Option<u32> {
+        let recipient = self.recipients.iter().find(|it| Arc::ptr_eq(&it.mailbox, mailbox))?;
+        Some(recipient.slot)
+    }
+
     pub(super) fn has_streams_of(&self, mailbox: &Arc<Mailbox>) -> bool {
         self.recipients.iter().any(|recipient| Arc::ptr_eq(&recipient.mailbox, mailbox))
     }

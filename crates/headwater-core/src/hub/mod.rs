@@ -1,5 +1,6 @@
 //! The fan-out of a node: publish, subscribe, deliver, drain. Look here for the path of an event.
 
+mod attach;
 mod backpressure;
 mod config;
 mod entry;
@@ -39,7 +40,8 @@ use crate::memory::MemoryBroker;
 use crate::pattern::ChannelPatterns;
 use crate::publish::{Publish, Receipt};
 use crate::revocation::Revocation;
-use crate::stream::mailbox::Message;
+use crate::sse::encoded_len_max;
+use crate::stream::mailbox::{Mailbox, Message};
 use crate::stream::queue::Queue;
 
 use config::HubConfig;
@@ -118,6 +120,11 @@ impl Hub {
     /// As [`publish`](Self::publish), and [`ErrorKind::Ended`] for a channel that has ended. Sizes
     /// are checked before the first event is published; after an error of the broker, part of the
     /// batch may have been published.
+    ///
+    /// # Backpressure
+    /// A batch of more than [`limits::PUBLISH_BYTES_MAX`] is published in parts. Before each, the
+    /// publisher waits up to [`limits::PUBLISH_WAIT_MAX`] while this node is far behind on the
+    /// part's channels.
     pub async fn publish_all<P: Into<Publish>>(
         &self,
         batch: impl IntoIterator<Item = P>,
@@ -136,12 +143,27 @@ impl Hub {
                 ));
             }
         }
-        let (count, stats) = (batch.len() as u64, &self.inner.fanout.stats);
-        self.inner.fanout.pressure.admit(stats).await;
-        let result = self.inner.broker.publish(batch).await;
+        let mut receipts = Vec::with_capacity(batch.len());
+        for part in parts(batch) {
+            receipts.extend(self.publish_part(part).await?);
+        }
+        Ok(receipts)
+    }
+
+    async fn publish_part(&self, part: Vec<Publish>) -> Result<Vec<Receipt>, Error> {
+        let fanout = &self.inner.fanout;
+        let slots_in = |mailbox: &Arc<Mailbox>| {
+            let slot = |publish: &Publish| {
+                fanout.table.with(&publish.channel, |entry| entry.slot_in(mailbox)).flatten()
+            };
+            part.iter().filter_map(slot).collect()
+        };
+        fanout.pressure.admit(&fanout.stats, slots_in).await;
+        let count = part.len() as u64;
+        let result = self.inner.broker.publish(part).await;
         match &result {
-            Ok(_) => stats.published.add(count),
-            Err(_) => stats.publish_errors.add(1),
+            Ok(_) => fanout.stats.published.add(count),
+            Err(_) => fanout.stats.publish_errors.add(1),
         }
         result
     }
@@ -292,6 +314,23 @@ impl Hub {
     pub fn is_token_revoked(&self, id: &str) -> bool {
         self.inner.fanout.registry.is_revoked(id)
     }
+}
+
+/// Divides a batch into parts that a shard can take at once, by the size of the encoded events.
+fn parts(batch: Vec<Publish>) -> Vec<Vec<Publish>> {
+    let (mut parts, mut bytes) = (vec![Vec::new()], 0);
+    for publish in batch {
+        let len = encoded_len_max(&publish.event, None);
+        if bytes + len > limits::PUBLISH_BYTES_MAX && bytes > 0 {
+            parts.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += len;
+        if let Some(part) = parts.last_mut() {
+            part.push(publish);
+        }
+    }
+    parts
 }
 
 impl fmt::Debug for Hub {

@@ -121,21 +121,30 @@ impl ShardPort {
         stats.sent_bytes.add(bytes as u64);
     }
 
-    /// The bytes in the backlogs of all shards together.
-    pub fn backlog_bytes(&self) -> usize {
-        self.hub.fanout.pressure.backlog_bytes.load(Ordering::Relaxed)
+    /// The bytes in the backlogs of all shards together, those that streams share counted once.
+    pub fn held_bytes(&self) -> usize {
+        self.hub.fanout.pressure.held_bytes.load(Ordering::Relaxed).try_into().unwrap_or(0)
     }
 
-    /// Reports that a stream's backlog changed from `before` to `after` bytes.
-    pub fn backlog_changed(&self, before: usize, after: usize) {
+    /// Wakes all other shards, which then look at their backlogs.
+    pub fn wake_others(&self) {
+        let shards = self.hub.fanout.pressure.shards();
+        let others = shards.iter().filter(|mailbox| !Arc::ptr_eq(mailbox, &self.mailbox));
+        others.for_each(|mailbox| mailbox.wake());
+    }
+
+    /// Reports that a stream's backlog changed from `before` to `after` bytes, and that the bytes
+    /// in all backlogs changed by `held`.
+    pub fn backlog_changed(&self, before: usize, after: usize, held: isize) {
         let of_shard = &self.mailbox.counts.backlog_bytes;
-        let of_all = &self.hub.fanout.pressure.backlog_bytes;
-        for bytes in [of_shard, of_all] {
-            if after >= before {
-                bytes.fetch_add(after - before, Ordering::Relaxed);
-            } else {
-                bytes.fetch_sub(before - after, Ordering::Relaxed);
-            }
+        if after >= before {
+            of_shard.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            of_shard.fetch_sub(before - after, Ordering::Relaxed);
+        }
+        if held != 0 {
+            self.mailbox.counts.held_bytes.fetch_add(held, Ordering::Relaxed);
+            self.hub.fanout.pressure.held_bytes.fetch_add(held, Ordering::Relaxed);
         }
         let blocked = &self.mailbox.counts.blocked;
         match (before, after) {
@@ -172,7 +181,8 @@ impl ShardPort {
         let counts = &self.mailbox.counts;
         let lost = counts.streams.load(Ordering::Relaxed);
         (0..lost).for_each(|_| self.ended(CloseReason::Internal));
-        let waiting = counts.backlog_bytes.swap(0, Ordering::Relaxed);
-        self.hub.fanout.pressure.backlog_bytes.fetch_sub(waiting, Ordering::Relaxed);
+        counts.backlog_bytes.store(0, Ordering::Relaxed);
+        let held = counts.held_bytes.swap(0, Ordering::Relaxed);
+        self.hub.fanout.pressure.held_bytes.fetch_sub(held, Ordering::Relaxed);
     }
 }

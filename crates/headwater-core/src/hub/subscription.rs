@@ -1,13 +1,11 @@
 //! A subscription to channels: an async stream of frames, in order. Look here for the phases of a
-//! stream, and for how it is attached to a shard.
+//! stream; `attach` hands it to a shard.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
@@ -15,7 +13,6 @@ use futures_core::Stream;
 use super::entry::Departure;
 use super::inner::HubInner;
 use super::replay::{Attached, Replay, Step, Target};
-use super::shard_port::HubRef;
 use super::start::{self, Begun, BegunKind, Rewind, Start};
 use crate::channel::Channel;
 use crate::close::CloseReason;
@@ -23,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
 use crate::limits::CONFIRM_TIMEOUT;
 use crate::log::Cursor;
-use crate::stream::mailbox::{Attachment, Mailbox, Message, Progress};
+use crate::stream::mailbox::Progress;
 use crate::stream::queue::Queue;
 
 /// An async stream of [`Frame`]s of its channels, from [`Hub::subscribe`](crate::Hub::subscribe).
@@ -36,19 +33,19 @@ use crate::stream::queue::Queue;
 /// [`next`](Self::next) can be dropped at any time without losing a frame.
 #[must_use = "a subscription that is dropped receives nothing"]
 pub struct Subscription {
-    hub: Arc<HubInner>,
-    queue: Arc<Queue>,
+    pub(super) hub: Arc<HubInner>,
+    pub(super) queue: Arc<Queue>,
     /// The channels, each with the key of this subscriber in the channel's entry.
-    entries: Box<[(Channel, usize)]>,
-    phase: Phase,
-    progress: Progress,
+    pub(super) entries: Box<[(Channel, usize)]>,
+    pub(super) phase: Phase,
+    pub(super) progress: Progress,
     client_id: ClientId,
     /// Why a channel's events will not arrive, if the broker has reported that.
     unconfirmed: Option<Error>,
     /// Whether the stream is attached to a shard.
-    is_attached: bool,
+    pub(super) is_attached: bool,
     /// Its number in the registry; 0 if it is not registered.
-    number: u64,
+    pub(super) number: u64,
 }
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -80,7 +77,7 @@ pub enum Started {
 }
 
 /// The phase of a subscription.
-enum Phase {
+pub(super) enum Phase {
     /// It has not been read yet.
     New(Start),
     /// The broker is confirming the channels.
@@ -283,6 +280,9 @@ impl Subscription {
     #[doc(hidden)]
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
         loop {
+            if self.is_revoked() {
+                return Poll::Ready(None);
+            }
             if self.poll_started(context).is_pending() {
                 // Until there is something to read, only a closed queue ends the stream.
                 return match self.queue.watch_close(context) {
@@ -319,6 +319,12 @@ impl Subscription {
         }
     }
 
+    /// Whether the client may not receive anything more, not even what was read ahead for it. The
+    /// queue of a live stream is empty then.
+    fn is_revoked(&self) -> bool {
+        !matches!(self.phase, Phase::Live) && self.queue.closed() == Some(CloseReason::Revoked)
+    }
+
     /// Starts to replay what the node has missed, if it has and all queued frames are delivered.
     fn start_missed(&mut self) -> bool {
         let Some(missed) = self.queue.take_missed() else { return false };
@@ -334,6 +340,9 @@ impl Subscription {
     /// The next frame if it is available now and has at most `bytes_max` bytes.
     #[doc(hidden)]
     pub fn take_waiting(&mut self, bytes_max: usize) -> Option<Frame> {
+        if self.is_revoked() {
+            return None;
+        }
         match &mut self.phase {
             Phase::Ready(frames, _) => {
                 frames.front().is_some_and(|frame| frame.len() <= bytes_max).then_some(())?;
@@ -353,6 +362,9 @@ impl Subscription {
     /// `bytes_max` bytes.
     #[doc(hidden)]
     pub fn take_replayed(&mut self, bytes_max: usize) -> Option<Frame> {
+        if self.is_revoked() {
+            return None;
+        }
         let Phase::Ready(frames, _) = &mut self.phase else { return None };
         frames.front().is_some_and(|frame| frame.len() <= bytes_max).then_some(())?;
         frames.pop_front()
@@ -372,94 +384,6 @@ impl Subscription {
                 frame => return Poll::Ready(frame),
             }
         }
-    }
-
-    /// Whether nothing is left to replay and no frame that was read ahead waits, so that the
-    /// subscription can be attached to a shard.
-    #[doc(hidden)]
-    pub fn is_live(&mut self) -> bool {
-        if let Phase::Ready(frames, None) = &self.phase
-            && frames.is_empty()
-        {
-            self.phase = Phase::Live;
-        }
-        matches!(self.phase, Phase::Live)
-    }
-
-    /// Attaches a [live](Self::is_live) subscription to a shard. If the shard is gone, the stream
-    /// has ended with it, and the payload is returned.
-    ///
-    /// Under the locks of all channels, the queue leaves the fan-out, and an attachment with the
-    /// frames that wait in it is pushed to the shard's mailbox. Frames delivered later are pushed
-    /// after the attachment, so none is lost or duplicated, and the order stays.
-    #[doc(hidden)]
-    pub fn attach(
-        mut self,
-        mailbox: &Arc<Mailbox>,
-        payload: Box<dyn Any + Send>,
-    ) -> Result<(), Box<dyn Any + Send>> {
-        debug_assert!(self.is_live());
-        self.is_attached = true;
-        mailbox.counts.streams.fetch_add(1, Ordering::Relaxed);
-        let entries = std::mem::take(&mut self.entries);
-        let mut channels = Vec::with_capacity(entries.len());
-        let mut attachment = Attachment {
-            channels: Box::default(),
-            waiting: VecDeque::new(),
-            missed: None,
-            progress: self.progress,
-            closed: None,
-            number: self.number,
-            payload,
-        };
-        let names = entries.iter().map(|(channel, _)| channel);
-        let mut locked = self.hub.fanout.table.lock_all(names);
-        for (channel, key) in &entries {
-            channels.extend(locked.attach(channel, *key, mailbox));
-        }
-        let (waiting, missed, closed) = self.queue.attach();
-        (attachment.waiting, attachment.missed, attachment.closed) = (waiting, missed, closed);
-        attachment.channels = channels.into();
-        let pushed = mailbox.push(Message::Attach(Box::new(attachment)));
-        drop(locked);
-        let closed_before = closed;
-        let Err(Message::Attach(attachment)) = pushed else {
-            if self.number > 0 {
-                // A revocation from now on goes to the shard; one a moment ago closed the queue,
-                // which the attachment did not see.
-                let is_late = || {
-                    let revoked = Some(CloseReason::Revoked);
-                    self.queue.closed() == revoked && closed_before != revoked
-                };
-                self.hub.fanout.registry.attach(self.number, mailbox, is_late);
-            }
-            return Ok(());
-        };
-        self.hub.forget_owner(self.number);
-        for (channel, _) in &entries {
-            self.hub.leave(channel, Departure::Stream(mailbox));
-        }
-        mailbox.counts.streams.fetch_sub(1, Ordering::Relaxed);
-        self.hub.stream_ended(CloseReason::Internal);
-        Err(attachment.payload)
-    }
-
-    /// The hub, for a shard that serves it.
-    #[doc(hidden)]
-    pub fn hub(&self) -> HubRef {
-        HubRef::new(Arc::clone(&self.hub))
-    }
-
-    /// Closes the subscription for a reason that the caller chooses.
-    #[doc(hidden)]
-    pub fn close(&self, reason: CloseReason) {
-        self.queue.close(reason);
-    }
-
-    #[doc(hidden)]
-    pub fn count_sent(&self, frames: u64, bytes: usize) {
-        self.hub.fanout.stats.sent.add(frames);
-        self.hub.fanout.stats.sent_bytes.add(bytes as u64);
     }
 }
 

@@ -6,3 +6,4 @@ mod decode;
 pub mod encode;
 
 pub use decode::{Decoder, Item, Message};
+pub(crate) use encode::encoded_len_max;

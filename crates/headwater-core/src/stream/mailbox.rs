@@ -10,7 +10,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering, fence};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -20,8 +20,7 @@ use crate::close::CloseReason;
 use crate::counter::Counter;
 use crate::frame::Frame;
 use crate::limits::{
-    CONGESTED_BYTES, CONGESTED_STREAMS_MIN, MAILBOX_BYTES_FULL, MAILBOX_BYTES_MAX,
-    MAILBOX_MESSAGES_FULL, MAILBOX_MESSAGES_MAX,
+    MAILBOX_BYTES_FULL, MAILBOX_BYTES_MAX, MAILBOX_MESSAGES_FULL, MAILBOX_MESSAGES_MAX,
 };
 use crate::log::{Cursor, Epoch};
 
@@ -178,6 +177,8 @@ pub struct Mailbox {
     room: Notify,
     /// Whether a publisher waits for room.
     has_waiters: AtomicBool,
+    /// Whether any channel is congested.
+    has_congested: AtomicBool,
     /// The shard's counts.
     pub counts: Counts,
 }
@@ -187,8 +188,12 @@ struct State {
     messages: Vec<Message>,
     /// The shard is gone, and messages are returned to the caller.
     closed: bool,
-    /// A frame was dropped because too many are queued.
-    overrun: bool,
+    /// For each slot, the number of frames that are not handled yet.
+    queued: Vec<u32>,
+    /// The slots of channels of which a frame was dropped, because too many are queued.
+    overrun: Vec<u32>,
+    /// The slots of channels most of whose streams have a large backlog, in ascending order.
+    congested: Vec<u32>,
     /// Released slots, and the next slot that was never used.
     free: Vec<u32>,
     next: u32,
@@ -201,6 +206,9 @@ pub struct Counts {
     pub streams: AtomicUsize,
     /// Bytes in the backlogs of its streams.
     pub backlog_bytes: AtomicUsize,
+    /// What the shard has added to the bytes in all backlogs, those that streams share counted
+    /// once.
+    pub held_bytes: AtomicIsize,
     /// Streams with a backlog.
     pub blocked: AtomicUsize,
     /// Writes to sockets.
@@ -209,17 +217,6 @@ pub struct Counts {
     pub turns: Counter,
     /// How many times the shard panicked and was restarted.
     pub panics: AtomicU64,
-}
-
-impl Counts {
-    /// Whether most streams have a large backlog: the node is then at its limit, which a few slow
-    /// clients do not indicate.
-    fn is_congested(&self) -> bool {
-        let blocked = self.blocked.load(Ordering::Relaxed);
-        blocked >= CONGESTED_STREAMS_MIN
-            && blocked > self.streams.load(Ordering::Relaxed) / 2
-            && self.backlog_bytes.load(Ordering::Relaxed) > blocked * CONGESTED_BYTES
-    }
 }
 
 impl Mailbox {
@@ -233,6 +230,7 @@ impl Mailbox {
             bytes: AtomicUsize::new(0),
             room: Notify::new(),
             has_waiters: AtomicBool::new(false),
+            has_congested: AtomicBool::new(false),
             counts: Counts::default(),
         }
     }
@@ -241,8 +239,9 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a message, and wakes the shard. Drops a frame if too many are queued, which
-    /// [`take`](Self::take) reports.
+    /// Adds a message, and wakes the shard. Drops a frame if far too many are queued, which
+    /// [`take`](Self::take) reports. Before that, the shard discards those of the channels that
+    /// have the most.
     ///
     /// # Errors
     /// The message, if the shard is gone.
@@ -251,16 +250,23 @@ impl Mailbox {
         if state.closed {
             return Err(message);
         }
-        if let Message::Deliver { frame, .. } = &message {
-            let is_full = self.depth() >= MAILBOX_MESSAGES_MAX
-                || self.bytes.load(Ordering::Relaxed) >= MAILBOX_BYTES_MAX;
+        if let Message::Deliver { slot, frame } = &message {
+            let is_full = self.depth() >= 2 * MAILBOX_MESSAGES_MAX
+                || self.bytes.load(Ordering::Relaxed) >= 4 * MAILBOX_BYTES_MAX;
             // A reset of the log pushes one gap for each channel, and no more. Closing all streams
             // for it would make all clients reconnect at once.
             if is_full && frame.gap().is_none() {
-                state.overrun = true;
+                if !state.overrun.contains(slot) {
+                    state.overrun.push(*slot);
+                }
                 return Ok(());
             }
             self.bytes.fetch_add(frame.len(), Ordering::Relaxed);
+            let slot = *slot as usize;
+            if slot >= state.queued.len() {
+                state.queued.resize(slot + 1, 0);
+            }
+            state.queued[slot] += 1;
         }
         self.depth.fetch_add(1, Ordering::Relaxed);
         state.messages.push(message);
@@ -272,9 +278,9 @@ impl Mailbox {
     }
 
     /// Swaps all messages into `into`, which must be empty and becomes the buffer for the next
-    /// ones. Returns whether frames were dropped since the last call: any stream of the shard may
-    /// then have missed events. Called by the shard.
-    pub fn take(&self, into: &mut Vec<Message>) -> bool {
+    /// ones. Returns the slots of the channels of which frames were dropped since the last call:
+    /// their streams have missed events. Called by the shard.
+    pub fn take(&self, into: &mut Vec<Message>) -> Vec<u32> {
         debug_assert!(into.is_empty());
         // Before the messages are taken, so that every later push wakes the shard again.
         self.woken.store(false, Ordering::Release);
@@ -283,9 +289,16 @@ impl Mailbox {
         mem::take(&mut state.overrun)
     }
 
-    /// Records that the shard handled messages, with this many bytes of frames.
-    pub fn done(&self, messages: usize, bytes: usize) {
+    /// Records that the shard handled messages, with this many bytes of frames. `slots` has the
+    /// slot of each of the frames, and is empty afterwards.
+    pub fn done(&self, messages: usize, bytes: usize, slots: &mut Vec<u32>) {
         let was_full = self.is_full();
+        if !slots.is_empty() {
+            let queued = &mut self.state().queued;
+            for slot in slots.drain(..) {
+                queued[slot as usize] -= 1;
+            }
+        }
         self.depth.fetch_sub(messages, Ordering::AcqRel);
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         if was_full && !self.is_full() {
@@ -298,33 +311,76 @@ impl Mailbox {
         self.depth.load(Ordering::Relaxed)
     }
 
-    /// Whether publishers should wait.
+    /// Whether so much is queued that the shard must discard a part of it.
+    pub fn is_overrun(&self) -> bool {
+        self.depth() > MAILBOX_MESSAGES_MAX
+            || self.bytes.load(Ordering::Relaxed) > MAILBOX_BYTES_MAX
+    }
+
+    /// Whether publishers whose events wait here should wait: the shard has not processed what it
+    /// has.
     pub fn is_full(&self) -> bool {
         self.depth.load(Ordering::Acquire) >= MAILBOX_MESSAGES_FULL
             || self.bytes.load(Ordering::Acquire) >= MAILBOX_BYTES_FULL
-            || self.counts.is_congested()
     }
 
-    /// Wakes waiting publishers if there is room. Called by the shard after it wrote.
+    /// Whether publishers to any channel should wait because its streams are far behind.
+    pub fn has_congested(&self) -> bool {
+        self.has_congested.load(Ordering::Acquire)
+    }
+
+    /// Whether publishers to these channels should wait, given by their slots: for their own
+    /// events, and for their own streams.
+    pub fn delays(&self, slots: &[u32]) -> bool {
+        let (is_full, has_congested) = (self.is_full(), self.has_congested());
+        if !is_full && !has_congested {
+            return false;
+        }
+        let state = self.state();
+        slots.iter().any(|slot| {
+            let is_queued = state.queued.get(*slot as usize).is_some_and(|frames| *frames > 0);
+            (is_full && is_queued) || state.congested.binary_search(slot).is_ok()
+        })
+    }
+
+    /// Records the channels most of whose streams have a large backlog, by their slots in ascending
+    /// order. Called by the shard.
+    pub fn set_congested(&self, slots: Vec<u32>) {
+        let has_congested = !slots.is_empty();
+        let before = mem::replace(&mut self.state().congested, slots);
+        self.has_congested.store(has_congested, Ordering::Release);
+        if !before.is_empty() {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Wakes the shard, so that it looks at its streams.
+    pub fn wake(&self) {
+        (self.wake)();
+    }
+
+    /// Wakes waiting publishers if none of them must wait. Called by the shard after it wrote.
     pub fn look_for_room(&self) {
         // Pairs with the fence in `has_room`: either this thread sees the waiter, or the waiter
         // sees the room.
         fence(Ordering::SeqCst);
-        if self.has_waiters.load(Ordering::Relaxed) && !self.is_full() {
+        let must_wait = || self.is_full() || self.has_congested();
+        if self.has_waiters.load(Ordering::Relaxed) && !must_wait() {
             self.has_waiters.store(false, Ordering::Relaxed);
             self.room.notify_waiters();
         }
     }
 
-    /// Resolves when publishers need not wait for the shard. Cancel safe.
-    pub async fn has_room(&self) {
+    /// Resolves when publishers to the channels with these slots need not wait for the shard.
+    /// Cancel safe.
+    pub async fn has_room(&self, slots: &[u32]) {
         loop {
             let notified = self.room.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
             self.has_waiters.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
-            if !self.is_full() {
+            if !self.delays(slots) {
                 return;
             }
             notified.await;
@@ -335,6 +391,7 @@ impl Mailbox {
     pub fn close(&self) -> Vec<Message> {
         let mut state = self.state();
         state.closed = true;
+        state.queued = Vec::new();
         let rest = mem::take(&mut state.messages);
         drop(state);
         self.depth.store(0, Ordering::Release);

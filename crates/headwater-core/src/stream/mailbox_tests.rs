@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::mailbox::{Mailbox, Message};
 use crate::event::Event;
 use crate::frame::Frame;
-use crate::limits::{CONGESTED_BYTES, MAILBOX_MESSAGES_FULL, MAILBOX_MESSAGES_MAX};
+use crate::limits::{MAILBOX_MESSAGES_FULL, MAILBOX_MESSAGES_MAX};
 
 fn deliver(slot: u32) -> Message {
     Message::Deliver { slot, frame: Frame::new(&Event::new("x")) }
@@ -20,14 +20,16 @@ fn deliver_len() -> usize {
 #[test]
 fn dropped_frames_are_reported_once() {
     let mailbox = Mailbox::new(|| {});
-    for _ in 0..MAILBOX_MESSAGES_MAX + 5 {
+    for number in 0..2 * MAILBOX_MESSAGES_MAX + 5 {
+        assert_eq!(mailbox.is_overrun(), number > MAILBOX_MESSAGES_MAX);
         assert!(mailbox.push(deliver(0)).is_ok());
     }
+    assert!(mailbox.push(deliver(3)).is_ok());
     let mut taken = Vec::new();
-    assert!(mailbox.take(&mut taken), "some were dropped");
-    assert_eq!(taken.len(), MAILBOX_MESSAGES_MAX);
+    assert_eq!(mailbox.take(&mut taken), [0, 3], "channels of which some were dropped");
+    assert_eq!(taken.len(), 2 * MAILBOX_MESSAGES_MAX);
     taken.clear();
-    assert!(!mailbox.take(&mut taken), "reported once");
+    assert!(mailbox.take(&mut taken).is_empty(), "reported once");
 }
 
 #[test]
@@ -43,13 +45,13 @@ fn one_wake_up_is_enough_until_the_shard_takes_messages() {
             assert!(mailbox.push(deliver(number)).is_ok());
         }
         assert_eq!(wakes.load(Ordering::SeqCst), round);
-        assert!(!mailbox.take(&mut taken));
+        assert!(mailbox.take(&mut taken).is_empty());
         let numbers = taken.drain(..).map(|message| match message {
             Message::Deliver { slot, .. } => slot,
             _ => panic!("only frames were pushed"),
         });
         assert_eq!(numbers.collect::<Vec<_>>(), [0, 1, 2]);
-        mailbox.done(3, 3 * deliver_len());
+        mailbox.done(3, 3 * deliver_len(), &mut vec![0, 1, 2]);
         assert_eq!(mailbox.depth(), 0);
     }
 }
@@ -77,9 +79,9 @@ fn no_message_is_lost_between_push_and_take() {
             count - seen
         );
         if awake.swap(false, Ordering::AcqRel) {
-            assert!(!mailbox.take(&mut taken));
+            assert!(mailbox.take(&mut taken).is_empty());
             seen += taken.len();
-            mailbox.done(taken.len(), taken.len() * deliver_len());
+            mailbox.done(taken.len(), taken.len() * deliver_len(), &mut vec![0; taken.len()]);
             taken.clear();
         }
     }
@@ -90,15 +92,16 @@ fn no_message_is_lost_between_push_and_take() {
 async fn publishers_wait_while_the_mailbox_is_full() {
     let mailbox = Arc::new(Mailbox::new(|| {}));
     for _ in 0..MAILBOX_MESSAGES_FULL {
-        assert!(mailbox.push(deliver(0)).is_ok());
+        assert!(mailbox.push(deliver(7)).is_ok());
     }
+    assert!(mailbox.delays(&[3, 7]) && !mailbox.delays(&[3]), "its own events wait, or not");
     let waiting = tokio::spawn({
         let mailbox = Arc::clone(&mailbox);
-        async move { mailbox.has_room().await }
+        async move { mailbox.has_room(&[7]).await }
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
-    mailbox.done(1, deliver_len());
+    mailbox.done(1, deliver_len(), &mut vec![7]);
     waiting.await.unwrap();
 }
 
@@ -119,29 +122,23 @@ fn slots_are_reused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn publishers_wait_while_most_streams_have_a_backlog_and_not_for_a_few() {
+async fn publishers_wait_for_congested_channels_of_their_own_only() {
     let mailbox = Mailbox::new(|| {});
-    let set = |streams: usize, blocked: usize, bytes: usize| {
-        mailbox.counts.streams.store(streams, Ordering::Relaxed);
-        mailbox.counts.blocked.store(blocked, Ordering::Relaxed);
-        mailbox.counts.backlog_bytes.store(blocked * bytes, Ordering::Relaxed);
-    };
-    for (streams, blocked, bytes, is_full) in [
-        (1, 1, CONGESTED_BYTES + 1, false),
-        (1_000, 400, CONGESTED_BYTES + 1, false),
-        (1_000, 600, CONGESTED_BYTES, false),
-        (1_000, 600, CONGESTED_BYTES + 1, true),
-    ] {
-        set(streams, blocked, bytes);
-        assert_eq!(mailbox.is_full(), is_full, "{blocked} of {streams}, {bytes} bytes each");
+    mailbox.set_congested(vec![2, 5]);
+    for (slots, waits) in [(&[][..], false), (&[1, 3], false), (&[1, 5], true), (&[2], true)] {
+        assert_eq!(mailbox.delays(slots), waits, "{slots:?}");
     }
-    let waiting = mailbox.has_room();
+    let waiting = mailbox.has_room(&[5]);
     tokio::pin!(waiting);
     let second = std::time::Duration::from_secs(1);
-    assert!(tokio::time::timeout(second, waiting.as_mut()).await.is_err());
-    mailbox.look_for_room();
-    assert!(tokio::time::timeout(second, waiting.as_mut()).await.is_err(), "there is no room yet");
-    set(1_000, 0, 0);
+    for congested in [vec![2, 5], vec![5]] {
+        assert!(tokio::time::timeout(second, waiting.as_mut()).await.is_err());
+        mailbox.set_congested(congested);
+        mailbox.look_for_room();
+    }
+    assert!(tokio::time::timeout(second, waiting.as_mut()).await.is_err(), "it is congested still");
+    mailbox.set_congested(vec![2]);
     mailbox.look_for_room();
     waiting.await;
+    assert!(mailbox.has_congested());
 }

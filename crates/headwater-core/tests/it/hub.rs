@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use headwater_core::broker::{Broker, BrokerFuture, BrokerStatus, Sink};
 use headwater_core::close::CloseReason;
+use headwater_core::revocation::Revocation;
 use headwater_core::{
     Channel, Error, ErrorKind, Event, Hub, Publish, Receipt, Rewind, Started, limits,
 };
@@ -132,5 +133,37 @@ async fn ready_reports_a_broker_that_denies_or_does_not_answer() {
             Started::Unconfirmed(error) => assert_eq!(error.kind(), kind),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// Neither what waits in the queue, nor what was read ahead, nor another page.
+#[tokio::test]
+async fn a_revoked_subscription_delivers_nothing_more_in_any_phase() {
+    let hub = Hub::in_memory();
+    let data = "x".repeat(10_000);
+    for _ in 0..500 {
+        hub.publish(&channel("a"), Event::new(data.as_str())).await.unwrap();
+    }
+    let own = |subscription: headwater_core::Subscription| subscription.owned_by(Some("ann"), None);
+    let subscribe = || own(hub.subscribe([channel("a")]).unwrap());
+    let mut live = subscribe();
+    live.ready().await;
+    let mut replaying = subscribe().rewind(Rewind::All);
+    replaying.ready().await;
+    let mut read_ahead = subscribe().rewind(Rewind::All);
+    assert!(read_ahead.next().await.is_some());
+    let mut unread = subscribe().rewind(Rewind::All);
+    hub.publish(&channel("a"), Event::new("queued")).await.unwrap();
+    hub.revoke(&Revocation::User("ann".into())).await.unwrap();
+    for (phase, subscription) in [
+        ("live", &mut live),
+        ("replaying", &mut replaying),
+        ("read ahead", &mut read_ahead),
+        ("unread", &mut unread),
+    ] {
+        assert!(subscription.take_replayed(usize::MAX).is_none(), "{phase}");
+        assert!(subscription.take_waiting(usize::MAX).is_none(), "{phase}");
+        assert!(subscription.next().await.is_none(), "{phase}");
+        assert_eq!(subscription.closed(), Some(CloseReason::Revoked), "{phase}");
     }
 }

@@ -7,6 +7,13 @@ use std::io::{self, IoSlice, Write};
 use headwater_core::frame::Frame;
 use headwater_core::transport::{WaitingBounds, replaced};
 
+/// The interval in which a client's pace is measured: one second.
+const PACE_TICKS: u32 = 10;
+
+/// A client that takes less than this in an interval does not count as reading: 16 KiB a second is
+/// a slow telephone line.
+const PACE_BYTES_MIN: usize = 16 << 10;
+
 /// Maximum pieces per write. Linux accepts 1024, but more than this rarely fit in a socket's
 /// buffer.
 const PIECES_MAX: usize = 64;
@@ -19,8 +26,10 @@ pub(super) struct Backlog {
     sent: usize,
     /// Total bytes of the pieces, including the part of the first that has been sent.
     bytes: usize,
-    /// The tick of the last progress, or of the first blocked write.
-    pub(super) since: u32,
+    /// By how much the bytes in all backlogs have changed, since it was asked last. A frame that
+    /// several backlogs hold counts once.
+    held: isize,
+    pub(super) pace: Pace,
 }
 
 enum Piece {
@@ -48,7 +57,12 @@ impl Piece {
 impl Backlog {
     /// An empty backlog for a socket that blocked at this tick.
     pub(super) fn since(tick: u32) -> Self {
-        Self { since: tick, ..Self::default() }
+        Self { pace: Pace::since(tick), ..Self::default() }
+    }
+
+    /// By how much the bytes in all backlogs have changed since the last call.
+    pub(super) fn take_held(&mut self) -> isize {
+        std::mem::take(&mut self.held)
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -65,14 +79,32 @@ impl Backlog {
         if !bounds.fits(self.pieces.len(), self.bytes, bytes) {
             return false;
         }
-        self.bytes += bytes;
-        self.pieces.push_back(Piece::Frame(frame.clone()));
+        self.push(Piece::Frame(frame.clone()), named);
         true
     }
 
     pub(super) fn push_bytes(&mut self, bytes: Box<[u8]>) {
-        self.bytes += bytes.len();
-        self.pieces.push_back(Piece::Bytes(bytes));
+        self.push(Piece::Bytes(bytes), false);
+    }
+
+    fn push(&mut self, piece: Piece, named: bool) {
+        self.bytes += piece.bytes(named).len();
+        self.held += match &piece {
+            Piece::Frame(frame) => frame.hold(),
+            Piece::Bytes(bytes) => bytes.len(),
+        }
+        .cast_signed();
+        self.pieces.push_back(piece);
+    }
+
+    /// Notes that a piece was removed.
+    fn removed(&mut self, piece: &Piece, named: bool) {
+        self.bytes -= piece.bytes(named).len();
+        self.held -= match piece {
+            Piece::Frame(frame) => frame.release(),
+            Piece::Bytes(bytes) => bytes.len(),
+        }
+        .cast_signed();
     }
 
     /// Removes the frame that a newer one of its channel replaces, unless it has been sent in part.
@@ -81,7 +113,7 @@ impl Backlog {
         let waiting = self.pieces.iter().map(Piece::frame);
         let Some(at) = replaced(newer, waiting).filter(|at| *at >= in_flight) else { return };
         if let Some(piece) = self.pieces.remove(at) {
-            self.bytes -= piece.bytes(named).len();
+            self.removed(&piece, named);
         }
     }
 
@@ -90,10 +122,22 @@ impl Backlog {
         self.sent = sent;
     }
 
-    /// Discards everything except a piece that has been sent in part.
+    /// Discards everything except a piece that has been sent in part, and the response's head.
     pub(super) fn discard_unsent(&mut self, named: bool) {
-        self.pieces.truncate(usize::from(self.sent > 0));
-        self.bytes = self.pieces.iter().map(|piece| piece.bytes(named).len()).sum();
+        let is_head = matches!(self.pieces.front(), Some(Piece::Bytes(_)));
+        self.truncate(usize::from(self.sent > 0 || is_head), named);
+    }
+
+    /// Discards everything: the stream is gone.
+    pub(super) fn clear(&mut self, named: bool) {
+        self.truncate(0, named);
+    }
+
+    fn truncate(&mut self, len: usize, named: bool) {
+        while self.pieces.len() > len {
+            let Some(piece) = self.pieces.pop_back() else { return };
+            self.removed(&piece, named);
+        }
     }
 
     /// Writes until the backlog is empty or the socket blocks.
@@ -137,9 +181,45 @@ impl Backlog {
                 return;
             }
             self.sent -= len;
-            self.bytes -= len;
-            self.pieces.pop_front();
+            if let Some(piece) = self.pieces.pop_front() {
+                self.removed(&piece, named);
+            }
         }
+    }
+}
+
+/// How fast a client reads that has a backlog.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Pace {
+    /// The tick of the last progress, or of the first blocked write.
+    pub(super) since: u32,
+    /// The tick at which the current interval began, and the bytes sent in it.
+    interval: (u32, usize),
+    /// The bytes sent in the interval before.
+    before: usize,
+}
+
+impl Pace {
+    fn since(tick: u32) -> Self {
+        // A client that has just fallen behind has read until now.
+        Self { since: tick, interval: (tick, 0), before: PACE_BYTES_MIN }
+    }
+
+    /// Records that bytes were sent.
+    pub(super) fn sent(&mut self, bytes: usize, now: u32) {
+        self.since = now;
+        if now.saturating_sub(self.interval.0) >= PACE_TICKS {
+            let is_next = now - self.interval.0 < 2 * PACE_TICKS;
+            self.before = if is_next { self.interval.1 } else { 0 };
+            self.interval = (now, 0);
+        }
+        self.interval.1 += bytes;
+    }
+
+    /// Whether the client reads at all: it has taken some in the last interval or two.
+    pub(super) fn is_reading(&self, now: u32) -> bool {
+        let is_current = now.saturating_sub(self.interval.0) < 2 * PACE_TICKS;
+        is_current && self.interval.1 + self.before >= PACE_BYTES_MIN
     }
 }
 
@@ -184,6 +264,51 @@ mod tests {
     fn frame(channel: &str, data: &str, end: bool) -> Frame {
         let published = Published { end, ..Published::default() };
         Frame::of_channel(&Channel::new(channel).unwrap(), &Event::new(data), published)
+    }
+
+    #[test]
+    fn what_is_begun_is_completed_and_a_response_begins_with_its_head() {
+        let (a, b) = (frame("a", "1", false), frame("b", "2", false));
+        for (has_head, sent, left) in [(true, 0, 1), (true, 2, 1), (false, 2, 1), (false, 0, 0)] {
+            let mut backlog = Backlog::default();
+            if has_head {
+                backlog.push_bytes(b"head".as_slice().into());
+            }
+            assert!(backlog.push_frame(&a, false, BOUNDS) && backlog.push_frame(&b, false, BOUNDS));
+            backlog.set_sent(sent);
+            backlog.discard_unsent(false);
+            assert_eq!(backlog.pieces.len(), left, "{has_head} {sent}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_backlogs_share_count_once() {
+        let frame = frame("a", "1", false);
+        let len = isize::try_from(frame.chunks(true).len()).unwrap();
+        let (mut one, mut two) = (Backlog::default(), Backlog::default());
+        for (backlog, held) in [(&mut one, len), (&mut two, 0)] {
+            assert!(backlog.push_frame(&frame, false, BOUNDS));
+            assert_eq!(backlog.take_held(), held);
+        }
+        one.push_bytes(b"head".as_slice().into());
+        one.clear(false);
+        assert_eq!(one.take_held(), 0, "four bytes came and went, the frame is held still");
+        two.write(&mut Narrow { room: 1000, accepted: Vec::new() }, false).unwrap();
+        assert_eq!((two.take_held(), two.bytes()), (-len, 0));
+    }
+
+    #[test]
+    fn a_client_reads_while_it_takes_some_every_second() {
+        let mut pace = Pace::since(100);
+        assert!(pace.is_reading(100) && pace.is_reading(119) && !pace.is_reading(120));
+        for tick in (101..200).step_by(5) {
+            pace.sent(PACE_BYTES_MIN / 2, tick);
+            assert!(pace.is_reading(tick + 5), "{tick}");
+        }
+        for tick in (200..240).step_by(5) {
+            pace.sent(10, tick);
+        }
+        assert!(!pace.is_reading(240), "a trickle");
     }
 
     #[test]

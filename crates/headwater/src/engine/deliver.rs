@@ -200,7 +200,7 @@ impl Writer<'_> {
         }
         let before = stream.backlog_bytes();
         let outcome = self.queue(stream, &run.frames, sent, named);
-        self.port.backlog_changed(before, stream.backlog_bytes());
+        self.port.backlog_changed(before, stream.backlog_bytes(), stream.take_held());
         outcome
     }
 
@@ -212,7 +212,7 @@ impl Writer<'_> {
         mut sent: usize,
         named: bool,
     ) -> Outcome {
-        let total = self.port.backlog_bytes();
+        let is_over = self.port.held_bytes() > BACKLOG_TOTAL_BYTES_MAX;
         let backlog = stream.backlog_at(self.now);
         for frame in frames {
             let len = frame.chunks(named).len();
@@ -224,8 +224,7 @@ impl Writer<'_> {
                 backlog.conflate(frame, named);
             }
             let is_first = backlog.is_empty();
-            let has_room = is_first || total + backlog.bytes() <= BACKLOG_TOTAL_BYTES_MAX;
-            if !has_room || !backlog.push_frame(frame, named, self.bounds) {
+            if (is_over && !is_first) || !backlog.push_frame(frame, named, self.bounds) {
                 return Outcome::Full;
             }
             if is_first {

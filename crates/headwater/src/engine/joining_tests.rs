@@ -16,10 +16,12 @@ use proptest::prelude::*;
 use super::shard::Shard;
 use super::{ConnectionSlots, StreamParts, attach};
 use crate::event::{Decoder, Item};
+use crate::limits::{EVENT_DATA_BYTES_MAX, MAILBOX_BYTES_MAX};
 use crate::response::{Callbacks, StreamOptions};
 use crate::{Channel, Event, Hub, Subscription};
 use headwater_core::close::CloseReason;
-use headwater_core::transport::Mailbox;
+use headwater_core::frame::Frame;
+use headwater_core::transport::{Mailbox, Message};
 
 const CHANNELS: usize = 4;
 
@@ -236,5 +238,41 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.unwrap().block_on(run(steps));
+    }
+}
+
+/// Other channels' events that are queued behind a flood arrive, and their streams stay open.
+#[tokio::test]
+async fn a_flood_of_a_channel_closes_the_streams_of_this_channel_only() {
+    let mut world = World::new();
+    for channels in [vec![0], vec![1], vec![1, 2]] {
+        world.subscribe(channels, None).await;
+        world.attach().await;
+    }
+    world.shard.turn();
+    // Publishers of this node would wait: these events come from another one.
+    let slot = world.shard.streams[0].channels.as_slice()[0].slot;
+    let frame = Frame::new(&Event::new("x".repeat(EVENT_DATA_BYTES_MAX)));
+    for _ in 0..2 * MAILBOX_BYTES_MAX / EVENT_DATA_BYTES_MAX {
+        let frame = frame.clone();
+        assert!(world.mailbox.push(Message::Deliver { slot, frame }).is_ok());
+    }
+    assert!(world.mailbox.is_overrun());
+    world.publish(1, 1).await;
+    // About to join during the flood.
+    world.subscribe(vec![0, 1], None).await;
+    world.attach().await;
+    while world.mailbox.depth() > 0 {
+        world.shard.turn();
+    }
+    assert!(!world.mailbox.is_overrun());
+    let mut is_open = Vec::new();
+    for client in &world.clients {
+        let key = key_of(&world.shard, client.socket.local_addr().unwrap());
+        is_open.push(key.is_some_and(|key| world.shard.streams[key as usize].is_live()));
+    }
+    assert_eq!(is_open, [false, true, true, true]);
+    for client in &mut world.clients[1..3] {
+        assert_eq!(client.read(), [0]);
     }
 }

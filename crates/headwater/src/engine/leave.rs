@@ -55,11 +55,11 @@ impl Shard {
         {
             let before = backlog.bytes();
             backlog.discard_unsent(named);
-            let after = backlog.bytes();
+            let (after, held) = (backlog.bytes(), backlog.take_held());
             if backlog.is_empty() {
                 stream.backlog = None;
             }
-            self.account(before, after);
+            self.port.backlog_changed(before, after, held);
         }
         self.leave(key);
         let Some(stream) = self.streams.get(key as usize) else { return };
@@ -98,7 +98,11 @@ impl Shard {
         self.replays.remove(key);
         let memberships = stream.channels.take();
         self.leave_all(&memberships);
-        self.account(stream.backlog_bytes(), 0);
+        if let Some(mut backlog) = stream.backlog.take() {
+            let before = backlog.bytes();
+            backlog.clear(stream.profile.is_named());
+            self.port.backlog_changed(before, 0, backlog.take_held());
+        }
         let reason = match stream.state {
             State::Ending(reason) => reason,
             State::Live => reason,

@@ -8,6 +8,7 @@
 
 mod backlog;
 mod batch;
+mod behind;
 mod channels;
 mod deliver;
 mod join;

@@ -39,8 +39,18 @@ pub(super) struct Shard {
     pub(super) inbox: Vec<Message>,
     /// Messages taken out of the mailbox and not processed yet.
     pub(super) pending: VecDeque<Message>,
+    /// The slots of the frames that the turn has processed; empty between turns.
+    pub(super) handled: Vec<u32>,
     pub(super) batch: Batch,
     pub(super) scratch: Box<[u8]>,
+    pub(super) looked: Looked,
+}
+
+/// When a shard looked at its backlogs last, and how large they were.
+#[derive(Default)]
+pub(super) struct Looked {
+    pub(super) tick: u32,
+    pub(super) backlog_bytes: usize,
 }
 
 impl Shard {
@@ -59,8 +69,10 @@ impl Shard {
             profiles: Vec::new(),
             inbox: Vec::new(),
             pending: VecDeque::new(),
+            handled: Vec::new(),
             batch: Batch::default(),
             scratch: vec![0; 4096].into(),
+            looked: Looked::default(),
         }
     }
 }
@@ -73,9 +85,9 @@ impl Shard {
         let before = stream.backlog_bytes();
         stream.written = self.now + 1;
         let wrote = stream.write_or_queue(bytes, self.now);
-        let after = stream.backlog_bytes();
+        let (after, held) = (stream.backlog_bytes(), stream.take_held());
         self.port.mailbox().counts.writes.add(1);
-        self.account(before, after);
+        self.port.backlog_changed(before, after, held);
         wrote
     }
 
@@ -85,21 +97,18 @@ impl Shard {
         let Some(backlog) = &mut stream.backlog else { return Ok(()) };
         let before = backlog.bytes();
         let written = backlog.write(&mut stream.socket, stream.profile.is_named());
-        let after = backlog.bytes();
+        let (after, held) = (backlog.bytes(), backlog.take_held());
         if backlog.is_empty() {
             stream.backlog = None;
-        } else if written.as_ref().is_ok_and(|written| written.bytes > 0) {
-            backlog.since = self.now;
+        } else if let Ok(written) = &written
+            && written.bytes > 0
+        {
+            backlog.pace.sent(written.bytes, self.now);
         }
         stream.written = self.now + 1;
-        self.account(before, after);
+        self.port.backlog_changed(before, after, held);
         self.port.mailbox().counts.writes.add(written?.writes);
         Ok(())
-    }
-
-    /// Reports a change in the size of a stream's backlog.
-    pub(super) fn account(&self, before: usize, after: usize) {
-        self.port.backlog_changed(before, after);
     }
 
     /// Sets a stream's timer, and waits for its socket to become writable if it has a backlog.

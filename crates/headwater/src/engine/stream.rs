@@ -129,7 +129,7 @@ impl Stream {
 
     fn stalls_at(&self) -> Option<u32> {
         let (backlog, timeout) = self.backlog.as_ref().zip(self.profile.send_timeout_ticks)?;
-        Some(backlog.since.saturating_add(timeout))
+        Some(backlog.pace.since.saturating_add(timeout))
     }
 
     fn heartbeat_at(&self) -> Option<u32> {
@@ -160,7 +160,13 @@ impl Stream {
     pub(super) fn write_or_queue(&mut self, bytes: &[u8], now: u32) -> io::Result<()> {
         let sent = if self.backlog.is_none() { self.try_write(bytes)? } else { 0 };
         if sent < bytes.len() {
-            self.backlog_at(now).push_bytes(bytes[sent..].into());
+            let backlog = self.backlog_at(now);
+            let is_first = backlog.is_empty();
+            backlog.push_bytes(bytes.into());
+            if is_first {
+                // What has been sent in part must be completed.
+                backlog.set_sent(sent);
+            }
         }
         Ok(())
     }
@@ -198,6 +204,11 @@ impl Stream {
 
     pub(super) fn backlog_bytes(&self) -> usize {
         self.backlog.as_ref().map_or(0, |backlog| backlog.bytes())
+    }
+
+    /// By how much the bytes in all backlogs have changed since the last call.
+    pub(super) fn take_held(&mut self) -> isize {
+        self.backlog.as_mut().map_or(0, |backlog| backlog.take_held())
     }
 
     /// The backlog, created at this tick if there is none.

@@ -44,6 +44,7 @@ impl Shard {
                     self.on_socket(event);
                 }
             }
+            self.look_at_backlogs();
             self.port.mailbox().look_for_room();
         }
     }
@@ -57,8 +58,13 @@ impl Shard {
         if !self.pending.is_empty() {
             return Some(Duration::ZERO);
         }
-        let due = TICK * self.wheel.next()?;
-        Some(due.saturating_sub(self.began.elapsed()))
+        let due = self.wheel.next().map(|next| TICK * next);
+        let timeout = due.map(|due| due.saturating_sub(self.began.elapsed()));
+        if self.port.mailbox().has_congested() {
+            // Publishers wait until the shard has looked again.
+            return Some(timeout.unwrap_or(TICK).min(TICK));
+        }
+        timeout
     }
 
     // === the mailbox ===
@@ -68,13 +74,12 @@ impl Shard {
     /// Every turn checks the mailbox, even while messages are pending: the loop may sleep only
     /// after a check, because a wake-up may have been consumed since the previous one.
     pub(super) fn turn(&mut self) -> Flow {
-        let has_hole = self.port.mailbox().take(&mut self.inbox);
+        let dropped = self.port.mailbox().take(&mut self.inbox);
         self.pending.extend(self.inbox.drain(..));
         // Release the memory of a burst: here, and in the mailbox once the two vectors are swapped.
         self.inbox.shrink_to(TURN_MESSAGES_MAX);
-        if has_hole {
-            tracing::warn!("shard overloaded: closing its streams so that clients resume");
-            self.discard_pending();
+        if !dropped.is_empty() || self.port.mailbox().is_overrun() {
+            self.discard_overrun(dropped);
         }
         if self.pending.is_empty() {
             return Flow::Continue;
@@ -93,6 +98,7 @@ impl Shard {
             match message {
                 Message::Deliver { slot, frame } => {
                     bytes += frame.len();
+                    self.handled.push(slot);
                     self.batch.push(slot, frame);
                 }
                 Message::DeliverToAll(frame) => {
@@ -133,34 +139,8 @@ impl Shard {
         if self.pending.is_empty() {
             self.pending.shrink_to(TURN_MESSAGES_MAX);
         }
-        self.port.mailbox().done(messages, bytes);
+        self.port.mailbox().done(messages, bytes, &mut self.handled);
         flow
-    }
-
-    /// Discards the pending frames and ends all streams, including those about to join: the frames
-    /// that the mailbox dropped may have been for any of them.
-    fn discard_pending(&mut self) {
-        let (mut messages, mut bytes) = (0, 0);
-        while let Some(message) = self.pending.pop_front() {
-            match message {
-                Message::Stop => {
-                    self.pending.push_front(message);
-                    break;
-                }
-                Message::Deliver { frame, .. } => bytes += frame.len(),
-                Message::Attach(attachment) => self.attach(*attachment),
-                Message::Drain => self.end_all(CloseReason::Drain),
-                Message::Revoke(whose) => self.revoke(whose),
-                // All streams end.
-                Message::DeliverToAll(_)
-                | Message::Replay { .. }
-                | Message::Page { .. }
-                | Message::Live { .. } => {}
-            }
-            messages += 1;
-        }
-        self.end_all(CloseReason::Overflow);
-        self.port.mailbox().done(messages, bytes);
     }
 
     // === timers and sockets ===
@@ -186,8 +166,8 @@ impl Shard {
         if stream.is_live() && stream.heartbeat_is_due(now) {
             let before = stream.backlog_bytes();
             let sent = stream.send_heartbeat(now);
-            let after = stream.backlog_bytes();
-            self.account(before, after);
+            let (after, held) = (stream.backlog_bytes(), stream.take_held());
+            self.port.backlog_changed(before, after, held);
             self.port.mailbox().counts.writes.add(1);
             if sent.is_err() {
                 return self.finish(key, CloseReason::ClientGone);

@@ -2,6 +2,7 @@
 //! how streams and servers end. Look in `slow.rs` for clients that do not read, or leave.
 
 mod client;
+mod fairness;
 mod slow;
 
 use std::net::SocketAddr;
