@@ -31,7 +31,7 @@ pub(crate) const LAYERS: &[Layers] = &[
     },
     Layers {
         folder: "crates/headwater-redis/src",
-        order: "limits keys errors resp envelope ephemeral
+        order: "limits keys errors resp envelope ephemeral pace
             | connect | link | commands
             | library/ history
             | desired/ | node revocations

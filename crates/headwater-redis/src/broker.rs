@@ -31,6 +31,7 @@ use crate::keys;
 use crate::library::{self, LogMode, Mode};
 use crate::link::Deadlines;
 use crate::node::Node;
+use crate::pace::Pace;
 use crate::revocations;
 use crate::subscriber::Subscriber;
 
@@ -61,6 +62,7 @@ pub struct RedisBroker {
     rules: Option<RetentionRules>,
     ephemeral: EphemeralChannels,
     desired: Arc<Desired>,
+    pace: Pace,
     runtime: Handle,
     task: Option<AbortHandle>,
 }
@@ -82,7 +84,8 @@ impl RedisBroker {
         let commands = Commands::open(address.clone(), &runtime, Deadlines::default());
         let (rules, ephemeral) = (None, EphemeralChannels::default());
         let desired = Arc::new(Desired::new());
-        Ok(Self { address, commands, rules, ephemeral, desired, runtime, task: None })
+        let pace = Pace::default();
+        Ok(Self { address, commands, rules, ephemeral, desired, pace, runtime, task: None })
     }
 
     /// Sets the retention rules and writes them to Redis, where they apply to every publisher.
@@ -129,6 +132,14 @@ impl Broker for RedisBroker {
 
     fn publish(&self, batch: Vec<Publish>) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>> {
         Box::pin(async move {
+            let bytes = batch.iter().map(|publish| publish.event().data().len()).sum();
+            let heard = async {
+                // Without the log, it is not known what has been received.
+                if self.desired.log_mode() != LogMode::Denied {
+                    let _ = self.desired.wait_for_log().await;
+                }
+            };
+            self.pace.wait(bytes, heard).await;
             let mut commands = self.commands.clone();
             let mut mode = match self.desired.log_mode() {
                 LogMode::Unknown => self.install(&mut commands).await?,

@@ -30,6 +30,7 @@ mod library;
 pub mod limits;
 mod link;
 mod node;
+mod pace;
 mod reconcile;
 mod resp;
 mod revocations;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use headwater_core::limits::{CHANNEL_BYTES_MAX, REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX};
+use headwater_core::limits::{
+    CHANNEL_BYTES_MAX, EVENT_DATA_BYTES_MAX, REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX,
+};
 
 /// How long Redis retains the note, for all nodes and across restarts, that a channel receives
 /// ephemeral events: longer than any client stays disconnected.
@@ -47,6 +49,11 @@ pub const NOTES_AGAIN_WITHIN: Duration = Duration::from_secs(60);
 
 /// How many epochs of the log a node remembers, to recognize an older copy of it.
 pub const EPOCHS_MAX: usize = 16;
+
+/// How many bytes of events a node publishes before it has received them itself: a publisher that
+/// would exceed it waits. With as much again that is published meanwhile, and one event of maximum
+/// size, this is below the 32 MB at which Redis disconnects a subscriber.
+pub const UNHEARD_BYTES_MAX: usize = 8 << 20;
 
 /// Longest wait before the next attempt to connect.
 pub const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -97,6 +104,7 @@ pub const RETIRED_CONNECTIONS_MAX: usize = 8;
 pub const REDIS_MESSAGE_BYTES_MAX: usize = 512 << 20;
 
 const _: () = {
+    assert!(2 * UNHEARD_BYTES_MAX + EVENT_DATA_BYTES_MAX < 32_000_000);
     assert!(REDIS_RESPONSE_TIMEOUT.as_secs() < COMMAND_WAIT_MAX.as_secs());
     assert!(REPLACE_INTERVAL.as_millis() <= RECONNECT_WAIT_MAX.as_millis());
     assert!(EPHEMERAL_NOTE_INTERVAL.as_secs() * 2 < EPHEMERAL_NOTE_AGE.as_secs());
