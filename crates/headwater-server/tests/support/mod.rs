@@ -19,5 +19,6 @@ pub(crate) mod revocation;
 pub(crate) mod starting;
 pub(crate) mod tickets;
 pub(crate) mod tls;
+pub(crate) mod transport;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_headwater");

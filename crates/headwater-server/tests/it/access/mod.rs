@@ -7,6 +7,7 @@ mod endpoints;
 mod expiry;
 mod key_sets;
 mod limits;
+mod matrix;
 mod pages;
 mod revocation;
 mod settings;
