@@ -62,7 +62,7 @@ pub(crate) const LAYERS: &[Layers] = &[
         folder: "crates/soak/src",
         order: "id data log phase requests tally fault topology | result | ledger redis_calls
             | check/ start | counterexample scenario | connection world | outage
-            | faults client publisher | round | storm | lib main",
+            | faults client publisher | round | storm hostile/ | lib main",
     },
     Layers {
         folder: "crates/test-support/src",

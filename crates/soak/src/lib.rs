@@ -13,6 +13,7 @@
 //!                                                start      with which id it starts over
 //!   phase       publishing, at rest, stopped
 //! storm     a scenario without randomness: all clients reconnect at once
+//! hostile   another one: attacks on a node in little memory, and what other clients notice
 //! result    what many rounds have shown, as a file
 //! check     ledger + logs + rules -> counterexamples; no IO, so tests drive it with made-up logs
 //! ```
@@ -24,6 +25,7 @@ pub mod counterexample;
 pub mod data;
 pub mod fault;
 pub mod faults;
+pub mod hostile;
 pub mod id;
 pub mod ledger;
 pub mod log;

@@ -2,7 +2,7 @@
 //! were lossless. Look here for the command line; `cargo xtask soak` builds the server and runs
 //! this.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,16 @@ use clap::Parser;
 use headwater_soak::result::RunResult;
 use headwater_soak::scenario::{ALL, ON_DEMAND};
 use headwater_soak::tally::Counts;
-use headwater_soak::{Options, Scenario, run, storm};
+use headwater_soak::{Options, Scenario, hostile, run, storm};
 
 /// A scenario that runs only on demand, and its streams: the server's default connection limit,
 /// less a few connections for health checks.
 const STORM: &str = "storm";
 const STREAMS: usize = 9_990;
+
+/// Another one: attacks on a node, each of them for a minute.
+const HOSTILE: &str = "hostile";
+const ATTACK: Duration = Duration::from_secs(60);
 
 /// Exit code: a counterexample was found.
 const FOUND: u8 = 1;
@@ -61,11 +65,13 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let scenarios: Vec<Scenario> = match arguments.scenario.as_deref() {
         None => ALL.to_vec(),
+        Some(HOSTILE) => vec![Scenario { name: HOSTILE, ..ALL[0] }.lasting(ATTACK)],
         Some(STORM) => vec![Scenario { name: STORM, durable_channels: 10, ..ALL[0] }],
         Some(names) => names.split(',').flat_map(Scenario::find).copied().collect(),
     };
     if scenarios.is_empty() {
-        let names = ALL.iter().chain(ON_DEMAND).map(|scenario| scenario.name).chain([STORM]);
+        let names =
+            ALL.iter().chain(ON_DEMAND).map(|scenario| scenario.name).chain([STORM, HOSTILE]);
         let names = names.collect::<Vec<_>>().join(", ");
         eprintln!("unknown scenario; choose one of {names}");
         return ExitCode::from(BROKEN);
@@ -104,6 +110,10 @@ async fn run_all(arguments: &Arguments, scenarios: &[Scenario]) -> u8 {
         };
         rounds += 1;
         let again = format!("--seed {seed} --scenario {}", scenario.name);
+        let file = arguments.result.as_deref();
+        if scenario.name == HOSTILE {
+            return attack(&options, &scenario, file, &command(seed)).await;
+        }
         let (result, counts, found) = run_round(&options, &scenario, seed).await;
         code = code.max(result);
         shown.add(scenario.name, &again, counts, &found);
@@ -123,6 +133,27 @@ async fn run_all(arguments: &Arguments, scenarios: &[Scenario]) -> u8 {
     }
     println!("{}", if code == 0 { "LOSSLESS" } else { "NOT LOSSLESS" });
     code
+}
+
+/// Attacks a node in every way, and returns the exit code.
+async fn attack(
+    options: &Options,
+    scenario: &Scenario,
+    result: Option<&Path>,
+    command: &str,
+) -> u8 {
+    let result = result.map(|file| (file, command));
+    match hostile::run(&options.binary, scenario.duration, result).await {
+        Ok(verdict) => {
+            println!("   {}", verdict.summary);
+            verdict.counterexamples.iter().for_each(|fault| println!("   {fault}"));
+            if verdict.counterexamples.is_empty() { 0 } else { FOUND }
+        }
+        Err(why) => {
+            eprintln!("no verdict: {why}");
+            BROKEN
+        }
+    }
 }
 
 /// The command that does the same again.

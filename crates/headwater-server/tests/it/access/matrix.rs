@@ -294,9 +294,9 @@ enum End {
 
 const ENDS: [End; 5] = [End::User, End::Token, End::Channel, End::Stream, End::Expiry];
 
-/// What may be on its way when a stream is ended, in bytes: the kernel's buffers, 4 MiB at most,
+/// What may be in flight when a stream is ended, in bytes: the kernel's buffers, 4 MiB at most,
 /// and one page.
-const ON_ITS_WAY: usize = 6 << 20;
+const IN_FLIGHT: usize = 6 << 20;
 
 /// Events of the history, and of those that block a stream: 23 MB.
 const EVENTS: usize = 390;
@@ -393,7 +393,7 @@ async fn check_end(
     let (ended, mut bytes) = (Instant::now(), 0);
     while let Some(more) = stream.next(10 * SECONDS).await {
         bytes += more.len();
-        if bytes > ON_ITS_WAY || ended.elapsed() > 10 * SECONDS {
+        if bytes > IN_FLIGHT || ended.elapsed() > 10 * SECONDS {
             return Some(format!("{cell}: {bytes} bytes after the end, and it goes on"));
         }
     }
