@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::gap::Gap;
 use crate::log::{Key, Position};
 use crate::sse::{Decoder, Item, encode};
-pub use chunk::{LAST_CHUNK, chunk, push_chunk};
+pub use chunk::{CHUNK_END, LAST_CHUNK, chunk, push_chunk, push_chunk_start};
 use chunk::{chunk_around, chunk_len_max, offset};
 
 /// An event, encoded once and immutable. A clone shares the bytes.

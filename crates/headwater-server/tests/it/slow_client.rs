@@ -169,3 +169,23 @@ async fn a_client_that_never_reads_costs_the_others_nothing() {
 fn slowest(progress: &[AtomicUsize]) -> usize {
     progress.iter().map(|events| events.load(Ordering::Acquire)).min().unwrap_or_default()
 }
+
+/// Clients that replay an event of maximum size share its bytes, however slowly they read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_replay_a_large_event_and_do_not_read_share_its_memory() {
+    let node = Node::start_quiet(BINARY, &[]);
+    let data = vec![b'x'; limits::EVENT_DATA_BYTES_MAX];
+    let answer = http::post(node.address(), "/sse/publish?channel=large", &data).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let baseline = node.memory_bytes();
+    let path = "/sse/stream?channel=large&rewind=all";
+    let mut streams = Vec::new();
+    for _ in 0..30 {
+        streams.push(EventStream::open_with(node.address(), path, &[], Some(4096)).await);
+    }
+    node.wait_for_metric("headwater_streams", 30.0).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let more = node.memory_bytes().saturating_sub(baseline);
+    let allowed = 3 * limits::EVENT_DATA_BYTES_MAX as u64;
+    assert!(more <= allowed, "{} MiB more, {} are allowed", more >> 20, allowed >> 20);
+}

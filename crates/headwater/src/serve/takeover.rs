@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use headwater_core::close::CloseReason;
-use headwater_core::frame::{LAST_CHUNK, push_chunk};
+use headwater_core::frame::{CHUNK_END, LAST_CHUNK, push_chunk, push_chunk_start};
 use headwater_core::transport::Mailbox;
 use http::response::Parts;
 use http::{Method, Request, Response, Version};
@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 
 use super::head;
 use crate::engine::{self, ConnectionSlot, Engine, StreamParts};
-use crate::limits::{REPLAY_BYTES_MAX, STRAY_BYTES_MAX};
+use crate::limits::{BATCH_BYTES_MAX, REPLAY_BYTES_MAX, STRAY_BYTES_MAX};
 use crate::response::{Callbacks, DetachHandle, DetachedStream, First};
 
 /// A response that has been detached from hyper.
@@ -185,7 +185,7 @@ impl Stream {
             handle.poll_bytes(context).map(Ok)
         });
         if let Some(bytes) = next.await? {
-            push_chunk(&mut self.unsent, &bytes);
+            self.send_chunk(&bytes).await?;
             return Ok(Next::More);
         }
         self.unsent.extend_from_slice(LAST_CHUNK);
@@ -194,16 +194,40 @@ impl Stream {
         Ok(Next::End)
     }
 
+    /// Adds bytes as a chunk to the unsent ones. Large ones are written from where they are: all
+    /// streams that replay an event share its bytes.
+    async fn send_chunk(&mut self, bytes: &Bytes) -> Result<(), CloseReason> {
+        if bytes.len() <= BATCH_BYTES_MAX {
+            push_chunk(&mut self.unsent, bytes);
+            return Ok(());
+        }
+        push_chunk_start(&mut self.unsent, bytes.len());
+        self.write().await?;
+        self.write_all(bytes).await?;
+        self.unsent.extend_from_slice(CHUNK_END);
+        Ok(())
+    }
+
     /// Writes all unsent bytes.
     async fn write(&mut self) -> Result<(), CloseReason> {
-        let Self { socket, unsent, stray_bytes, send_timeout, .. } = self;
+        let mut unsent = std::mem::take(&mut self.unsent);
+        self.write_all(&unsent).await?;
+        unsent.clear();
+        // Do not retain the memory of a large event.
+        unsent.shrink_to(REPLAY_BYTES_MAX);
+        self.unsent = unsent;
+        Ok(())
+    }
+
+    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
+        let Self { socket, stray_bytes, send_timeout, .. } = self;
         let mut sent = 0;
-        while sent < unsent.len() {
+        while sent < bytes.len() {
             let progress = poll_fn(|context| {
                 if poll_gone(socket, stray_bytes, context).is_ready() {
                     return Poll::Ready(Err(CloseReason::ClientGone));
                 }
-                let wrote = ready!(Pin::new(&mut *socket).poll_write(context, &unsent[sent..]));
+                let wrote = ready!(Pin::new(&mut *socket).poll_write(context, &bytes[sent..]));
                 Poll::Ready(wrote.map_err(|_| CloseReason::ClientGone))
             });
             sent += match *send_timeout {
@@ -214,9 +238,6 @@ impl Stream {
                 None => progress.await?,
             };
         }
-        unsent.clear();
-        // Do not retain the memory of a large event.
-        unsent.shrink_to(REPLAY_BYTES_MAX);
         Ok(())
     }
 
