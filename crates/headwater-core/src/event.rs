@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
-use crate::limits::{EVENT_ID_BYTES_MAX, EVENT_NAME_BYTES_MAX};
+use crate::limits::{EVENT_ID_BYTES_MAX, EVENT_NAME_BYTES_MAX, RETRY_MAX, RETRY_MIN};
 
 /// What a publisher sends: data, and optionally a [name](EventName), an [id](EventId) and a retry.
 ///
@@ -79,6 +79,13 @@ impl Event {
         Ok(self)
     }
 
+    /// Names an event that was published before, by any version or program: a name that
+    /// `EventSource` dispatches itself is left out.
+    #[doc(hidden)]
+    pub fn with_stored_name(self, name: impl AsRef<str>) -> Result<Self, Error> {
+        if is_dispatched_by_browsers(name.as_ref()) { Ok(self) } else { self.with_name(name) }
+    }
+
     /// Sets the publisher's id of the event, which clients see in place of its position.
     ///
     /// Without it, the id of a published event is its [`Position`](crate::log::Position), which is
@@ -94,11 +101,13 @@ impl Event {
 
     /// Sets how long the client waits before it reconnects after its stream closed.
     ///
-    /// The format counts whole milliseconds: a fraction is rounded up, and a longer time than
-    /// [`u64::MAX`] milliseconds is reduced to that.
+    /// The format counts whole milliseconds: a fraction is rounded up. The delay applies to all
+    /// channels of the stream, so it is bounded: a shorter one becomes 100 ms
+    /// ([`RETRY_MIN`]), a longer one 5 min ([`RETRY_MAX`]).
     #[must_use]
     pub fn with_retry(mut self, retry: Duration) -> Self {
-        self.retry = Some(Duration::from_millis(whole_ms(retry)));
+        let retry = Duration::from_millis(whole_ms(retry));
+        self.retry = Some(retry.clamp(RETRY_MIN, RETRY_MAX));
         self
     }
 
@@ -129,7 +138,14 @@ pub(crate) fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-/// The name of an event: 1 to 255 bytes of UTF-8 without control characters.
+/// Whether `EventSource` dispatches events of this name itself. A page's handler of `error` or
+/// `open` would take such an event for a lost or a new connection.
+pub(crate) fn is_dispatched_by_browsers(name: &str) -> bool {
+    ["error", "open"].contains(&name)
+}
+
+/// The name of an event: 1 to 255 bytes of UTF-8 without control characters, but not `error` or
+/// `open`, which `EventSource` dispatches itself.
 ///
 /// Names are compared byte by byte and nothing is trimmed. A clone shares the name.
 ///
@@ -147,8 +163,9 @@ impl EventName {
     /// Checks a name.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the name is empty or has a control character, such as a line end;
-    /// [`ErrorKind::TooLarge`] if it is longer than 255 bytes. The message says which.
+    /// [`ErrorKind::Invalid`] if the name is empty, has a control character, such as a line end, or
+    /// is `error` or `open`; [`ErrorKind::TooLarge`] if it is longer than 255 bytes. The message
+    /// says which.
     pub fn new(name: impl AsRef<str>) -> Result<Self, Error> {
         let name = name.as_ref();
         check_len("name", name, EVENT_NAME_BYTES_MAX)?;
@@ -156,6 +173,12 @@ impl EventName {
             return Err(Error::invalid(format!(
                 "an event's name has the control character U+{:04X} at byte {at}: leave it out",
                 u32::from(found)
+            )));
+        }
+        if is_dispatched_by_browsers(name) {
+            return Err(Error::invalid(format!(
+                "an event's name is \"{name}\", which browsers use for the connection itself: \
+                 choose another name"
             )));
         }
         Ok(Self(name.into()))
@@ -308,6 +331,11 @@ mod tests {
         check::<EventName>(&"x".repeat(256), Err((ErrorKind::TooLarge, "256 bytes")));
         check::<EventName>(&"ü".repeat(128), Err((ErrorKind::TooLarge, "256 bytes")));
         check::<EventName>("", invalid("an event's name is empty: leave it out"));
+        check::<EventName>("error", invalid("an event's name is \"error\", which browsers use"));
+        check::<EventName>("open", invalid("choose another name"));
+        for similar in ["Error", "errors", "opened", " open", "message", "close"] {
+            check::<EventName>(similar, Ok(()));
+        }
         check::<EventName>("a\ndata: forged", invalid("U+000A at byte 1"));
         check::<EventName>("ü\rid: 1", invalid("U+000D at byte 2"));
         check::<EventName>("a\r\n", invalid("U+000D at byte 1"));
@@ -372,9 +400,10 @@ mod tests {
     fn retry_is_stored_in_whole_milliseconds() {
         let check =
             |retry, expected| assert_eq!(Event::new("").with_retry(retry).retry(), expected);
-        check(Duration::from_micros(1001), Some(Duration::from_millis(2)));
-        check(Duration::from_millis(2), Some(Duration::from_millis(2)));
-        check(Duration::MAX, Some(Duration::from_millis(u64::MAX)));
+        check(Duration::from_micros(200_001), Some(Duration::from_millis(201)));
+        check(Duration::from_millis(200), Some(Duration::from_millis(200)));
+        check(Duration::ZERO, Some(RETRY_MIN));
+        check(Duration::MAX, Some(RETRY_MAX));
         assert_eq!(Event::new("").retry(), None);
     }
 }

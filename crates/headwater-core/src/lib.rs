@@ -104,6 +104,9 @@ pub mod memory;
 #[cfg(feature = "hub")]
 pub mod pattern;
 #[cfg(feature = "hub")]
+#[doc(hidden)]
+pub mod private_file;
+#[cfg(feature = "hub")]
 pub mod publish;
 #[cfg(feature = "hub")]
 #[doc(hidden)]

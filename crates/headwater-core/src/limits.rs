@@ -14,6 +14,14 @@ pub const EVENT_NAME_BYTES_MAX: usize = 255;
 /// server's limit for one header line.
 pub const EVENT_ID_BYTES_MAX: usize = 255;
 
+/// Shortest reconnect delay that an event or a setting may ask clients for. A stream may have other
+/// publishers' channels too: with 0, one event would make its client come back in a loop.
+pub const RETRY_MIN: Duration = Duration::from_millis(100);
+
+/// Longest reconnect delay: with more, one event would keep a client away from its other channels
+/// long after what it misses is retained by default.
+pub const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
+
 /// Maximum number of channels per stream: a request line with 100 names of usual length stays below
 /// 8 KiB, which proxies accept.
 pub const CHANNELS_PER_STREAM_MAX: usize = 100;
@@ -164,9 +172,13 @@ pub const LINGER_DEFAULT: Duration = Duration::from_secs(60);
 /// longer.
 pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Maximum number of revoked token ids at a time: 10 MB at 100 bytes each. To revoke more, change
-/// the signing keys.
+/// Maximum number of revoked token ids at a time: 10 MB at 100 bytes each, and at most three times
+/// that. To revoke more, change the signing keys.
 pub const REVOKED_TOKENS_MAX: usize = 100_000;
+
+/// Longest id of a user, token or stream that can be revoked, in bytes. The same as a channel's
+/// name; ids in the field are numbers, UUIDs or mail addresses.
+pub const OWNER_ID_BYTES_MAX: usize = 255;
 
 /// Longest line that a decoder accepts, and maximum data of one decoded event, in bytes. Twice the
 /// largest event that Headwater sends, since a line end becomes `\ndata: ` on the wire.
@@ -177,4 +189,5 @@ const _: () = {
     assert!(DECODER_BYTES_MAX >= EVENT_DATA_BYTES_MAX, "the decoder reads what the encoder writes");
     assert!(MAILBOX_MESSAGES_FULL < QUEUE_FRAMES_MAX, "publishers wait before streams close");
     assert!(MAILBOX_MESSAGES_FULL < MAILBOX_MESSAGES_MAX);
+    assert!(OWNER_ID_BYTES_MAX >= CHANNEL_BYTES_MAX, "what a stream has can be revoked");
 };

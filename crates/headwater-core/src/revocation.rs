@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::channel::Channel;
+use crate::error::Error;
+use crate::limits::OWNER_ID_BYTES_MAX;
 
 /// Which streams to close, for [`Hub::revoke`](crate::Hub::revoke).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,26 @@ pub enum Revocation {
         /// When the token expires.
         until: SystemTime,
     },
+}
+
+impl Revocation {
+    /// Checks that its id is not empty and not longer than [`OWNER_ID_BYTES_MAX`]: nodes keep ids,
+    /// and exchange them.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let (what, id) = match self {
+            Self::User(id) => ("user", id),
+            Self::Stream(id) => ("stream", id),
+            Self::Token { id, .. } => ("token", id),
+            Self::Channel(_) => return Ok(()),
+        };
+        if (1..=OWNER_ID_BYTES_MAX).contains(&id.len()) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "the id of the {what} to revoke has {} bytes: 1 to {OWNER_ID_BYTES_MAX} are allowed",
+            id.len()
+        )))
+    }
 }
 
 /// A revocation as nodes exchange it, and as it is retained for nodes that are disconnected.
@@ -78,9 +100,9 @@ impl RevocationRecord {
         serde_json::from_slice(bytes).ok()
     }
 
-    /// The revocation; `None` if it names a channel that cannot exist.
+    /// The revocation; `None` if it names a channel that cannot exist, or an id that is too long.
     pub fn revocation(self) -> Option<Revocation> {
-        Some(match self.what {
+        let revocation = match self.what {
             What::User(user) => Revocation::User(user),
             What::Channel(name) => Revocation::Channel(Channel::new(name).ok()?),
             What::Stream(id) => Revocation::Stream(id),
@@ -88,7 +110,8 @@ impl RevocationRecord {
                 let until = UNIX_EPOCH.checked_add(Duration::from_millis(until_ms))?;
                 Revocation::Token { id, until }
             }
-        })
+        };
+        revocation.check().is_ok().then_some(revocation)
     }
 }
 
@@ -114,6 +137,28 @@ mod tests {
             let decoded = RevocationRecord::decode(record.encode().as_bytes()).unwrap();
             assert_eq!(decoded, record);
             assert_eq!(decoded.revocation(), Some(revocation));
+        }
+    }
+
+    #[test]
+    fn ids_are_bounded_whoever_sends_them() {
+        let of = |id: String| {
+            let until = UNIX_EPOCH + Duration::from_secs(1);
+            let (user, stream) = (id.clone(), id.clone());
+            [Revocation::User(user), Revocation::Stream(stream), Revocation::Token { id, until }]
+        };
+        for (id, is_good) in [("", false), ("1", true), (&"j".repeat(255), true)]
+            .map(|(id, is_good)| (id.to_owned(), is_good))
+            .into_iter()
+            .chain([("j".repeat(256), false), ("\u{fc}".repeat(128), false)])
+        {
+            for revocation in of(id) {
+                assert_eq!(revocation.check().is_ok(), is_good, "{revocation:?}");
+                let record = RevocationRecord::new(&revocation, 7).encode();
+                let decoded = RevocationRecord::decode(record.as_bytes());
+                let found = decoded.and_then(RevocationRecord::revocation);
+                assert_eq!(found, is_good.then_some(revocation));
+            }
         }
     }
 

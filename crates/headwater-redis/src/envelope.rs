@@ -96,7 +96,7 @@ pub(crate) fn decode(mut envelope: &[u8]) -> Result<Decoded, Error> {
     let sanitized = matches!(data, Cow::Owned(_));
     let mut event = Event::new(data);
     if let Some(name) = name {
-        event = event.with_name(name)?;
+        event = event.with_stored_name(name)?;
     }
     if let Some(id) = id {
         event = event.with_id(id)?;
@@ -122,7 +122,7 @@ mod tests {
         for data in ["", "x", "\n", "\n\nid: no", "event: no\n", "ü\0\u{2028}"] {
             let only_data = Event::new(data);
             let named = only_data.clone().with_name("a: b").unwrap();
-            let all = named.clone().with_id("1").unwrap().with_retry(Duration::from_millis(7));
+            let all = named.clone().with_id("1").unwrap().with_retry(Duration::from_millis(1500));
             for event in [only_data, named, all] {
                 let decoded = Decoded { event: event.clone(), sanitized: false, log: None };
                 assert_eq!(decode(&encode(&event)).unwrap(), decoded);
@@ -142,6 +142,14 @@ mod tests {
         {
             assert!(decode(broken).is_err(), "{:?}", String::from_utf8_lossy(broken));
         }
+    }
+
+    #[test]
+    fn what_other_programs_wrote_is_bounded() {
+        let decoded = decode(b"event: error\nretry: 4294967295\n\nd").unwrap();
+        assert_eq!(decoded.event, Event::new("d").with_retry(Duration::from_secs(300)));
+        let decoded = decode(b"event: open\nretry: 0\n\nd").unwrap();
+        assert_eq!(decoded.event, Event::new("d").with_retry(Duration::from_millis(100)));
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn entry(id: &str, fields: Fields) -> Option<Entry> {
         }
     }
     if let Some(name) = name {
-        entry.event = entry.event.with_name(name).ok()?;
+        entry.event = entry.event.with_stored_name(name).ok()?;
     }
     if let Some(publisher_id) = publisher_id {
         entry.event = entry.event.with_id(publisher_id).ok()?;

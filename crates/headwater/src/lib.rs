@@ -181,11 +181,11 @@ pub mod stream {
     pub use headwater_core::gap::{GAP_EVENT, Gap, GapReason};
 }
 
-#[doc(hidden)]
-pub use headwater_core::quantity;
 pub use headwater_core::{
     Channel, Error, ErrorKind, Event, Hub, HubBuilder, Publish, Receipt, Rewind, Subscription,
 };
+#[doc(hidden)]
+pub use headwater_core::{private_file, quantity};
 #[cfg(feature = "redis")]
 pub use headwater_redis::RedisBroker;
 pub use last_event_id::LastEventId;

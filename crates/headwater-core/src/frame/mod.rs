@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::channel::Channel;
 use crate::clock::now_ms;
-use crate::event::Event;
+use crate::event::{Event, is_dispatched_by_browsers};
 use crate::gap::Gap;
 use crate::log::{Key, Position};
 use crate::sse::{Decoder, Item, encode};
@@ -104,6 +104,8 @@ impl Frame {
     fn encode(channel: Option<&Channel>, event: &Event, published: Published, kind: Kind) -> Self {
         let id = published.position.map(|position| position.to_string());
         let name = channel.filter(|_| event.name().is_none()).map(Channel::as_str);
+        // With `as=channel`, a channel's name becomes an event's.
+        let name = name.filter(|name| !is_dispatched_by_browsers(name));
         let wire = Wire::new(
             name.map_or(0, encode::encoded_name_len),
             encode::encoded_len_max(event, id.as_deref()),
@@ -346,6 +348,11 @@ mod tests {
         assert_eq!(frame.bytes(), "data: hello\n\n");
         assert_eq!(frame.bytes_named_by_channel(), "event: news\ndata: hello\n\n");
 
+        for reserved in ["error", "open"] {
+            let channel = Channel::new(reserved).unwrap();
+            let frame = Frame::of_channel(&channel, &Event::new("hello"), Published::default());
+            assert_eq!(frame.bytes_named_by_channel(), frame.bytes(), "{reserved}");
+        }
         let own_name = Event::new("hello").with_name("greeting").unwrap();
         let frame = Frame::of_channel(&channel, &own_name, Published::default());
         assert_eq!(frame.bytes(), "event: greeting\ndata: hello\n\n");

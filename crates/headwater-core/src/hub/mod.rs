@@ -303,9 +303,12 @@ impl Hub {
     /// [`Revocation::Token`] does that by itself.
     ///
     /// # Errors
+    /// [`ErrorKind::Invalid`] if the id of a user, token or stream is empty or longer than
+    /// [`OWNER_ID_BYTES_MAX`](crate::limits::OWNER_ID_BYTES_MAX).
     /// [`ErrorKind::Unavailable`] or [`ErrorKind::PermissionDenied`] if other nodes may not have
     /// received the revocation: revoke again.
     pub async fn revoke(&self, revocation: &Revocation) -> Result<(), Error> {
+        revocation.check()?;
         self.inner.fanout.revoke(revocation);
         self.inner.broker.revoke(revocation).await
     }

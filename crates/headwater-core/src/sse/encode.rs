@@ -16,8 +16,8 @@ const ID: &[u8] = b"id: ";
 const RETRY: &[u8] = b"retry: ";
 const DATA: &[u8] = b"data: ";
 
-/// Maximum number of decimal digits of a `u64`.
-const RETRY_DIGITS_MAX: usize = 20;
+/// Maximum number of decimal digits of an event's retry, which is at most `RETRY_MAX`.
+const RETRY_DIGITS_MAX: usize = 6;
 
 impl Event {
     /// Encodes the event in wire format: one block of lines that ends with an empty line.
@@ -164,7 +164,7 @@ mod tests {
         check(&Event::new(""), "data: \n\n");
         check(&Event::new(" a "), "data:  a \n\n");
         check(&Event::new("a").with_id("7").unwrap(), "id: 7\ndata: a\n\n");
-        check(&Event::new("a").with_retry(Duration::ZERO), "retry: 0\ndata: a\n\n");
+        check(&Event::new("a").with_retry(Duration::ZERO), "retry: 100\ndata: a\n\n");
         check(
             &Event::new("a")
                 .with_retry(Duration::from_secs(3))
@@ -202,7 +202,6 @@ mod tests {
         let check = |retry, expected: &str| {
             let line = format!("retry: {expected}\n");
             assert_eq!(appended(|out| encode_retry(retry, out)), line.clone() + "\n");
-            check(&Event::new("").with_retry(retry), &(line + "data: \n\n"));
         };
         check(Duration::ZERO, "0");
         check(Duration::from_nanos(1), "1");
@@ -210,6 +209,21 @@ mod tests {
         check(Duration::from_micros(2_500_001), "2501");
         check(Duration::from_millis(u64::MAX), "18446744073709551615");
         check(Duration::MAX, "18446744073709551615");
+    }
+
+    #[test]
+    fn the_retry_of_an_event_is_bounded() {
+        for (retry, ms) in [
+            (Duration::ZERO, 100),
+            (Duration::from_millis(99), 100),
+            (Duration::from_micros(100_001), 101),
+            (Duration::from_secs(300), 300_000),
+            (Duration::from_millis(300_001), 300_000),
+            (Duration::from_millis(u32::MAX.into()), 300_000),
+            (Duration::MAX, 300_000),
+        ] {
+            check(&Event::new("a").with_retry(retry), &format!("retry: {ms}\ndata: a\n\n"));
+        }
     }
 
     #[test]
@@ -257,6 +271,6 @@ mod tests {
         check(Event::new("grüße").with_name("🌊").unwrap().with_id("7").unwrap(), 0);
         check(Event::new("a\r\nb"), DATA.len() + 1);
         check(Event::new("").with_retry(Duration::MAX), 0);
-        check(Event::new("").with_retry(Duration::ZERO), RETRY_DIGITS_MAX - 1);
+        check(Event::new("").with_retry(Duration::ZERO), RETRY_DIGITS_MAX - 3);
     }
 }

@@ -13,7 +13,7 @@ use mlua::{Function, Lua, LuaString, MultiValue, Value as LuaValue};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{RETRY_MS_MAX, SOURCE, VERSION, rules_text};
+use super::{SOURCE, VERSION, rules_text};
 use crate::limits::LAST_EXTRA_MS;
 
 pub(super) const RULES: &str = include_str!("../../../headwater-core/spec/rules.jsonl");
@@ -170,7 +170,8 @@ fn numbers() -> String {
         ("ID_BYTES_MAX", limits::EVENT_ID_BYTES_MAX.to_string()),
         ("KEY_BYTES_MAX", limits::IDEMPOTENCY_KEY_BYTES_MAX.to_string()),
         ("DATA_BYTES_MAX", limits::EVENT_DATA_BYTES_MAX.to_string()),
-        ("RETRY_MS_MAX", RETRY_MS_MAX.to_string()),
+        ("RETRY_MS_MIN", limits::RETRY_MIN.as_millis().to_string()),
+        ("RETRY_MS_MAX", limits::RETRY_MAX.as_millis().to_string()),
         ("KEY_WINDOW_MS", limits::IDEMPOTENCY_WINDOW.as_millis().to_string()),
         ("LAST_EXTRA_MS", LAST_EXTRA_MS.to_string()),
         ("NUMBER_MAX", number_max.to_string()),
@@ -219,8 +220,19 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         any::<char>().prop_map(|c| c.to_string().into_bytes()),
         any::<u8>().prop_map(|byte| vec![byte]),
-        prop::sample::select(vec!["a", " ", "\n", "\0", "\u{7f}", "\u{80}", "ü", "headwater:"])
-            .prop_map(|text| text.as_bytes().to_vec()),
+        prop::sample::select(vec![
+            "a",
+            " ",
+            "\n",
+            "\0",
+            "\u{7f}",
+            "\u{80}",
+            "ü",
+            "headwater:",
+            "error",
+            "open",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
         (200_usize..260).prop_map(|length| vec![b'x'; length]),
     ];
     prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())

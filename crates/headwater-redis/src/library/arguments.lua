@@ -8,13 +8,14 @@
 
 -- Generated from limits.rs: do not edit. To update it, run
 -- UPDATE_LUA=1 cargo test -p headwater-redis --lib numbers
-local VERSION = 2
+local VERSION = 3
 local CHANNEL_BYTES_MAX = 255
 local NAME_BYTES_MAX = 255
 local ID_BYTES_MAX = 255
 local KEY_BYTES_MAX = 255
 local DATA_BYTES_MAX = 8388608
-local RETRY_MS_MAX = 4294967295
+local RETRY_MS_MIN = 100
+local RETRY_MS_MAX = 300000
 local KEY_WINDOW_MS = 600000
 local LAST_EXTRA_MS = 86400000
 local NUMBER_MAX = 9007199254740991
@@ -102,10 +103,21 @@ local function header_error(what, text, bytes_max)
   return err
 end
 
+-- Browsers use these names for the connection itself.
+local function name_error(name)
+  local err = text_error("an event's name", name, NAME_BYTES_MAX, 'leave it out instead')
+  if not err and (name == 'error' or name == 'open') then
+    return 'an event\'s name is "' .. name .. '", which browsers use for the connection itself: '
+      .. 'choose another name'
+  end
+  return err
+end
+
 local function retry_error(retry)
-  if not retry:find('^%d+$') or #retry > 10 or tonumber(retry) > RETRY_MS_MAX then
-    return "an event's retry must be whole milliseconds from 0 to " .. digits(RETRY_MS_MAX)
-      .. ': write only digits'
+  local ms = retry:find('^%d+$') and #retry <= 10 and tonumber(retry)
+  if not ms or ms < RETRY_MS_MIN or ms > RETRY_MS_MAX then
+    return "an event's retry must be whole milliseconds from " .. digits(RETRY_MS_MIN) .. ' to '
+      .. digits(RETRY_MS_MAX) .. ': write only digits'
   end
 end
 
@@ -122,9 +134,7 @@ local function plain_error(value)
 end
 
 local OPTION_ERRORS = {
-  event = function(name)
-    return text_error("an event's name", name, NAME_BYTES_MAX, 'leave it out instead')
-  end,
+  event = name_error,
   id = function(id)
     return header_error("an event's id", id, ID_BYTES_MAX)
   end,

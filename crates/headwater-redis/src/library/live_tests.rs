@@ -98,7 +98,7 @@ async fn every_part_of_an_event_is_passed_to_the_function() {
     let [(id, fields)] = &entries[..] else { panic!("{entries:?}") };
     assert_eq!(
         (id.as_str(), &fields[4..]),
-        ("1-0", &["d", "d", "n", "n", "i", "i", "r", "4294967295", "e", "1"].map(String::from)[..])
+        ("1-0", &["d", "d", "n", "n", "i", "i", "r", "300000", "e", "1"].map(String::from)[..])
     );
 
     let mut pipeline = pipe();

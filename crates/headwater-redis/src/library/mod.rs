@@ -19,10 +19,7 @@ use crate::errors::{has_error, is_denied, is_missing, is_unsupported};
 use crate::keys;
 
 /// The version of the library, which `headwater_version` returns.
-pub(crate) const VERSION: u64 = 2;
-
-/// Longest retry that the function accepts: 49 days.
-const RETRY_MS_MAX: u128 = u32::MAX as u128;
+pub(crate) const VERSION: u64 = 3;
 
 /// The source for FUNCTION LOAD.
 const SOURCE: &str = concat!(
@@ -208,7 +205,7 @@ pub(crate) fn add_publish(
         call.arg("id").arg(id.as_str());
     }
     if let Some(retry) = event.retry() {
-        call.arg("retry").arg(retry.as_millis().min(RETRY_MS_MAX).to_string());
+        call.arg("retry").arg(retry.as_millis().to_string());
     }
     if let Some(key) = publish.idempotency_key() {
         call.arg("key").arg(key.as_str());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use headwater::event::{EventId, EventName, IdempotencyKey};
-use headwater::limits::EVENT_DATA_BYTES_MAX;
+use headwater::limits::{EVENT_DATA_BYTES_MAX, RETRY_MAX, RETRY_MIN};
 use headwater::{Channel, Event, Hub, Publish as Publishing, RedisBroker};
 use http_body_util::Full;
 use hyper::Method;
@@ -63,7 +63,7 @@ pub(super) struct Publish {
 }
 
 fn parse_retry(text: &str) -> Result<Duration, String> {
-    duration(text, &(Duration::ZERO..=Duration::from_secs(60 * 60)))
+    duration(text, &(RETRY_MIN..=RETRY_MAX))
 }
 
 fn parse_key(text: &str) -> Result<IdempotencyKey, headwater::Error> {

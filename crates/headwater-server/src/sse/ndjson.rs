@@ -1,13 +1,11 @@
 //! A batch of events as NDJSON: one JSON object per line. No I/O.
 
-use std::time::Duration;
-
 use headwater::event::IdempotencyKey;
 use headwater::{Channel, Publish};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::query::build_event;
+use super::query::{build_event, retry_of, retry_range};
 use crate::limits::BATCH_EVENTS_MAX;
 
 /// One line as it is sent.
@@ -20,7 +18,7 @@ struct Line<'a> {
     event: Option<String>,
     id: Option<String>,
     /// Milliseconds.
-    retry: Option<u32>,
+    retry: Option<u64>,
     /// Whether it is the last event of its channel.
     #[serde(default)]
     end: bool,
@@ -70,7 +68,13 @@ fn parse_line(line: &str, fallback: &Channel) -> Result<Publish, String> {
     } else {
         text.to_owned()
     };
-    let retry = line.retry.map(|ms| Duration::from_millis(ms.into()));
+    let retry =
+        match line.retry {
+            Some(ms) => Some(retry_of(ms).ok_or_else(|| {
+                format!("retry is {ms}, and must be milliseconds {}", retry_range())
+            })?),
+            None => None,
+        };
     let event = build_event(data, line.event.as_deref(), line.id.as_deref(), retry)?;
     let publish = Publish::to(channel, event).with_end(line.end);
     match line.key {
@@ -88,6 +92,8 @@ fn without_line(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use headwater::Event;
 
     use super::*;
@@ -136,7 +142,10 @@ mod tests {
             ("{\"data\":\"x\",\"channel\":\"\"}", "empty"),
             ("{\"data\":\"x\",\"id\":\"a\\nb\"}", "id"),
             ("{\"data\":\"x\",\"event\":\"a\\u0000\"}", "U+0000"),
+            ("{\"data\":\"x\",\"event\":\"open\"}", "choose another name"),
             ("{\"data\":\"x\",\"retry\":-1}", "-1"),
+            ("{\"data\":\"x\",\"retry\":99}", "from 100 to 300000"),
+            ("{\"data\":\"x\",\"retry\":300001}", "from 100 to 300000"),
             ("{\"data\":\"x\",\"end\":1}", "boolean"),
             ("{\"data\":\"x\",\"key\":\"\"}", "idempotency key"),
             ("{\"data\":\"x\",\"retry\":\"1\"}", "string"),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use headwater::limits::{REWIND_AGE_MAX, REWIND_EVENTS_MAX};
+use headwater::limits::{RETRY_MAX, RETRY_MIN, REWIND_AGE_MAX, REWIND_EVENTS_MAX};
 use headwater::{Channel, Event, Rewind, quantity};
 use percent_encoding::percent_decode_str;
 
@@ -264,14 +264,20 @@ pub(super) fn default_channel() -> Result<Channel, String> {
 
 fn parse_retry(value: &str) -> Result<Duration, String> {
     let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-    value
-        .parse()
-        .ok()
-        .filter(|_| digits)
-        .map(|ms: u32| Duration::from_millis(ms.into()))
-        .ok_or_else(|| {
-            format!("retry={} is no number of milliseconds from 0 to {}", quoted(value), u32::MAX)
-        })
+    let ms = value.parse().ok().filter(|_| digits);
+    ms.and_then(retry_of).ok_or_else(|| {
+        format!("retry={} is no number of milliseconds {}", quoted(value), retry_range())
+    })
+}
+
+/// The reconnect delay, if it is within the bounds of the setting.
+pub(super) fn retry_of(ms: u64) -> Option<Duration> {
+    Some(Duration::from_millis(ms)).filter(|retry| (RETRY_MIN..=RETRY_MAX).contains(retry))
+}
+
+/// The bounds of a reconnect delay, for an error.
+pub(super) fn retry_range() -> String {
+    format!("from {} to {}", RETRY_MIN.as_millis(), RETRY_MAX.as_millis())
 }
 
 fn parse_end(value: &str) -> Result<bool, String> {
@@ -473,7 +479,10 @@ mod tests {
             ("retry=", "no number"),
             ("retry=%2B1", "no number"),
             ("retry=-1", "no number"),
-            ("retry=99999999999", "no number"),
+            ("retry=99", "from 100 to 300000"),
+            ("retry=300001", "from 100 to 300000"),
+            ("retry=99999999999999999999", "no number"),
+            ("event=error", "choose another name"),
             ("id=1&id=2", "twice"),
             ("evnt=a", "did you mean \"event\""),
         ] {

@@ -90,7 +90,10 @@ async fn wrong_queries_get_a_reason_and_do_not_affect_streams() {
         ("retry=soon", &["\"soon\"", "no number of milliseconds"]),
         ("retry=-1", &["no number of milliseconds"]),
         ("retry=1.5", &["no number of milliseconds"]),
-        ("retry=99999999999", &["4294967295"]),
+        ("retry=99", &["from 100 to 300000"]),
+        ("retry=300001", &["from 100 to 300000"]),
+        ("event=error", &["choose another name"]),
+        ("event=open", &["choose another name"]),
         ("evnt=a", &["did you mean \"event\"?"]),
         ("retri=1", &["did you mean \"retry\"?"]),
     ];
@@ -109,7 +112,7 @@ async fn input_at_its_limits_is_accepted() {
     assert_eq!(EventStream::open(node.address(), &path).await.status, 200);
     let path = format!("/sse/stream?channel={}&utm_source=mail&_=17", "x".repeat(255));
     let mut stream = EventStream::open(node.address(), &path).await;
-    let path = format!("/sse/publish?channel={}&retry=0&id=~&event=a%20%C3%A4", "x".repeat(255));
+    let path = format!("/sse/publish?channel={}&retry=100&id=~&event=a%20%C3%A4", "x".repeat(255));
     assert_eq!(http::post(node.address(), &path, b"x").await.status, 200);
     let event = stream.next().await.expect("the stream is open");
     assert_eq!((&*event.name, &*event.id, &*event.data), ("a ä", "~", "x"));
@@ -130,7 +133,7 @@ async fn bodies_over_the_limit_are_rejected_however_they_are_framed() {
 
     let chunked = |body: &[u8]| {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: \
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: \
              chunked\r\n\r\n"
         );
         let mut request = head.into_bytes();
@@ -201,6 +204,8 @@ async fn an_invalid_line_of_a_batch_publishes_nothing_and_is_named() {
         (r#"{"data":"x","event":"a\nb"}"#, "U+000A"),
         (r#"{"data":"x","id":"a\u0000b"}"#, "id"),
         (r#"{"data":"x","retry":"soon"}"#, "string"),
+        (r#"{"data":"x","retry":0}"#, "from 100 to 300000"),
+        (r#"{"data":"x","event":"error"}"#, "choose another name"),
     ] {
         let mut lines = [good; 9];
         lines[6] = bad;

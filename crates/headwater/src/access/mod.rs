@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::time::SystemTime;
 
 use headwater_core::Channel;
+use headwater_core::limits::OWNER_ID_BYTES_MAX;
 
 use decision::Allowed;
 pub use decision::{Decision, Denied, Grant};
@@ -73,6 +74,9 @@ pub trait Authorize: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Decision> + Send + 'a>>;
 }
 
+const LONG_ID: &str = "the id of the user or of the token is longer than 255 bytes, and could not be \
+                       revoked: issue credentials with a shorter one";
+
 impl AccessRequest<'_> {
     /// Applies the decision of `authorize` to the request. A subscriber gets those of its channels
     /// that the decision allows; a publish or an administrative request is denied unless all of its
@@ -80,7 +84,9 @@ impl AccessRequest<'_> {
     ///
     /// # Errors
     /// The denial of `authorize`; or [`Denied::forbidden`] if none of a subscriber's channels, or
-    /// not all channels of another request, are allowed, or if the decision has expired already.
+    /// not all channels of another request, are allowed, if the decision has expired already, or if
+    /// the ID of the user or token is longer than
+    /// [`OWNER_ID_BYTES_MAX`](crate::limits::OWNER_ID_BYTES_MAX), and so could not be revoked.
     pub async fn check(self, authorize: &dyn Authorize) -> Result<Grant, Denied> {
         let Allowed { only, until, user, token_id } = authorize.authorize(&self).await.0?;
         let allowed = |channel: &&Channel| only.as_ref().is_none_or(|only| only.contains(channel));
@@ -91,6 +97,12 @@ impl AccessRequest<'_> {
         };
         if is_denied || until.is_some_and(|until| until <= SystemTime::now()) {
             return Err(Denied::forbidden());
+        }
+        // What cannot be revoked must not be admitted.
+        let is_too_long =
+            |id: &Option<String>| id.as_ref().is_some_and(|id| id.len() > OWNER_ID_BYTES_MAX);
+        if is_too_long(&user) || is_too_long(&token_id) {
+            return Err(Denied::forbidden().with_detail(LONG_ID));
         }
         Ok(Grant { channels, until, user, token_id })
     }
@@ -120,6 +132,20 @@ mod tests {
         checked
             .map(|grant| grant.channels.iter().map(ToString::to_string).collect())
             .map_err(|denied| denied.status().as_u16())
+    }
+
+    #[tokio::test]
+    async fn an_identity_that_cannot_be_revoked_is_denied() {
+        for (bytes, expected) in [(255, Ok(vec!["a".to_owned()])), (256, Err(403))] {
+            for allowed in [
+                Decision::allow().user("u".repeat(bytes)),
+                Decision::allow().token_id("j".repeat(bytes)),
+            ] {
+                for action in [Action::Subscribe, Action::Publish, Action::Admin] {
+                    assert_eq!(check(action, &["a"], allowed.clone()).await, expected, "{bytes}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

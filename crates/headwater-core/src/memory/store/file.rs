@@ -6,10 +6,11 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind};
+use crate::private_file;
 
 pub(super) fn open_to_append(path: &Path, is_new: bool) -> Result<File, Error> {
     let mut options = OpenOptions::new();
-    let file = options.append(true).create(is_new).open(path);
+    let file = private_file::open(options.append(true).create(is_new), path);
     file.map_err(|error| io_error("open", path, error))
 }
 
@@ -29,7 +30,9 @@ pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
 
 /// Replaces a file atomically and syncs it: a reader finds either the old content or the new one.
 pub(super) fn replace_file(path: &Path, new_path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(new_path)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    let mut file = private_file::open(&mut options, new_path)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(new_path, path)?;

@@ -60,6 +60,7 @@ use self::upkeep::Forgetting;
 pub(crate) use self::upkeep::{Done, Upkeep};
 use crate::error::{Error, ErrorKind};
 use crate::limits::SEGMENT_BYTES_MAX;
+use crate::private_file;
 
 const LOCK_FILE_NAME: &str = "lock";
 
@@ -419,12 +420,8 @@ impl Store {
 }
 
 fn create_directory(directory: &Path) -> Result<(), Error> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    // Other users must not read the events.
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory).map_err(|error| io_error("create the directory", directory, error))
+    private_file::create_directory(directory)
+        .map_err(|error| io_error("create the directory", directory, error))
 }
 
 /// Rejects a directory with other files, which was probably named by mistake, and leaves it
@@ -444,13 +441,19 @@ fn reject_foreign_files(directory: &Path) -> Result<(), Error> {
             let why = "is not a Headwater file: use a separate directory for Headwater";
             return Err(reject(ErrorKind::Invalid, &entry.path(), why));
         }
+        // Older versions created files that other users could read.
+        if entry.file_type().is_ok_and(|it| it.is_file())
+            && let Ok(file) = File::open(entry.path())
+        {
+            private_file::protect(&file);
+        }
     }
     Ok(())
 }
 
 fn lock(directory: &Path) -> Result<File, Error> {
     let path = directory.join(LOCK_FILE_NAME);
-    let file = OpenOptions::new().create(true).append(true).open(&path);
+    let file = private_file::open(OpenOptions::new().create(true).append(true), &path);
     let file = file.map_err(|error| io_error("open", &path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -116,7 +116,7 @@ impl Record {
         let key = if has(KEY) { Some(take_text(&mut rest)?.to_owned()) } else { None };
         let mut event = Event::new(str::from_utf8(rest).ok()?);
         if let Some(name) = name {
-            event = event.with_name(name).ok()?;
+            event = event.with_stored_name(name).ok()?;
         }
         if let Some(id) = id {
             event = event.with_id(id).ok()?;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use headwater::limits;
+
 use super::setting::{HOUR, Kind, MINUTE, SECOND, Setting};
 
 const STREAMS: &str = "Streams";
@@ -21,11 +23,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "retry",
         value_name: "DURATION",
-        kind: Kind::Duration {
-            min: Duration::from_millis(100),
-            max: MINUTE.saturating_mul(5),
-            off: false,
-        },
+        kind: Kind::Duration { min: limits::RETRY_MIN, max: limits::RETRY_MAX, off: false },
         default: Some("2s"),
         example: "5s",
         heading: STREAMS,

@@ -1,14 +1,13 @@
 //! What is stored across restarts: the account, and the certificate with its key. Look here for the
 //! files, and for when a certificate is due.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
-#[cfg(unix)]
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use headwater::private_file;
 use instant_acme::AccountCredentials;
 use rustls::client::verify_server_name;
 use rustls::pki_types::pem::PemObject as _;
@@ -91,12 +90,7 @@ impl State {
     /// Creates the directory if it does not exist, and locks it against other servers.
     pub(super) fn open(directory: &Path) -> anyhow::Result<Self> {
         let shown = directory.display();
-        let mut builder = DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        builder.mode(0o700);
-        builder
-            .create(directory)
+        private_file::create_directory(directory)
             .with_context(|| format!("cannot make {shown}, which acme-dir names"))?;
         let lock = private(&directory.join("lock")).with_context(|| no_writing(directory))?;
         match lock.try_lock() {
@@ -187,11 +181,7 @@ impl State {
 
 /// Opens a file that only its owner can read, and creates it if it does not exist.
 fn private(path: &Path) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    options.mode(0o600);
-    options.open(path)
+    private_file::open(OpenOptions::new().write(true).create(true).truncate(false), path)
 }
 
 fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
