@@ -7,7 +7,9 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyOperations, PublicKeyUse,
+};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::Deserialize;
 use serde_json::Value;
@@ -184,7 +186,12 @@ impl Key {
 
     /// A key of a set; `None` if it does not verify signatures.
     fn from_jwk(jwk: &Jwk) -> Option<Self> {
-        if matches!(&jwk.common.public_key_use, Some(it) if *it != PublicKeyUse::Signature) {
+        let common = &jwk.common;
+        let is_for_signatures =
+            common.public_key_use.as_ref().is_none_or(|it| *it == PublicKeyUse::Signature);
+        // RFC 7517, 4.3: what a key is not for, it must not be used for.
+        let verifies = |all: &Vec<KeyOperations>| all.contains(&KeyOperations::Verify);
+        if !is_for_signatures || !common.key_operations.as_ref().is_none_or(verifies) {
             return None;
         }
         let algorithms = match &jwk.algorithm {

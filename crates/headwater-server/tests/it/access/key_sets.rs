@@ -96,6 +96,34 @@ async fn only_what_proves_signatures_counts() {
     encryption["use"] = "enc".into();
     let mut only_512 = as_jwk(&other, "o");
     only_512["alg"] = "RS512".into();
+    for (more, expected) in [
+        (json!({ "key_ops": ["verify"] }), 200),
+        (json!({ "key_ops": ["sign", "verify"] }), 200),
+        (json!({ "use": null, "key_ops": ["verify"], "alg": "RS256" }), 200),
+        (json!({ "key_ops": [] }), 401),
+        (json!({ "key_ops": ["sign"] }), 401),
+        (json!({ "key_ops": ["encrypt", "wrapKey"] }), 401),
+        (json!({ "key_ops": ["deriveKey", "deriveBits"] }), 401),
+        (json!({ "key_ops": ["VERIFY"] }), 401),
+        (json!({ "key_ops": "verify" }), 401),
+        (json!({ "key_ops": ["verify"], "use": "enc" }), 401),
+        (json!({ "use": "" }), 401),
+        (json!({ "use": "signature" }), 401),
+        (json!({ "alg": "PS256" }), 401),
+        (json!({ "alg": "ES256" }), 401),
+        (json!({ "alg": "RSA-OAEP" }), 401),
+        (json!({ "alg": "none" }), 401),
+    ] {
+        let mut key = as_jwk(&other, "o");
+        for (name, value) in more.as_object().expect("members") {
+            key[name] = value.clone();
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("jwks.json");
+        fs::write(&path, set(&[as_jwk(&good, "g"), key])).expect("the file is written");
+        let node = Node::start(BINARY, &["--jwks", path.to_str().expect("UTF-8")]);
+        assert_eq!(status(&node, &other, Some("o")).await, expected, "{more}");
+    }
     let secret = json!({ "kty": "oct", "kid": "s", "k": URL_SAFE_NO_PAD.encode(SECRET) });
     let unknown = json!({ "kty": "future", "kid": "f" });
     let all = [unknown, secret, encryption, only_512, as_jwk(&good, "g")];
