@@ -81,6 +81,17 @@ pub(crate) const RATE_LIMIT_SETS: usize = 8_192;
 /// See [`RATE_LIMIT_SETS`].
 pub(crate) const RATE_LIMIT_WAYS: usize = 8;
 
+/// How many times the limit of an address a site of IPv6, a /48, may use up. Chosen arbitrarily: it
+/// lets the networks of an office have their own, and no customer 65,536 of them.
+pub(crate) const SITE_TIMES: usize = 8;
+
+/// Credentials that the application accepted and that are remembered by hash, so that an address
+/// with invalid ones does not lock them out: 128 KiB.
+pub(crate) const ACCEPTED_CREDENTIALS_MAX: usize = 4_096;
+
+/// How long they are remembered: clients reconnect, and page to page takes minutes.
+pub(crate) const ACCEPTED_CREDENTIALS_TIME: Duration = Duration::from_secs(10 * 60);
+
 /// When a client with too many streams may ask again. It does not get better by itself; chosen
 /// arbitrarily.
 pub(crate) const STREAM_RETRY_AFTER: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use headwater::broker::{BrokerStatus, MemoryBroker};
 use headwater::redis::RedisConnection;
 use headwater::serve::ServeCounts;
@@ -15,8 +16,8 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::access::{Access, Tickets};
-use crate::app::{App, with_client_address};
+use crate::access::{Access, OpenAccess, Tickets, for_hosts_of_this_machine};
+use crate::app::{App, for_this_machine, with_client_address};
 use crate::banner::{AccessFacts, Banner, CHANNEL, RedisFacts, token_command};
 use crate::limits::{BANNER_LOOK_INTERVAL, BANNER_REDIS_TIMEOUT, LISTEN_BACKLOG};
 use crate::metrics::{MetricSources, Metrics};
@@ -34,7 +35,12 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let admin_listener = listen.admin.map(|admin| bind("admin", admin)).transpose()?;
     let tls = settings.tls.clone().map(Tls::load).transpose()?;
     let (hub, redis) = hub(&settings)?;
-    let access = Access::load(&settings.access, hub.clone(), Tickets::new(redis)).await?;
+    let open = OpenAccess {
+        is_local: settings.is_local(),
+        is_admin_reachable: settings.is_admin_reachable(),
+        cors_origins: settings.access.cors_origins.clone(),
+    };
+    let access = Access::load(&settings.access, open, hub.clone(), Tickets::new(redis)).await?;
     let broker_name = if settings.redis.url.is_some() { "redis" } else { "memory" };
     let app = App::new(
         hub.clone(),
@@ -82,14 +88,17 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let public = router::public(app.clone(), &settings.access.cors_origins);
     let public = match admin_listener {
         Some(admin_listener) => {
-            let admin = with_client_address(router::with_fallback(admin), listen);
+            let is_local = !settings.is_admin_reachable();
+            let admin = with_own_hosts(router::with_fallback(admin), &settings, is_local);
+            let admin = with_client_address(admin, listen);
             servers.spawn(serve(admin_listener, admin).into_future());
             public
         }
-        None if settings.is_local() => public.merge(admin),
+        None if settings.serves_admin() => public.merge(for_this_machine(admin)),
         None => public,
     };
-    let public = with_client_address(router::with_fallback(public), listen);
+    let public = with_own_hosts(router::with_fallback(public), &settings, settings.is_local());
+    let public = with_client_address(public, listen);
     let mut server = serve(listener, public).with_counts(counts);
     if listen.proxy_protocol {
         let proxies = listen.trusted_proxies.clone();
@@ -117,6 +126,14 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
         () = stops.next() => anyhow::bail!("stopped at once by a second signal"),
         () = tokio::time::sleep(drain_timeout) => cut_off(&hub, drain_timeout),
     }
+}
+
+/// Where there are no rules, only names of this machine lead to an address that is only its own.
+fn with_own_hosts(router: Router, settings: &Settings, is_local: bool) -> Router {
+    if settings.access.has_rules() || !is_local {
+        return router;
+    }
+    for_hosts_of_this_machine(router, &settings.listen.allowed_hosts)
 }
 
 async fn ended(mut servers: tokio::task::JoinSet<io::Result<()>>) {

@@ -160,7 +160,7 @@ async fn open_http1(request: &StreamRequest<'_>) -> Result<Connection, NoStream>
         socket.set_recv_buffer_size(SLOW_BUFFER_BYTES).map_err(unreachable)?;
     }
     let mut socket = socket.connect(request.address).await.map_err(unreachable)?;
-    let mut head = format!("GET {} HTTP/1.1\r\nhost: soak\r\n", request.path);
+    let mut head = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n", request.path);
     if let Some(id) = request.last_event_id {
         head += &format!("last-event-id: {id}\r\n");
     }

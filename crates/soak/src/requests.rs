@@ -88,7 +88,7 @@ impl Requests {
         let text = |error: hyper::Error| error.to_string();
         let connection = self.connect().await?;
         let mut request = Request::post(&post.path)
-            .header("host", "soak")
+            .header("host", "localhost")
             .header("content-type", post.content_type);
         if let Some(key) = &post.key {
             request = request.header("idempotency-key", key);

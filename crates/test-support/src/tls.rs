@@ -83,12 +83,15 @@ impl Files {
         fs::read_to_string(self.key_path()).expect("the key")
     }
 
-    /// Starts a node that serves these files, with an admin listener without TLS.
+    /// Starts a node that serves these files, with an admin listener without TLS. It is open unless
+    /// the arguments have rules.
     pub fn start(&self, binary: &str, arguments: &[&str]) -> Node {
         let (certificate, key) = (self.certificate_path(), self.key_path());
         let files = [certificate, key].map(|path| path.to_str().expect("UTF-8").to_owned());
         let tls = ["--tls-cert", &files[0], "--tls-key", &files[1], "--admin", "127.0.0.1:0"];
-        Node::start(binary, &[&tls, arguments].concat())
+        let is_rule = |it: &&str| it.starts_with("--jw") || it.starts_with("--public");
+        let open = if arguments.iter().any(is_rule) { &[][..] } else { &["--open"] };
+        Node::start(binary, &[&tls, arguments, open].concat())
     }
 
     /// A client configuration that trusts the certificate.

@@ -6,6 +6,7 @@ pub mod keys;
 
 mod authorize_url;
 mod cors;
+mod host;
 mod identity;
 mod jwks;
 mod origin;
@@ -17,44 +18,75 @@ mod tokens;
 use std::pin::Pin;
 
 use headwater::Hub;
-use headwater::access::{AccessRequest, Authorize, Decision, Denied};
+use headwater::access::{AccessRequest, Action, Authorize, Decision, Denied};
 
 pub(crate) use authorize_url::try_out as try_authorize_url;
 pub(crate) use cors::Cors;
+pub(crate) use host::{for_hosts_of_this_machine, is_of_this_machine};
 pub use identity::Identity;
 pub(crate) use jwks::count as count_jwks;
 pub(crate) use tickets::Tickets;
 pub(crate) use time::seconds_since_1970;
 
-use crate::settings::{AccessSettings, Secret};
+use crate::client::ShownCredential;
+use crate::settings::{AccessSettings, Origin, Secret};
+use origin::Effect;
 use rules::Rules;
 
 /// Decides for every endpoint of the server.
 pub(crate) enum Access {
-    /// Every client may do everything.
-    Open,
+    /// There are no rules.
+    Open(OpenAccess),
     /// Only what the rules allow is open.
     Rules(Box<Rules>),
 }
 
+/// What every client may do where there are no rules.
+pub(crate) struct OpenAccess {
+    /// Whether programs of this machine only are to reach it; then pages of foreign origins may
+    /// not.
+    pub(crate) is_local: bool,
+    /// Whether other machines can reach what is for operators; then nobody may close streams.
+    pub(crate) is_admin_reachable: bool,
+    /// Origins whose pages may use it.
+    pub(crate) cors_origins: Vec<Origin>,
+}
+
+const NO_ADMIN: &str = "there are no access rules, and other machines can reach this address, so \
+                        nobody may close streams here: set access rules, or use a loopback address \
+                        for admin";
+
+impl OpenAccess {
+    fn check(&self, request: &AccessRequest<'_>, effect: Effect) -> Result<(), Denied> {
+        if request.action == Action::Admin && self.is_admin_reachable {
+            return Err(Denied::forbidden().with_detail(NO_ADMIN));
+        }
+        if self.is_local {
+            origin::check_open(request, effect, &self.cors_origins)?;
+        }
+        Ok(())
+    }
+}
+
 impl Access {
-    /// Reads the keys.
+    /// Reads the keys. Without rules, what is open applies.
     pub(crate) async fn load(
         settings: &AccessSettings,
+        open: OpenAccess,
         hub: Hub,
         tickets: Tickets,
     ) -> anyhow::Result<Self> {
         if !settings.has_rules() {
-            return Ok(Self::Open);
+            return Ok(Self::Open(open));
         }
         Ok(Self::Rules(Box::new(Rules::load(settings, hub, tickets).await?)))
     }
 
-    /// Whether a request is decided by its credentials.
-    pub(crate) fn has_credentials(&self, request: &AccessRequest<'_>) -> bool {
+    /// The credential that decides a request, if there is one.
+    pub(crate) fn credential(&self, request: &AccessRequest<'_>) -> Option<ShownCredential> {
         match self {
-            Self::Open => false,
-            Self::Rules(rules) => rules.has_credentials(request),
+            Self::Open(_) => None,
+            Self::Rules(rules) => rules.credential(request),
         }
     }
 
@@ -62,7 +94,10 @@ impl Access {
     pub(crate) async fn issue_ticket(&self, request: &AccessRequest<'_>) -> Result<Secret, Denied> {
         match self {
             // No stream needs it, and a page need not know it.
-            Self::Open => tickets::random().ok_or_else(Denied::unavailable),
+            Self::Open(open) => {
+                open.check(request, Effect::Changes)?;
+                tickets::random().ok_or_else(Denied::unavailable)
+            }
             Self::Rules(rules) => rules.issue_ticket(request).await,
         }
     }
@@ -70,14 +105,14 @@ impl Access {
     /// Why the rules cannot be applied; `None` if they can.
     pub(crate) fn failure(&self) -> Option<String> {
         match self {
-            Self::Open => None,
+            Self::Open(_) => None,
             Self::Rules(rules) => rules.failure(),
         }
     }
 
-    /// Whether every client may do everything.
+    /// Whether there are no rules.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self, Self::Open)
+        matches!(self, Self::Open(_))
     }
 }
 
@@ -88,7 +123,10 @@ impl Authorize for Access {
     ) -> Pin<Box<dyn Future<Output = Decision> + Send + 'a>> {
         Box::pin(async move {
             match self {
-                Self::Open => Decision::allow(),
+                Self::Open(open) => match open.check(request, Effect::of(request.action)) {
+                    Ok(()) => Decision::allow(),
+                    Err(denied) => Decision::deny(denied),
+                },
                 Self::Rules(rules) => match rules.decide(request).await {
                     Ok(judgement) => judgement.decision,
                     Err(denied) => Decision::deny(denied),

@@ -10,12 +10,13 @@ use headwater::{Channel, Hub};
 use http::header::{AUTHORIZATION, COOKIE};
 
 use super::authorize_url::AuthorizeUrl;
-use super::credentials::{self, Credential, Place};
+use super::credentials::{self, Credential};
 use super::identity::Identity;
-use super::origin;
+use super::origin::{self, Effect};
 use super::tickets::Tickets;
 use super::time::seconds_since_1970;
 use super::tokens::Tokens;
+use crate::client::ShownCredential;
 use crate::settings::{AccessSettings, Secret};
 
 /// Only what these allow is open.
@@ -60,17 +61,25 @@ impl Rules {
         self.tokens.as_ref()?.failure()
     }
 
-    /// Whether a request is decided by its credentials.
-    pub(super) fn has_credentials(&self, request: &AccessRequest<'_>) -> bool {
+    /// The credential that decides a request, if there is one.
+    pub(super) fn credential(&self, request: &AccessRequest<'_>) -> Option<ShownCredential> {
         if self.is_for_all(request) {
-            return false;
+            return None;
         }
         match credentials::find(request, &self.settings) {
-            Some(Credential::Ticket(_)) => true,
-            Some(Credential::Token(..)) if self.tokens.is_some() => true,
+            Some(Credential::Ticket(text)) => {
+                Some(ShownCredential { bytes: text.into_bytes(), is_verified_here: true })
+            }
+            Some(Credential::Token(text, _)) if self.tokens.is_some() => {
+                Some(ShownCredential { bytes: text.into_bytes(), is_verified_here: true })
+            }
             _ => {
-                self.authorize_url.is_some()
-                    && [AUTHORIZATION, COOKIE].iter().any(|it| request.headers.contains_key(it))
+                self.authorize_url.as_ref()?;
+                let all = [AUTHORIZATION, COOKIE].map(|name| request.headers.get_all(name));
+                let values: Vec<_> =
+                    all.iter().flatten().map(http::HeaderValue::as_bytes).collect();
+                let bytes = values.join(&b'\n');
+                (!values.is_empty()).then_some(ShownCredential { bytes, is_verified_here: false })
             }
         }
     }
@@ -89,12 +98,10 @@ impl Rules {
         request: &AccessRequest<'_>,
     ) -> Result<Judgement, Denied> {
         let AccessRequest { action, channels, .. } = *request;
+        origin::check(request, Effect::of(action), &self.settings)?;
         let identity = match credentials::find(request, &self.settings) {
             Some(Credential::Ticket(ticket)) => self.tickets.redeem(&ticket).await?,
-            Some(Credential::Token(token, place)) if self.tokens.is_some() => {
-                if place == Place::Cookie {
-                    origin::check(request, &self.settings.cors_origins)?;
-                }
+            Some(Credential::Token(token, _)) if self.tokens.is_some() => {
                 self.verify(&token).await?
             }
             _ => return self.decide_by_application(request).await.map(Judgement::of_nobody),
@@ -128,9 +135,6 @@ impl Rules {
     /// Without a ticket or a token the application decides, if there is one.
     async fn decide_by_application(&self, request: &AccessRequest<'_>) -> Result<Decision, Denied> {
         let Some(authorize_url) = &self.authorize_url else { return Err(Denied::no_credentials()) };
-        if request.headers.contains_key(COOKIE) && !request.headers.contains_key(AUTHORIZATION) {
-            origin::check(request, &self.settings.cors_origins)?;
-        }
         if request.channels.is_empty() && request.action != Action::Admin {
             // The channels have to be known first.
             return Ok(Decision::allow());
@@ -161,6 +165,7 @@ impl Rules {
 
     /// Issues a ticket for these channels, or for all that the token allows.
     pub(crate) async fn issue_ticket(&self, request: &AccessRequest<'_>) -> Result<Secret, Denied> {
+        origin::check(request, Effect::Changes, &self.settings)?;
         let judgement = match credentials::find(request, &self.settings) {
             // A ticket must not create tickets.
             Some(Credential::Ticket(_)) => return Err(Denied::no_credentials()),

@@ -21,21 +21,23 @@ pub(crate) async fn check(
     counted(app, client, &request, request.check(&*app.access)).await
 }
 
-/// Asks the rules, unless too many credentials from that address were invalid. A request without
-/// credentials cannot fail a login.
+/// Asks the rules, unless too many credentials were invalid. A request without credentials cannot
+/// fail a login.
 pub(crate) async fn counted<T>(
     app: &App,
     client: ClientAddress,
     request: &AccessRequest<'_>,
     ask: impl Future<Output = Result<T, Denied>>,
 ) -> Result<T, Problem> {
-    if !app.access.has_credentials(request) {
-        return Ok(ask.await?);
-    }
-    app.limits.check_login(client)?;
+    let Some(shown) = app.access.credential(request) else { return Ok(ask.await?) };
+    app.limits.check_login(client, &shown)?;
     let asked = ask.await;
-    if asked.as_ref().is_err_and(|denied| denied.status() == StatusCode::UNAUTHORIZED) {
-        app.limits.login_failed(client);
+    match &asked {
+        Ok(_) => app.limits.login_succeeded(&shown),
+        Err(denied) if denied.status() == StatusCode::UNAUTHORIZED => {
+            app.limits.login_failed(client, &shown)?;
+        }
+        Err(_) => {}
     }
     Ok(asked?)
 }

@@ -7,6 +7,7 @@ mod open_stream;
 mod problem;
 mod publish;
 mod state;
+mod this_machine;
 
 pub(crate) use body::read as read_body;
 pub(crate) use client_address::with_client_address;
@@ -15,3 +16,4 @@ pub(crate) use open_stream::{StreamRequest, open_stream, show_stream};
 pub(crate) use problem::method_not_allowed;
 pub(crate) use publish::{PublishRequest, check_publisher, publish};
 pub(crate) use state::App;
+pub(crate) use this_machine::for_this_machine;

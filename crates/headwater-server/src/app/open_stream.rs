@@ -38,6 +38,7 @@ pub(crate) async fn open_stream(
     request: StreamRequest<'_>,
 ) -> Result<Response, Problem> {
     let StreamRequest { client, parts, channels, last_event_id, rewind, name_by_channel } = request;
+    app.limits.check_streams(client)?;
     let grant = match gate::check(app, client, Action::Subscribe, channels, parts).await {
         Ok(grant) => grant,
         // No decision was possible. A browser would not reconnect after a 503.

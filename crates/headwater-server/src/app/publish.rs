@@ -23,6 +23,8 @@ pub(crate) async fn check_publisher(
     channels: &[Channel],
     parts: &Parts,
 ) -> Result<Option<String>, Problem> {
+    // Before credentials: a refusal must cost less than an answer.
+    app.limits.check_publisher(client, None)?;
     Ok(gate::check(app, client, Action::Publish, channels, parts).await?.user)
 }
 

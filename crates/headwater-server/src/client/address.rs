@@ -1,5 +1,4 @@
-//! The address of a client, and which proxies report it. Look here for what a limit per address
-//! counts as one address.
+//! The address of a client. Look here for what a limit per address counts as one address.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientAddress(IpAddr);
 
-/// What limits count as one address. An IPv6 client has a whole /64 of addresses.
+/// What limits count as one address: an IPv4 address, or a network of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressKey(IpAddr);
 
@@ -24,12 +23,25 @@ impl ClientAddress {
         self.0
     }
 
-    /// What limits count it as.
+    /// What limits count it as: an IPv6 client has a whole /64 of addresses.
     pub fn key(self) -> AddressKey {
-        AddressKey(match self.0 {
-            IpAddr::V4(_) => self.0,
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !0 << 64).into(),
-        })
+        self.network(64).unwrap_or(AddressKey(self.0))
+    }
+
+    /// The site of an IPv6 client, a /48: one customer of a provider may have all its 65,536 /64s.
+    /// Limits count it too, some times higher.
+    pub fn site(self) -> Option<AddressKey> {
+        self.network(48)
+    }
+
+    fn network(self, prefix_bits: u32) -> Option<AddressKey> {
+        match self.0 {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => {
+                let network = address.to_bits() & !0 << (128 - prefix_bits);
+                Some(AddressKey(Ipv6Addr::from_bits(network).into()))
+            }
+        }
     }
 }
 
@@ -59,5 +71,14 @@ mod tests {
         check("192.0.2.1", "192.0.2.2", false);
         check("192.0.2.1", "::ffff:192.0.2.1", true);
         check("::ffff:192.0.2.1", "::ffff:192.0.2.2", false);
+    }
+
+    #[test]
+    fn a_48_of_ipv6_is_one_site() {
+        let site = |text| ClientAddress::new(ip(text)).site();
+        assert_eq!(site("2001:db8:7:1::1"), site("2001:db8:7:ffff:1::2"));
+        assert_ne!(site("2001:db8:7::1"), site("2001:db8:8::1"));
+        assert_eq!(site("192.0.2.1"), None);
+        assert_eq!(site("::ffff:192.0.2.1"), None);
     }
 }

@@ -2,6 +2,8 @@
 //! per user, and for which address counts behind a proxy.
 
 mod address;
+mod address_rate;
+mod failed_logins;
 mod forwarded;
 mod rate_limit;
 mod refusal;
@@ -9,24 +11,27 @@ mod stream_limits;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use address::{AddressKey, ClientAddress};
+pub(crate) use failed_logins::ShownCredential;
 pub use forwarded::client_address;
 pub(crate) use refusal::{Limit, LimitExceeded};
 pub(crate) use stream_limits::StreamPlace;
 
 use crate::limits::FULL_LOG_INTERVAL;
 use crate::settings::LimitSettings;
+use address_rate::AddressRate;
+use failed_logins::FailedLogins;
 use rate_limit::RateLimit;
 use stream_limits::StreamLimits;
 
 /// Every limit that clients have.
 pub(crate) struct ClientLimits {
     streams: Arc<StreamLimits>,
-    publishes_per_address: Option<RateLimit>,
+    publishes_per_address: Option<AddressRate>,
     publishes_per_user: Option<RateLimit>,
-    failed_logins: Option<RateLimit>,
+    failed_logins: Option<FailedLogins>,
     refusals: [AtomicU64; Limit::ALL.len()],
     /// When the log last reported that the server is full.
     full_logged_at: Mutex<Option<Instant>>,
@@ -42,9 +47,9 @@ impl ClientLimits {
         };
         Self {
             streams: Arc::new(streams),
-            publishes_per_address: settings.max_publishes_per_address.map(RateLimit::new),
+            publishes_per_address: settings.max_publishes_per_address.map(AddressRate::new),
             publishes_per_user: settings.max_publishes_per_user.map(RateLimit::new),
-            failed_logins: settings.max_failed_logins.map(RateLimit::new),
+            failed_logins: settings.max_failed_logins.map(FailedLogins::new),
             refusals: Default::default(),
             full_logged_at: Mutex::default(),
         }
@@ -56,11 +61,17 @@ impl ClientLimits {
         address: ClientAddress,
         user: Option<&str>,
     ) -> Result<StreamPlace, LimitExceeded> {
-        let outcome = self.counted(self.streams.acquire(address.key(), user));
+        let outcome = self.counted(self.streams.acquire(address, user));
         if matches!(outcome, Err(LimitExceeded { limit: Limit::Streams, .. })) {
             self.log_that_it_is_full();
         }
         outcome
+    }
+
+    /// Whether this address may open one more stream; checked before its credentials are, since a
+    /// refusal must cost less than a stream.
+    pub(crate) fn check_streams(&self, address: ClientAddress) -> Result<(), LimitExceeded> {
+        self.counted(self.streams.check_address(address))
     }
 
     fn log_that_it_is_full(&self) {
@@ -90,8 +101,7 @@ impl ClientLimits {
     ) -> Result<(), LimitExceeded> {
         let take = || {
             self.has_publishes_left(address, user)?;
-            let limit = Limit::PublishesPerAddress;
-            spend(self.publishes_per_address.as_ref(), limit, address.key(), events)?;
+            self.spend_of_address(address, events)?;
             match user {
                 Some(user) => {
                     spend(self.publishes_per_user.as_ref(), Limit::PublishesPerUser, user, events)
@@ -107,25 +117,51 @@ impl ClientLimits {
         address: ClientAddress,
         user: Option<&str>,
     ) -> Result<(), LimitExceeded> {
-        let limit = Limit::PublishesPerAddress;
-        spend(self.publishes_per_address.as_ref(), limit, address.key(), 0)?;
+        self.spend_of_address(address, 0)?;
         match user {
             Some(user) => spend(self.publishes_per_user.as_ref(), Limit::PublishesPerUser, user, 0),
             None => Ok(()),
         }
     }
 
-    /// Whether credentials from this address are verified; checked before they are.
-    pub(crate) fn check_login(&self, address: ClientAddress) -> Result<(), LimitExceeded> {
-        let limit = Limit::FailedLogins;
-        self.counted(spend(self.failed_logins.as_ref(), limit, address.key(), 0))
+    fn spend_of_address(&self, address: ClientAddress, events: usize) -> Result<(), LimitExceeded> {
+        let limit = Limit::PublishesPerAddress;
+        let Some(rate) = &self.publishes_per_address else { return Ok(()) };
+        rate.take(address, events).map_err(|retry_after| LimitExceeded { limit, retry_after })
     }
 
-    /// Records invalid credentials from this address.
-    pub(crate) fn login_failed(&self, address: ClientAddress) {
+    /// Whether a credential is to be looked at; checked before it is.
+    pub(crate) fn check_login(
+        &self,
+        address: ClientAddress,
+        shown: &ShownCredential,
+    ) -> Result<(), LimitExceeded> {
+        self.of_logins(|logins| logins.check(address, shown))
+    }
+
+    /// Records an invalid credential; an error if its address had shown too many already.
+    pub(crate) fn login_failed(
+        &self,
+        address: ClientAddress,
+        shown: &ShownCredential,
+    ) -> Result<(), LimitExceeded> {
+        self.of_logins(|logins| logins.failed(address, shown))
+    }
+
+    /// Records a credential that was accepted.
+    pub(crate) fn login_succeeded(&self, shown: &ShownCredential) {
+        if let Some(logins) = &self.failed_logins {
+            logins.accepted(shown);
+        }
+    }
+
+    fn of_logins(
+        &self,
+        ask: impl FnOnce(&FailedLogins) -> Result<(), Duration>,
+    ) -> Result<(), LimitExceeded> {
         let limit = Limit::FailedLogins;
-        // This request is denied already; what matters is the next one.
-        let _ = spend(self.failed_logins.as_ref(), limit, address.key(), 1);
+        let asked = self.failed_logins.as_ref().map_or(Ok(()), ask);
+        self.counted(asked.map_err(|retry_after| LimitExceeded { limit, retry_after }))
     }
 
     /// How many requests were rejected because of this limit.

@@ -52,7 +52,10 @@ impl Limit {
             }
             Self::PublishesPerAddress => "too many events from this address: publish more slowly",
             Self::PublishesPerUser => "too many events of this user: publish more slowly",
-            Self::FailedLogins => "too many failed logins from this address: wait, then try again",
+            Self::FailedLogins => {
+                "too many failed logins from this address or with these credentials: wait, then \
+                 try again"
+            }
         }
     }
 }

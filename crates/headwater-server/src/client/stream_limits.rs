@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::address::AddressKey;
+use super::address::{AddressKey, ClientAddress};
 use super::refusal::{Limit, LimitExceeded};
-use crate::limits::STREAM_RETRY_AFTER;
+use crate::limits::{SITE_TIMES, STREAM_RETRY_AFTER};
 
 /// Counts open streams. An open stream is never closed for a new one.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub(super) struct StreamLimits {
     pub(super) open: Mutex<Open>,
 }
 
-/// Only what has a limit is counted, and only while it has streams: the table has at most two
+/// Only what has a limit is counted, and only while it has streams: the table has at most three
 /// entries per stream.
 #[derive(Debug, Default)]
 pub(super) struct Open {
@@ -28,6 +28,8 @@ pub(super) struct Open {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Owner {
     Address(AddressKey),
+    /// Many addresses of IPv6.
+    Site(AddressKey),
     User(Box<str>),
 }
 
@@ -35,7 +37,7 @@ enum Owner {
 #[derive(Debug)]
 pub(crate) struct StreamPlace {
     limits: Arc<StreamLimits>,
-    owners: [Option<Owner>; 2],
+    owners: [Option<Owner>; 3],
 }
 
 impl StreamLimits {
@@ -43,20 +45,15 @@ impl StreamLimits {
     /// streams is notified even if the server is full.
     pub(super) fn acquire(
         self: &Arc<Self>,
-        address: AddressKey,
+        address: ClientAddress,
         user: Option<&str>,
     ) -> Result<StreamPlace, LimitExceeded> {
-        let address = self.per_address_max.map(|max| (Owner::Address(address), max));
+        let [address, site] = self.address_owners(address);
         let user = self.per_user_max.zip(user).map(|(max, user)| (Owner::User(user.into()), max));
         let mut open = self.open();
-        let is_full = |owner: &Option<(Owner, usize)>| {
-            owner.as_ref().is_some_and(|(owner, max)| {
-                open.by_owner.get(owner).is_some_and(|streams| streams >= max)
-            })
-        };
-        let limit = if is_full(&address) {
+        let limit = if open.is_full(&address) || open.is_full(&site) {
             Some(Limit::StreamsPerAddress)
-        } else if is_full(&user) {
+        } else if open.is_full(&user) {
             Some(Limit::StreamsPerUser)
         } else {
             (open.total >= self.total_max).then_some(Limit::Streams)
@@ -65,15 +62,44 @@ impl StreamLimits {
             return Err(LimitExceeded { limit, retry_after: STREAM_RETRY_AFTER });
         }
         open.total += 1;
-        let owners = [address, user].map(|owner| owner.map(|(owner, _)| owner));
+        let owners = [address, site, user].map(|owner| owner.map(|(owner, _)| owner));
         for owner in owners.iter().flatten() {
             *open.by_owner.entry(owner.clone()).or_default() += 1;
         }
         Ok(StreamPlace { limits: Arc::clone(self), owners })
     }
 
+    /// Whether this address may have one more, before anything else is looked at.
+    pub(super) fn check_address(&self, address: ClientAddress) -> Result<(), LimitExceeded> {
+        let owners = self.address_owners(address);
+        if owners.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let open = self.open();
+        if owners.iter().any(|owner| open.is_full(owner)) {
+            let limit = Limit::StreamsPerAddress;
+            return Err(LimitExceeded { limit, retry_after: STREAM_RETRY_AFTER });
+        }
+        Ok(())
+    }
+
+    /// What a stream of this address counts as, with the limits.
+    fn address_owners(&self, address: ClientAddress) -> [Option<(Owner, usize)>; 2] {
+        let Some(max) = self.per_address_max else { return [None, None] };
+        let site = address.site().map(|site| (Owner::Site(site), max.saturating_mul(SITE_TIMES)));
+        [Some((Owner::Address(address.key()), max)), site]
+    }
+
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn is_full(&self, owner: &Option<(Owner, usize)>) -> bool {
+        owner.as_ref().is_some_and(|(owner, max)| {
+            self.by_owner.get(owner).is_some_and(|streams| streams >= max)
+        })
     }
 }
 
@@ -94,7 +120,6 @@ impl Drop for StreamPlace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::ClientAddress;
 
     fn limits(total: usize, per_address: usize, per_user: usize) -> Arc<StreamLimits> {
         Arc::new(StreamLimits {
@@ -105,8 +130,8 @@ mod tests {
         })
     }
 
-    fn address(last: u8) -> AddressKey {
-        ClientAddress::new([192, 0, 2, last].into()).key()
+    fn address(last: u8) -> ClientAddress {
+        ClientAddress::new([192, 0, 2, last].into())
     }
 
     #[track_caller]
@@ -128,6 +153,22 @@ mod tests {
         assert_eq!(refused(enter(1, None)), Limit::StreamsPerAddress, "its own limit comes first");
         drop(first);
         let _again = enter(1, Some("ann")).expect("there is room again");
+    }
+
+    #[test]
+    fn the_networks_of_one_site_have_a_limit_together() {
+        let limits = limits(10_000, 2, 3);
+        let of = |text: &str| ClientAddress::new(text.parse().expect("an address"));
+        let mut places = Vec::new();
+        for number in 0..100 {
+            let address = of(&format!("2001:db8:7:{number:x}::1"));
+            assert_eq!(limits.check_address(address).is_ok(), places.len() < 2 * SITE_TIMES);
+            places.extend(limits.acquire(address, None));
+        }
+        assert_eq!(places.len(), 2 * SITE_TIMES);
+        assert!(limits.acquire(of("2001:db8:8::1"), None).is_ok(), "another site");
+        drop(places);
+        assert!(limits.open().by_owner.is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The settings of `headwater serve`: loads every section, and checks what must fit together.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::error::SettingsError;
@@ -56,33 +57,42 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Whether only this machine can reach `listen`. A name with a certificate is there for others,
-    /// whatever proxy is between.
+    /// Whether only this machine can reach `listen`: nothing says that others do.
     pub fn is_local(&self) -> bool {
-        self.listen.address.ip().to_canonical().is_loopback() && !self.has_name()
+        self.way_to_listen().is_none()
     }
 
-    fn has_name(&self) -> bool {
-        matches!(self.tls, Some(TlsSettings::Acme(_)))
+    /// How other machines reach `listen`, as the end of a sentence; `None` if they do not. A
+    /// certificate or a proxy is there for others, whatever the address is.
+    fn way_to_listen(&self) -> Option<&'static str> {
+        let listen = &self.listen;
+        match &self.tls {
+            _ if !is_loopback(listen.address) => Some(""),
+            Some(TlsSettings::Acme(_)) => Some(" by the name in acme-domain"),
+            Some(TlsSettings::Files(_)) => Some(" by the name in the certificate, tls-cert"),
+            None if listen.proxy_protocol => Some(" through the proxy of proxy-protocol"),
+            None if !listen.trusted_proxies.is_empty() => {
+                Some(" through the proxies in trusted-proxy")
+            }
+            None => None,
+        }
+    }
+
+    /// Whether `listen` serves health, metrics and administration to this machine.
+    pub fn serves_admin(&self) -> bool {
+        let has_name = matches!(self.tls, Some(TlsSettings::Acme(_)));
+        self.listen.admin.is_none() && is_loopback(self.listen.address) && !has_name
+    }
+
+    /// Whether other machines can reach health, metrics and administration.
+    pub fn is_admin_reachable(&self) -> bool {
+        self.listen.admin.is_some_and(|address| !is_loopback(address))
     }
 
     fn check_together(&self) -> Result<(), SettingsError> {
         check_access(&self.access, self.listen.open)?;
-        if !self.is_local() && !self.listen.open && !self.access.has_rules() {
-            let (by_name, or_else) = if self.has_name() {
-                (" by the name in acme-domain", String::new())
-            } else {
-                ("", format!(" Or listen on 127.0.0.1:{}.", self.listen.address.port()))
-            };
-            return Err(SettingsError(format!(
-                "listen = {}: other machines can reach this address{by_name}, and there are no \
-                 access rules. Accept tokens (--jwt-secret-file, --jwt-public-key or --jwks), \
-                 ask your application (--authorize-url), or say --open (HEADWATER_OPEN=true, or \
-                 open = true in the file) to allow anybody who can reach it to subscribe and \
-                 publish.{or_else} See docs/access.md",
-                self.listen.address
-            )));
-        }
+        check_proxies(&self.listen)?;
+        self.check_reach()?;
         if let (Some(data), Some(redis)) = (&self.redis.data, &self.redis.url) {
             return Err(SettingsError(format!(
                 "data = {}: it is for the embedded broker, and redis = {redis} keeps the history \
@@ -90,7 +100,6 @@ impl Settings {
                 data.display()
             )));
         }
-        check_proxies(&self.listen)?;
         if self.listen.admin == Some(self.listen.address) && self.listen.address.port() != 0 {
             return Err(SettingsError(format!(
                 "admin = {}: listen has the same address: give one of them another port, or \
@@ -100,6 +109,42 @@ impl Settings {
         }
         Ok(())
     }
+
+    /// What other machines can reach is open only if that was said.
+    fn check_reach(&self) -> Result<(), SettingsError> {
+        if self.listen.open || self.access.has_rules() {
+            return Ok(());
+        }
+        let ListenSettings { address, admin, .. } = self.listen;
+        if let Some(by) = self.way_to_listen() {
+            let or_else = match is_loopback(address) {
+                true => String::new(),
+                false => format!(" Or listen on 127.0.0.1:{}.", address.port()),
+            };
+            return Err(SettingsError(format!(
+                "listen = {address}: other machines can reach this address{by}, and there are no \
+                 access rules. {RULES_OR_OPEN} to allow anybody who can reach it to subscribe and \
+                 publish.{or_else} See docs/access.md"
+            )));
+        }
+        match admin.filter(|admin| !is_loopback(*admin)) {
+            Some(admin) => Err(SettingsError(format!(
+                "admin = {admin}: other machines can reach this address, and there are no access \
+                 rules. {RULES_OR_OPEN} to show health and metrics to anybody who can reach it. \
+                 Or use admin = 127.0.0.1:{}. See docs/access.md",
+                admin.port()
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+const RULES_OR_OPEN: &str = "Accept tokens (--jwt-secret-file, --jwt-public-key or --jwks), ask \
+                             your application (--authorize-url), or say --open \
+                             (HEADWATER_OPEN=true, or open = true in the file)";
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 fn listen(sources: &Sources) -> Result<ListenSettings, SettingsError> {
@@ -108,6 +153,7 @@ fn listen(sources: &Sources) -> Result<ListenSettings, SettingsError> {
         admin: sources.address("admin")?,
         ready_requires: sources.required("ready-requires", Sources::parsed)?,
         open: sources.required("open", Sources::switch)?,
+        allowed_hosts: sources.list("allowed-host")?.unwrap_or_default(),
         trusted_proxies: sources.networks("trusted-proxy")?,
         client_address_header: sources.parsed("client-address-header")?,
         proxy_protocol: sources.required("proxy-protocol", Sources::switch)?,

@@ -27,6 +27,8 @@ pub struct ListenSettings {
     /// The setting `open`. On loopback it may be false, and access is open all the same if there
     /// are no rules.
     pub open: bool,
+    /// Names, besides those of this machine, by which an open loopback address may be asked.
+    pub allowed_hosts: Vec<DomainName>,
     /// Networks of trusted reverse proxies.
     pub trusted_proxies: TrustedProxies,
     /// The header in which they report a client's address.

@@ -22,7 +22,7 @@ async fn clients_that_send_their_head_byte_by_byte() {
     let attack = |blows: Arc<AtomicU64>| async move {
         loop {
             let mut socket = connect(address).await;
-            let mut head = b"GET /sse/stream HTTP/1.1\r\nhost: h\r\nx: "
+            let mut head = b"GET /sse/stream HTTP/1.1\r\nhost: localhost\r\nx: "
                 .iter()
                 .chain([&b'x'].into_iter().cycle());
             // Closed by the header timeout, however steadily bytes come.
@@ -43,7 +43,8 @@ async fn clients_that_send_their_body_byte_by_byte() {
     let memory = 500 * CONNECTION_BYTES;
     let attack = |blows: Arc<AtomicU64>| async move {
         let mut socket = connect(address).await;
-        let head = b"POST /sse/publish HTTP/1.1\r\nhost: h\r\ncontent-length: 8000000\r\n\r\n";
+        let head =
+            b"POST /sse/publish HTTP/1.1\r\nhost: localhost\r\ncontent-length: 8000000\r\n\r\n";
         socket.write_all(head).await.expect("it is sent");
         while socket.write_all(b"x").await.is_ok() {
             blows.fetch_add(1, Ordering::Relaxed);
@@ -67,7 +68,8 @@ async fn large_bodies_that_do_not_end() {
         let refused = Arc::clone(&refused);
         async move {
             let mut socket = connect(address).await;
-            let head = b"POST /sse/publish HTTP/1.1\r\nhost: h\r\ncontent-length: 8000000\r\n\r\n";
+            let head =
+                b"POST /sse/publish HTTP/1.1\r\nhost: localhost\r\ncontent-length: 8000000\r\n\r\n";
             socket.write_all(head).await.expect("it is sent");
             let sent = socket.write_all(&vec![b'x'; 7_900_000]).await;
             blows.fetch_add(1, Ordering::Relaxed);
@@ -134,7 +136,7 @@ async fn heads_that_are_too_large() {
         let long = format!("cookie: {}\r\n", "x".repeat(1 << 20));
         for headers in [many, long].into_iter().cycle() {
             let mut socket = connect(address).await;
-            let head = format!("GET /sse/stream HTTP/1.1\r\nhost: h\r\n{headers}\r\n");
+            let head = format!("GET /sse/stream HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
             // The server may close before it has taken all.
             let _ = socket.write_all(head.as_bytes()).await;
             let answer = until_closed(&mut socket).await;
@@ -151,6 +153,7 @@ async fn heads_that_are_too_large() {
 async fn a_publisher_at_full_speed() {
     let _alone = alone().await;
     let arguments = [
+        "--open",
         "--trusted-proxy=127.0.0.1",
         "--client-address-header=X-Real-IP",
         "--max-publishes-per-address=200/s",
@@ -161,7 +164,7 @@ async fn a_publisher_at_full_speed() {
         let mut socket = connect(address).await;
         let mut answer = vec![0; 64 << 10];
         loop {
-            let request = "POST /sse/publish?channel=healthy2 HTTP/1.1\r\nhost: h\r\nx-real-ip: \
+            let request = "POST /sse/publish?channel=healthy2 HTTP/1.1\r\nhost: localhost\r\nx-real-ip: \
                 192.0.2.1\r\ncontent-length: 1\r\n\r\nx";
             socket.write_all(request.as_bytes()).await.expect("it is sent");
             assert_ne!(socket.read(&mut answer).await.expect("an answer"), 0);

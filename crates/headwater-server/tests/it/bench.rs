@@ -65,7 +65,9 @@ fn a_server_that_dies_ends_the_benchmark_with_a_reason() {
 fn metrics_of(node: &Node) -> Option<String> {
     use std::io::{Read as _, Write as _};
     let mut socket = std::net::TcpStream::connect(node.address()).ok()?;
-    socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    socket
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .ok()?;
     let mut text = String::new();
     socket.read_to_string(&mut text).ok()?;
     Some(text)

@@ -50,7 +50,7 @@ async fn a_closed_client_is_noticed_without_a_publish() {
 async fn a_half_closed_client_is_noticed() {
     let node = Node::start(BINARY, &["--heartbeat", "off"]);
     let mut socket = connect(&node).await;
-    let request = "GET /sse/stream?channel=news HTTP/1.1\r\nhost: h\r\n\r\n";
+    let request = "GET /sse/stream?channel=news HTTP/1.1\r\nhost: localhost\r\n\r\n";
     socket.write_all(request.as_bytes()).await.expect("the request is sent");
     node.wait_for_metric("headwater_streams", 1.0).await;
     let begin = Instant::now();
@@ -73,12 +73,12 @@ async fn connections_that_begin_no_request_are_closed() {
         // The beginning of HTTP/2's preface, and of a method that looks like it.
         "P",
         "PRI * HTTP/2.0\r\n\r\nSM",
-        "GET /sse/stream HTTP/1.1\r\nhost: h\r\n",
+        "GET /sse/stream HTTP/1.1\r\nhost: localhost\r\n",
         "GET /sse/stream",
         // A second request that does not come to its end, on a connection that served one.
-        "GET /health/live HTTP/1.1\r\nhost: h\r\n\r\nGET /health",
+        "GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\nGET /health",
         // And one that never begins.
-        "GET /health/live HTTP/1.1\r\nhost: h\r\n\r\n",
+        "GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n",
     ] {
         let mut socket = connect(&node).await;
         socket.write_all(request.as_bytes()).await.expect("it is sent");
@@ -111,7 +111,7 @@ async fn a_head_that_is_too_large_is_rejected() {
     let answer = http::request(node.address(), "GET", "/health/live", headers, b"").await;
     assert_eq!(answer.status, 431);
     let many: Vec<String> = (0..200).map(|number| format!("x-{number}: 1\r\n")).collect();
-    let request = format!("GET /health/live HTTP/1.1\r\nhost: h\r\n{}\r\n", many.concat());
+    let request = format!("GET /health/live HTTP/1.1\r\nhost: localhost\r\n{}\r\n", many.concat());
     assert_eq!(http::exchange(node.address(), request.as_bytes()).await.status, 431);
     assert_eq!(http::exchange(node.address(), b"nonsense\r\n\r\n").await.status, 400);
     assert_eq!(http::get(node.address(), "/health/live").await.status, 200);
@@ -128,7 +128,7 @@ async fn connections_over_the_limit_wait_for_a_slot() {
     }
     node.wait_for_log("connection limit reached");
     let mut sixth = connect(&node).await;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     sixth.write_all(request.as_bytes()).await.expect("the request is sent");
     let mut byte = [0];
     let answered = timeout(Duration::from_millis(300), sixth.read(&mut byte)).await;

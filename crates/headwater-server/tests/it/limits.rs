@@ -16,8 +16,8 @@ fn of(address: &str) -> [(&str, &str); 1] {
     [("x-forwarded-for", address)]
 }
 
-const BEHIND_A_PROXY: [&str; 4] =
-    ["--trusted-proxy", "127.0.0.1", "--client-address-header", "X-Forwarded-For"];
+const BEHIND_A_PROXY: [&str; 5] =
+    ["--open", "--trusted-proxy", "127.0.0.1", "--client-address-header", "X-Forwarded-For"];
 
 #[tokio::test]
 async fn the_streams_of_an_address_are_limited_and_stay_open() {

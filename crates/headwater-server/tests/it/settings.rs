@@ -186,7 +186,8 @@ fn bounds_are_inclusive_and_apply_to_every_source() {
         let (name, variable) = (setting.name, setting.variable());
         for text in inside {
             let environment = &[(&*variable, &*text)];
-            let flags = companions(name);
+            let key = if name == "open" { &[][..] } else { &["--jwks=keys.json"] };
+            let flags = &[companions(name), key].concat();
             let result = load(&Said { flags, environment, ..Said::default() });
             assert!(result.is_ok(), "{name} = {text}: {result:?}");
         }

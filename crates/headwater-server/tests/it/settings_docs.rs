@@ -39,6 +39,7 @@ fn the_example_file_is_valid_with_and_without_its_comments() {
     let without_default = Settings {
         listen: ListenSettings {
             admin: None,
+            allowed_hosts: Vec::new(),
             trusted_proxies: TrustedProxies::default(),
             client_address_header: None,
             shards: None,

@@ -36,6 +36,33 @@ fn an_address_that_others_can_reach_needs_open() {
 }
 
 #[test]
+fn an_address_is_local_only_if_nothing_leads_others_there() {
+    const HEADER: &str = "--client-address-header=X-Forwarded-For";
+    for (flags, part) in [
+        (&["--trusted-proxy=127.0.0.1", HEADER][..], "through the proxies in trusted-proxy"),
+        (&["--trusted-proxy=10.0.0.0/8", HEADER], "through the proxies in trusted-proxy"),
+        (&["--trusted-proxy=127.0.0.1", "--proxy-protocol"], "through the proxy of proxy-protocol"),
+        (&["--tls-cert=a.pem", "--tls-key=b.pem"], "by the name in the certificate"),
+        (&["--acme-domain=a.example", "--acme-dir=acme"], "by the name in acme-domain"),
+        (&["--admin=0.0.0.0:9000"], "Or use admin = 127.0.0.1:9000"),
+        (&["--admin=[::]:9000"], "admin = [::]:9000: other machines can reach this address"),
+        (&["--admin=192.0.2.1:9000"], "admin = 192.0.2.1:9000"),
+    ] {
+        for listen in ["127.0.0.1:8000", "[::1]:8000", "[::ffff:127.0.0.1]:8000"] {
+            let flags = [flags, &["--listen", listen]].concat();
+            let refused = by_flag(&flags).expect_err(listen);
+            for part in [part, "there are no access rules", "--jwt-secret-file", "say --open"] {
+                assert!(refused.contains(part), "{flags:?}: {refused}");
+            }
+            for decided in ["--open", "--public=news", "--jwks=keys.json"] {
+                let flags = [&flags[..], &[decided]].concat();
+                assert!(by_flag(&flags).is_ok(), "{flags:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn data_is_a_path_and_not_for_redis() {
     let settings = by_flag(&["--data", "a/b c"]).expect("a path");
     assert_eq!(settings.redis.data.as_deref(), Some(Path::new("a/b c")));

@@ -103,7 +103,7 @@ async fn count_events(
 /// Opens a stream and takes its head off.
 async fn open(node: &Node) -> TcpStream {
     let mut socket = TcpStream::connect(node.address()).await.expect("the server listens");
-    let request = "GET /sse/stream?channel=news HTTP/1.1\r\nhost: h\r\n\r\n";
+    let request = "GET /sse/stream?channel=news HTTP/1.1\r\nhost: localhost\r\n\r\n";
     socket.write_all(request.as_bytes()).await.expect("the request is sent");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

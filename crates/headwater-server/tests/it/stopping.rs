@@ -105,7 +105,7 @@ async fn no_connection_is_accepted_while_draining() {
 async fn a_request_in_flight_gets_its_response() {
     let mut node = Node::start(BINARY, &["--drain-timeout", "60s"]);
     let mut socket = TcpStream::connect(node.address()).await.expect("the server listens");
-    let head = "POST /sse/publish?channel=a HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\nexpect: \
+    let head = "POST /sse/publish?channel=a HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\nexpect: \
         100-continue\r\n\r\nfirst";
     socket.write_all(head.as_bytes()).await.expect("half of the request is sent");
     // The server has read the head, and waits for the body.
@@ -127,7 +127,9 @@ async fn idle_connections_do_not_delay_the_shutdown() {
     let mut node = Node::start(BINARY, &["--drain-timeout", "60s", "--header-timeout", "60s"]);
     let mut idle = Vec::new();
     // Half of a head is a request in flight, and is waited for until the header timeout.
-    for request in ["", "PRI * HTTP/2.0\r\n", "GET /health/live HTTP/1.1\r\nhost: h\r\n\r\n"] {
+    for request in
+        ["", "PRI * HTTP/2.0\r\n", "GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"]
+    {
         let mut socket = TcpStream::connect(node.address()).await.expect("the server listens");
         socket.write_all(request.as_bytes()).await.expect("it is sent");
         idle.push(socket);

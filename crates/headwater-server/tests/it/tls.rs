@@ -251,7 +251,7 @@ fn invalid_files_are_rejected_with_a_remedy() {
         let files = Files::new();
         spoil(&files);
         let output = std::process::Command::new(BINARY)
-            .args(["serve", "--listen", "127.0.0.1:0", "--tls-cert"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--open", "--tls-cert"])
             .arg(files.certificate_path())
             .arg("--tls-key")
             .arg(files.key_path())

@@ -130,7 +130,8 @@ async fn without_a_key_to_sign_with_there_is_only_what_is_public() {
 async fn tls_and_an_unreachable_redis_are_shown() {
     let files = Files::new();
     let (certificate, key) = (files.certificate_path(), files.key_path());
-    let tls = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let [certificate_file, key_file] = [&certificate, &key].map(|it| it.to_str().unwrap());
+    let tls = ["--open", "--tls-cert", certificate_file, "--tls-key", key_file];
     let started = Started::with(&tls).await;
     let publish = started.command("Publish").expect("a command");
     let trusting = publish.replace("curl", &format!("curl --cacert {}", certificate.display()));

@@ -136,8 +136,9 @@ async fn open_all(address: SocketAddr, streams: usize, ids: &[String]) -> Vec<Cl
             }
             None => (String::new(), "\nid: ".to_owned()),
         };
-        let request =
-            format!("GET /sse/stream?channel=c{channel} HTTP/1.1\r\nhost: h\r\n{header}\r\n");
+        let request = format!(
+            "GET /sse/stream?channel=c{channel} HTTP/1.1\r\nhost: localhost\r\n{header}\r\n"
+        );
         clients.spawn(async move {
             let mut socket = TcpStream::connect(address).await.expect("the server listens");
             socket.write_all(request.as_bytes()).await.expect("the request is sent");

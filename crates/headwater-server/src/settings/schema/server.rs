@@ -29,9 +29,11 @@ pub(super) const ADDRESSES: &[Setting] = &[
         default: None,
         example: "127.0.0.1:9000",
         heading: WHERE,
-        summary: "Address of /health/live, /health/ready and /metrics",
-        details: "Without it, `listen` serves them if it is a loopback address; otherwise they are \
-                  not served at all.",
+        summary: "Address of /health/live, /health/ready, /metrics and /admin/streams",
+        details: "Without it, `listen` serves them if it is a loopback address, to programs of \
+                  this machine only and not through a proxy; otherwise they are not served at \
+                  all. An address that other machines can reach needs access rules or `open`; \
+                  with `open`, streams cannot be closed there.",
     },
     Setting {
         name: "ready-requires",
@@ -46,17 +48,36 @@ pub(super) const ADDRESSES: &[Setting] = &[
     },
 ];
 
-pub(super) const OPEN: &[Setting] = &[Setting {
-    name: "open",
-    value_name: "BOOL",
-    kind: Kind::Switch,
-    default: Some("false"),
-    example: "true",
-    heading: WHERE,
-    summary: "Allow every client that can reach `listen` to subscribe and publish to all channels",
-    details: "An address other than loopback needs this or access rules. The two cannot be \
-              combined: under access rules, only what they allow is open.",
-}];
+pub(super) const OPEN: &[Setting] = &[
+    Setting {
+        name: "open",
+        value_name: "BOOL",
+        kind: Kind::Switch,
+        default: Some("false"),
+        example: "true",
+        heading: WHERE,
+        summary: "Allow every client that can reach `listen` to subscribe and publish to all \
+                  channels",
+        details: "An address that other machines reach needs this or access rules. That is every \
+                  address other than loopback, and also a loopback address with a certificate, \
+                  `trusted-proxy` or `proxy-protocol`. The two cannot be combined: under access \
+                  rules, only what they allow is open.",
+    },
+    Setting {
+        name: "allowed-host",
+        value_name: "NAME",
+        kind: Kind::Domains,
+        default: None,
+        example: "events.test",
+        heading: WHERE,
+        summary: "Host names, besides those of this machine, by which an open loopback address \
+                  can be used",
+        details: "Without access rules, a loopback address answers to `localhost`, names below it \
+                  and loopback addresses only, so that no page on the web can reach it under a \
+                  name of its own (DNS rebinding). The flag can be repeated, `;` stands between \
+                  names in the environment variable, and the file has a list of them.",
+    },
+];
 
 pub(super) const PROXIES: &[Setting] = &[
     Setting {

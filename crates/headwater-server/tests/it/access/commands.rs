@@ -92,7 +92,8 @@ async fn check_examines_the_certificate() {
     let mut files = Files::new();
     let paths = [files.certificate_path(), files.key_path()];
     let [certificate, key] = paths.each_ref().map(|path| path.to_str().expect("UTF-8"));
-    let check = async || run(&["check", "--tls-cert", certificate, "--tls-key", key], &[]).await;
+    let check =
+        async || run(&["check", "--open", "--tls-cert", certificate, "--tls-key", key], &[]).await;
     let (code, text) = check().await;
     assert!(code == Some(0) && text.contains(" and its key fit\n"), "{text}");
     for (hours, expected_code, expected) in [

@@ -38,20 +38,84 @@ async fn too_many_wrong_credentials_block_an_address() {
     for _ in 0..5 {
         assert_eq!(head(news, "192.0.2.1", None).await, 401, "who shows nothing fails at nothing");
     }
-    for path in ["/sse/publish?channel=news", "/sse/ticket", "/admin/streams?user=1"] {
-        let method = if path.starts_with("/admin") { "DELETE" } else { "POST" };
-        ask(&node, method, path, "192.0.2.1", Some("wrong")).await.problem(401);
+    for (number, path) in
+        ["/sse/publish?channel=news", "/sse/ticket", "/sse/ticket"].into_iter().enumerate()
+    {
+        let wrong = format!("wrong{number}");
+        ask(&node, "POST", path, "192.0.2.1", Some(&wrong)).await.problem(401);
     }
     for path in ["/sse/publish?channel=news", "/sse/ticket"] {
-        let refused = ask(&node, "POST", path, "192.0.2.1", Some(&good)).await;
+        let refused = ask(&node, "POST", path, "192.0.2.1", Some("wrong")).await;
         assert!(refused.problem(429).contains("failed logins"));
         assert!(refused.header("retry-after").is_some());
+        assert_eq!(ask(&node, "POST", path, "192.0.2.1", Some(&good)).await.status, 200);
     }
-    assert_eq!(head(news, "192.0.2.1", Some(&good)).await, 429);
+    assert_eq!(head(news, "192.0.2.1", Some("wrong")).await, 429);
     assert_eq!(head("/sse/stream?channel=news&ticket=x", "192.0.2.1", None).await, 429);
+    assert_eq!(head(news, "192.0.2.1", Some(&good)).await, 200, "what verifies always passes");
     assert_eq!(head(lobby, "192.0.2.1", Some(&good)).await, 200, "it is open to all");
     assert_eq!(head(news, "192.0.2.2", Some(&good)).await, 200, "others notice nothing");
     assert!(node.metric("headwater_refusals_total{reason=\"failed-logins\"}").await >= 4.0);
+}
+
+#[tokio::test]
+async fn a_wrong_credential_is_not_verified_again_and_again_wherever_it_comes_from() {
+    let secret = SecretFile::new();
+    let node = node(&secret, &["--max-failed-logins", "3/h"]);
+    let path = "/sse/publish?channel=news";
+    for (last, expected) in [(1, 401), (2, 401), (3, 401), (4, 429), (5, 429)] {
+        let from = format!("192.0.2.{last}");
+        let answer = ask(&node, "POST", path, &from, Some("wrong")).await;
+        assert_eq!(answer.status, expected, "{from}");
+    }
+    let good = token(&claims(&[], &["news"]));
+    assert_eq!(ask(&node, "POST", path, "192.0.2.5", Some(&good)).await.status, 200);
+}
+
+#[tokio::test]
+async fn users_of_the_application_stay_where_others_fail() {
+    let backend = Backend::start(&yes("{}")).await;
+    let url = backend.url("/sse-auth");
+    let arguments = ["--authorize-url", &url, "--max-failed-logins", "3/h"];
+    let node = Node::start(BINARY, &[&arguments, &BEHIND_A_PROXY[..]].concat());
+    let head = async |channel: &str, cookie: &str, from: &str| {
+        let headers = [("x-forwarded-for", from), ("cookie", cookie)];
+        let path = format!("/sse/stream?channel={channel}");
+        http::request(node.address(), "HEAD", &path, &headers, b"").await.status
+    };
+    assert_eq!(head("a", "session=good", "192.0.2.1").await, 200);
+    backend.answer_with(&answer("401 Unauthorized", "text/html", "no"), Duration::ZERO);
+    for number in 0..5 {
+        let cookie = format!("session=wrong{number}");
+        let expected = if number < 3 { 401 } else { 429 };
+        assert_eq!(head("a", &cookie, "192.0.2.1").await, expected, "{cookie}");
+    }
+    let asked = backend.requests().len();
+    backend.answer_with(&yes("{}"), Duration::ZERO);
+    assert_eq!(head("b", "session=good", "192.0.2.1").await, 200, "it was accepted lately");
+    assert_eq!(head("b", "session=wrong", "192.0.2.1").await, 429);
+    assert_eq!(backend.requests().len(), asked + 1, "strangers do not reach the application");
+}
+
+#[tokio::test]
+async fn one_site_of_ipv6_has_limits_together() {
+    let secret = SecretFile::new();
+    let arguments = ["--max-failed-logins", "3/h", "--max-streams-per-address", "2"];
+    let node = node(&secret, &[&arguments[..], &["--public", "news"]].concat());
+    let (mut streams, mut failures) = (Vec::new(), 0);
+    for number in 0..60 {
+        let from = format!("2001:db8:7:{number:x}::1");
+        let headers = [("x-forwarded-for", &*from)];
+        let path = "/sse/stream?channel=news";
+        let stream = EventStream::open_with(node.address(), path, &headers, None).await;
+        streams.extend(Some(stream).filter(|stream| stream.status == 200));
+        let wrong = format!("wrong{number}");
+        let answer = ask(&node, "POST", "/sse/publish?channel=a", &from, Some(&wrong)).await;
+        failures += usize::from(answer.status == 401);
+    }
+    assert_eq!((streams.len(), failures), (16, 24), "eight times as much as one address");
+    let of_version_4 = ask(&node, "POST", "/sse/publish?channel=a", "192.0.2.1", Some("w")).await;
+    assert_eq!(of_version_4.status, 401);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod expiry;
 mod key_sets;
 mod limits;
 mod matrix;
+mod loopback;
 mod pages;
 mod revocation;
 mod settings;

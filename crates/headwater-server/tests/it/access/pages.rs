@@ -6,6 +6,7 @@ use headwater_test_support::{EventStream, Node};
 
 use crate::support::BINARY;
 use crate::support::access::{SecretFile, claims, token};
+use crate::support::backend::{Backend, json as yes};
 
 fn node(secret: &SecretFile, origins: &[&str]) -> Node {
     let mut arguments = vec!["--jwt-secret-file", secret.path()];
@@ -103,4 +104,97 @@ async fn a_cookie_alone_publishes_only_from_listed_origins() {
     let headers = [("authorization", &*bearer), ("origin", "https://evil.example")];
     let path = "/sse/publish?channel=news";
     assert_eq!(http::request(node.address(), "POST", path, &headers, b"x").await.status, 200);
+}
+
+/// What browsers send by themselves, and what identifies a user otherwise.
+const SENT_BY_BROWSERS: [&[(&str, &str)]; 9] = [
+    &[("cookie", "session=1")],
+    &[("authorization", "Basic dTpw")],
+    &[("authorization", "Digest username=\"u\"")],
+    &[("authorization", "Negotiate YII=")],
+    &[("authorization", "NTLM TlRM")],
+    &[("authorization", "Basic dTpw"), ("cookie", "session=1")],
+    // Two headers, of which one is a token's, are none.
+    &[("authorization", "Bearer x"), ("authorization", "Basic dTpw")],
+    // A client certificate, as proxies pass it on.
+    &[("x-forwarded-client-cert", "Hash=0;Subject=\"CN=u\"")],
+    // The network that a client is in.
+    &[],
+];
+
+#[tokio::test]
+async fn no_foreign_page_uses_what_its_browser_sends_by_itself() {
+    let backend = Backend::start(&yes(r#"{"user": "ann"}"#)).await;
+    let url = backend.url("/sse-auth");
+    let node =
+        Node::start(BINARY, &["--authorize-url", &url, "--cors-origin", "https://a.example"]);
+    let own = format!("http://{}", node.address());
+    for credentials in SENT_BY_BROWSERS {
+        for (method, path, kind) in [
+            ("POST", "/sse/publish?channel=a", "text/plain"),
+            ("POST", "/sse/publish", "application/x-ndjson"),
+            ("POST", "/sse/ticket?channel=a", "text/plain"),
+            ("DELETE", "/admin/streams?user=1", "text/plain"),
+            ("HEAD", "/sse/stream?channel=a", "text/plain"),
+            ("GET", "/sse/stream?channel=a", "text/plain"),
+            // Tokens are not accepted, so what is there does not count.
+            ("GET", "/sse/stream?channel=a&token=x", "text/plain"),
+        ] {
+            let body = br#"{"channel": "a", "data": "x"}"#;
+            let asked = backend.requests().len();
+            for page in [
+                &[("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")][..],
+                &[("origin", "https://evil.example")],
+                &[("origin", "null")],
+                &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")],
+                &[("sec-fetch-site", "same-site")],
+            ] {
+                let headers = [credentials, page, &[("content-type", kind)]].concat();
+                let answer = http::request(node.address(), method, path, &headers, body).await;
+                assert_eq!(answer.status, 403, "{method} {path} {headers:?}");
+            }
+            assert_eq!(backend.requests().len(), asked, "the application is not even asked");
+            for page in [
+                &[("origin", &*own)][..],
+                &[("origin", "https://a.example"), ("sec-fetch-site", "cross-site")],
+                &[("sec-fetch-site", "same-origin")],
+            ] {
+                let headers = [credentials, page, &[("content-type", kind)]].concat();
+                let method = if method == "GET" { "HEAD" } else { method };
+                let answer = http::request(node.address(), method, path, &headers, body).await;
+                assert!((200..300).contains(&answer.status), "{method} {path} {headers:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_page_holds_no_streams_of_its_visitor() {
+    let secret = SecretFile::new();
+    let arguments = ["--jwt-secret-file", secret.path(), "--max-streams-per-user", "1"];
+    let node = Node::start(BINARY, &[&arguments[..], &["--jwt-in-query"]].concat());
+    let mut user = claims(&["news"], &[]);
+    user["sub"] = "ann".into();
+    let token = token(&user);
+    let (cookie, path) = (format!("headwater={token}"), "/sse/stream?channel=news");
+    let foreign = [("cookie", &*cookie), ("origin", "https://evil.example")];
+    for _ in 0..3 {
+        EventStream::open_with(node.address(), path, &foreign, None).await;
+        http::request(node.address(), "POST", "/sse/ticket", &foreign, b"").await.problem(403);
+    }
+    let own = [("cookie", &*cookie), ("sec-fetch-site", "same-origin")];
+    let stream = EventStream::open_with(node.address(), path, &own, None).await;
+    assert_eq!(stream.status, 200);
+    drop(stream);
+    node.wait_for_metric("headwater_streams", 0.0).await;
+    // What a page cannot have sent by accident is exempt.
+    let page = ("origin", "https://evil.example");
+    let bearer = format!("Bearer {token}");
+    let with_token = format!("{path}&token={token}");
+    for (path, headers) in
+        [(path, &[page, ("authorization", &*bearer)][..]), (&with_token, &[page])]
+    {
+        let answer = http::request(node.address(), "HEAD", path, headers, b"").await;
+        assert_eq!(answer.status, 200);
+    }
 }

@@ -57,7 +57,8 @@ async fn a_stream_by_ticket_ends_with_the_token() {
 async fn the_application_authorizes_tickets_too() {
     let backend = Backend::start(&yes("{}")).await;
     let node = Node::start(BINARY, &["--authorize-url", &backend.url("/")]);
-    let session = [("cookie", "session=1")];
+    // A page of the server's own: a cookie alone could be any page's.
+    let session = [("cookie", "session=1"), ("sec-fetch-site", "same-origin")];
     let refused = get_ticket(&node, "", &session).await;
     assert!(refused.problem(401).contains("POST /sse/ticket?channel=NAME"));
     let ticket = ticket_of(&get_ticket(&node, "?channel=a", &session).await);
