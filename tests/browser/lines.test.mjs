@@ -85,5 +85,11 @@ test('JSON is formatted without changing a token', () => {
   check(' [ ] ', '[]');
   check('{"a":{},"b":[[]]}', '{\n  "a": {},\n  "b": [\n    []\n  ]\n}');
   const large = `[${'1,'.repeat(20_000)}1]`;
+  // However it is nested, the layout is bounded.
+  const nested = (depth, inside) => '['.repeat(depth) + inside + ']'.repeat(depth);
+  for (const text of [nested(10_000, ''), nested(5_000, '1'), nested(90, '1,'.repeat(9_000) + '1')]) {
+    assert.ok((prettyJson(text) ?? '').length < 250_000, text.slice(0, 20));
+  }
+  check(nested(3, '1'), '[\n  [\n    [\n      1\n    ]\n  ]\n]');
   for (const plain of ['', 'hello', '"text"', '12', '{bad}', '[1,]', large]) check(plain, null);
 });

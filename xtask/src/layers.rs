@@ -25,7 +25,7 @@ pub(crate) const LAYERS: &[Layers] = &[
     },
     Layers {
         folder: "crates/headwater/src",
-        order: "limits problem last_event_id
+        order: "limits problem last_event_id throttled_log
             | access/ | response/ | engine/ | serve/
             | testing lib",
     },
@@ -39,10 +39,10 @@ pub(crate) const LAYERS: &[Layers] = &[
     },
     Layers {
         folder: "crates/headwater-server/src",
-        order: "limits exit | settings/value/ | settings/
-            | outbound/ logging signals
+        order: "limits printable exit | settings/value/ | settings/
+            | outbound/ logging/ signals
             | client/ tls/ | access/ | app/ | sse/
-            | metrics admin/ demo banner
+            | metrics admin/ demo banner risks
             | router | server | cli/ | main lib",
     },
     Layers {

@@ -4,6 +4,8 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use crate::printable::printable;
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -28,7 +30,8 @@ pub(crate) fn exit_code(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
         Err(Failure::Failed(error)) => {
-            complain(&error_chain(&error));
+            // A cause may repeat what another server said.
+            complain(&printable(error_chain(&error)));
             ExitCode::from(1)
         }
         Err(Failure::Usage(message)) => {

@@ -15,6 +15,8 @@ mod limits;
 mod logging;
 mod metrics;
 mod outbound;
+mod printable;
+mod risks;
 mod router;
 mod server;
 mod signals;

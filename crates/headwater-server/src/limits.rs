@@ -103,6 +103,16 @@ pub(crate) const FULL_RETRY_MIN: Duration = Duration::from_secs(10);
 /// How often the log says that the server is full.
 pub(crate) const FULL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Longest text of others in a log line or an error, in characters: the detail of a problem document
+/// fits, the body of a response does not.
+pub(crate) const PRINTED_TEXT_CHARS_MAX: usize = 2_000;
+
+/// Lines of one kind that are logged at `info` or above within [`LOG_LINES_TIME`]; further ones are
+/// counted. Enough to see that it is not one client, too few to fill a disk: 70,000 a day at most.
+pub(crate) const LOG_LINES_MAX: u32 = 8;
+/// See [`LOG_LINES_MAX`].
+pub(crate) const LOG_LINES_TIME: Duration = Duration::from_secs(10);
+
 /// Largest file of certificates, or of a key. A chain has a few KB.
 pub(crate) const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
 

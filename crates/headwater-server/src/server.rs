@@ -21,13 +21,17 @@ use crate::app::{App, for_this_machine, with_client_address};
 use crate::banner::{AccessFacts, Banner, CHANNEL, RedisFacts, token_command};
 use crate::limits::{BANNER_LOOK_INTERVAL, BANNER_REDIS_TIMEOUT, LISTEN_BACKLOG};
 use crate::metrics::{MetricSources, Metrics};
+use crate::printable::printable;
+use crate::risks::{self, Finding};
 use crate::router;
-use crate::settings::{AccessSettings, LogFormat, ReadyPart, Settings, TlsSettings, show_duration};
+use crate::settings::{
+    AccessSettings, LogFormat, ReadyPart, SecretPlaces, Settings, TlsSettings, show_duration,
+};
 use crate::signals::{Reloads, Stops};
 use crate::tls::Tls;
 
 /// Serves until a signal stops it.
-pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
+pub(crate) async fn serve(settings: Settings, places: SecretPlaces) -> anyhow::Result<()> {
     let mut stops = Stops::new()?;
     let reloads = Reloads::new()?;
     let listen = &settings.listen;
@@ -52,6 +56,7 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     );
     let admin_address = admin_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     log_start(&settings, &app, listener.local_addr()?, admin_address);
+    log_risks(&settings, &places);
     if settings.log.format == LogFormat::Text {
         let banner = banner(&settings, listener.local_addr()?, admin_address);
         // Ends with the runtime, as does what follows signals below.
@@ -215,6 +220,15 @@ fn log_start(settings: &Settings, app: &App, listen: SocketAddr, admin: Option<S
     }
 }
 
+/// Logs what may harm, so that it is known without `headwater check`.
+fn log_risks(settings: &Settings, places: &SecretPlaces) {
+    for finding in risks::find(settings, places) {
+        if let Finding::Risk(risk) = finding {
+            tracing::warn!("{risk}");
+        }
+    }
+}
+
 /// Prints the banner, once it is known whether Redis works.
 async fn print_banner(mut banner: Banner, hub: Hub) {
     if let Some(redis) = &mut banner.redis
@@ -231,7 +245,9 @@ fn redis_failure(status: &BrokerStatus) -> Option<String> {
     if !status.delivers.is_ok() {
         return Some("is unreachable".into());
     }
-    let failed = |part: ReadyPart| Some(format!("fails ({part}: {})", part.of(status).failure()?));
+    let failed = |part: ReadyPart| {
+        Some(format!("fails ({part}: {})", printable(part.of(status).failure()?)))
+    };
     ReadyPart::ALL.into_iter().find_map(failed)
 }
 

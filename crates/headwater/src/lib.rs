@@ -135,6 +135,8 @@ pub mod testing;
 mod engine;
 mod last_event_id;
 mod problem;
+#[cfg(feature = "serve")]
+mod throttled_log;
 
 /// Carrying events between nodes: the contract, and the embedded broker.
 pub mod broker {

@@ -90,10 +90,10 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(flags) => {
-            let settings = Settings::load(&flags, env::vars_os())?;
+            let (settings, places) = Settings::load_with_places(&flags, env::vars_os())?;
             logging::start(&settings.log);
             block_on(runtime::Builder::new_multi_thread(), async {
-                Ok(server::serve(settings).await?)
+                Ok(server::serve(settings, places).await?)
             })
         }
         Command::Publish(publish) => {
@@ -102,9 +102,9 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Token(token) => token.run(),
         Command::Check(flags) => {
-            let settings = Settings::load(&flags, env::vars_os())?;
+            let (settings, places) = Settings::load_with_places(&flags, env::vars_os())?;
             start_client_logging()?;
-            block_on(runtime::Builder::new_current_thread(), check::run(settings))
+            block_on(runtime::Builder::new_current_thread(), check::run(settings, places))
         }
         Command::Subscribe(subscribe) => {
             start_client_logging()?;

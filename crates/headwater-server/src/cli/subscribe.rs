@@ -17,6 +17,7 @@ use super::follow::{FollowEvent, Follower};
 use super::output::{Line, print};
 use super::target::{Destination, Target};
 use crate::exit::Failure;
+use crate::printable::printable;
 use crate::settings::RedisUrl;
 use crate::sse::query::parse_rewind;
 
@@ -141,7 +142,7 @@ impl Subscribe {
 
 fn notice(text: &str) {
     // stderr may be closed, which is no reason to exit.
-    let _ = writeln!(io::stderr(), "headwater: {text}");
+    let _ = writeln!(io::stderr(), "headwater: {}", printable(text));
 }
 
 async fn forward_interrupt(events: mpsc::Sender<FollowEvent>) {

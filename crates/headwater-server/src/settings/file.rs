@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
@@ -117,6 +117,11 @@ impl Place {
             width: text.get(start..end).map_or(1, |marked| marked.chars().count().max(1)),
             shown: without_secrets(line, &text[..line_start + line.len()]),
         }
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> PathBuf {
+        PathBuf::from(&self.path)
     }
 
     /// `path:line:column: why`, then the line with the place marked.

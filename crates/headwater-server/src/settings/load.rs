@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::error::SettingsError;
+use super::secret_places::SecretPlaces;
 use super::sections::{
     AccessSettings, AcmeSettings, CertificateFiles, LimitSettings, ListenSettings, LogSettings,
     RedisSettings, StreamSettings, TlsSettings,
@@ -42,6 +43,17 @@ impl Settings {
         flags: &Flags,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
+        Self::load_with_places(flags, environment).map(|(settings, _)| settings)
+    }
+
+    /// Like [`load`](Self::load), and where the secrets among them were typed.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn load_with_places(
+        flags: &Flags,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<(Self, SecretPlaces), SettingsError> {
         let sources = Sources::gather(flags, environment)?;
         let listen = listen(&sources)?;
         let settings = Self {
@@ -54,7 +66,7 @@ impl Settings {
             listen,
         };
         settings.check_together()?;
-        Ok(settings)
+        Ok((settings, sources.secret_places()))
     }
 
     /// Whether only this machine can reach `listen`: nothing says that others do.

@@ -8,6 +8,7 @@ pub mod schema;
 mod error;
 mod file;
 mod load;
+mod secret_places;
 mod sections;
 mod sources;
 mod suggest;
@@ -15,6 +16,7 @@ mod value;
 
 pub use error::SettingsError;
 pub use load::Settings;
+pub use secret_places::SecretPlaces;
 pub use sections::{
     AccessSettings, AcmeSettings, CertificateFiles, LimitSettings, ListenSettings, LogSettings,
     RedisSettings, StreamSettings, TlsSettings,

@@ -15,6 +15,7 @@ use headwater::log::RetentionRules;
 use super::error::SettingsError;
 use super::file::{self, Place};
 use super::schema::{Kind, SETTINGS, Setting, find};
+use super::secret_places::SecretPlaces;
 use super::suggest::closest;
 use super::value::{self, TrustedProxies};
 
@@ -126,6 +127,22 @@ impl Sources {
             winning.insert(name, texts.iter().map(typed).collect());
         }
         Ok(Self(winning))
+    }
+
+    /// Where the secrets are that apply. The URL of Redis is one if it has a password.
+    pub(super) fn secret_places(&self) -> SecretPlaces {
+        let mut places = SecretPlaces::default();
+        for setting in SETTINGS.iter().filter(|setting| setting.is_secret()) {
+            for Typed { text, origin } in self.0.get(setting.name).into_iter().flatten() {
+                let has_secret = matches!(setting.kind, Kind::Secret) || text.contains('@');
+                match origin {
+                    Origin::File(place) if has_secret => places.file = Some(place.path()),
+                    Origin::Flag if has_secret => places.flags.push(setting.name),
+                    _ => {}
+                }
+            }
+        }
+        places
     }
 
     /// The value of a setting that always has one.

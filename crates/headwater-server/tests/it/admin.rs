@@ -65,6 +65,25 @@ async fn an_address_that_others_reach_does_not_serve_them() {
 }
 
 #[tokio::test]
+async fn ids_of_revocations_are_bounded() {
+    let node = Node::start(BINARY, &[]);
+    for (kind, more) in
+        [("user", ""), ("stream", ""), ("token", "&expires=9999999999"), ("token", "")]
+    {
+        for (bytes, status) in [(1, 204), (255, 204), (256, 400), (20_000, 400)] {
+            let path = format!("/admin/streams?{kind}={}{more}", "j".repeat(bytes));
+            let answer = http::request(node.address(), "DELETE", &path, &[], b"").await;
+            assert_eq!(answer.status, status, "{kind} {bytes}");
+        }
+    }
+    for (bytes, status) in [(255, 204), (256, 400)] {
+        let path = format!("/admin/streams?channel={}", "c".repeat(bytes));
+        let answer = http::request(node.address(), "DELETE", &path, &[], b"").await;
+        assert_eq!(answer.status, status, "channel {bytes}");
+    }
+}
+
+#[tokio::test]
 async fn streams_write_nothing_to_the_log_at_the_default_level() {
     let node = Node::start_quiet(BINARY, &[]);
     let before = node.log();

@@ -37,6 +37,36 @@ async fn without_a_directory_a_restart_is_a_gap() {
     assert_eq!(follower.got.len(), 3);
 }
 
+#[tokio::test]
+async fn only_its_owner_can_read_what_is_stored() {
+    let directory = TempDir::new().expect("a directory");
+    let mode = |path: &std::path::Path| {
+        std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+    };
+    // One that is there already, and one that is not.
+    let (there, new) = (directory.path().join("there"), directory.path().join("a/new"));
+    std::fs::create_dir(&there).expect("a directory");
+    std::fs::set_permissions(&there, PermissionsExt::from_mode(0o755)).expect("permissions");
+    for data in [&there, &new] {
+        for _ in 0..2 {
+            let arguments = ["--data", data.to_str().expect("UTF-8")];
+            let mut node = Node::start(BINARY, &arguments);
+            http::post(node.address(), "/sse/publish?channel=a&end=1", b"secret").await;
+            node.signal("TERM");
+            node.wait_for_end(PATIENCE);
+            let files = std::fs::read_dir(data).expect("it is there");
+            let files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+            assert!(files.len() >= 3, "{files:?}");
+            for file in files {
+                assert_eq!(mode(&file), 0o600, "{}", file.display());
+                // As an older version left it.
+                std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).expect("a mode");
+            }
+        }
+    }
+    assert_eq!((mode(&there), mode(&new), mode(new.parent().expect("a"))), (0o755, 0o700, 0o700));
+}
+
 /// A file that cannot grow stands for a disk that is full.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_fails_the_publish_and_leaves_streams_open() {

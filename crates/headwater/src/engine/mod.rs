@@ -37,6 +37,8 @@ use headwater_core::close::CloseReason;
 use headwater_core::transport::{HubRef, Mailbox, Message, ShardPort};
 use mio::{Poll, Waker};
 
+use crate::throttled_log::ThrottledLog;
+
 pub(crate) use parts::StreamParts;
 use shard::{MAILBOX, Shard};
 pub(crate) use slots::{ConnectionSlot, ConnectionSlots};
@@ -151,6 +153,7 @@ impl ShardHandle {
 
     /// Runs the shard until it is stopped, restarting it after each failure.
     fn run(&self, hub: &HubRef, mut port: ShardPort, mut poll: Poll) {
+        let (failures, restarts) = (ThrottledLog::default(), ThrottledLog::default());
         loop {
             let mailbox = Arc::clone(port.mailbox());
             let mut shard = Shard::new(port, poll);
@@ -161,11 +164,16 @@ impl ShardHandle {
                     Ok(Err(error)) => error.to_string(),
                     _ => "panic".to_owned(),
                 };
-                tracing::error!("shard failed: disconnecting its streams, restarting: {error}");
+                if let Some(suppressed) = failures.due() {
+                    tracing::error!(
+                        suppressed,
+                        "shard failed: disconnecting its streams, restarting: {error}"
+                    );
+                }
                 mailbox.counts.panics.fetch_add(1, Ordering::Relaxed);
             }
             clean_up(shard);
-            let next = if was_stopped { None } else { self.restart(hub, &mailbox) };
+            let next = if was_stopped { None } else { self.restart(hub, &mailbox, &restarts) };
             let Some(next) = next else { return hub.remove(&mailbox) };
             (poll, port) = next;
         }
@@ -173,7 +181,12 @@ impl ShardHandle {
 
     /// Opens a new port in place of the failed one, retrying until it succeeds. `None` once the
     /// server is stopped.
-    fn restart(&self, hub: &HubRef, before: &Mailbox) -> Option<(Poll, ShardPort)> {
+    fn restart(
+        &self,
+        hub: &HubRef,
+        before: &Mailbox,
+        log: &ThrottledLog,
+    ) -> Option<(Poll, ShardPort)> {
         loop {
             if self.stopped.load(Ordering::SeqCst) {
                 return None;
@@ -187,7 +200,11 @@ impl ShardHandle {
                     }
                     return Some((poll, port));
                 }
-                Err(error) => tracing::error!("cannot restart a shard, retrying: {error}"),
+                Err(error) => {
+                    if let Some(suppressed) = log.due() {
+                        tracing::error!(suppressed, "cannot restart a shard, retrying: {error}");
+                    }
+                }
             }
             std::thread::sleep(RESTART_PAUSE);
         }

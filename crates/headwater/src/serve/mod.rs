@@ -9,7 +9,6 @@ mod options;
 mod preface;
 mod proxy_header;
 mod takeover;
-mod throttled_log;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -18,7 +17,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
@@ -27,6 +26,7 @@ use tokio::sync::watch;
 use self::http::{Connection, Shared};
 use crate::engine::{ConnectionSlot, ConnectionSlots, Engine};
 use crate::limits::SHARDS_MAX;
+use crate::throttled_log::ThrottledLog;
 pub use counts::ServeCounts;
 use options::ServeOptions;
 use preface::Preface;
@@ -35,9 +35,6 @@ pub use proxy_header::{ProxyHeader, ProxyHeaderError, ProxyHeaderProgress};
 
 /// Pause before accepting again when the process is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Interval at which the log repeats that accepting fails.
-const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Serves a router on a listener, as `axum::serve` does, with the limits that event streams need.
 /// The server runs while it is awaited, and completes only after
@@ -176,12 +173,11 @@ impl Serve {
         let shared = Arc::new(Shared { router, options, preface, engine });
         let slots = ConnectionSlots::new(options.connections_max);
         let (stop, stopping) = watch::channel(());
-        // When a failure to accept was last logged.
-        let mut logged_at = None;
+        let logs = AcceptLogs::default();
         loop {
             let (socket, peer, slot) = tokio::select! {
                 () = &mut shutdown => break,
-                accepted = accept(&listener, &slots, &mut logged_at) => accepted,
+                accepted = accept(&listener, &slots, &logs) => accepted,
             };
             let (shared, stopping) = (Arc::clone(&shared), stopping.clone());
             let connection = Connection { socket, peer, slot, shared, stopping };
@@ -212,14 +208,26 @@ impl IntoFuture for Serve {
     }
 }
 
+/// What any client can make happen again and again.
+#[derive(Default)]
+struct AcceptLogs {
+    full: ThrottledLog,
+    failed: ThrottledLog,
+}
+
 /// Accepts the next connection once a slot is free. Cancel safe: no accepted connection is lost.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<ConnectionSlots>,
-    logged_at: &mut Option<Instant>,
+    logs: &AcceptLogs,
 ) -> (TcpStream, SocketAddr, ConnectionSlot) {
-    if slots.is_full() {
-        tracing::warn!("connection limit reached: new connections wait until others close");
+    if slots.is_full()
+        && let Some(suppressed) = logs.full.due()
+    {
+        tracing::warn!(
+            suppressed,
+            "connection limit reached: new connections wait until others close"
+        );
     }
     let slot = slots.acquire().await;
     loop {
@@ -229,9 +237,9 @@ async fn accept(
             Err(error) => {
                 // Not reset by a success: at the descriptor limit, each connection that closes lets
                 // another one in, and the failure persists.
-                if logged_at.is_none_or(|logged_at| logged_at.elapsed() >= ACCEPT_LOG_INTERVAL) {
-                    *logged_at = Some(Instant::now());
+                if let Some(suppressed) = logs.failed.due() {
                     tracing::error!(
+                        suppressed,
                         "cannot accept connections, retrying: {error}; if descriptors ran out, \
                          raise their limit (ulimit -n) or lower the connection limit"
                     );

@@ -12,10 +12,10 @@ use tokio::net::TcpStream;
 use super::counts::ServeCounts;
 use super::deadline::WriteDeadline;
 use super::proxy_header::{ProxyHeader, ProxyHeaderProgress};
-use super::throttled_log::ThrottledLog;
 #[cfg(feature = "tls")]
 use super::tls::{Tls, TlsSocket};
 use crate::limits::PROXY_HEADER_TIMEOUT;
+use crate::throttled_log::ThrottledLog;
 
 /// Whether a peer is a trusted proxy.
 type IsProxy = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;

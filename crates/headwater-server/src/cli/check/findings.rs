@@ -2,6 +2,7 @@
 
 use crate::cli::output::print;
 use crate::exit::{Failure, error_chain};
+use crate::printable::printable;
 
 /// The findings, line by line.
 #[derive(Default)]
@@ -14,17 +15,17 @@ pub(super) struct Findings {
 impl Findings {
     pub(super) fn good(&mut self, text: &str) -> Result<(), Failure> {
         self.good += 1;
-        print(&format!("  ok    {text}\n"))
+        print(&format!("  ok    {}\n", printable(text)))
     }
 
     pub(super) fn warn(&mut self, text: &str) -> Result<(), Failure> {
         self.warnings += 1;
-        print(&format!("  warn  {text}\n"))
+        print(&format!("  warn  {}\n", printable(text)))
     }
 
     pub(super) fn fail(&mut self, text: &str) -> Result<(), Failure> {
         self.failures += 1;
-        print(&format!("  FAIL  {text}\n"))
+        print(&format!("  FAIL  {}\n", printable(text)))
     }
 
     /// What worked, or why it did not.

@@ -1,27 +1,23 @@
 //! `headwater check`: verifies that a server with these settings would work, before it is started.
-//! Look here for what is checked, and for the warnings.
+//! Look here for what is checked; `risks` has most of the warnings.
 
 mod findings;
 mod redis;
-
-use std::path::Path;
 
 use self::findings::Findings;
 use super::output::print;
 use crate::access::keys::{read_public_key, read_secret};
 use crate::access::{count_jwks, try_authorize_url};
 use crate::exit::{Failure, error_chain};
-use crate::settings::{AccessSettings, CertificateFiles, Origin, Secret, Settings, TlsSettings};
+use crate::risks::{self, Finding};
+use crate::settings::{AccessSettings, CertificateFiles, SecretPlaces, Settings, TlsSettings};
 use crate::tls::{self, Certificates};
-
-/// A secret should have as many bytes as the shortest hash of its algorithms (RFC 7518, 3.2).
-const SECRET_BYTES_MIN: usize = 32;
 
 /// Certificates are usually renewed weeks before they expire.
 const CERTIFICATE_DAYS_MIN: i64 = 7;
 
 /// Checks everything that the settings name, and prints the findings.
-pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
+pub(super) async fn run(settings: Settings, places: SecretPlaces) -> Result<(), Failure> {
     let mut findings = Findings::default();
     print("settings\n")?;
     findings.good("settings are valid and consistent")?;
@@ -31,6 +27,13 @@ pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
     }
     print("access\n")?;
     check_access(&settings, &mut findings).await?;
+    print("risks\n")?;
+    for finding in risks::find(&settings, &places) {
+        match finding {
+            Finding::Good(text) => findings.good(&text)?,
+            Finding::Risk(text) => findings.warn(&text)?,
+        }
+    }
     if let Some(url) = &settings.redis.url {
         print(&format!("redis {url}\n"))?;
         redis::check(url, &settings.access, &mut findings).await?;
@@ -46,10 +49,7 @@ pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
 
 async fn check_tls(source: &TlsSettings, findings: &mut Findings) -> Result<(), Failure> {
     match source {
-        TlsSettings::Files(files) => {
-            check_certificate(files, findings)?;
-            check_mode(&files.key, findings)
-        }
+        TlsSettings::Files(files) => check_certificate(files, findings),
         TlsSettings::Acme(settings) => {
             findings.add(tls::check_acme_server(settings).await)?;
             findings.add(tls::check_acme_certificate(settings))
@@ -79,11 +79,9 @@ async fn check_access(settings: &Settings, findings: &mut Findings) -> Result<()
     let access = &settings.access;
     if !access.has_rules() {
         if settings.is_local() {
-            return findings.good("open: there are no rules, and only this machine can reach it");
+            findings.good("open: there are no rules, and only this machine can reach it")?;
         }
-        return findings.warn(
-            "open: every client that can reach it may subscribe and publish to all channels",
-        );
+        return Ok(());
     }
     check_keys(access, findings).await?;
     if let Some(url) = &access.authorize_url {
@@ -105,29 +103,18 @@ async fn check_access(settings: &Settings, findings: &mut Findings) -> Result<()
                 .fail(&format!("the application cannot be asked: {}", error_chain(&error)))?,
         }
     }
-    if access.public.iter().flatten().any(|pattern| pattern.to_string() == "*") {
-        findings.warn("public has `*`: every client may subscribe to all channels")?;
-    }
-    if access.jwt_in_query {
-        findings
-            .warn("jwt-in-query is on: tokens end up in the logs of proxies; tickets do not")?;
-    }
-    if access.cors_origins.contains(&Origin::Any) {
-        findings.warn("cors-origin has `*`: pages of every site may read what is public")?;
-    }
     Ok(())
 }
 
 async fn check_keys(access: &AccessSettings, findings: &mut Findings) -> Result<(), Failure> {
-    if let Some(secret) = &access.jwt_secret {
-        check_secret("jwt-secret", secret, findings)?;
-    }
     if let Some(path) = &access.jwt_secret_file {
         match read_secret(path) {
-            Ok(secret) => check_secret(&path.display().to_string(), &secret, findings)?,
+            Ok(secret) if secret.expose().is_empty() => {
+                findings.fail(&format!("{}: the secret is empty", path.display()))?;
+            }
+            Ok(_) => {}
             Err(error) => findings.fail(&error_chain(&error))?,
         }
-        check_mode(path, findings)?;
     }
     if let Some(path) = &access.jwt_public_key {
         let read = read_public_key(path);
@@ -138,45 +125,5 @@ async fn check_keys(access: &AccessSettings, findings: &mut Findings) -> Result<
         findings
             .add(counted.map(|count| format!("the set of keys has {count} that can be used")))?;
     }
-    if access.has_keys() && access.jwt_audience.is_none() {
-        findings.warn(
-            "jwt-audience is not set: tokens with an audience are rejected, and those without one \
-             count whatever they were made for",
-        )?;
-    }
-    Ok(())
-}
-
-fn check_secret(name: &str, secret: &Secret, findings: &mut Findings) -> Result<(), Failure> {
-    let bytes = secret.expose().len();
-    let mut letters: Vec<char> = secret.expose().chars().collect();
-    letters.sort_unstable();
-    letters.dedup();
-    if bytes == 0 {
-        return findings.fail(&format!("{name}: the secret is empty"));
-    }
-    if bytes < SECRET_BYTES_MIN || letters.len() < 8 {
-        return findings.warn(&format!(
-            "{name}: the secret is weak ({bytes} bytes): `openssl rand -hex 32` makes a good one"
-        ));
-    }
-    findings.good(&format!("{name}: the secret is long enough ({bytes} bytes)"))
-}
-
-#[cfg(unix)]
-fn check_mode(path: &Path, findings: &mut Findings) -> Result<(), Failure> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let Ok(metadata) = std::fs::metadata(path) else { return Ok(()) };
-    let mode = metadata.permissions().mode() & 0o777;
-    let shown = path.display();
-    if mode & 0o077 != 0 {
-        return findings
-            .warn(&format!("{shown} can be read by others (mode {mode:03o}): chmod 600 {shown}"));
-    }
-    findings.good(&format!("{shown} can be read by its owner only"))
-}
-
-#[cfg(not(unix))]
-fn check_mode(_path: &Path, _findings: &mut Findings) -> Result<(), Failure> {
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! accepted.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use hyper::Uri;
@@ -22,6 +23,14 @@ impl HttpUrl {
     /// Whether it uses TLS.
     pub fn is_tls(&self) -> bool {
         self.is_tls
+    }
+
+    /// Whether requests to it leave this machine without TLS.
+    pub fn crosses_networks_in_the_clear(&self) -> bool {
+        let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = host.parse().is_ok_and(|it: IpAddr| it.to_canonical().is_loopback());
+        !self.is_tls && !is_loopback && !host.eq_ignore_ascii_case("localhost")
     }
 
     /// Whether it has a query of its own.

@@ -1,5 +1,5 @@
-//! A rate limit for log lines that unauthenticated clients can cause. Look here for how such lines
-//! are prevented from filling the log.
+//! A rate limit for log lines that unauthenticated clients can cause, or that a failure repeats.
+//! Look here for how such lines are prevented from filling the log.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -8,7 +8,7 @@ use crate::limits::REJECTION_LOG_INTERVAL;
 
 /// Allows one line per [`REJECTION_LOG_INTERVAL`], and counts the lines it suppresses.
 #[derive(Debug, Default)]
-pub(super) struct ThrottledLog(Mutex<State>);
+pub(crate) struct ThrottledLog(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -19,7 +19,7 @@ struct State {
 impl ThrottledLog {
     /// If a line may be logged now, returns how many were suppressed since the last one. Otherwise
     /// counts this line as suppressed, and returns `None`.
-    pub(super) fn due(&self) -> Option<u64> {
+    pub(crate) fn due(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.logged_at.is_some_and(|at| at.elapsed() < REJECTION_LOG_INTERVAL) {
             state.suppressed += 1;
