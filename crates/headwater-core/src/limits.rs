@@ -179,6 +179,14 @@ pub const REVOKED_TOKENS_MAX: usize = 100_000;
 /// Longest id of a user, token or stream that can be revoked, in bytes. The same as a channel's
 /// name; ids in the field are numbers, UUIDs or mail addresses.
 pub const OWNER_ID_BYTES_MAX: usize = 255;
+/// Maximum number of users and channels whose latest revocation is remembered, to find what was
+/// decided before it: 4 MB. Beyond that all are forgotten at once, and what was decided before
+/// counts as revoked: tickets and cached answers, which live for seconds.
+pub const REVOCATIONS_REMEMBERED_MAX: usize = 100_000;
+
+/// Longest time for which a decision may be shown again after it was made, for example as a ticket.
+/// A node that starts reads the revocations of this time.
+pub const DECISION_AGE_MAX: Duration = Duration::from_secs(120);
 
 /// Longest line that a decoder accepts, and maximum data of one decoded event, in bytes. Twice the
 /// largest event that Headwater sends, since a line end becomes `\ndata: ` on the wire.

@@ -49,10 +49,30 @@ impl Revocation {
     }
 }
 
+/// The moment of a decision about access, to be compared with revocations: from
+/// [`Hub::revocation_mark`](crate::Hub::revocation_mark), before the decision is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RevocationMark(pub(crate) Moment);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// After this many revocations that the node has heard of.
+    Number(u64),
+    /// By the broker's clock, in milliseconds since 1970.
+    TimeMs(u64),
+}
+
+impl RevocationMark {
+    /// For a decision of another node: its time by the broker's clock, in milliseconds since 1970.
+    pub fn at_ms(time_ms: u64) -> Self {
+        Self(Moment::TimeMs(time_ms))
+    }
+}
+
 /// A revocation as nodes exchange it, and as it is retained for nodes that are disconnected.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct RevocationRecord {
-    /// When the revocation was made, in milliseconds since 1970.
+    /// When the revocation was made, by the broker's clock, in milliseconds since 1970.
     pub at_ms: u64,
     #[serde(flatten)]
     what: What,

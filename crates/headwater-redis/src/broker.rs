@@ -209,7 +209,7 @@ impl Broker for RedisBroker {
         })
     }
 
-    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BrokerFuture<'a, Result<(), Error>> {
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BrokerFuture<'a, Result<u64, Error>> {
         Box::pin(async move {
             let mut commands = self.commands.clone();
             revocations::publish(&mut commands, revocation, &self.desired)

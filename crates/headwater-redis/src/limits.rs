@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use headwater_core::limits::{
-    CHANNEL_BYTES_MAX, EVENT_DATA_BYTES_MAX, REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX,
+    CHANNEL_BYTES_MAX, DECISION_AGE_MAX, EVENT_DATA_BYTES_MAX, REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX,
 };
 
 /// How long Redis retains the note, for all nodes and across restarts, that a channel receives
@@ -105,6 +105,7 @@ pub const REDIS_MESSAGE_BYTES_MAX: usize = 512 << 20;
 
 const _: () = {
     assert!(2 * UNHEARD_BYTES_MAX + EVENT_DATA_BYTES_MAX < 32_000_000);
+    assert!(DECISION_AGE_MAX.as_secs() < REVOCATION_KEPT.as_secs());
     assert!(REDIS_RESPONSE_TIMEOUT.as_secs() < COMMAND_WAIT_MAX.as_secs());
     assert!(REPLACE_INTERVAL.as_millis() <= RECONNECT_WAIT_MAX.as_millis());
     assert!(EPHEMERAL_NOTE_INTERVAL.as_secs() * 2 < EPHEMERAL_NOTE_AGE.as_secs());

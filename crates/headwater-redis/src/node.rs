@@ -7,6 +7,7 @@ use std::sync::Arc;
 use headwater_core::Channel;
 use headwater_core::broker::Sink;
 use headwater_core::clock::now_ms;
+use headwater_core::limits::DECISION_AGE_MAX;
 use headwater_core::log::Epoch;
 
 use crate::commands::Commands;
@@ -49,8 +50,9 @@ impl Node {
 pub(crate) struct Carried {
     /// The epoch of this node alone, if it may not use the log in Redis.
     pub(crate) local_epoch: Option<Epoch>,
-    /// Since when revocations may have been missed, in milliseconds since 1970: since the start, or
-    /// the end of the last session that knew all before.
+    /// Since when revocations may have been missed, in milliseconds since 1970: since the end of the
+    /// last session that knew all before; at the start, since what was decided then may still be
+    /// shown here.
     pub(crate) missed_since_ms: u64,
     /// Channels that are known to receive ephemeral events.
     pub(crate) ephemeral: KnownEphemeral,
@@ -62,6 +64,7 @@ pub(crate) struct Carried {
 
 impl Carried {
     pub(crate) fn new() -> Self {
-        Self { missed_since_ms: now_ms(), ..Self::default() }
+        let age_ms = u64::try_from(DECISION_AGE_MAX.as_millis()).unwrap_or(u64::MAX);
+        Self { missed_since_ms: now_ms().saturating_sub(age_ms), ..Self::default() }
     }
 }

@@ -9,22 +9,24 @@ use redis::RedisResult;
 
 use crate::commands::Commands;
 use crate::desired::Desired;
+use crate::errors::is_denied;
 use crate::keys::{REVOCATIONS, REVOCATIONS_CHANNEL};
 use crate::library::LogMode;
 use crate::limits::REVOCATION_KEPT;
 
-/// The tolerated difference between the clocks of nodes.
+/// The tolerated difference between the clocks of nodes and of Redis.
 const CLOCK_SKEW_MS: u64 = 30_000;
 
 /// Publishes a revocation to all connected nodes, and stores it for the others. It is published
-/// first, because that needs fewer permissions.
+/// first, because that needs fewer permissions. Returns its time, by the clock of Redis.
 pub(crate) async fn publish(
     commands: &mut Commands,
     revocation: &Revocation,
     desired: &Desired,
-) -> RedisResult<()> {
+) -> RedisResult<u64> {
     let now_ms = now_ms();
-    let record = RevocationRecord::new(revocation, now_ms);
+    let at_ms = time_ms(commands).await?;
+    let record = RevocationRecord::new(revocation, at_ms);
     let text = record.encode();
     let mut publish = redis::cmd("PUBLISH");
     publish.arg(REVOCATIONS_CHANNEL).arg(&text).exec_async(commands).await?;
@@ -33,7 +35,7 @@ pub(crate) async fn publish(
             "a revocation is not retained for disconnected nodes: Redis denies the key \
              {REVOCATIONS}"
         );
-        return Ok(());
+        return Ok(at_ms);
     }
     let retained_ms = u64::try_from(REVOCATION_KEPT.as_millis()).unwrap_or(u64::MAX);
     let until_ms = record.token_until_ms().unwrap_or(0).max(now_ms + retained_ms);
@@ -52,7 +54,18 @@ pub(crate) async fn publish(
         .arg(0)
         .arg(newest)
         .exec_async(commands)
-        .await
+        .await?;
+    Ok(at_ms)
+}
+
+/// The time by the clock of Redis, in milliseconds since 1970: one clock for all nodes, so that
+/// revocations and tickets have an order. A Redis that denies it leaves that to the node's clock.
+async fn time_ms(commands: &mut Commands) -> RedisResult<u64> {
+    match redis::cmd("TIME").query_async::<(u64, u64)>(commands).await {
+        Ok((seconds, microseconds)) => Ok(seconds * 1_000 + microseconds / 1_000),
+        Err(error) if is_denied(&error) => Ok(now_ms()),
+        Err(error) => Err(error),
+    }
 }
 
 /// How many revocations one command reads: they take Redis less than a millisecond.
@@ -73,9 +86,9 @@ pub(crate) async fn catch_up(
         let records: Vec<Vec<u8>> = query.query_async(commands).await?;
         for record in records.iter().filter_map(|bytes| RevocationRecord::decode(bytes)) {
             let is_missed = record.at_ms.saturating_add(CLOCK_SKEW_MS) >= missed_since_ms;
-            let is_token = record.token_until_ms().is_some();
+            let (is_token, at_ms) = (record.token_until_ms().is_some(), record.at_ms);
             if let Some(revocation) = record.revocation().filter(|_| is_token || is_missed) {
-                sink.revoke(&revocation);
+                sink.revoke(&revocation, at_ms);
             }
         }
         if records.len() < PAGE {
@@ -88,8 +101,10 @@ pub(crate) async fn catch_up(
 
 /// Handles a message on the revocations' Redis channel.
 pub(crate) fn receive(payload: &[u8], sink: &Sink) {
-    match RevocationRecord::decode(payload).and_then(RevocationRecord::revocation) {
-        Some(revocation) => sink.revoke(&revocation),
+    let record = RevocationRecord::decode(payload);
+    let made = record.and_then(|record| Some((record.at_ms, record.revocation()?)));
+    match made {
+        Some((at_ms, revocation)) => sink.revoke(&revocation, at_ms),
         None => {
             tracing::warn!("ignored a message on {REVOCATIONS_CHANNEL} that is no revocation");
         }

@@ -8,6 +8,7 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 
 use crate::channel::Channel;
+use crate::clock::now_ms;
 use crate::error::Error;
 use crate::publish::{Publish, Receipt};
 use crate::revocation::Revocation;
@@ -97,14 +98,15 @@ pub trait Broker: Send + Sync + 'static {
     }
 
     /// Sends a revocation to all other nodes: each passes it to [`Sink::revoke`]. A node that
-    /// cannot be reached now receives it when it reconnects. The default is for a broker of one
-    /// node.
+    /// cannot be reached now receives it when it reconnects. Resolves to the time of the
+    /// revocation, in milliseconds since 1970, by one clock for all nodes. The default is for a
+    /// broker of one node.
     ///
     /// # Errors
     /// If other nodes may not receive it.
-    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BrokerFuture<'a, Result<(), Error>> {
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BrokerFuture<'a, Result<u64, Error>> {
         let _ = revocation;
-        Box::pin(ready(Ok(())))
+        Box::pin(ready(Ok(now_ms())))
     }
 
     /// The state of the broker, without waiting.

@@ -19,7 +19,7 @@ pub(crate) trait Inlet: Send + Sync {
     fn deliver(&self, channel: &Channel, frame: &Frame, previous: u64);
     fn deliver_ephemeral(&self, channel: &Channel, event: &Event);
     fn deliver_gap(&self, channel: &Channel, reason: GapReason);
-    fn revoke(&self, revocation: &Revocation);
+    fn revoke(&self, revocation: &Revocation, time_ms: u64);
     fn count_sanitized(&self);
     fn count_rejected(&self);
     fn heard(&self) -> Option<Position>;
@@ -88,9 +88,11 @@ impl Sink {
         self.with(|inlet| inlet.deliver_gap(channel, reason));
     }
 
-    /// Closes the streams that a revocation names, on this node. Repeating it does no harm.
-    pub fn revoke(&self, revocation: &Revocation) {
-        self.with(|inlet| inlet.revoke(revocation));
+    /// Closes the streams that a revocation names, on this node. `time_ms` is when it was made, by
+    /// the broker's clock: what was decided before does not count any more. Repeating it does no
+    /// harm.
+    pub fn revoke(&self, revocation: &Revocation, time_ms: u64) {
+        self.with(|inlet| inlet.revoke(revocation, time_ms));
     }
 
     /// The newest position of the log that the hub has, of any channel; `None` before the first. A

@@ -170,15 +170,14 @@ impl Inlet for Fanout {
     }
 
     /// Closes the streams of this node that a revocation names.
-    fn revoke(&self, revocation: &Revocation) {
-        match revocation {
-            Revocation::Channel(channel) => {
-                self.table.with(channel, |entry| entry.revoke());
-            }
-            other => self.registry.revoke(other, |id| {
-                let (node, number) = id.rsplit_once('-')?;
-                number.parse().ok().filter(|_| node == self.clock.node().to_string())
-            }),
+    fn revoke(&self, revocation: &Revocation, time_ms: u64) {
+        // First remembered: a stream that is not closed here finds it when it opens.
+        self.registry.revoke(revocation, time_ms, |id| {
+            let (node, number) = id.rsplit_once('-')?;
+            number.parse().ok().filter(|_| node == self.clock.node().to_string())
+        });
+        if let Revocation::Channel(channel) = revocation {
+            self.table.with(channel, |entry| entry.revoke());
         }
     }
 

@@ -12,6 +12,7 @@ mod pages;
 mod recall;
 mod registry;
 mod replay;
+mod revoked;
 mod ring;
 #[cfg(test)]
 mod ring_tests;
@@ -39,7 +40,7 @@ use crate::limits;
 use crate::memory::MemoryBroker;
 use crate::pattern::ChannelPatterns;
 use crate::publish::{Publish, Receipt};
-use crate::revocation::Revocation;
+use crate::revocation::{Revocation, RevocationMark};
 use crate::sse::encoded_len_max;
 use crate::stream::mailbox::{Mailbox, Message};
 use crate::stream::queue::Queue;
@@ -300,7 +301,8 @@ impl Hub {
     /// Closes streams on every node with [`CloseReason::Revoked`]; frames that wait for them are
     /// not sent. The streams of this node are closed before the broker notifies the other nodes.
     /// Clients reconnect automatically, so the application must deny them from now on: only
-    /// [`Revocation::Token`] does that by itself.
+    /// [`Revocation::Token`] does that by itself. Decisions that were made before do not count any
+    /// more: see [`is_revoked_since`](Self::is_revoked_since).
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if the id of a user, token or stream is empty or longer than
@@ -309,8 +311,35 @@ impl Hub {
     /// received the revocation: revoke again.
     pub async fn revoke(&self, revocation: &Revocation) -> Result<(), Error> {
         revocation.check()?;
-        self.inner.fanout.revoke(revocation);
-        self.inner.broker.revoke(revocation).await
+        self.inner.fanout.revoke(revocation, 0);
+        let time_ms = self.inner.broker.revoke(revocation).await?;
+        self.inner.fanout.registry.set_time(revocation, time_ms);
+        Ok(())
+    }
+
+    /// A mark for a decision about access that begins now, for
+    /// [`is_revoked_since`](Self::is_revoked_since).
+    pub fn revocation_mark(&self) -> RevocationMark {
+        self.inner.fanout.registry.mark()
+    }
+
+    /// Whether a decision was revoked after its mark: its user, its token, or one of its channels.
+    /// To be asked when a subscription has its owner, and before a decision is used again: a
+    /// revocation from then on closes the subscription.
+    pub fn is_revoked_since(
+        &self,
+        mark: RevocationMark,
+        user: Option<&str>,
+        token_id: Option<&str>,
+        channels: &[Channel],
+    ) -> bool {
+        self.inner.fanout.registry.is_revoked_since(mark, user, token_id, channels)
+    }
+
+    /// Whether this node knows what other nodes have revoked. Until it does, what could be revoked
+    /// should be denied, with [`ErrorKind::Unavailable`] or a `503`.
+    pub fn knows_revocations(&self) -> bool {
+        self.status().access.is_ok()
     }
 
     /// Whether the token with this ID is revoked.

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
+use super::revoked::RevokedLately;
+use crate::channel::Channel;
 use crate::limits::REVOKED_TOKENS_MAX;
-use crate::revocation::Revocation;
+use crate::revocation::{Revocation, RevocationMark};
 use crate::stream::mailbox::{Mailbox, Message, Revoked};
 use crate::stream::queue::Queue;
 
@@ -22,6 +24,7 @@ struct State {
     streams: HashMap<u64, Owned>,
     /// Revoked tokens: their IDs, each with the end of its revocation.
     tokens: HashMap<String, SystemTime>,
+    lately: RevokedLately,
 }
 
 /// How a stream is reached.
@@ -111,10 +114,41 @@ impl Registry {
         self.state().is_revoked(token)
     }
 
-    /// Closes the streams of a user or of a token, or one stream by its number. It scans all
-    /// streams: revocations are rare.
-    pub(super) fn revoke(&self, revocation: &Revocation, number_of: impl Fn(&str) -> Option<u64>) {
+    /// A mark for a decision that begins now.
+    pub(super) fn mark(&self) -> RevocationMark {
+        self.state().lately.mark()
+    }
+
+    /// Whether a decision that began at a mark was revoked since: its user, its token, or one of
+    /// its channels.
+    pub(super) fn is_revoked_since(
+        &self,
+        mark: RevocationMark,
+        user: Option<&str>,
+        token: Option<&str>,
+        channels: &[Channel],
+    ) -> bool {
+        let state = self.state();
+        token.is_some_and(|token| state.is_revoked(token))
+            || state.lately.is_revoked_since(mark, user, channels)
+    }
+
+    /// Adds the broker's time to a revocation that was made here.
+    pub(super) fn set_time(&self, revocation: &Revocation, time_ms: u64) {
+        self.state().lately.set_time(revocation, time_ms);
+    }
+
+    /// Remembers a revocation, and closes the streams of a user or of a token, or one stream by its
+    /// number. It scans all streams: revocations are rare. `time_ms` is 0 if the broker has not
+    /// said when it was made.
+    pub(super) fn revoke(
+        &self,
+        revocation: &Revocation,
+        time_ms: u64,
+        number_of: impl Fn(&str) -> Option<u64>,
+    ) {
         let mut state = self.state();
+        state.lately.remember(revocation, time_ms);
         if let Revocation::Token { id, until } = revocation {
             state.revoke_token(id, *until);
         }
@@ -195,16 +229,16 @@ mod tests {
         }
         let closed = || queues.iter().map(|queue| queue.closed().is_some()).collect::<Vec<_>>();
         let number = |id: &str| id.parse().ok();
-        registry.revoke(&Revocation::User("eve".into()), number);
-        registry.revoke(&Revocation::Stream("99".into()), number);
+        registry.revoke(&Revocation::User("eve".into()), 0, number);
+        registry.revoke(&Revocation::Stream("99".into()), 0, number);
         assert_eq!(closed(), [false; 4]);
-        registry.revoke(&Revocation::User("ann".into()), number);
+        registry.revoke(&Revocation::User("ann".into()), 0, number);
         assert_eq!(closed(), [true, false, false, false]);
         assert_eq!(queues[0].closed(), Some(CloseReason::Revoked));
         let until = SystemTime::now() + Duration::from_secs(60);
-        registry.revoke(&Revocation::Token { id: "t2".into(), until }, number);
+        registry.revoke(&Revocation::Token { id: "t2".into(), until }, 0, number);
         assert_eq!(closed(), [true, true, false, false]);
-        registry.revoke(&Revocation::Stream("3".into()), number);
+        registry.revoke(&Revocation::Stream("3".into()), 0, number);
         assert_eq!(closed(), [true, true, true, false]);
         assert!(registry.is_revoked("t2") && !registry.is_revoked("t1"));
         registry.insert(&queues[3], None, Some("t2"));
@@ -215,7 +249,7 @@ mod tests {
     fn a_token_stays_revoked_until_its_latest_expiry() {
         let registry = Registry::default();
         let revoke = |until| {
-            registry.revoke(&Revocation::Token { id: "t".into(), until }, |_| None);
+            registry.revoke(&Revocation::Token { id: "t".into(), until }, 0, |_| None);
         };
         revoke(SystemTime::now() - Duration::from_secs(1));
         assert!(!registry.is_revoked("t"));

@@ -14,7 +14,7 @@ use headwater_core::limits::OWNER_ID_BYTES_MAX;
 
 use decision::Allowed;
 pub use decision::{Decision, Denied, Grant};
-pub use headwater_core::revocation::Revocation;
+pub use headwater_core::revocation::{Revocation, RevocationMark};
 pub use request::{AccessRequest, Action};
 
 /// Decides what a request may do. The server `headwater` uses it, and your handlers can too.
