@@ -10,7 +10,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
-use crate::limits::{EVENT_ID_BYTES_MAX, EVENT_NAME_BYTES_MAX, RETRY_MAX, RETRY_MIN};
+use crate::limits::{
+    EPOCH_DIGITS_MAX, EVENT_ID_BYTES_MAX, EVENT_NAME_BYTES_MAX, OFFSET_MAX, RETRY_MAX, RETRY_MIN,
+};
 
 /// What a publisher sends: data, and optionally a [name](EventName), an [id](EventId) and a retry.
 ///
@@ -185,7 +187,12 @@ impl EventName {
     }
 }
 
-/// The id of an event: 1 to 255 bytes of visible ASCII, `!` to `~`.
+/// The id of an event: 1 to 255 bytes of visible ASCII, `!` to `~`, that is not written as a
+/// position of the log.
+///
+/// A position (`5f3a9c01d2e7-1042`) is the id of an event without one. A client that shows one
+/// resumes there on all of its channels, so a publisher who could choose one could make the clients
+/// of others skip events.
 ///
 /// A client that reconnects sends the last id it received as the request header `Last-Event-ID`.
 /// That is why an id is stricter than a name: leading and trailing spaces are removed in transit,
@@ -211,10 +218,21 @@ impl EventId {
     /// Checks an id.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the id is empty or has anything but visible ASCII;
-    /// [`ErrorKind::TooLarge`] if it is longer than 255 bytes. The message says which.
+    /// [`ErrorKind::Invalid`] if the id is empty, has anything but visible ASCII, or is written as a
+    /// position; [`ErrorKind::TooLarge`] if it is longer than 255 bytes. The message says which.
     pub fn new(id: impl AsRef<str>) -> Result<Self, Error> {
         let id = id.as_ref();
+        if is_position(id) {
+            return Err(Error::invalid(
+                "an event's id is written as a position of the log, EPOCH-OFFSET, which only the \
+                 log assigns: choose another id, for example with a prefix",
+            ));
+        }
+        Self::assigned(id)
+    }
+
+    /// Checks an id that clients see: a publisher's, or the position that the log assigned.
+    pub(crate) fn assigned(id: &str) -> Result<Self, Error> {
         check_len("id", id, EVENT_ID_BYTES_MAX)?;
         if let Some((at, found)) = id.char_indices().find(|(_, c)| !c.is_ascii_graphic()) {
             return Err(Error::invalid(format!(
@@ -225,6 +243,27 @@ impl EventId {
         }
         Ok(Self(id.into()))
     }
+}
+
+/// Whether an id is written as a position: `EPOCH-OFFSET`, or `EPOCH-OFFSET~NODE-NUMBER`. Nothing
+/// else is parsed as one. `arguments.lua` has the same rule.
+#[doc(hidden)]
+pub fn is_position(id: &str) -> bool {
+    match id.split_once('~') {
+        Some((log, ephemeral)) => is_position_part(log) && is_position_part(ephemeral),
+        None => is_position_part(id),
+    }
+}
+
+/// Whether this is an epoch in hexadecimal, a hyphen, and a decimal number, as they are written:
+/// in lower case and without leading zeros.
+pub(crate) fn is_position_part(text: &str) -> bool {
+    let Some((epoch, number)) = text.split_once('-') else { return false };
+    let is_epoch = (1..=EPOCH_DIGITS_MAX).contains(&epoch.len())
+        && !epoch.starts_with('0')
+        && epoch.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_canonical = number == "0" || !number.starts_with(['0', '+']);
+    is_epoch && is_canonical && number.parse().is_ok_and(|number: u64| number <= OFFSET_MAX)
 }
 
 fn check_len(what: &str, text: &str, bytes_max: usize) -> Result<(), Error> {
@@ -365,6 +404,23 @@ mod tests {
         check::<EventId>("7\u{7F}", invalid("U+007F"));
         check::<EventId>("é", invalid("U+00E9 at byte 0"));
         check::<EventId>("7\u{2028}", invalid("U+2028"));
+    }
+
+    #[test]
+    fn ids_that_are_written_as_positions_are_rejected() {
+        for id in ["1-0", "5f3a9c01d2e7-1042", "f-1~9be1-17", "a-9007199254740991", "f-1~f-0"] {
+            check::<EventId>(id, Err((ErrorKind::Invalid, "written as a position of the log")));
+            let event = Event::new("x").with_id(id).unwrap_err();
+            assert_eq!(event.kind(), ErrorKind::Invalid);
+            assert_eq!(EventId::assigned(id).unwrap().as_str(), id, "the log assigns it");
+        }
+        for id in ["1", "1-", "-1", "0-1", "a-01", "A-1", "g-1", "a-+1", "1-1~", "1-1~2", "1-1~2-3~"]
+        {
+            check::<EventId>(id, Ok(()));
+        }
+        check::<EventId>("1234567890abc-1", Ok(()));
+        check::<EventId>("a-9007199254740992", Ok(()));
+        check::<EventId>("550e8400-e29b-41d4-a716-446655440000", Ok(()));
     }
 
     #[test]

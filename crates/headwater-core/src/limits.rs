@@ -22,6 +22,14 @@ pub const RETRY_MIN: Duration = Duration::from_millis(100);
 /// long after what it misses is retained by default.
 pub const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
 
+/// Most hexadecimal digits of an epoch: 48 bits make an accidental collision unlikely, and an id
+/// short.
+pub const EPOCH_DIGITS_MAX: usize = 12;
+
+/// The largest offset: the largest integer that a double represents exactly, since brokers may
+/// count in doubles. At a million events per second it is reached after 285 years.
+pub const OFFSET_MAX: u64 = (1 << 53) - 1;
+
 /// Maximum number of channels per stream: a request line with 100 names of usual length stays below
 /// 8 KiB, which proxies accept.
 pub const CHANNELS_PER_STREAM_MAX: usize = 100;

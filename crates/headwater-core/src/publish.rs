@@ -131,7 +131,7 @@ impl Receipt {
     /// A receipt for a published event.
     pub fn new(channel: Channel, event: &Event, position: Option<Position>) -> Self {
         let from_position =
-            || position.and_then(|position| EventId::new(position.to_string()).ok());
+            || position.and_then(|position| EventId::assigned(&position.to_string()).ok());
         let id = event.id().cloned().or_else(from_position);
         Self { channel, id, position }
     }

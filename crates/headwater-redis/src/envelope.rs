@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use headwater_core::Error;
 use headwater_core::Event;
+use headwater_core::event::is_position;
 use headwater_core::log::{Epoch, Position};
 
 /// Maximum size of all headers, with room for those of newer nodes.
@@ -98,7 +99,8 @@ pub(crate) fn decode(mut envelope: &[u8]) -> Result<Decoded, Error> {
     if let Some(name) = name {
         event = event.with_stored_name(name)?;
     }
-    if let Some(id) = id {
+    // Others may send any id; one that is written as a position would move clients there.
+    if let Some(id) = id.filter(|id| !is_position(id)) {
         event = event.with_id(id)?;
     }
     if let Some(retry) = retry {
@@ -150,6 +152,14 @@ mod tests {
         assert_eq!(decoded.event, Event::new("d").with_retry(Duration::from_secs(300)));
         let decoded = decode(b"event: open\nretry: 0\n\nd").unwrap();
         assert_eq!(decoded.event, Event::new("d").with_retry(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn an_id_that_is_written_as_a_position_is_ignored() {
+        for id in ["ab-7", "ab-0", "5f3a9c01d2e7-1042~9be1-17"] {
+            let decoded = decode(format!("event: n\nid: {id}\n\nd").as_bytes()).unwrap();
+            assert_eq!(decoded.event, Event::new("d").with_name("n").unwrap(), "{id}");
+        }
     }
 
     #[test]

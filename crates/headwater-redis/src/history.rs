@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use headwater_core::broker::{Baseline, History, LoggedEvent, ReadRange};
+use headwater_core::event::is_position;
 use headwater_core::log::{Epoch, Position};
 use headwater_core::{Channel, Event};
 use redis::aio::ConnectionLike;
@@ -122,7 +123,8 @@ fn entry(id: &str, fields: Fields) -> Option<Entry> {
     if let Some(name) = name {
         entry.event = entry.event.with_stored_name(name).ok()?;
     }
-    if let Some(publisher_id) = publisher_id {
+    // Other programs write entries too, and older versions let publishers choose such an id.
+    if let Some(publisher_id) = publisher_id.filter(|id| !is_position(id)) {
         entry.event = entry.event.with_id(publisher_id).ok()?;
     }
     if let Some(retry) = retry {

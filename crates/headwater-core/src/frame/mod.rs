@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::channel::Channel;
 use crate::clock::now_ms;
-use crate::event::{Event, is_dispatched_by_browsers};
+use crate::event::{Event, EventId, is_dispatched_by_browsers};
 use crate::gap::Gap;
 use crate::log::{Key, Position};
 use crate::sse::{Decoder, Item, encode};
@@ -266,7 +266,7 @@ impl Frame {
             event = event.clone().with_name(name).unwrap_or(event);
         }
         if !decoder.last_event_id().is_empty() {
-            event = event.clone().with_id(decoder.last_event_id()).unwrap_or(event);
+            event.id = EventId::assigned(decoder.last_event_id()).ok();
         }
         match retry {
             Some(retry) => event.with_retry(retry),

@@ -13,13 +13,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::Error;
+use crate::event::is_position_part;
+use crate::limits::EPOCH_DIGITS_MAX;
 
-/// Bits of an epoch: enough to make an accidental collision unlikely, few enough for a short id.
-const EPOCH_BITS: u32 = 48;
-
-/// The largest offset: the largest integer that a double represents exactly, since brokers may
-/// count in doubles. At a million events per second it is reached after 285 years.
-const OFFSET_MAX: u64 = (1 << 53) - 1;
+/// Bits of an epoch.
+const EPOCH_BITS: u32 = 4 * EPOCH_DIGITS_MAX as u32;
 
 /// Identifies a log until it loses its data: it then continues under a new epoch, so that old
 /// positions are recognised as lost. 48 bits, never zero, written in hexadecimal.
@@ -148,16 +146,17 @@ impl FromStr for Position {
 
 fn parse_part(text: &str) -> Result<(Epoch, u64), Error> {
     let malformed = || Error::invalid("a position is EPOCH-OFFSET or EPOCH-OFFSET~NODE-NUMBER");
-    let (epoch, digits) = text.split_once('-').ok_or_else(malformed)?;
-    // Only the form that `Display` writes is accepted.
-    let is_canonical = digits == "0" || !digits.starts_with(['0', '+']);
-    let offset = digits.parse().ok().filter(|offset| is_canonical && *offset <= OFFSET_MAX);
-    Ok((epoch.parse()?, offset.ok_or_else(malformed)?))
+    // Only the form that `Display` writes is accepted. No publisher can choose an id of that form.
+    let parts = text.split_once('-').filter(|_| is_position_part(text));
+    let (epoch, offset) = parts.ok_or_else(malformed)?;
+    Ok((epoch.parse()?, offset.parse().map_err(|_| malformed())?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{EventId, is_position};
+    use crate::limits::OFFSET_MAX;
 
     #[test]
     fn positions_are_formatted_and_parsed() {
@@ -170,6 +169,7 @@ mod tests {
         ] {
             assert_eq!(position.to_string(), text);
             assert_eq!(text.parse::<Position>().unwrap(), position);
+            assert!(EventId::new(text).is_err(), "a publisher cannot choose it");
         }
     }
 
@@ -220,6 +220,14 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn no_publisher_can_choose_what_is_parsed(
+            text in "[0-9a-fA-FgG]{0,13}-[+]?[0-9]{0,17}(~[0-9a-f]{0,3}-?[0-9]{0,3}){0,2}",
+        ) {
+            proptest::prop_assert_eq!(text.parse::<Position>().is_ok(), is_position(&text));
+            proptest::prop_assert_eq!(is_position(&text), EventId::new(&text).is_err());
+        }
+
         #[test]
         fn any_text_parses_without_panic_and_in_one_form(text: String) {
             if let Ok(position) = text.parse::<Position>() {

@@ -115,7 +115,7 @@ impl Log {
     fn restore_key(&mut self, restored: RestoredKey) {
         let RestoredKey { channel, key, id, offset, time_ms } = restored;
         let position = Position::new(self.epoch, offset);
-        let id = id.or_else(|| EventId::new(position.to_string()).ok());
+        let id = id.or_else(|| EventId::assigned(&position.to_string()).ok());
         let receipt = Receipt { channel, id, position: Some(position) };
         self.remember_key(key, &receipt, time_ms);
     }

@@ -233,6 +233,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
             "open",
         ])
         .prop_map(|text| text.as_bytes().to_vec()),
+        "[a-f0-9]{0,3}-[0-9]{0,3}~?".prop_map(String::into_bytes),
         (200_usize..260).prop_map(|length| vec![b'x'; length]),
     ];
     prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())

@@ -113,6 +113,23 @@ local function name_error(name)
   return err
 end
 
+-- Whether text is a part of a position as the log writes it: an epoch and an offset.
+local function is_position_part(text)
+  local epoch, number = text:match('^([1-9a-f][0-9a-f]*)%-(%d+)$')
+  return epoch and #epoch <= 12 and (number == '0' or count(number) and number:sub(1, 1) ~= '0')
+end
+
+-- Clients resume at positions, so only the log assigns them.
+local function id_error(id)
+  local what = "an event's id"
+  local log, node = id:match('^([^~]*)~(.*)$')
+  if is_position_part(log or id) and (not log or is_position_part(node)) then
+    return what .. ' is written as a position of the log, EPOCH-OFFSET, which only the log '
+      .. 'assigns: choose another id, for example with a prefix'
+  end
+  return header_error(what, id, ID_BYTES_MAX)
+end
+
 local function retry_error(retry)
   local ms = retry:find('^%d+$') and #retry <= 10 and tonumber(retry)
   if not ms or ms < RETRY_MS_MIN or ms > RETRY_MS_MAX then
@@ -135,9 +152,7 @@ end
 
 local OPTION_ERRORS = {
   event = name_error,
-  id = function(id)
-    return header_error("an event's id", id, ID_BYTES_MAX)
-  end,
+  id = id_error,
   retry = retry_error,
   key = function(key)
     return header_error('an idempotency key', key, KEY_BYTES_MAX)

@@ -11,7 +11,7 @@
 
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
+use crate::event::{Event, is_position};
 use crate::limits::{EVENT_DATA_BYTES_MAX, EVENT_ID_BYTES_MAX, EVENT_NAME_BYTES_MAX};
 use std::time::Duration;
 
@@ -118,7 +118,8 @@ impl Record {
         if let Some(name) = name {
             event = event.with_stored_name(name).ok()?;
         }
-        if let Some(id) = id {
+        // Older versions let publishers choose an id that is written as a position.
+        if let Some(id) = id.filter(|id| !is_position(id)) {
             event = event.with_id(id).ok()?;
         }
         if let Some(retry_ms) = retry_ms {
@@ -212,6 +213,17 @@ mod tests {
         round_trip(&full);
         round_trip(&Record { key: Some("k".repeat(65_535)), ..full });
         round_trip(&record(1, "a", &"x".repeat(EVENT_DATA_BYTES_MAX)));
+    }
+
+    #[test]
+    fn an_id_that_is_written_as_a_position_is_ignored() {
+        let own = Record { event: Event::new("d").with_id("xx-7").unwrap(), ..record(1, "a", "") };
+        let mut bytes = Vec::new();
+        own.encode(&mut bytes).unwrap();
+        let at = bytes.windows(4).position(|bytes| bytes == b"xx-7").unwrap();
+        bytes[at..at + 2].copy_from_slice(b"ab");
+        let decoded = Record::decode(&bytes[HEAD_BYTES..]).unwrap();
+        assert_eq!(decoded.event, Event::new("d"));
     }
 
     #[test]
