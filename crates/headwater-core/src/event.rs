@@ -414,7 +414,8 @@ mod tests {
             assert_eq!(event.kind(), ErrorKind::Invalid);
             assert_eq!(EventId::assigned(id).unwrap().as_str(), id, "the log assigns it");
         }
-        for id in ["1", "1-", "-1", "0-1", "a-01", "A-1", "g-1", "a-+1", "1-1~", "1-1~2", "1-1~2-3~"]
+        for id in
+            ["1", "1-", "-1", "0-1", "a-01", "A-1", "g-1", "a-+1", "1-1~", "1-1~2", "1-1~2-3~"]
         {
             check::<EventId>(id, Ok(()));
         }

@@ -153,10 +153,6 @@ impl Target {
         socket.connect(self.address).await
     }
 
-    fn get(&self, path: &str, headers: &str) -> String {
-        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n")
-    }
-
     fn authorization(&self) -> String {
         format!("authorization: Bearer {}\r\n", self.token)
     }
@@ -165,6 +161,10 @@ impl Target {
         let authorization = self.authorization();
         post(&format!("/sse/publish?{query}"), length, &authorization)
     }
+}
+
+fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n")
 }
 
 fn post(path: &str, length: usize, headers: &str) -> String {
@@ -194,29 +194,29 @@ async fn once(
     match attack {
         Attack::OpenAndClose => {
             count();
-            exchange(target, &target.get("/sse/stream?channel=public", ""), b"").await
+            exchange(target, &get("/sse/stream?channel=public", ""), b"").await
         }
         Attack::NewChannels => {
             count();
             let names: Vec<String> =
                 (0..100).map(|at| format!("channel=m-{number}-{round}-{at}")).collect();
             let path = format!("/sse/stream?{}", names.join("&"));
-            exchange(target, &target.get(&path, &authorization), b"").await
+            exchange(target, &get(&path, &authorization), b"").await
         }
         Attack::UnknownIds => {
             count();
             let id = format!("last-event-id: unknown-{number}-{round}\r\n");
-            exchange(target, &target.get("/sse/stream?channel=public", &id), b"").await
+            exchange(target, &get("/sse/stream?channel=public", &id), b"").await
         }
         Attack::RewindAll => {
             count();
             let path = "/sse/stream?channel=m&rewind=all";
-            exchange(target, &target.get(path, &authorization), b"").await
+            exchange(target, &get(path, &authorization), b"").await
         }
         Attack::WrongTokens => {
             count();
             let headers = format!("authorization: Bearer a.{number}.{round}\r\n");
-            exchange(target, &target.get("/sse/stream?channel=m", &headers), b"").await
+            exchange(target, &get("/sse/stream?channel=m", &headers), b"").await
         }
         Attack::BodiesWithoutToken => {
             count();
@@ -245,7 +245,7 @@ async fn once(
             }
             count();
             let mut socket = target.connect().await?;
-            let head = target.get("/sse/stream?channel=m", &authorization);
+            let head = get("/sse/stream?channel=m", &authorization);
             socket.write_all(head.as_bytes()).await?;
             sleep(ANSWER * 2).await;
             Ok(())

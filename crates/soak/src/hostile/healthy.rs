@@ -178,14 +178,14 @@ async fn send(
     token: &str,
     data: String,
 ) -> Option<()> {
-    let mut sender = match connection.take().filter(|sender| !sender.is_closed()) {
-        Some(sender) => sender,
-        None => {
-            let socket = TcpStream::connect(address).await.ok()?;
-            let (sender, driver) = handshake(TokioIo::new(socket)).await.ok()?;
-            tokio::spawn(driver);
-            sender
-        }
+    let open = connection.take().filter(|sender| !sender.is_closed());
+    let mut sender = if let Some(sender) = open {
+        sender
+    } else {
+        let socket = TcpStream::connect(address).await.ok()?;
+        let (sender, driver) = handshake(TokioIo::new(socket)).await.ok()?;
+        tokio::spawn(driver);
+        sender
     };
     sender.ready().await.ok()?;
     let request = Request::post(path)
