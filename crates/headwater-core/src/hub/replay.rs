@@ -20,7 +20,7 @@ use crate::channel::Channel;
 use crate::frame::Frame;
 use crate::gap::{Gap, GapReason};
 use crate::limits::{REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX};
-use crate::log::{Cursor, Epoch, Key, LogClock, LogState, Position};
+use crate::log::{Cursor, Epoch, Key, LogState, Position};
 use crate::stream::mailbox::{Mailbox, Message, Missed, Progress};
 use crate::stream::queue::Queue;
 
@@ -152,12 +152,8 @@ impl ChannelCursor {
     }
 
     /// Adds the next event.
-    fn push(&mut self, mut key: Key, frame: Frame, clock: &LogClock) {
+    fn push(&mut self, key: Key, frame: Frame) {
         self.filled.advance(key);
-        if key.number > 0 && frame.gap().is_none() {
-            // Other channels of the stream may have events that the node had not heard then.
-            key.offset = clock.last_before(key.number).max(key.offset);
-        }
         if key.number > 0 || key.offset > self.late_until {
             self.buffer.push_back((key, frame));
         } else if !std::mem::replace(&mut self.is_late_reported, true) {
@@ -307,6 +303,8 @@ impl Replay {
                 }
             }
         }
+        // An ephemeral event comes after what the node had heard when it arrived, and before all
+        // that it may not have heard: an ID of that says that the client has the event.
         let with_next = self.cursors.iter_mut().filter(|cursor| !cursor.buffer.is_empty());
         let first = with_next.min_by_key(|cursor| cursor.buffer.front().map(|(key, _)| *key))?;
         let (key, frame) = first.buffer.pop_front()?;
@@ -400,7 +398,7 @@ async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) {
         if history.has_hole_before(at) && key.offset > cursor.late_until {
             cursor.announce(GapReason::Trimmed, None);
         }
-        cursor.push(key, frame.clone(), &recall.fanout.clock);
+        cursor.push(key, frame.clone());
     }
     merge_ephemeral(recall, cursor, target);
     if cursor.filled.offset == after {
@@ -421,15 +419,10 @@ fn merge_ephemeral(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) 
     let newest = cursor.filled.offset;
     let earlier = recall.fanout.table.with(&cursor.channel, |entry| {
         let range = entry.ring.range(after, target, usize::MAX);
-        let clock = &recall.fanout.clock;
-        let is_earlier = |(key, frame): &&(Key, Frame)| {
-            let is_gap = frame.gap().is_some();
-            (if is_gap { key.offset } else { clock.last_before(key.number) }) < newest
-        };
-        range.take_while(is_earlier).cloned().collect::<Vec<_>>()
+        range.take_while(|(key, _)| key.offset < newest).cloned().collect::<Vec<_>>()
     });
     for (key, frame) in earlier.unwrap_or_default() {
-        cursor.push(key, frame, &recall.fanout.clock);
+        cursor.push(key, frame);
     }
     cursor.buffer.make_contiguous().sort_by_key(|(key, _)| *key);
 }
@@ -460,7 +453,7 @@ fn take_from_ring(
     }
     let is_all = entries.len() < REPLAY_FRAMES_MAX;
     for (key, frame) in entries {
-        cursor.push(key, frame, &recall.fanout.clock);
+        cursor.push(key, frame);
     }
     if is_all {
         cursor.filled = cursor.filled.max(target);

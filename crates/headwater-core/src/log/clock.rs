@@ -163,13 +163,6 @@ impl LogClock {
         state.now.number
     }
 
-    /// The last offset of the log that may precede an ephemeral event of this node.
-    pub(crate) fn last_before(&self, number: u64) -> u64 {
-        let state = self.state();
-        let at = state.sightings.partition_point(|(_, known)| *known < number);
-        state.sightings.get(at).map_or(state.now.heard, |(after, _)| *after)
-    }
-
     /// How a client's position relates to this node.
     pub(crate) fn relate(&self, position: Position) -> Relation {
         let state = self.state();

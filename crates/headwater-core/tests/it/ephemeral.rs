@@ -72,7 +72,8 @@ async fn no_ephemeral_event_is_lost_while_a_stream_joins() {
         for _ in 0..3 {
             // A stream that is not read in time is closed.
             let Some(frame) = stream.next().await else { break };
-            last_id = frame.position().expect("a position").to_string();
+            // A gap event of a stream that resumes has none.
+            last_id = frame.position().map_or(last_id, |position| position.to_string());
             if frame.gap().is_some() {
                 next = None;
                 continue;

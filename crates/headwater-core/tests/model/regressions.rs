@@ -215,3 +215,22 @@ fn a_full_queue_is_closed_even_if_events_are_missing() {
     ];
     check(steps, false, true);
 }
+
+/// The ID of the later one covers both: a client that is disconnected between them would lack the
+/// earlier one.
+#[tokio::test(start_paused = true)]
+async fn ephemeral_events_of_several_channels_are_replayed_in_the_order_of_their_ids() {
+    let script = Script::new();
+    let hub = Hub::builder().queue_bytes_max(8 * RING_BYTES_MAX).build(script.clone());
+    let subscribe = || hub.subscribe([channel(0), channel(1)]).unwrap();
+    let mut live = subscribe();
+    live.ready().await;
+    script.run(&publish(0, 1));
+    // Its channel is read from the history, and meanwhile the node hears of more.
+    script.run(&large(1));
+    script.run(&Action::Ephemeral { channel: 1 });
+    script.run(&Action::Ephemeral { channel: 0 });
+    script.run_during_read(Action::CatchUp { channels: vec![2], trim: None });
+    let mut resumed = subscribe().after(id_of(&script, 1));
+    assert_eq!(take(&mut resumed, 2).await, "1, 2");
+}

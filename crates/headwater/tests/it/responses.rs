@@ -59,12 +59,12 @@ async fn the_bytes_of_a_stream_are_exact() {
     let events = [
         Event::new("one"),
         Event::new("two\nlines").with_name("n").unwrap().with_id("2").unwrap(),
-        Event::new("").with_retry(Duration::from_millis(10)),
+        Event::new("").with_retry(Duration::from_millis(100)),
     ];
     let response = EventSourceResponse::from_stream(stream::iter(events)).retry(None);
     assert_eq!(
         whole_body(response).await,
-        ":\n\ndata: one\n\nevent: n\nid: 2\ndata: two\ndata: lines\n\nretry: 10\ndata: \n\n"
+        ":\n\ndata: one\n\nevent: n\nid: 2\ndata: two\ndata: lines\n\nretry: 100\ndata: \n\n"
     );
 }
 

@@ -10,6 +10,9 @@ use headwater_test_support::{EventStream, eventually};
 
 use super::{channel, on_shards, publish, router, serve};
 
+/// Less than publishers wait at most, even on a busy machine.
+const SOON: Duration = Duration::from_millis(1200);
+
 /// More than a node takes for congestion, if they read.
 const MANY: usize = 120;
 
@@ -29,6 +32,9 @@ async fn clients_that_do_not_read_delay_no_publisher() {
     let mut quiet = EventStream::open(address, "/quiet").await;
     eventually("all streams are on the shard", || async { on_shards(&hub) == MANY + 1 }).await;
     publish(&hub, "busy", "x".repeat(8 << 20)).await;
+    // The shard has written to all of them, as much as their sockets take.
+    let is_done = || async { hub.shards().iter().all(|shard| shard.mailbox == 0) };
+    eventually("the event is processed", is_done).await;
     let slowest = async |name: &str| {
         let mut slowest = Duration::ZERO;
         for number in 0..10 {
@@ -39,13 +45,13 @@ async fn clients_that_do_not_read_delay_no_publisher() {
         slowest
     };
     let slowest_of_quiet = slowest("quiet").await;
-    assert!(slowest_of_quiet < Duration::from_millis(500), "{slowest_of_quiet:?}");
+    assert!(slowest_of_quiet < SOON, "{slowest_of_quiet:?}");
     for number in 0..10 {
         assert_eq!(quiet.next().await.unwrap().data, number.to_string());
     }
     // After a second without progress they do not delay their own publishers either.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(slowest("busy").await < Duration::from_millis(500));
+    assert!(slowest("busy").await < SOON);
     assert_eq!(on_shards(&hub), MANY + 1);
 }
 
@@ -86,7 +92,7 @@ async fn publishers_wait_for_clients_that_read_slowly_and_those_of_other_channel
     let overflows = hub.stats().streams_ended.by(CloseReason::Overflow);
     assert!(overflows < MANY as u64 / 10, "{overflows} closed, {published} published");
     let slowest = others.await.unwrap();
-    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    assert!(slowest < SOON, "{slowest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
