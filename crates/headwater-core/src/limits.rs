@@ -15,7 +15,7 @@ pub const EVENT_NAME_BYTES_MAX: usize = 255;
 pub const EVENT_ID_BYTES_MAX: usize = 255;
 
 /// Shortest reconnect delay that an event or a setting may ask clients for. A stream may have other
-/// publishers' channels too: with 0, one event would make its client come back in a loop.
+/// publishers' channels too: with 0, one event would make its client reconnect in a loop.
 pub const RETRY_MIN: Duration = Duration::from_millis(100);
 
 /// Longest reconnect delay: with more, one event would keep a client away from its other channels

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_bounded_whoever_sends_them() {
+    fn ids_are_bounded_in_records_too() {
         let of = |id: String| {
             let until = UNIX_EPOCH + Duration::from_secs(1);
             let (user, stream) = (id.clone(), id.clone());

@@ -103,8 +103,8 @@ pub(crate) const FULL_RETRY_MIN: Duration = Duration::from_secs(10);
 /// How often the log says that the server is full.
 pub(crate) const FULL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Longest text of others in a log line or an error, in characters: the detail of a problem document
-/// fits, the body of a response does not.
+/// Longest text of others in a log line or an error, in characters: the detail of a problem
+/// document fits, the body of a response does not.
 pub(crate) const PRINTED_TEXT_CHARS_MAX: usize = 2_000;
 
 /// Lines of one kind that are logged at `info` or above within [`LOG_LINES_TIME`]; further ones are

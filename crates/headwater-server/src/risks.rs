@@ -172,11 +172,11 @@ fn of_access(settings: &Settings) -> Vec<&'static str> {
         ),
         (
             has_jwks_in_the_clear,
-            "jwks begins with http://: whoever is on the way can replace the keys, so use https://",
+            "jwks begins with http://: others on the way can replace the keys, so use https://",
         ),
         (
             asks_in_the_clear,
-            "authorize-url begins with http://: whoever is on the way can read the credentials of \
+            "authorize-url begins with http://: others on the way can read the credentials of \
              users and answer for the application, so use https://",
         ),
     ]

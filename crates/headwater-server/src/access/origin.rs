@@ -1,9 +1,9 @@
-//! Whether a page may do something with what its browser sends by itself (CSRF). Look here for which
-//! credentials need this check, and which pages pass it. No I/O.
+//! Whether a page may do something with what its browser sends by itself (CSRF). Look here for
+//! which credentials need this check, and which pages pass it. No I/O.
 //!
 //! Browsers send cookies, Basic, Digest, Negotiate and NTLM credentials and client certificates
-//! with requests of any page, and reach this machine's loopback addresses for any page. Only a token
-//! in `Authorization: Bearer` or in the query, and a ticket, show that a page has them.
+//! with requests of any page, and reach this machine's loopback addresses for any page. Only a
+//! token in `Authorization: Bearer` or in the query, and a ticket, show that a page has them.
 
 use headwater::access::{AccessRequest, Action, Denied};
 use http::HeaderMap;

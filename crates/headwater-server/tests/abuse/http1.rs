@@ -164,7 +164,8 @@ async fn a_publisher_at_full_speed() {
         let mut socket = connect(address).await;
         let mut answer = vec![0; 64 << 10];
         loop {
-            let request = "POST /sse/publish?channel=healthy2 HTTP/1.1\r\nhost: localhost\r\nx-real-ip: \
+            let request = "POST /sse/publish?channel=healthy2 HTTP/1.1\r\nhost: [::1]\r\n\
+                x-real-ip: \
                 192.0.2.1\r\ncontent-length: 1\r\n\r\nx";
             socket.write_all(request.as_bytes()).await.expect("it is sent");
             assert_ne!(socket.read(&mut answer).await.expect("an answer"), 0);

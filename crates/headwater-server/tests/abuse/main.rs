@@ -143,7 +143,8 @@ async fn measure(address: SocketAddr, windows: usize) -> Seen {
 /// Publishes on a connection that stays.
 async fn publish(socket: &mut TcpStream, data: &str) {
     let request = format!(
-        "POST /sse/publish?channel=healthy HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{data}",
+        "POST /sse/publish?channel=healthy HTTP/1.1\r\nhost: [::1]\r\n\
+            content-length: {}\r\n\r\n{data}",
         data.len()
     );
     socket.write_all(request.as_bytes()).await.expect("it is sent");

@@ -38,7 +38,7 @@ async fn streams_go_on_and_new_ones_wait_when_descriptors_run_out() {
     assert!(streams.len() > DESCRIPTORS / 2, "{} streams", streams.len());
     node.wait_for_log("cannot accept connections");
 
-    let publish = "POST /sse/publish?channel=news HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+    let publish = "POST /sse/publish?channel=news HTTP/1.1\r\nhost: [::1]\r\nconnection: close\r\n\
                    content-length: 2\r\n\r\nhi";
     publisher.write_all(publish.as_bytes()).await.expect("it is sent");
     assert_eq!(http::read_answer(&mut publisher).await.status, 200);

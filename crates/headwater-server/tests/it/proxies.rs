@@ -15,7 +15,8 @@ use crate::support::BINARY;
 const ONE_EACH: [&str; 5] =
     ["--max-publishes-per-address", "1/h", "--admin", "127.0.0.1:0", "--open"];
 
-const REQUEST: &str = "POST /sse/publish HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 1\r\n\r\nx";
+const REQUEST: &str =
+    "POST /sse/publish HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: 1\r\n\r\nx";
 
 fn version_2(client: [u8; 4], further: usize) -> Vec<u8> {
     let length = u16::try_from(12 + further).expect("it fits").to_be_bytes();
@@ -149,8 +150,8 @@ async fn the_proxy_protocol_comes_before_tls_and_headers_after_it() {
         let mut socket = TcpStream::connect(node.address()).await.expect("the server listens");
         socket.write_all(&version_2(client, 0)).await.expect("it is sent");
         let mut socket = tls::shake_hands(socket, &config).await;
-        let header = format!("x-forwarded-for: {forwarded}\r\nhost: localhost");
-        let request = REQUEST.replace("host: localhost", &header);
+        let header = format!("x-forwarded-for: {forwarded}\r\nhost: h");
+        let request = REQUEST.replace("host: h", &header);
         socket.write_all(request.as_bytes()).await.expect("it is sent");
         let mut answer = Vec::new();
         let read = timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("in time");

@@ -105,7 +105,8 @@ async fn no_connection_is_accepted_while_draining() {
 async fn a_request_in_flight_gets_its_response() {
     let mut node = Node::start(BINARY, &["--drain-timeout", "60s"]);
     let mut socket = TcpStream::connect(node.address()).await.expect("the server listens");
-    let head = "POST /sse/publish?channel=a HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\nexpect: \
+    let head = "POST /sse/publish?channel=a HTTP/1.1\r\nhost: [::1]\r\n\
+        content-length: 10\r\nexpect: \
         100-continue\r\n\r\nfirst";
     socket.write_all(head.as_bytes()).await.expect("half of the request is sent");
     // The server has read the head, and waits for the body.

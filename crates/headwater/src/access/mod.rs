@@ -74,8 +74,8 @@ pub trait Authorize: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Decision> + Send + 'a>>;
 }
 
-const LONG_ID: &str = "the id of the user or of the token is longer than 255 bytes, and could not be \
-                       revoked: issue credentials with a shorter one";
+const LONG_ID: &str = "the id of the user or of the token is longer than 255 bytes, and could not \
+                       be revoked: issue credentials with a shorter one";
 
 impl AccessRequest<'_> {
     /// Applies the decision of `authorize` to the request. A subscriber gets those of its channels

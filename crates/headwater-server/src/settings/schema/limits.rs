@@ -63,7 +63,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "100",
         heading: LIMITS,
         summary: "Maximum number of open streams per client address",
-        details: "Further ones are rejected with 429. An IPv6 /64 counts as one address. Offices \
+        details: "Further ones are rejected with 429. An IPv6 /64 counts as one address, and \
+                  a /48 as eight. Offices \
                   and mobile networks put many people behind one address. Behind a proxy this \
                   needs `trusted-proxy`; otherwise all clients have the proxy's address.",
     },
@@ -107,7 +108,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "10/m",
         heading: LIMITS,
         summary: "Maximum rate of invalid credentials from one client address",
-        details: "Beyond it, all credentials from that address are rejected with 429 for a while.",
+        details: "Beyond it, invalid credentials from that address get 429, and the application is \
+                  asked only about those that it accepted lately. A valid token always counts. The \
+                  rate also applies to one credential from any address. See docs/limits.md.",
     },
     Setting {
         name: "max-channels-per-stream",

@@ -1,5 +1,6 @@
 //! Loopback addresses without access rules: by which names they answer, and which pages may use
-//! them; and what only this machine may ask for. Look here for DNS rebinding and forwarded requests.
+//! them; and what only this machine may ask for. Look here for DNS rebinding and forwarded
+//! requests.
 
 use std::net::SocketAddr;
 
