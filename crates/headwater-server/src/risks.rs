@@ -111,11 +111,17 @@ fn of_files(settings: &Settings, places: &SecretPlaces) -> Vec<Finding> {
 /// A file with a secret.
 fn of_secret_file(path: &Path) -> Option<Finding> {
     let (mode, shown) = (mode(path)?, path.display());
-    Some(if mode & 0o077 == 0 {
+    Some(if is_for_owner(mode) {
         Good(format!("{shown} can be read by its owner only"))
     } else {
         Risk(format!("{shown} can be read by others (mode {mode:03o}): chmod 600 {shown}"))
     })
+}
+
+/// Whether nobody but the owner has any permission.
+#[expect(clippy::verbose_bit_mask, reason = "permissions are written as masks")]
+fn is_for_owner(mode: u32) -> bool {
+    mode & 0o077 == 0
 }
 
 /// A file or directory that decides whom the server trusts, or what it delivers.

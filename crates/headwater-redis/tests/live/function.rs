@@ -211,7 +211,7 @@ fn envelopes_are_exact(log: &mut Log) {
     let mut connection = log.server.connection();
     let mut messages = subscribe(&mut connection);
     let (epoch, _) = log.publish(&["a", "plain"]);
-    log.publish(&["ü b", "x: y\n\nz", "retry", "5", "event", "n", "id", "i"]);
+    log.publish(&["ü b", "x: y\n\nz", "retry", "500", "event", "n", "id", "i"]);
     log.publish(&["a", "", "end", "1"]);
     let time = |channel: &str, at: usize| log.entries(channel)[at].1["t"].clone();
     for (channel, expected) in [
@@ -219,7 +219,7 @@ fn envelopes_are_exact(log: &mut Log) {
         (
             "ü b",
             format!(
-                "epoch: {epoch}\noffset: 2\nprev: 0\ntime: {}\nevent: n\nid: i\nretry: 5\n\n\
+                "epoch: {epoch}\noffset: 2\nprev: 0\ntime: {}\nevent: n\nid: i\nretry: 500\n\n\
                  x: y\n\nz",
                 time("ü b", 0)
             ),

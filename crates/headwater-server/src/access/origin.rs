@@ -77,11 +77,9 @@ fn is_from_allowed_page(request: &AccessRequest<'_>, effect: Effect, allowed: &[
             let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
             is_allowed(&origin, request, allowed)
         }),
-        // The user typed the address.
-        (None, Some("none"), Effect::Opens) => true,
+        // The user typed the address; or it is a page's own GET over plain HTTP.
+        (None, Some("none") | None, Effect::Opens) => true,
         (None, Some(_), _) => false,
-        // A page's own GET over plain HTTP has neither header.
-        (None, None, Effect::Opens) => true,
         // Any browser sends `Origin` here, but old ones. Other programs have no cookies.
         (None, None, Effect::Changes) => !headers.contains_key(COOKIE),
     }

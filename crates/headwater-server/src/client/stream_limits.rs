@@ -51,9 +51,9 @@ impl StreamLimits {
         let [address, site] = self.address_owners(address);
         let user = self.per_user_max.zip(user).map(|(max, user)| (Owner::User(user.into()), max));
         let mut open = self.open();
-        let limit = if open.is_full(&address) || open.is_full(&site) {
+        let limit = if open.is_full(address.as_ref()) || open.is_full(site.as_ref()) {
             Some(Limit::StreamsPerAddress)
-        } else if open.is_full(&user) {
+        } else if open.is_full(user.as_ref()) {
             Some(Limit::StreamsPerUser)
         } else {
             (open.total >= self.total_max).then_some(Limit::Streams)
@@ -76,7 +76,7 @@ impl StreamLimits {
             return Ok(());
         }
         let open = self.open();
-        if owners.iter().any(|owner| open.is_full(owner)) {
+        if owners.iter().any(|owner| open.is_full(owner.as_ref())) {
             let limit = Limit::StreamsPerAddress;
             return Err(LimitExceeded { limit, retry_after: STREAM_RETRY_AFTER });
         }
@@ -96,8 +96,8 @@ impl StreamLimits {
 }
 
 impl Open {
-    fn is_full(&self, owner: &Option<(Owner, usize)>) -> bool {
-        owner.as_ref().is_some_and(|(owner, max)| {
+    fn is_full(&self, owner: Option<&(Owner, usize)>) -> bool {
+        owner.is_some_and(|(owner, max)| {
             self.by_owner.get(owner).is_some_and(|streams| streams >= max)
         })
     }

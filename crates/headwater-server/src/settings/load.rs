@@ -129,9 +129,10 @@ impl Settings {
         }
         let ListenSettings { address, admin, .. } = self.listen;
         if let Some(by) = self.way_to_listen() {
-            let or_else = match is_loopback(address) {
-                true => String::new(),
-                false => format!(" Or listen on 127.0.0.1:{}.", address.port()),
+            let or_else = if is_loopback(address) {
+                String::new()
+            } else {
+                format!(" Or listen on 127.0.0.1:{}.", address.port())
             };
             return Err(SettingsError(format!(
                 "listen = {address}: other machines can reach this address{by}, and there are no \

@@ -53,7 +53,7 @@ async fn a_full_server_says_so_once() {
 async fn say(mut socket: TcpStream, error: &str) {
     let mut buffer = [0; 4096];
     while let Ok(bytes @ 1..) = socket.read(&mut buffer).await {
-        let commands = buffer[..bytes].iter().filter(|byte| **byte == b'*').count();
+        let commands = String::from_utf8_lossy(&buffer[..bytes]).matches('*').count();
         let answers = format!("-{error}\r\n").repeat(commands);
         if socket.write_all(answers.as_bytes()).await.is_err() {
             break;

@@ -146,7 +146,7 @@ fn without_retention_events_are_only_published(log: &mut Log) {
     let mut messages = subscribe(&mut connection);
     log.publish_unretained(&["a", "event: no\n"]);
     log.publish_unretained(&["a", "x", "event", "n"]);
-    log.publish_unretained(&["a", "y", "id", "i", "retry", "0"]);
+    log.publish_unretained(&["a", "y", "id", "i", "retry", "100"]);
     assert_eq!(log.dump(), before);
     log.publish_unretained(&["a", "z", "key", "k"]);
     log.publish_unretained(&["a", "not again", "key", "k"]);
@@ -154,7 +154,7 @@ fn without_retention_events_are_only_published(log: &mut Log) {
     for (channel, expected) in [
         ("a", "event: no\n"),
         ("headwater:{0}:a", "event: n\n\nx"),
-        ("headwater:{0}:a", "id: i\nretry: 0\n\ny"),
+        ("headwater:{0}:a", "id: i\nretry: 100\n\ny"),
         ("a", "z"),
         ("a", "last"),
     ] {

@@ -29,7 +29,7 @@ const ENDPOINTS: [(&str, &str); 9] = [
 
 /// A request that names this host.
 async fn ask(address: SocketAddr, (method, path): (&str, &str), lines: &[&str]) -> Answer {
-    let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    let lines = [lines, &[""]].concat().join("\r\n");
     let head = format!(
         "{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: 1\r\n{lines}\r\nx"
     );
