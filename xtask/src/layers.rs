@@ -17,7 +17,7 @@ pub(crate) struct Layers {
 pub(crate) const LAYERS: &[Layers] = &[
     Layers {
         folder: "crates/headwater-core/src",
-        order: "limits error counter clock private_file
+        order: "limits error counter clock private_file budget/
             | quantity channel pattern event sse/
             | log/ gap close revocation publish
             | frame/ | stream/ | broker/ | memory/ | hub/

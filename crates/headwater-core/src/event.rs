@@ -32,11 +32,36 @@ use crate::limits::{
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    pub(crate) data: String,
+    pub(crate) data: Data,
     pub(crate) name: Option<EventName>,
     pub(crate) id: Option<EventId>,
     pub(crate) retry: Option<Duration>,
 }
+
+/// The data of an event.
+#[derive(Debug, Clone)]
+pub(crate) enum Data {
+    Own(String),
+    /// Clones share it.
+    Shared(Arc<String>),
+}
+
+impl Data {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Own(data) => data,
+            Self::Shared(data) => data,
+        }
+    }
+}
+
+impl PartialEq for Data {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Data {}
 
 impl Event {
     /// An event with this data and nothing else.
@@ -45,7 +70,7 @@ impl Event {
     /// return: CR, LF and CRLF each end a line, and the client receives LF for all three. Encode
     /// the data as JSON, with [`json`](Self::json), if it must arrive byte for byte.
     pub fn new(data: impl Into<String>) -> Self {
-        Self { data: data.into(), name: None, id: None, retry: None }
+        Self { data: Data::Own(data.into()), name: None, id: None, retry: None }
     }
 
     /// An event whose data is `data` as JSON, on one line.
@@ -113,9 +138,28 @@ impl Event {
         self
     }
 
+    /// Lets clones of the event share its data: for an event that is published to several channels,
+    /// whose data is then kept once.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        if let Data::Own(data) = self.data {
+            self.data = Data::Shared(Arc::new(data));
+        }
+        self
+    }
+
+    /// What clones share, after [`shared`](Self::shared).
+    #[cfg(feature = "hub")]
+    pub(crate) fn shared_data(&self) -> Option<&Arc<String>> {
+        match &self.data {
+            Data::Own(_) => None,
+            Data::Shared(data) => Some(data),
+        }
+    }
+
     /// The data, as passed to [`new`](Self::new).
     pub fn data(&self) -> &str {
-        &self.data
+        self.data.as_str()
     }
 
     /// The name, if the event has one.

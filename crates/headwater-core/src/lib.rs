@@ -49,6 +49,7 @@
 //! | modules | contents |
 //! |---|---|
 //! | [`limits`], [`Error`], [`clock`] | bounds with their reasons, the error type, time |
+//! | [`budget`] | the memory of a node, and its shares |
 //! | [`channel`], [`pattern`], [`event`], [`sse`] | checked values; encoder and decoder |
 //! | [`log`], [`gap`] | positions and retention; what is missing |
 //! | [`close`], [`revocation`] | why a stream closed; what is revoked |
@@ -85,6 +86,8 @@ mod error;
 
 #[cfg(feature = "hub")]
 pub mod broker;
+#[cfg(feature = "hub")]
+pub mod budget;
 #[cfg(feature = "hub")]
 pub mod clock;
 #[cfg(feature = "hub")]

@@ -93,6 +93,43 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// up.
 pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(600);
 
+/// Maximum number of idempotency keys that are remembered of one publisher: 166 events a second for
+/// the whole window. A busier publisher has a shorter window.
+pub const IDEMPOTENCY_KEYS_PER_PUBLISHER_MAX: usize = 100_000;
+
+/// The part of the memory that a node may use for what it keeps, in percent. The rest is for code,
+/// stacks, the queues of streams, and what the allocator cannot give back.
+pub const BUDGET_PERCENT: usize = 70;
+
+/// Smallest budget for what a node keeps. With less, not one event of maximum size fits its share.
+pub const BUDGET_BYTES_MIN: usize = 16 << 20;
+
+/// The memory that is assumed where the operating system does not tell. A small machine.
+pub const MEMORY_BYTES_UNKNOWN: usize = 1 << 30;
+
+/// Most memory for what the embedded log remembers of channels: some 200,000 with long names.
+/// Chosen arbitrarily; whoever publishes to ever new channels must not fill a large machine.
+pub const CHANNELS_SHARE_BYTES_MAX: usize = 64 << 20;
+
+/// Most memory for idempotency keys: some 400,000 UUIDs, for the same reason.
+pub const KEYS_SHARE_BYTES_MAX: usize = 128 << 20;
+
+/// From how many bytes of data on the embedded log keeps an event unencoded: its data is shared by
+/// all channels that it was published to, and line ends cost one byte instead of seven. Smaller
+/// events are kept as the frames that rings share.
+pub const KEPT_UNENCODED_BYTES_MIN: usize = 16 << 10;
+
+/// Maximum number of events, and of bytes of data, that the embedded log appends before it lets
+/// others publish and read: some milliseconds. A single event may be larger.
+pub const APPEND_EVENTS_MAX: usize = 256;
+/// See [`APPEND_EVENTS_MAX`].
+pub const APPEND_BYTES_MAX: usize = 1 << 20;
+
+/// Maximum number of channels without subscribers that stay subscribed for the linger, on a node.
+/// The pages of ten thousand people reload at the same time; with more, the oldest are
+/// unsubscribed, and who returns to them reads the log.
+pub const LINGERING_CHANNELS_MAX: usize = 16_384;
+
 /// Maximum number of frames in a channel's ring, from which reconnecting streams resume. A little
 /// more than the default retention, so that one backfill of it fits.
 pub const RING_FRAMES_MAX: usize = 1024;

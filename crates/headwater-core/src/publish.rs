@@ -1,6 +1,8 @@
 //! A publish: an event, its channel, the publisher's options, and the receipt. Look here for ends
 //! and idempotency keys.
 
+use std::sync::Arc;
+
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventId};
@@ -15,6 +17,7 @@ pub struct Publish {
     pub(crate) event: Event,
     pub(crate) end: bool,
     pub(crate) key: Option<IdempotencyKey>,
+    pub(crate) publisher: Option<Arc<str>>,
 }
 
 impl Publish {
@@ -31,7 +34,7 @@ impl Publish {
     /// # Ok::<(), headwater::Error>(())
     /// ```
     pub fn to(channel: Channel, event: Event) -> Self {
-        Self { channel, event, end: false, key: None }
+        Self { channel, event, end: false, key: None, publisher: None }
     }
 
     /// Whether the event ends its channel: subscribers receive it, then their streams close, and
@@ -42,11 +45,31 @@ impl Publish {
         self
     }
 
-    /// Makes the publish safe to retry: within ten minutes, the same key on the same channel
-    /// publishes nothing and returns the first receipt again.
+    /// Makes the publish safe to retry: within ten minutes, the same key of the same
+    /// [publisher](Self::with_publisher) on the same channel publishes nothing and returns the first
+    /// receipt again.
     pub fn with_key(mut self, key: IdempotencyKey) -> Self {
         self.key = Some(key);
         self
+    }
+
+    /// Names the publisher, to whom the idempotency key belongs: the same key of another publisher
+    /// is another key. Set it wherever publishers do not trust each other. Publishers without a name
+    /// have their keys in common.
+    pub fn with_publisher(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.publisher = Some(name.into());
+        self
+    }
+
+    /// The publisher's name, if it was set.
+    pub fn publisher(&self) -> Option<&str> {
+        self.publisher.as_deref()
+    }
+
+    /// The key within the namespace of its publisher.
+    pub(crate) fn publisher_key(&self) -> Option<PublisherKey> {
+        let key = self.key.clone()?;
+        Some(PublisherKey { publisher: self.publisher.clone(), key })
     }
 
     /// The channel.
@@ -79,7 +102,7 @@ impl From<(Channel, Event)> for Publish {
 /// Identifies one publish, so that it can be retried: 1 to 255 bytes of visible ASCII, such as a
 /// UUID. Source: the IETF draft "The Idempotency-Key HTTP Header Field".
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct IdempotencyKey(Box<str>);
+pub struct IdempotencyKey(Arc<str>);
 
 impl IdempotencyKey {
     /// Checks a key.
@@ -114,6 +137,31 @@ impl IdempotencyKey {
     }
 }
 
+/// An idempotency key, and the publisher that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PublisherKey {
+    pub(crate) publisher: Option<Arc<str>>,
+    pub(crate) key: IdempotencyKey,
+}
+
+impl PublisherKey {
+    /// As the log on disk has it: a key has no spaces, so the last one ends the publisher's name.
+    pub(crate) fn to_text(&self) -> String {
+        match &self.publisher {
+            Some(publisher) => format!("{publisher} {}", self.key.as_str()),
+            None => self.key.as_str().to_owned(),
+        }
+    }
+
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let (publisher, key) = match text.rsplit_once(' ') {
+            Some((publisher, key)) => (Some(publisher.into()), key),
+            None => (None, text),
+        };
+        Some(Self { publisher, key: IdempotencyKey::new(key).ok()? })
+    }
+}
+
 /// The acknowledgement of one published event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -134,5 +182,30 @@ impl Receipt {
             || position.and_then(|position| EventId::assigned(&position.to_string()).ok());
         let id = event.id().cloned().or_else(from_position);
         Self { channel, id, position }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_publishers_are_distinguished_as_text() {
+        let key = |publisher: Option<&str>, key: &str| {
+            let key = IdempotencyKey::new(key).unwrap();
+            PublisherKey { publisher: publisher.map(Arc::from), key }
+        };
+        let all = [
+            key(None, "k"),
+            key(Some(""), "k"),
+            key(Some("u"), "k"),
+            key(Some("u k"), "k"),
+            key(Some("u\n"), "k"),
+        ];
+        for (at, key) in all.iter().enumerate() {
+            assert_eq!(PublisherKey::from_text(&key.to_text()).as_ref(), Some(key));
+            assert!(all[..at].iter().all(|other| other.to_text() != key.to_text()));
+        }
+        assert_eq!(PublisherKey::from_text(""), None);
     }
 }

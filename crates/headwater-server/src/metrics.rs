@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 use headwater::Hub;
 use headwater::broker::BrokerStatus;
+use headwater::budget::{Account, Share};
 use headwater::hub::ShardStats;
 use headwater::serve::ServeCounts;
 use http::header::CONTENT_TYPE;
@@ -125,6 +126,7 @@ impl Collector for HubCollector {
             stats.backfills,
         )?;
 
+        self.encode_memory(encoder)?;
         let ring_bytes = to_f64(self.hub.ring_bytes());
         gauge(encoder, "ring_bytes", "Memory of recent events, in bytes", ring_bytes)?;
         counter(encoder, "events_sent", "Events handed to streams", stats.events_sent)?;
@@ -189,6 +191,38 @@ impl HubCollector {
             for (number, shard) in shards.iter().enumerate() {
                 let labels = [("shard", number.to_string())];
                 ConstCounter::new(value(shard)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the node keeps, by share of its budget.
+    fn encode_memory(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let budget = self.hub.budget();
+        let gauges: [(&str, &str, fn(&Account) -> f64); 2] = [
+            ("memory_used_bytes", "Memory of what is kept, by share", |it| to_f64(it.used())),
+            ("memory_limit_bytes", "Memory that a share may use", |it| to_f64(it.limit())),
+        ];
+        for (name, help, value) in gauges {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for share in Share::ALL {
+                let labels = [("share", share.as_str())];
+                let gauge = ConstGauge::new(value(budget.account(share)));
+                gauge.encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let counters: [(&str, &str, fn(&Account) -> u64); 2] = [
+            ("memory_evictions", "What was dropped because its share was full", |it| {
+                it.evictions()
+            }),
+            ("memory_refusals", "Requests rejected because a share was full", |it| it.refusals()),
+        ];
+        for (name, help, value) in counters {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for share in Share::ALL {
+                let labels = [("share", share.as_str())];
+                let counter = ConstCounter::new(value(budget.account(share)));
+                counter.encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use headwater::broker::{BrokerStatus, MemoryBroker};
+use headwater::budget::Budget;
 use headwater::redis::RedisConnection;
 use headwater::serve::ServeCounts;
 use headwater::{Channel, Hub, RedisBroker};
@@ -161,16 +162,19 @@ fn cut_off(hub: &Hub, drain_timeout: Duration) -> anyhow::Result<()> {
 /// The hub, and the connection for commands if there is Redis.
 fn hub(settings: &Settings) -> anyhow::Result<(Hub, Option<RedisConnection>)> {
     let streams = &settings.streams;
+    let budget = settings.limits.memory_bytes.map_or_else(Budget::default, Budget::new);
     let builder = Hub::builder()
+        .budget(&budget)
         .linger(streams.linger)
         .queue_frames_max(streams.queue_frames)
         .queue_bytes_max(streams.queue_bytes)
         .latest_only(streams.latest_only.clone())
         .channels_per_stream_max(streams.max_channels_per_stream);
     let Some(url) = &settings.redis.url else {
+        let rules = settings.redis.retention.clone();
         let broker = match &settings.redis.data {
-            Some(directory) => MemoryBroker::open(directory, settings.redis.retention.clone())?,
-            None => MemoryBroker::with_retention(settings.redis.retention.clone()),
+            Some(directory) => MemoryBroker::open_with_budget(directory, rules, &budget)?,
+            None => MemoryBroker::with_budget(rules, &budget),
         };
         return Ok((builder.build(broker), None));
     };

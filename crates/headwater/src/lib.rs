@@ -146,6 +146,11 @@ pub mod broker {
     pub use headwater_core::memory::MemoryBroker;
 }
 
+/// The memory that a node may keep, and its shares.
+pub mod budget {
+    pub use headwater_core::budget::{Account, Budget, Share, Taken};
+}
+
 /// Names to publish and subscribe to, and sets of them.
 pub mod channel {
     pub use headwater_core::channel::Channel;

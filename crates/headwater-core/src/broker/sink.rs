@@ -17,6 +17,10 @@ pub(crate) trait Inlet: Send + Sync {
     fn set_begun(&self, epoch: Epoch, offset: u64);
     fn set_baselines(&self, baselines: &[(Channel, Baseline)]);
     fn deliver(&self, channel: &Channel, frame: &Frame, previous: u64);
+    /// Whether events of the channel are delivered on this node.
+    fn is_subscribed(&self, channel: &Channel) -> bool;
+    /// Takes note of an event of the log whose channel is not subscribed.
+    fn pass(&self, position: Position);
     fn deliver_ephemeral(&self, channel: &Channel, event: &Event);
     fn deliver_gap(&self, channel: &Channel, reason: GapReason);
     fn revoke(&self, revocation: &Revocation, time_ms: u64);
@@ -76,6 +80,23 @@ impl Sink {
     /// Delivers a frame that is encoded already.
     pub(crate) fn frame(&self, channel: &Channel, frame: &Frame, previous: u64) {
         self.with(|inlet| inlet.deliver(channel, frame, previous));
+    }
+
+    /// Delivers an event of the log, which is encoded only if its channel is subscribed.
+    pub(crate) fn lazy(
+        &self,
+        channel: &Channel,
+        position: Position,
+        previous: u64,
+        frame: impl FnOnce() -> Frame,
+    ) {
+        self.with(|inlet| {
+            if inlet.is_subscribed(channel) {
+                inlet.deliver(channel, &frame(), previous);
+            } else {
+                inlet.pass(position);
+            }
+        });
     }
 
     /// Delivers an event that is in no log: the node numbers it.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::budget::Budget;
 use crate::limits;
 use crate::pattern::ChannelPatterns;
 
@@ -13,6 +14,7 @@ pub(crate) struct HubConfig {
     pub(crate) queue_bytes_max: usize,
     pub(crate) channels_per_stream_max: usize,
     pub(crate) latest_only: ChannelPatterns,
+    pub(crate) budget: Budget,
 }
 
 impl Default for HubConfig {
@@ -23,6 +25,7 @@ impl Default for HubConfig {
             queue_bytes_max: limits::QUEUE_BYTES_MAX,
             channels_per_stream_max: limits::CHANNELS_PER_STREAM_MAX,
             latest_only: ChannelPatterns::default(),
+            budget: Budget::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::registry::Registry;
 use super::stats::Stats;
 use super::table::ChannelTable;
 use crate::broker::{Baseline, Inlet};
+use crate::budget::Share;
 use crate::channel::Channel;
 use crate::clock::now_ms;
 use crate::event::Event;
@@ -30,7 +31,7 @@ pub(super) struct Fanout {
 impl Fanout {
     pub(super) fn new(config: HubConfig) -> Self {
         Self {
-            table: ChannelTable::new(),
+            table: ChannelTable::new(config.budget.account(Share::Rings).clone()),
             registry: Registry::default(),
             pressure: Backpressure::default(),
             config,
@@ -152,6 +153,19 @@ impl Inlet for Fanout {
         if delivered.is_none() {
             self.clock.sight(epoch, offset, Sighting::Event);
         }
+    }
+
+    fn is_subscribed(&self, channel: &Channel) -> bool {
+        self.table.with(channel, |_| ()).is_some()
+    }
+
+    fn pass(&self, position: Position) {
+        self.stats.received.add(1);
+        let (epoch, offset) = (position.epoch(), position.offset());
+        if !self.clock.is_in(epoch) {
+            self.sight(epoch, offset.saturating_sub(1), Sighting::Report);
+        }
+        self.clock.sight(epoch, offset, Sighting::Event);
     }
 
     fn deliver_ephemeral(&self, channel: &Channel, event: &Event) {

@@ -2,6 +2,7 @@
 //! subscribed and unsubscribed in the broker.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -42,7 +43,10 @@ impl HubInner {
     pub(super) fn leave(&self, channel: &Channel, departure: Departure<'_>) {
         let unsubscribe = || self.broker.unsubscribe(channel);
         if self.fanout.table.remove(channel, departure, self.linger.period(), unsubscribe) {
-            self.linger.add(channel.clone());
+            if let Some(oldest) = self.linger.add(channel.clone()) {
+                let unsubscribe = || self.broker.unsubscribe(&oldest);
+                self.fanout.table.sweep(&oldest, Duration::ZERO, unsubscribe);
+            }
         }
     }
 

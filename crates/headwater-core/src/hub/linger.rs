@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::channel::Channel;
+use crate::limits::LINGERING_CHANNELS_MAX;
 
 /// The number of channels that one turn checks, so that a hundred thousand of them do not block the
 /// runtime.
@@ -48,9 +49,15 @@ impl Linger {
         });
     }
 
-    pub(super) fn add(&self, channel: Channel) {
-        self.due().push(Reverse((Instant::now() + self.period, channel)));
+    /// Adds a channel. Returns the one that is due first if there are too many: its linger is over.
+    pub(super) fn add(&self, channel: Channel) -> Option<Channel> {
+        let excess = {
+            let mut due = self.due();
+            due.push(Reverse((Instant::now() + self.period, channel)));
+            if due.len() > LINGERING_CHANNELS_MAX { due.pop() } else { None }
+        };
         self.changed.notify_one();
+        excess.map(|Reverse((_, channel))| channel)
     }
 
     /// Wakes the task after the hub was dropped, so that it ends.

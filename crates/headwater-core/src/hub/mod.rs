@@ -32,11 +32,13 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::broker::{Broker, BrokerStatus, Inlet, Sink};
+use crate::budget::Budget;
 use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::limits;
+use crate::log::RetentionRules;
 use crate::memory::MemoryBroker;
 use crate::pattern::ChannelPatterns;
 use crate::publish::{Publish, Receipt};
@@ -91,7 +93,9 @@ impl Hub {
 
     /// A hub over the embedded broker: events stay in this process.
     pub fn in_memory() -> Self {
-        Self::new(MemoryBroker::new())
+        let builder = Self::builder();
+        let broker = MemoryBroker::with_budget(RetentionRules::default(), &builder.config.budget);
+        builder.build(broker)
     }
 
     /// A hub with other bounds.
@@ -282,6 +286,11 @@ impl Hub {
         self.inner.fanout.table.ring_bytes()
     }
 
+    /// The memory that the node may keep, and what it does keep.
+    pub fn budget(&self) -> &Budget {
+        &self.inner.fanout.config.budget
+    }
+
     /// The hub's counters since it was created.
     pub fn stats(&self) -> HubStats {
         self.inner.fanout.stats.snapshot()
@@ -408,6 +417,13 @@ impl HubBuilder {
     /// position past both. Default none.
     pub fn latest_only(mut self, channels: ChannelPatterns) -> Self {
         self.config.latest_only = channels;
+        self
+    }
+
+    /// The memory that the node may keep. Default: 70 % of what the process may use. The embedded
+    /// broker takes the same: [`MemoryBroker::with_budget`].
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.config.budget = budget.clone();
         self
     }
 

@@ -6,14 +6,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
 use crate::broker::{Baseline, History};
+use crate::budget::Account;
 use crate::frame::Frame;
-use crate::limits::{RING_AGE_MAX, RING_BYTES_MAX, RING_FRAMES_MAX, RING_TOTAL_BYTES_MAX};
+use crate::limits::{RING_AGE_MAX, RING_BYTES_MAX, RING_FRAMES_MAX};
 use crate::log::{Continuity, Cursor, Key, LogState, follows};
 
 /// The cost of a frame besides its bytes: its allocations and its entry in the ring.
@@ -33,7 +33,7 @@ pub(super) struct Ring {
     is_reset: bool,
     pub(super) bytes: usize,
     /// The bytes of all rings.
-    total: Arc<AtomicUsize>,
+    total: Account,
     /// The ring has every event of the log with a larger offset. `None` as long as `last`.
     complete_since: Option<u64>,
     /// Whether the broker has reported the channel's baseline.
@@ -69,7 +69,7 @@ pub(super) struct Late {
 const LATE_MAX: usize = 16;
 
 impl Ring {
-    pub(super) fn new(joined: u64, total: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(joined: u64, total: Account) -> Self {
         Self {
             entries: VecDeque::new(),
             is_ascending: true,
@@ -223,6 +223,9 @@ impl Ring {
         };
         self.entries.push_back((key, frame));
         while self.exceeds_bounds() {
+            if self.total.is_over() {
+                self.total.evicted(1);
+            }
             self.pop_front();
         }
         self.expire(now_ms);
@@ -231,8 +234,7 @@ impl Ring {
     fn exceeds_bounds(&self) -> bool {
         self.entries.len() > RING_FRAMES_MAX
             || self.bytes > RING_BYTES_MAX
-            || (self.total.load(Ordering::Relaxed) > RING_TOTAL_BYTES_MAX
-                && !self.entries.is_empty())
+            || (self.total.is_over() && !self.entries.is_empty())
     }
 
     /// Drops frames that are older than rings retain.
@@ -273,7 +275,7 @@ impl Ring {
         for (at, (key, frame)) in older.iter().enumerate().rev() {
             let full = self.entries.len() >= RING_FRAMES_MAX
                 || self.bytes + cost(frame) > RING_BYTES_MAX
-                || self.total.load(Ordering::Relaxed) + cost(frame) > RING_TOTAL_BYTES_MAX;
+                || self.total.used() + cost(frame) > self.total.limit();
             if full {
                 return;
             }
@@ -374,7 +376,7 @@ impl Ring {
     /// Empties the ring: the log was reset, and positions of the old epoch have no meaning. It is
     /// complete from here on.
     pub(super) fn reset(&mut self, now: LogState) {
-        let total = Arc::clone(&self.total);
+        let total = self.total.clone();
         let mut empty = Self::new(now.number, total);
         // Of a channel that the node does not receive yet, nothing is known.
         empty.last = self.last.map(|_| now.heard);
@@ -391,18 +393,18 @@ impl Ring {
 
     fn add_bytes(&mut self, frame: &Frame) {
         self.bytes += cost(frame);
-        self.total.fetch_add(cost(frame), Ordering::Relaxed);
+        self.total.add(cost(frame));
     }
 
     fn remove_bytes(&mut self, frame: &Frame) {
         self.bytes -= cost(frame);
-        self.total.fetch_sub(cost(frame), Ordering::Relaxed);
+        self.total.remove(cost(frame));
     }
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.total.remove(self.bytes);
     }
 }
 

@@ -1,15 +1,13 @@
 //! Tests of the ring: its bounds, its holes, and what is prepended. Look here for what a ring
 //! knows.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use super::ring::Ring;
 use crate::broker::{Baseline, History};
+use crate::budget::Account;
 use crate::channel::Channel;
 use crate::event::Event;
 use crate::frame::{Frame, Published};
-use crate::limits::{RING_AGE_MAX, RING_BYTES_MAX, RING_FRAMES_MAX};
+use crate::limits::{RING_AGE_MAX, RING_BYTES_MAX, RING_FRAMES_MAX, RING_TOTAL_BYTES_MAX};
 use crate::log::{Continuity, Cursor, Epoch, LogState, Position};
 
 fn epoch() -> Epoch {
@@ -26,7 +24,7 @@ fn frame(offset: u64, number: u64, data: &str) -> Frame {
 }
 
 fn ring() -> Ring {
-    Ring::new(0, Arc::default())
+    Ring::new(0, Account::of(RING_TOTAL_BYTES_MAX))
 }
 
 fn push(ring: &mut Ring, offset: u64, previous: u64) {
@@ -152,15 +150,15 @@ fn ephemeral_events_are_in_the_order_of_their_arrival() {
 
 #[test]
 fn bytes_and_age_are_bounded_and_bytes_are_released() {
-    let total = Arc::new(AtomicUsize::new(0));
-    let mut ring = Ring::new(0, Arc::clone(&total));
+    let total = Account::of(RING_TOTAL_BYTES_MAX);
+    let mut ring = Ring::new(0, total.clone());
     let large = "x".repeat(RING_BYTES_MAX / 4);
     for offset in 1..=8 {
         let frame = frame(offset, 0, &large);
         ring.push(frame.key().unwrap(), frame, offset - 1);
     }
     assert_eq!(offsets(&ring, 0), [6, 7, 8]);
-    assert_eq!(total.load(Ordering::Relaxed), ring.bytes);
+    assert_eq!(total.used(), ring.bytes);
     let huge = frame(9, 0, &"x".repeat(RING_BYTES_MAX));
     ring.push(huge.key().unwrap(), huge, 8);
     assert_eq!((offsets(&ring, 0), ring.complete_since()), (vec![], Some(9)));
@@ -169,5 +167,19 @@ fn bytes_and_age_are_bounded_and_bytes_are_released() {
     ring.expire(1000 + age_ms);
     assert_eq!(offsets(&ring, 0), [10]);
     ring.expire(1001 + age_ms);
-    assert_eq!((offsets(&ring, 0), total.load(Ordering::Relaxed)), (vec![], 0));
+    assert_eq!((offsets(&ring, 0), total.used()), (vec![], 0));
+}
+
+#[test]
+fn all_rings_share_their_account() {
+    let total = Account::of(1000);
+    let (mut one, mut two) = (Ring::new(0, total.clone()), Ring::new(0, total.clone()));
+    for offset in 1..=100 {
+        let ring = if offset % 2 == 0 { &mut one } else { &mut two };
+        push(ring, offset, offset - 1);
+        assert!(total.used() <= total.limit());
+    }
+    assert!(total.evictions() > 90);
+    drop((one, two));
+    assert_eq!(total.used(), 0);
 }

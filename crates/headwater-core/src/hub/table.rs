@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::entry::{ChannelEntry, Departure};
 use super::ring::Ring;
+use crate::budget::Account;
 use crate::channel::Channel;
 use crate::stream::mailbox::{ChannelSlot, Mailbox};
 use crate::stream::queue::Queue;
@@ -31,19 +32,19 @@ pub(super) struct ChannelTable {
     /// Channels with at least one subscriber.
     channels: AtomicUsize,
     /// Bytes in all rings.
-    ring_bytes: Arc<AtomicUsize>,
+    ring_bytes: Account,
 }
 
 /// Entries are boxed because a hash map can be half empty, and empty buckets should be small.
 type Part = HashMap<Channel, Box<ChannelEntry>>;
 
 impl ChannelTable {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(ring_bytes: Account) -> Self {
         Self {
             hasher: RandomState::new(),
             parts: (0..PARTS).map(|_| Mutex::default()).collect(),
             channels: AtomicUsize::new(0),
-            ring_bytes: Arc::default(),
+            ring_bytes,
         }
     }
 
@@ -73,7 +74,7 @@ impl ChannelTable {
         let entry = part.entry(channel.clone()).or_insert_with(|| {
             first();
             Box::new(ChannelEntry::new(
-                Ring::new(joined(), Arc::clone(&self.ring_bytes)),
+                Ring::new(joined(), self.ring_bytes.clone()),
                 latest_only(),
             ))
         });
@@ -202,7 +203,7 @@ impl ChannelTable {
     }
 
     pub(super) fn ring_bytes(&self) -> usize {
-        self.ring_bytes.load(Ordering::Relaxed)
+        self.ring_bytes.used()
     }
 
     pub(super) fn subscribers(&self, channel: &Channel) -> usize {
@@ -238,7 +239,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn first_and_last_are_called_once_and_in_order() {
-        let table = ChannelTable::new();
+        let table = ChannelTable::new(Account::of(1 << 20));
         let calls = RefCell::new(Vec::new());
         let first = || calls.borrow_mut().push("first");
         let last = || calls.borrow_mut().push("last");
@@ -274,7 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_linger_the_last_subscriber_unsubscribes_the_channel() {
-        let table = ChannelTable::new();
+        let table = ChannelTable::new(Account::of(1 << 20));
         let queue = Arc::new(Queue::new(1, 1));
         let channel = Channel::new("a").unwrap();
         let key = table.insert(&channel, &queue, || false, || 0, || {});

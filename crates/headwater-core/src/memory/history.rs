@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::broker::{History, ReadRange};
+use crate::budget::Account;
 use crate::channel::Channel;
-use crate::frame::Frame;
 use crate::limits::REPLAY_BYTES_MAX;
 use crate::log::Retention;
+use crate::memory::kept::Kept;
 use crate::memory::store::KnownChannel;
 
 /// How long, beyond the retention's age, the broker remembers that a channel had events or was
@@ -18,15 +19,31 @@ const CHANNEL_MEMORY: Duration = Duration::from_secs(24 * 3600);
 /// The retained events of one channel, and what is remembered once they are gone.
 #[derive(Default)]
 pub(super) struct ChannelHistory {
-    /// Each event with the offset of the channel's previous one, oldest first.
-    entries: VecDeque<(u64, Frame)>,
-    /// The length of all frames in `entries`.
-    bytes: usize,
+    /// The events; `None` for a channel without, so that it costs little.
+    events: Option<Box<Events>>,
     /// The offset of the channel's last event, retained or not; 0 if there was none.
     last: u64,
     ended: bool,
     /// When the last event was published, in milliseconds since 1970.
     published_at_ms: u64,
+}
+
+/// The retained events.
+#[derive(Default)]
+struct Events {
+    /// Oldest first.
+    entries: VecDeque<Kept>,
+    /// The length of all entries as encoded.
+    bytes: usize,
+}
+
+impl Events {
+    fn pop_front(&mut self, account: &Account) -> Option<Kept> {
+        let oldest = self.entries.pop_front()?;
+        self.bytes -= oldest.len();
+        account.remove(oldest.cost());
+        Some(oldest)
+    }
 }
 
 impl ChannelHistory {
@@ -45,7 +62,7 @@ impl ChannelHistory {
 
     /// The offset of the oldest retained event.
     pub(super) fn oldest(&self) -> Option<u64> {
-        self.entries.front()?.1.key().map(|key| key.offset)
+        self.events.as_ref()?.entries.front().map(Kept::offset)
     }
 
     /// What the store must know of the channel once its records are deleted.
@@ -58,7 +75,7 @@ impl ChannelHistory {
     pub(super) fn is_known(&self, retention: Option<Retention>, now_ms: u64) -> bool {
         let age = retention.map_or(Duration::ZERO, |retention| retention.age);
         let forget_at_ms = self.published_at_ms.saturating_add(whole_ms(age + CHANNEL_MEMORY));
-        !self.entries.is_empty() || now_ms < forget_at_ms
+        self.events.is_some() || now_ms < forget_at_ms
     }
 
     /// Takes note of an event, retained or not, as the channel's last.
@@ -72,57 +89,78 @@ impl ChannelHistory {
     }
 
     /// Retains an event. The caller then trims.
-    pub(super) fn push(&mut self, previous: u64, frame: Frame) {
-        self.bytes += frame.len();
-        self.entries.push_back((previous, frame));
+    pub(super) fn push(&mut self, event: Kept, account: &Account) {
+        account.add(event.cost());
+        let events = self.events.get_or_insert_default();
+        events.bytes += event.len();
+        events.entries.push_back(event);
+    }
+
+    /// Drops the oldest event.
+    pub(super) fn pop_front(&mut self, account: &Account) {
+        let Some(events) = &mut self.events else { return };
+        events.pop_front(account);
+        if events.entries.is_empty() {
+            self.events = None;
+        }
+    }
+
+    /// Drops all events.
+    pub(super) fn clear(&mut self, account: &Account) {
+        while self.events.is_some() {
+            self.pop_front(account);
+        }
     }
 
     /// Drops what exceeds the retention. The newest event is dropped only by age, however large it
     /// is.
-    pub(super) fn trim(&mut self, retention: &Retention, now_ms: u64) {
+    pub(super) fn trim(&mut self, retention: &Retention, now_ms: u64, account: &Account) {
+        let Some(events) = &mut self.events else { return };
         let oldest_ms = now_ms.saturating_sub(whole_ms(retention.age));
-        while let Some((_, oldest)) = self.entries.front() {
-            let is_too_much = self.entries.len() > retention.events || self.bytes > retention.bytes;
-            let is_over = is_too_much && self.entries.len() > 1;
+        while let Some(oldest) = events.entries.front() {
+            let count = events.entries.len();
+            let is_too_much = count > retention.events || events.bytes > retention.bytes;
+            let is_over = is_too_much && count > 1;
             if !is_over && oldest.time_ms() >= oldest_ms {
                 break;
             }
-            self.bytes -= oldest.len();
-            self.entries.pop_front();
+            events.pop_front(account);
         }
-        if self.entries.is_empty() {
+        if events.entries.is_empty() {
             // Frees the allocation, which an idle channel does not need.
-            self.entries = VecDeque::new();
+            self.events = None;
         }
     }
 
     /// Reads a range. Only a range of [`ReadRange::After`] is paged by bytes.
     pub(super) fn read(&self, range: ReadRange, log_last: u64) -> History {
+        let Some(events) = &self.events else { return History::new(log_last) };
         let (from, count) = match range {
-            ReadRange::After { offset, count } => (self.index_after(offset), count),
-            ReadRange::Newest { count } => (self.entries.len().saturating_sub(count), count),
+            ReadRange::After { offset, count } => (events.index_after(offset), count),
+            ReadRange::Newest { count } => (events.entries.len().saturating_sub(count), count),
             ReadRange::Before { offset, count } => {
-                let until = self.index_after(offset.saturating_sub(1));
+                let until = events.index_after(offset.saturating_sub(1));
                 let from = until.saturating_sub(count);
                 (from, until - from)
             }
         };
-        let previous = self.entries.get(from).map_or(0, |(previous, _)| *previous);
+        let previous = events.entries.get(from).map_or(0, |event| event.previous);
         let mut bytes = 0;
         let paged = matches!(range, ReadRange::After { .. });
-        let frames = self.entries.range(from..).take(count).map(|(_, frame)| frame.clone());
-        // A page has at least one event, however large it is.
-        let frames = frames.take_while(|frame| {
+        // A page has at least one event, however large it is. Only what is in it is encoded.
+        let page = events.entries.range(from..).take(count).take_while(|event| {
             let first = bytes == 0;
-            bytes += frame.len();
+            bytes += event.len();
             first || !paged || bytes <= REPLAY_BYTES_MAX
         });
-        History { frames: frames.collect(), previous, log_last, holes: Vec::new() }
+        let frames = page.map(Kept::frame).collect();
+        History { frames, previous, log_last, holes: Vec::new() }
     }
+}
 
+impl Events {
     fn index_after(&self, offset: u64) -> usize {
-        self.entries
-            .partition_point(|(_, frame)| frame.key().is_some_and(|key| key.offset <= offset))
+        self.entries.partition_point(|event| event.offset() <= offset)
     }
 }
 

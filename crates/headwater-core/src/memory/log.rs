@@ -2,21 +2,26 @@
 //! Look here for the order of events, idempotency keys, and when a channel is forgotten. Its only
 //! IO is the store, if it has one.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::history::{ChannelHistory, whole_ms};
+use super::kept::{Kept, Sharing};
+use super::keys::Keys;
+use super::plan::{Facts, Outcome, Plan};
 use super::restore::{Restore, RestoredKey};
 use crate::broker::{Baseline, History, Part, ReadRange};
+use crate::budget::{Account, Budget, Share};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventId;
-use crate::frame::{Frame, Published};
+use crate::frame::Published;
 use crate::limits::IDEMPOTENCY_WINDOW;
 use crate::log::{Epoch, Position, RetentionRules};
 use crate::memory::store::{Done, KnownChannel, KnownChannels, Record, Store, Upkeep};
-use crate::publish::{IdempotencyKey, Publish, Receipt};
+use crate::publish::{Publish, PublisherKey, Receipt};
 
 /// How often all channels and keys are checked for expiry.
 const SWEEP_INTERVAL_MS: u64 = 10_000;
@@ -25,14 +30,19 @@ const SWEEP_INTERVAL_MS: u64 = 10_000;
 /// all known channels without records: about 50 MiB for a million channels.
 const FORGET_INTERVAL_MS: u64 = 60_000;
 
+/// What the log remembers of a channel costs, besides its name: its place in a table that is half
+/// empty, and its allocations.
+const CHANNEL_OVERHEAD_BYTES: usize = 192;
+
 pub(super) struct Log {
     epoch: Epoch,
     last: u64,
     rules: RetentionRules,
     channels: HashMap<Channel, ChannelHistory>,
-    /// The receipts of events with an idempotency key, and when each key expires, in milliseconds
-    /// since 1970.
-    keys: HashMap<(Channel, IdempotencyKey), (u64, Receipt)>,
+    keys: Keys,
+    /// The memory of events, and of what is remembered of channels.
+    account: Account,
+    names: Account,
     swept_at_ms: u64,
     forgot_at_ms: u64,
     /// Stores the log beyond the lifetime of the process.
@@ -45,22 +55,16 @@ pub(super) struct Log {
     forgotten_to: u64,
 }
 
-/// The outcome that a batch has for one of its events.
-enum Planned {
-    /// The event is the new record at this index.
-    New(usize),
-    /// The event's key was used before, for the event with this receipt.
-    Repeated(Receipt),
-}
-
 impl Log {
-    pub(super) fn new(rules: RetentionRules) -> Self {
+    pub(super) fn new(rules: RetentionRules, budget: &Budget) -> Self {
         Self {
             epoch: Epoch::random(),
             last: 0,
             rules,
             channels: HashMap::new(),
-            keys: HashMap::new(),
+            keys: Keys::new(budget.account(Share::Keys).clone()),
+            account: budget.account(Share::Log).clone(),
+            names: budget.account(Share::Channels).clone(),
             swept_at_ms: 0,
             forgot_at_ms: 0,
             store: None,
@@ -73,11 +77,12 @@ impl Log {
     /// Restores the log from a directory, which stores it from now on.
     pub(super) fn open(
         rules: RetentionRules,
+        budget: &Budget,
         directory: &Path,
         now_ms: u64,
     ) -> Result<Self, Error> {
-        let mut log = Self::new(rules);
-        let mut restoring = Restore::default();
+        let mut log = Self::new(rules, budget);
+        let mut restoring = Restore::new(log.account.limit());
         let keys_since_ms = now_ms.saturating_sub(whole_ms(IDEMPOTENCY_WINDOW));
         let mut add = |record| restoring.add(record, &log.rules, keys_since_ms);
         let (store, recovered) = Store::open_each(directory, &mut add)?;
@@ -88,15 +93,22 @@ impl Log {
         for known in recovered.channels {
             log.restore_channel(known, now_ms);
         }
-        for key in restoring.keys {
-            log.restore_key(key);
+        let Restore { channels, mut keys, count, .. } = restoring;
+        let records = channels.values().flatten().filter(|record| record.time_ms > keys_since_ms);
+        keys.extend(records.filter_map(RestoredKey::of));
+        keys.sort_unstable_by_key(|key| key.offset);
+        for RestoredKey { channel, key, id, offset, time_ms } in keys {
+            log.keys.insert(channel, key, offset, id, time_ms);
         }
-        for record in restoring.channels.into_values().flatten() {
-            log.restore(record, now_ms);
+        for record in channels.into_values().flatten() {
+            let channel = record.channel.clone();
+            let event = log.keep(record, &mut Sharing::default());
+            log.remember(&channel, event, now_ms);
         }
+        log.stay_within_budget();
         log.store = Some(store);
         let (directory, last) = (directory.display(), log.last);
-        tracing::info!(%directory, records = restoring.count, last, "log restored");
+        tracing::info!(%directory, records = count, last, "log restored");
         Ok(log)
     }
 
@@ -106,28 +118,11 @@ impl Log {
         let KnownChannel { channel, last, time_ms, ended } = known;
         let history = ChannelHistory::without_events(last, ended, time_ms);
         if history.is_known(self.rules.for_channel(&channel), now_ms) {
+            self.names.add(name_cost(&channel));
             self.channels.insert(channel, history);
         } else {
             self.forgotten_to = self.forgotten_to.max(last);
         }
-    }
-
-    fn restore_key(&mut self, restored: RestoredKey) {
-        let RestoredKey { channel, key, id, offset, time_ms } = restored;
-        let position = Position::new(self.epoch, offset);
-        let id = id.or_else(|| EventId::assigned(&position.to_string()).ok());
-        let receipt = Receipt { channel, id, position: Some(position) };
-        self.remember_key(key, &receipt, time_ms);
-    }
-
-    fn restore(&mut self, record: Record, now_ms: u64) {
-        let Record { offset, prev, time_ms, end, channel, event, key } = record;
-        let position = Position::new(self.epoch, offset);
-        let published = Published { position: Some(position), time_ms, end };
-        let frame = Frame::of_channel(&channel, &event, published);
-        let key = key.and_then(|key| IdempotencyKey::new(key).ok());
-        let receipt = Receipt::new(channel, &event, Some(position));
-        self.remember(&frame, prev, key, &receipt, time_ms, now_ms);
     }
 
     /// Collects the pending disk work. The caller runs it without the log's lock, one at a time,
@@ -165,8 +160,7 @@ impl Log {
     /// idempotency key has not expired.
     fn oldest_needed(&self) -> u64 {
         let events = self.channels.values().filter_map(ChannelHistory::oldest);
-        let keys = self.keys.values().filter_map(|(_, receipt)| receipt.position);
-        events.chain(keys.map(Position::offset)).min().unwrap_or(self.last + 1)
+        events.chain(self.keys.oldest_offset()).min().unwrap_or(self.last + 1)
     }
 
     /// Whether events that are published are stored.
@@ -193,19 +187,18 @@ impl Log {
         }
     }
 
-    /// Appends a batch and calls `deliver` for each new event, in order. The batch is appended as a
-    /// whole or not at all.
+    /// Appends a batch and calls `deliver` for each new event, in order, with the offset of the
+    /// channel's event before it. The batch is appended as a whole or not at all.
     pub(super) fn append(
         &mut self,
         batch: Vec<Publish>,
         now_ms: u64,
-        mut deliver: impl FnMut(&Channel, &Frame, u64),
+        sharing: &mut Sharing,
+        mut deliver: impl FnMut(&Channel, &Kept, u64),
     ) -> Result<Vec<Receipt>, Error> {
         self.sweep(now_ms);
-        self.check_open(&batch, now_ms)?;
-        let mut records: Vec<Record> = Vec::with_capacity(batch.len());
-        let planned: Vec<Planned> =
-            batch.into_iter().map(|publish| self.plan(publish, &mut records, now_ms)).collect();
+        let Plan { records, outcomes } = 
+            Plan::of(batch, self.last, |publish| self.facts(publish, now_ms), now_ms)?;
         if let Some(store) = &mut self.store {
             // Before delivery, so that no event that was acknowledged or delivered is lost in a
             // crash.
@@ -227,111 +220,120 @@ impl Log {
             let previous = if is_known { record.prev } else { 0 };
             self.last = record.offset;
             let position = Position::new(self.epoch, record.offset);
-            let published =
-                Published { position: Some(position), time_ms: now_ms, end: record.end };
-            let frame = Frame::of_channel(&record.channel, &record.event, published);
-            let receipt = Receipt::new(record.channel, &record.event, Some(position));
-            let key = record.key.and_then(|key| IdempotencyKey::new(key).ok());
-            self.remember(&frame, record.prev, key, &receipt, now_ms, now_ms);
-            deliver(&receipt.channel, &frame, previous);
-            receipts.push(receipt);
+            receipts.push(Receipt::new(record.channel.clone(), &record.event, Some(position)));
+            if let Some(key) = record.key.as_deref().and_then(PublisherKey::from_text) {
+                let (channel, id) = (record.channel.clone(), record.event.id().cloned());
+                self.keys.insert(channel, key, record.offset, id, now_ms);
+            }
+            let channel = record.channel.clone();
+            let event = self.keep(record, sharing);
+            deliver(&channel, &event, previous);
+            self.remember(&channel, event, now_ms);
         }
-        let planned = planned.into_iter().map(|planned| match planned {
-            Planned::New(index) => receipts[index].clone(),
-            Planned::Repeated(receipt) => receipt,
+        self.stay_within_budget();
+        let outcomes = outcomes.into_iter().map(|outcome| match outcome {
+            Outcome::New(index) => receipts[index].clone(),
+            Outcome::Repeated(receipt) => receipt,
         });
-        Ok(planned.collect())
+        Ok(outcomes.collect())
     }
 
-    /// Decides the outcome of one event, and pushes its record if it is new.
-    fn plan(&self, publish: Publish, records: &mut Vec<Record>, now_ms: u64) -> Planned {
-        if let Some(first) = self.repeated(&publish, now_ms) {
-            return Planned::Repeated(first.clone());
-        }
-        let Publish { channel, event, end, key } = publish;
-        let key = key.map(|key| key.as_str().to_owned());
-        let same = |record: &Record| record.channel == channel && record.key == key;
-        if key.is_some()
-            && let Some(index) = records.iter().position(same)
-        {
-            return Planned::New(index);
-        }
-        let earlier = records.iter().rev().find(|record| record.channel == channel);
-        let known = || self.channels.get(&channel).map_or(self.forgotten_to, ChannelHistory::last);
-        let prev = earlier.map_or_else(known, |record| record.offset);
-        let offset = self.last + records.len() as u64 + 1;
-        records.push(Record { offset, prev, time_ms: now_ms, end, channel, event, key });
-        Planned::New(records.len() - 1)
+    /// Whether a batch can be appended as a whole.
+    pub(super) fn check(&self, batch: &[Publish], now_ms: u64) -> Result<(), Error> {
+        Plan::check(batch, |publish| self.facts(publish, now_ms))
     }
 
-    /// Adds an event to its channel's history, and remembers its key.
-    fn remember(
-        &mut self,
-        frame: &Frame,
-        previous: u64,
-        key: Option<IdempotencyKey>,
-        receipt: &Receipt,
-        time_ms: u64,
-        now_ms: u64,
-    ) {
-        let retention = self.rules.for_channel(&receipt.channel);
-        let history = self.channels.entry(receipt.channel.clone()).or_default();
-        let offset = receipt.position.map_or(history.last(), Position::offset);
-        history.advance(offset, frame.is_end(), time_ms);
+    /// The event of a record, as it is kept.
+    fn keep(&self, record: Record, sharing: &mut Sharing) -> Kept {
+        let Record { offset, prev, time_ms, end, channel, event, .. } = record;
+        let position = Some(Position::new(self.epoch, offset));
+        let published = Published { position, time_ms, end };
+        Kept::new(&channel, event, published, prev, sharing, &self.account)
+    }
+
+    /// Adds an event to its channel's history.
+    fn remember(&mut self, channel: &Channel, event: Kept, now_ms: u64) {
+        let retention = self.rules.for_channel(channel);
+        let history = match self.channels.get_mut(channel) {
+            Some(history) => history,
+            None => {
+                self.names.add(name_cost(channel));
+                self.channels.entry(channel.clone()).or_default()
+            }
+        };
+        history.advance(event.offset(), event.is_end(), event.time_ms());
         if let Some(retention) = retention {
-            history.push(previous, frame.clone());
-            history.trim(&retention, now_ms);
-        }
-        if let Some(key) = key {
-            self.remember_key(key, receipt, time_ms);
+            history.push(event, &self.account);
+            history.trim(&retention, now_ms, &self.account);
         }
     }
 
-    fn remember_key(&mut self, key: IdempotencyKey, receipt: &Receipt, time_ms: u64) {
-        let until_ms = time_ms.saturating_add(whole_ms(IDEMPOTENCY_WINDOW));
-        self.keys.insert((receipt.channel.clone(), key), (until_ms, receipt.clone()));
+    /// Drops the oldest events, and forgets the channels that were silent for longest, if their
+    /// shares are full. Somewhat more than necessary, so that it is rarely done.
+    fn stay_within_budget(&mut self) {
+        if self.account.is_over() {
+            self.evict_events();
+        }
+        if self.names.is_over() {
+            self.forget_channels();
+        }
     }
 
-    /// Rejects the whole batch if it publishes to a channel that ended before it or within it.
-    fn check_open(&self, batch: &[Publish], now_ms: u64) -> Result<(), Error> {
-        for (index, publish) in batch.iter().enumerate() {
-            let is_same = |earlier: &Publish| {
-                publish.key.is_some()
-                    && earlier.key == publish.key
-                    && earlier.channel == publish.channel
-            };
-            if self.repeated(publish, now_ms).is_some() || batch[..index].iter().any(is_same) {
-                continue;
+    fn evict_events(&mut self) {
+        let goal = self.account.limit() - self.account.limit() / 16;
+        let oldest = self.channels.iter();
+        let oldest = oldest.filter_map(|(it, history)| Some(Reverse((history.oldest()?, it.clone()))));
+        let mut oldest: BinaryHeap<Reverse<(u64, Channel)>> = oldest.collect();
+        let mut count = 0;
+        while self.account.used() > goal
+            && let Some(Reverse((_, channel))) = oldest.pop()
+        {
+            let Some(history) = self.channels.get_mut(&channel) else { continue };
+            history.pop_front(&self.account);
+            count += 1;
+            oldest.extend(history.oldest().map(|offset| Reverse((offset, channel))));
+        }
+        self.account.evicted(count);
+    }
+
+    /// Channels without events go first. A client of a channel that is forgotten receives a gap
+    /// event when it resumes, since nothing is known of the channel any more.
+    fn forget_channels(&mut self) {
+        let goal = self.names.limit() - self.names.limit() / 8;
+        let channels = self.channels.iter();
+        let mut channels: Vec<(bool, u64, Channel)> = channels
+            .map(|(it, history)| (history.oldest().is_some(), history.last(), it.clone()))
+            .collect();
+        channels.sort_unstable();
+        let mut count = 0;
+        for (_, last, channel) in channels {
+            if self.names.used() <= goal {
+                break;
             }
-            if publish.end && self.rules.for_channel(&publish.channel).is_none() {
-                return Err(Error::invalid(format!(
-                    "retention is off for channel {}, so its end cannot be kept: leave out end, or \
-                     change the retention rules",
-                    publish.channel
-                )));
-            }
-            let ended_before =
-                self.channels.get(&publish.channel).is_some_and(ChannelHistory::is_ended);
-            let ended_within =
-                |earlier: &Publish| earlier.end && earlier.channel == publish.channel;
-            if ended_before || batch[..index].iter().any(ended_within) {
-                return Err(Error::new(
-                    ErrorKind::Ended,
-                    format!(
-                        "channel {} was ended by its publisher: publish to another channel",
-                        publish.channel
-                    ),
-                ));
+            if let Some(mut history) = self.channels.remove(&channel) {
+                history.clear(&self.account);
+                self.names.remove(name_cost(&channel));
+                self.forgotten_to = self.forgotten_to.max(last);
+                count += 1;
             }
         }
-        Ok(())
+        self.names.evicted(count);
     }
 
-    /// The receipt of the event that used the same key on the same channel, until the key expires.
-    fn repeated(&self, publish: &Publish, now_ms: u64) -> Option<&Receipt> {
-        let key = (publish.channel.clone(), publish.key.clone()?);
-        let (until_ms, receipt) = self.keys.get(&key)?;
-        (*until_ms > now_ms).then_some(receipt)
+    /// What the log knows of an event to publish.
+    fn facts(&self, publish: &Publish, now_ms: u64) -> Facts {
+        let channel = &publish.channel;
+        let first = |key: PublisherKey| self.keys.get(channel, &key, now_ms);
+        let repeated = publish.publisher_key().and_then(first).map(|first| {
+            let position = Position::new(self.epoch, first.offset);
+            let id = first.id.clone().or_else(|| EventId::assigned(&position.to_string()).ok());
+            Receipt { channel: channel.clone(), id, position: Some(position) }
+        });
+        let history = self.channels.get(channel);
+        let last = history.map_or(self.forgotten_to, ChannelHistory::last);
+        let is_ended = history.is_some_and(ChannelHistory::is_ended);
+        let keeps_end = !publish.end || self.rules.for_channel(channel).is_some();
+        Facts { repeated, last, is_ended, keeps_end }
     }
 
     pub(super) fn read(&mut self, channel: &Channel, range: ReadRange, now_ms: u64) -> History {
@@ -339,7 +341,7 @@ impl Log {
         let retention = self.rules.for_channel(channel);
         match (self.channels.get_mut(channel), retention) {
             (Some(history), Some(retention)) => {
-                history.trim(&retention, now_ms);
+                history.trim(&retention, now_ms, &self.account);
                 history.read(range, log_last)
             }
             _ => History::new(log_last),
@@ -352,21 +354,27 @@ impl Log {
             return;
         }
         self.swept_at_ms = now_ms;
-        self.keys.retain(|_, (until_ms, _)| *until_ms > now_ms);
-        let rules = &self.rules;
+        self.keys.expire(now_ms);
+        let (rules, account, names) = (&self.rules, &self.account, &self.names);
         let forgotten_to = &mut self.forgotten_to;
         self.channels.retain(|channel, history| {
             let retention = rules.for_channel(channel);
             if let Some(retention) = &retention {
-                history.trim(retention, now_ms);
+                history.trim(retention, now_ms, account);
             }
             let is_known = history.is_known(retention, now_ms);
             if !is_known {
                 *forgotten_to = history.last().max(*forgotten_to);
+                names.remove(name_cost(channel));
             }
             is_known
         });
     }
+}
+
+/// What a channel costs without its events.
+fn name_cost(channel: &Channel) -> usize {
+    CHANNEL_OVERHEAD_BYTES + channel.as_str().len()
 }
 
 /// The channels that have no event above the offset `covers_to`, for the store to write down.

@@ -1,7 +1,9 @@
 //! The log in memory: offsets, retention, idempotency keys, and ended channels.
 
+use super::kept::Sharing;
 use super::log::Log;
 use crate::broker::{History, ReadRange};
+use crate::budget::{Budget, Share};
 use crate::channel::Channel;
 use crate::error::ErrorKind;
 use crate::event::Event;
@@ -17,11 +19,11 @@ fn publish(name: &str, data: &str) -> Publish {
 }
 
 fn log(rule: &str) -> Log {
-    Log::new(RetentionRules::new().with_rule(rule).unwrap())
+    Log::new(RetentionRules::new().with_rule(rule).unwrap(), &Budget::new(1 << 30))
 }
 
 fn append(log: &mut Log, publish: Publish, now_ms: u64) -> u64 {
-    let receipts = log.append(vec![publish], now_ms, |_, _, _| {}).unwrap();
+    let receipts = log.append(vec![publish], now_ms, &mut Sharing::default(), |_, _, _| {}).unwrap();
     receipts[0].position.unwrap().offset()
 }
 
@@ -34,8 +36,8 @@ fn offsets_are_shared_by_all_channels_and_previous_is_per_channel() {
     let mut log = log("* events=1000");
     let mut delivered = Vec::new();
     let batch = ["a", "b", "a", "b", "b"].map(|name| publish(name, "x")).into();
-    log.append(batch, 0, |channel, frame, previous| {
-        delivered.push((channel.to_string(), frame.key().unwrap().offset, previous));
+    log.append(batch, 0, &mut Sharing::default(), |channel, event, previous| {
+        delivered.push((channel.to_string(), event.offset(), previous));
     })
     .unwrap();
     let expected = [("a", 1, 0), ("b", 2, 0), ("a", 3, 1), ("b", 4, 2), ("b", 5, 4)];
@@ -91,14 +93,14 @@ fn an_ended_channel_rejects_events() {
     let end = publish("a", "last").with_end(true).with_key(IdempotencyKey::new("k").unwrap());
     append(&mut log, end.clone(), 0);
     assert!(log.baseline(&channel("a")).ended);
-    let rejected = log.append(vec![publish("b", "x"), publish("a", "x")], 0, |_, _, _| {});
+    let rejected = log.append(vec![publish("b", "x"), publish("a", "x")], 0, &mut Sharing::default(), |_, _, _| {});
     assert_eq!(rejected.unwrap_err().kind(), ErrorKind::Ended);
     assert_eq!(log.last(), 1, "the whole batch is rejected");
     assert_eq!(append(&mut log, end, 0), 1, "a repeated end is deduplicated");
     let twice = vec![publish("c", "x").with_end(true), publish("c", "x")];
-    assert!(log.append(twice, 0, |_, _, _| {}).is_err());
+    assert!(log.append(twice, 0, &mut Sharing::default(), |_, _, _| {}).is_err());
     let end = publish("d", "x").with_end(true).with_key(IdempotencyKey::new("k").unwrap());
-    let receipts = log.append(vec![end.clone(), end], 0, |_, _, _| {}).unwrap();
+    let receipts = log.append(vec![end.clone(), end], 0, &mut Sharing::default(), |_, _, _| {}).unwrap();
     assert_eq!(receipts[0], receipts[1], "deduplicated within one batch");
     assert_eq!(log.last(), 2);
 }
@@ -120,9 +122,135 @@ fn the_first_event_of_a_channel_follows_nothing_for_those_that_listen() {
     append(&mut log, publish("forgotten", "x"), 0);
     let mut previous = Vec::new();
     let later = vec![publish("a", "x"), publish("a", "y")];
-    log.append(later, 2 * DAY_MS, |_, _, it| previous.push(it)).unwrap();
+    log.append(later, 2 * DAY_MS, &mut Sharing::default(), |_, _, it| previous.push(it)).unwrap();
     assert_eq!(previous, [0, 2]);
     // A client that reconnects does not know whether the forgotten event was of this channel.
     let all = ReadRange::After { offset: 0, count: 99 };
     assert_eq!(log.read(&channel("a"), all, 2 * DAY_MS).previous, 1);
+}
+
+fn small(budget: &Budget) -> Log {
+    Log::new(RetentionRules::new().with_rule("* events=1000000 age=1h bytes=1GiB").unwrap(), budget)
+}
+
+fn append_to(log: &mut Log, names: &[String], event: &Event) {
+    let batch = names.iter().map(|name| Publish::to(channel(name), event.clone())).collect();
+    log.append(batch, 0, &mut Sharing::default(), |_, _, _| {}).unwrap();
+}
+
+/// Whatever the events are, no more is kept than the share; the newest is, and the oldest is not.
+#[test]
+fn the_events_of_all_channels_stay_within_their_share() {
+    for (channels, data) in [(1, "x".repeat(100)), (7, "\n".repeat(9000)), (500, "x".repeat(20_000))]
+    {
+        let budget = Budget::new(16 << 20);
+        let account = budget.account(Share::Log);
+        let mut log = small(&budget);
+        let names: Vec<String> = (0..channels).map(|number| format!("c{number}")).collect();
+        while account.evictions() == 0 {
+            for name in &names {
+                append(&mut log, publish(name, &data), 0);
+                assert!(account.used() <= account.limit());
+            }
+        }
+        assert!(account.used() > account.limit() / 4 * 3, "{channels}: {}", account.used());
+        let newest = log.last();
+        let range = ReadRange::Newest { count: 1 };
+        assert_eq!(offsets(&log.read(&channel(&names[channels - 1]), range, 0)), [newest]);
+        // What was dropped is noticed: the first event that is left has one before it.
+        let all = ReadRange::After { offset: 0, count: 1 };
+        let oldest = log.read(&channel("c0"), all, 0);
+        assert!(oldest.is_empty() || oldest.previous > 0, "{channels}");
+        assert!(log.baseline(&channel("c0")).last > 0, "{channels}");
+    }
+}
+
+#[test]
+fn data_that_is_published_to_many_channels_is_kept_once_and_unencoded() {
+    const LEN: usize = 1 << 20;
+    let names: Vec<String> = (0..60).map(|number| format!("c{number}")).collect();
+    for data in ["x", "\n", "\r\n"] {
+        let data = data.repeat(LEN / data.len());
+        let budget = Budget::new(64 << 20);
+        let account = budget.account(Share::Log);
+        let mut log = small(&budget);
+        append_to(&mut log, &names, &Event::new(data.clone()).shared());
+        assert!(account.used() < LEN + LEN / 8, "{} bytes", account.used());
+        assert_eq!(account.evictions(), 0);
+        let read = log.read(&channel("c59"), ReadRange::Newest { count: 1 }, 0);
+        let frame = Event::new(data.clone()).with_id("i").unwrap().encode().len();
+        assert!(read.frames[0].bytes().len().abs_diff(frame) < 64, "as published");
+        // The charge ends with the last channel that has it.
+        for name in &names {
+            log.read(&channel(name), ReadRange::Newest { count: 1 }, 2 * 3_600_000);
+        }
+        assert_eq!(account.used(), 0);
+    }
+}
+
+#[test]
+fn names_of_channels_stay_within_their_share_and_what_is_forgotten_is_a_gap() {
+    for rule in ["* off", "* events=1"] {
+        let budget = Budget::new(16 << 20);
+        let names = budget.account(Share::Channels);
+        let mut log = Log::new(RetentionRules::new().with_rule(rule).unwrap(), &budget);
+        let end = publish("ended", "x").with_end(rule != "* off");
+        append(&mut log, end, 0);
+        let mut number = 0;
+        while names.evictions() == 0 {
+            append(&mut log, publish(&format!("{number:0>200}"), "x"), 0);
+            assert!(names.used() <= names.limit());
+            number += 1;
+        }
+        let forgotten = log.baseline(&channel("ended"));
+        assert!(forgotten.forgotten && forgotten.last >= 1, "{rule}");
+        let newest = log.baseline(&channel(&format!("{:0>200}", number - 1)));
+        assert!(!newest.forgotten && newest.last == log.last(), "{rule}");
+    }
+}
+
+/// Ten thousand events were a hundred million comparisons, under the lock that all need.
+#[test]
+fn a_batch_takes_time_in_proportion_to_its_size() {
+    let time = |count: usize| {
+        let batch: Vec<Publish> = (0..count)
+            .map(|number| {
+                let key = IdempotencyKey::new(format!("k{number}")).unwrap();
+                publish(&format!("{number:0>200}"), "x").with_key(key)
+            })
+            .collect();
+        let attempt = |batch: Vec<Publish>| {
+            let mut log = log("* events=10");
+            let start = std::time::Instant::now();
+            log.append(batch, 0, &mut Sharing::default(), |_, _, _| {}).unwrap();
+            start.elapsed()
+        };
+        (0..3).map(|_| attempt(batch.clone())).min().unwrap()
+    };
+    let (small, large) = (time(500), time(8000));
+    // 16 times the events; with comparisons of all pairs 256 times the time.
+    assert!(large < small * 64, "{small:?}, {large:?}");
+}
+
+#[test]
+fn a_key_of_another_publisher_is_another_key() {
+    let mut log = log("* events=10");
+    let keyed = |publisher: Option<&str>| {
+        let publish = publish("a", "x").with_key(IdempotencyKey::new("k").unwrap());
+        match publisher {
+            Some(publisher) => publish.with_publisher(publisher),
+            None => publish,
+        }
+    };
+    let publishers = [None, Some("u"), Some("v"), Some("")];
+    for (offset, publisher) in (1..).zip(publishers) {
+        assert_eq!(append(&mut log, keyed(publisher), 0), offset, "{publisher:?}");
+    }
+    for (offset, publisher) in (1..).zip(publishers) {
+        assert_eq!(append(&mut log, keyed(publisher), 0), offset, "{publisher:?} again");
+    }
+    let batch = publishers.map(|it| keyed(it).with_key(IdempotencyKey::new("l").unwrap()));
+    let receipts = log.append(batch.into(), 0, &mut Sharing::default(), |_, _, _| {}).unwrap();
+    let offsets: Vec<u64> = receipts.iter().map(|it| it.position.unwrap().offset()).collect();
+    assert_eq!(offsets, [5, 6, 7, 8], "in one batch");
 }

@@ -2,9 +2,12 @@
 //! do.
 
 mod history;
+mod kept;
+mod keys;
 mod log;
 #[cfg(test)]
 mod log_tests;
+mod plan;
 #[cfg(test)]
 mod restart_tests;
 mod restore;
@@ -18,12 +21,15 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::broker::{Broker, BrokerFuture, BrokerStatus, History, ReadRange, Sink};
+use crate::budget::Budget;
 use crate::channel::Channel;
 use crate::clock::now_ms;
 use crate::error::{Error, ErrorKind};
+use crate::limits::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX};
 use crate::log::RetentionRules;
 use crate::publish::{Publish, Receipt};
 
+use kept::Sharing;
 use log::Log;
 
 /// How often the log is synced to disk. A power failure loses what was published since.
@@ -49,7 +55,14 @@ impl MemoryBroker {
 
     /// Creates an empty broker with these retention rules, whose log is in memory only.
     pub fn with_retention(rules: RetentionRules) -> Self {
-        Self { sink: None, log: Arc::new(Mutex::new(Log::new(rules))), syncing: None }
+        Self::with_budget(rules, &Budget::default())
+    }
+
+    /// Creates an empty broker with these retention rules, whose log is in memory only, and keeps no
+    /// more than its shares of this budget: when they are full, the oldest goes.
+    pub fn with_budget(rules: RetentionRules, budget: &Budget) -> Self {
+        let log = Arc::new(Mutex::new(Log::new(rules, budget)));
+        Self { sink: None, log, syncing: None }
     }
 
     /// Opens a broker whose log is stored in a directory, which is created if it does not exist.
@@ -64,11 +77,24 @@ impl MemoryBroker {
     /// - [`ErrorKind::Unavailable`] if the operating system reports an error.
     /// - [`ErrorKind::NoRuntime`] outside a Tokio runtime.
     pub fn open(directory: impl AsRef<Path>, rules: RetentionRules) -> Result<Self, Error> {
+        Self::open_with_budget(directory, rules, &Budget::default())
+    }
+
+    /// Opens a broker on a directory, as [`open`](Self::open) does, that keeps no more in memory
+    /// than its shares of this budget.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_with_budget(
+        directory: impl AsRef<Path>,
+        rules: RetentionRules,
+        budget: &Budget,
+    ) -> Result<Self, Error> {
         let runtime = Handle::try_current().map_err(|error| {
             Error::new(ErrorKind::NoRuntime, "open the broker inside a Tokio runtime")
                 .with_source(error)
         })?;
-        let log = Arc::new(Mutex::new(Log::open(rules, directory.as_ref(), now_ms())?));
+        let log = Arc::new(Mutex::new(Log::open(rules, budget, directory.as_ref(), now_ms())?));
         let syncing = Some(runtime.spawn(sync(Arc::downgrade(&log))).abort_handle());
         Ok(Self { sink: None, log, syncing })
     }
@@ -76,6 +102,43 @@ impl MemoryBroker {
     fn log(&self) -> MutexGuard<'_, Log> {
         lock(&self.log)
     }
+}
+
+impl MemoryBroker {
+    /// Holds the log's lock until the hub has the events, so that the hub receives them in order.
+    fn append(&self, batch: Vec<Publish>, sharing: &mut Sharing) -> Result<Vec<Receipt>, Error> {
+        self.log().append(batch, now_ms(), sharing, |channel, event, previous| {
+            let (Some(sink), Some(position)) = (&self.sink, event.position()) else { return };
+            if event.is_encoded() {
+                sink.frame(channel, &event.frame(), previous);
+            } else {
+                sink.lazy(channel, position, previous, || event.frame());
+            }
+        })
+    }
+
+    /// Nothing is appended if the batch cannot be, as far as that is known before.
+    async fn append_in_parts(&self, mut batch: Vec<Publish>) -> Result<Vec<Receipt>, Error> {
+        self.log().check(&batch, now_ms())?;
+        let (mut receipts, mut sharing) = (Vec::with_capacity(batch.len()), Sharing::default());
+        while !batch.is_empty() {
+            let rest = batch.split_off(part_len(&batch));
+            receipts.extend(self.append(std::mem::replace(&mut batch, rest), &mut sharing)?);
+            tokio::task::yield_now().await;
+        }
+        Ok(receipts)
+    }
+}
+
+/// How many events of a batch are appended at a time, from its first on.
+fn part_len(batch: &[Publish]) -> usize {
+    let mut bytes = 0;
+    let fits = |publish: &&Publish| {
+        bytes += publish.event.data().len();
+        bytes <= APPEND_BYTES_MAX
+    };
+    let count = batch.iter().take(APPEND_EVENTS_MAX).take_while(fits).count();
+    count.max(1).min(batch.len())
 }
 
 impl Default for MemoryBroker {
@@ -121,14 +184,13 @@ impl Broker for MemoryBroker {
         self.sink = Some(sink);
     }
 
-    /// Holds the log's lock until the hub has the events, so that the hub receives them in order.
+    /// A large batch is appended in parts, so that others can publish and read meanwhile.
     fn publish(&self, batch: Vec<Publish>) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>> {
-        let result = self.log().append(batch, now_ms(), |channel, frame, previous| {
-            if let Some(sink) = &self.sink {
-                sink.frame(channel, frame, previous);
-            }
-        });
-        Box::pin(std::future::ready(result))
+        if part_len(&batch) == batch.len() {
+            let result = self.append(batch, &mut Sharing::default());
+            return Box::pin(std::future::ready(result));
+        }
+        Box::pin(self.append_in_parts(batch))
     }
 
     // The hub knows its subscribers, and no other node exists.

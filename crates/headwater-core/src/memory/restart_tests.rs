@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use super::kept::Sharing;
 use super::log::Log;
 use super::*;
 use crate::broker::Baseline;
@@ -28,11 +29,11 @@ fn keyed(name: &str, key: &str) -> Publish {
 
 fn open(directory: &Path, rule: &str, now_ms: u64) -> Log {
     let rules = RetentionRules::new().with_rule(rule).unwrap();
-    Log::open(rules, directory, now_ms).unwrap()
+    Log::open(rules, &Budget::new(1 << 30), directory, now_ms).unwrap()
 }
 
 fn append(log: &mut Log, publish: Publish, now_ms: u64) -> Receipt {
-    log.append(vec![publish], now_ms, |_, _, _| {}).unwrap().remove(0)
+    log.append(vec![publish], now_ms, &mut Sharing::default(), |_, _, _| {}).unwrap().remove(0)
 }
 
 fn upkeep(log: &mut Log, now_ms: u64) {
@@ -81,7 +82,7 @@ fn ends_and_last_offsets_survive_the_deletion_of_their_segments() {
         let mut log = open(directory.path(), RULE, now_ms);
         assert_eq!((baseline(&log, "quiet"), baseline(&log, "ended")), ((1, false), (2, true)));
         assert_eq!(baseline(&log, "never used"), (0, false), "nothing was forgotten");
-        log.append(vec![publish("ended")], now_ms, |_, _, _| {}).unwrap_err();
+        log.append(vec![publish("ended")], now_ms, &mut Sharing::default(), |_, _, _| {}).unwrap_err();
         append(&mut log, publish("busy"), now_ms);
         upkeep(&mut log, now_ms + 100 * SECOND);
         assert_eq!(segments(&directory), 0);

@@ -51,7 +51,7 @@ pub fn encode(event: &Event, position: Option<&str>, out: &mut Vec<u8>) {
     if let Some(retry) = event.retry {
         retry_line(retry, out);
     }
-    for line in Lines::of(&event.data) {
+    for line in Lines::of(event.data()) {
         field(DATA, line, out);
     }
     out.push(b'\n');
@@ -108,8 +108,8 @@ pub fn encoded_len_max(event: &Event, position: Option<&str>) -> usize {
     let id = event.id.as_ref().map(EventId::as_str).or(position);
     let id = id.map_or(0, |id| ID.len() + id.len() + 1);
     let retry = event.retry.map_or(0, |_| RETRY.len() + RETRY_DIGITS_MAX + 1);
-    let line_ends = memchr2_iter(b'\r', b'\n', event.data.as_bytes()).count();
-    let data = (line_ends + 1) * DATA.len() + event.data.len() + 1;
+    let line_ends = memchr2_iter(b'\r', b'\n', event.data().as_bytes()).count();
+    let data = (line_ends + 1) * DATA.len() + event.data().len() + 1;
     name + id + retry + data + 1
 }
 

@@ -159,13 +159,15 @@ local OPTION_ERRORS = {
   end,
   ['end'] = end_error,
   plain = plain_error,
+  -- Any name: only its hash is kept.
+  publisher = function() end,
 }
 
 -- Returns the event in the arguments; or nil and an error message.
 local function read_arguments(keys, args)
   if #keys ~= 1 or keys[1] == '' or #args < 2 then
     return nil, 'give one key, a channel and data: FCALL headwater_publish 1 headwater:{0} CHANNEL '
-      .. 'DATA [event NAME] [id ID] [retry MS] [key KEY] [end 1] [plain 0]'
+      .. 'DATA [event NAME] [id ID] [retry MS] [key KEY] [publisher NAME] [end 1] [plain 0]'
   end
   local event = { channel = args[1], data = args[2] }
   local err = channel_error(event.channel)
@@ -181,7 +183,7 @@ local function read_arguments(keys, args)
     local shown = args[at]:sub(1, 40):gsub('[^\32-\126]', '?')
     if not OPTION_ERRORS[option] then
       return nil, 'there is no option "' .. shown
-        .. '": use event, id, retry, key, end and plain, each with a value'
+        .. '": use event, id, retry, key, publisher, end and plain, each with a value'
     end
     if not value then
       return nil, 'the option "' .. shown .. '" has no value: give it one, or leave the option out'

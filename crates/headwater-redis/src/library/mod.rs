@@ -209,6 +209,9 @@ pub(crate) fn add_publish(
     }
     if let Some(key) = publish.idempotency_key() {
         call.arg("key").arg(key.as_str());
+        if let Some(publisher) = publish.publisher() {
+            call.arg("publisher").arg(publisher);
+        }
     }
     if publish.is_end() {
         call.arg("end").arg(1);

@@ -224,6 +224,17 @@ local function append_and_publish(prefix, event, rule, known, key)
   return position
 end
 
+-- Returns where the position of an event with an idempotency key is kept. A publisher has its own
+-- keys. The length distinguishes a channel `a:b` with the key `c` from a channel `a` with the key
+-- `b:c`, and the hash bounds the name of a publisher.
+local function key_of(prefix, event)
+  if not event.key then
+    return nil
+  end
+  local kind = event.publisher and ':key-of:' .. redis.sha1hex(event.publisher) or ':key'
+  return prefix .. kind .. ':' .. #event.channel .. ':' .. event.channel .. ':' .. event.key
+end
+
 -- The function `headwater_publish`: returns the event's position, or nil if the retention of its
 -- channel is off.
 local function publish(keys, args)
@@ -232,9 +243,7 @@ local function publish(keys, args)
     return redis.error_reply('ERR headwater: ' .. err)
   end
   local prefix, channel = keys[1], event.channel
-  -- The length distinguishes a channel `a:b` with the key `c` from a channel `a` with the key
-  -- `b:c`.
-  local key = event.key and prefix .. ':key:' .. #channel .. ':' .. channel .. ':' .. event.key
+  local key = key_of(prefix, event)
   local earlier = key and redis.call('GET', key)
   if earlier then
     return earlier ~= '' and earlier

@@ -207,6 +207,7 @@ fn limits(sources: &Sources, connections: usize) -> Result<LimitSettings, Settin
         max_publishes_per_address: sources.rate("max-publishes-per-address")?,
         max_publishes_per_user: sources.rate("max-publishes-per-user")?,
         max_failed_logins: sources.rate("max-failed-logins")?,
+        memory_bytes: sources.bytes("memory")?,
         max_body_bytes: sources.required("max-body", Sources::bytes)?,
     })
 }

@@ -94,6 +94,8 @@ pub struct LimitSettings {
     pub max_publishes_per_user: Option<Rate>,
     /// The rate of invalid credentials from one address.
     pub max_failed_logins: Option<Rate>,
+    /// The memory for what is kept, in bytes; derived from the machine if it is not set.
+    pub memory_bytes: Option<usize>,
     /// Largest body of a request, in bytes.
     pub max_body_bytes: usize,
 }

@@ -50,27 +50,27 @@ async fn publish(
     } else {
         query.channels_or_default().map_err(Problem::bad_request)?
     };
-    let mut user = app::check_publisher(&app, client, &named, &parts).await?;
+    let mut publisher = app::check_publisher(&app, client, &named, &parts).await?;
     let key = idempotency_key(&parts)?;
     if is_batch && key.is_some() {
         return Err(Problem::bad_request(
             "the idempotency keys of a batch stand in its lines: {\"data\": ..., \"key\": ...}",
         ));
     }
-    app.limits.check_publisher(client, user.as_deref())?;
+    app.limits.check_publisher(client, publisher.user.as_deref())?;
     let (body, _room) = app::read_body(body, app.body_bytes_max, &app.body_room).await?;
     let batch = if is_batch {
         let batch = batch(&query, &body)?;
         let channels: BTreeSet<Channel> = batch.iter().map(|it| it.channel().clone()).collect();
         let channels = Vec::from_iter(channels);
         // Only now does the application identify the user.
-        user = app::check_publisher(&app, client, &channels, &parts).await?;
+        publisher = app::check_publisher(&app, client, &channels, &parts).await?;
         batch
     } else {
         one_event(&query, named, body, key.as_ref())?
     };
     let is_single = !is_batch && batch.len() == 1;
-    let receipts = app::publish(&app, PublishRequest { client, user, batch }).await?;
+    let receipts = app::publish(&app, PublishRequest { client, publisher, batch }).await?;
     let mut published: Vec<Published> = receipts.into_iter().map(Published::from).collect();
     Ok(match published.pop() {
         Some(single) if is_single => Json(single).into_response(),
@@ -88,6 +88,8 @@ fn one_event(
     key: Option<&IdempotencyKey>,
 ) -> Result<Vec<Publish>, Problem> {
     let event = query.event(data).map_err(Problem::bad_request)?;
+    // Its data is kept once, however many channels there are.
+    let event = if channels.len() > 1 { event.shared() } else { event };
     let end = query.is_end();
     let publish = |channel| {
         let publish = Publish::to(channel, event.clone()).with_end(end);

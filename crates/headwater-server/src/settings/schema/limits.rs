@@ -123,6 +123,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         details: "",
     },
     Setting {
+        name: "memory",
+        value_name: "BYTES",
+        kind: Kind::Bytes { min: limits::BUDGET_BYTES_MIN, max: 1 << 46 },
+        default: None,
+        example: "512MiB",
+        heading: LIMITS,
+        summary: "Memory for what the server keeps: events, channels, idempotency keys",
+        details: "Without it, 70 % of the memory of its cgroup or, if that has no limit, of the \
+                  machine. It is divided into shares; when one is full, its oldest goes, or \
+                  requests are rejected with 503. See docs/limits.md.",
+    },
+    Setting {
         name: "max-body",
         value_name: "BYTES",
         kind: Kind::Bytes { min: 1 << 10, max: 64 << 20 },
