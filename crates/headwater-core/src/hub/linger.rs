@@ -101,3 +101,24 @@ async fn run(
         tokio::task::yield_now().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_channels_that_linger_are_bounded_and_the_oldest_go_first() {
+        let linger = Linger::new(Duration::from_secs(60));
+        let channel = |number: usize| Channel::new(format!("c{number}")).unwrap();
+        for number in 0..LINGERING_CHANNELS_MAX {
+            assert_eq!(linger.add(channel(number)), None);
+            tokio::time::advance(Duration::from_nanos(1)).await;
+        }
+        for number in 0..10 {
+            let excess = linger.add(channel(LINGERING_CHANNELS_MAX + number));
+            assert_eq!(excess, Some(channel(number)));
+            tokio::time::advance(Duration::from_nanos(1)).await;
+        }
+        assert_eq!(linger.due().len(), LINGERING_CHANNELS_MAX);
+    }
+}

@@ -73,10 +73,7 @@ impl ChannelTable {
         let mut part = self.part(channel);
         let entry = part.entry(channel.clone()).or_insert_with(|| {
             first();
-            Box::new(ChannelEntry::new(
-                Ring::new(joined(), self.ring_bytes.clone()),
-                latest_only(),
-            ))
+            Box::new(ChannelEntry::new(Ring::new(joined(), self.ring_bytes.clone()), latest_only()))
         });
         if entry.is_idle() {
             self.channels.fetch_add(1, Ordering::Relaxed);

@@ -159,9 +159,7 @@ impl Keys {
 }
 
 fn cost(key: &IdempotencyKey, first: &First) -> usize {
-    KEY_OVERHEAD_BYTES
-        + key.as_str().len()
-        + first.id.as_ref().map_or(0, |id| id.as_str().len())
+    KEY_OVERHEAD_BYTES + key.as_str().len() + first.id.as_ref().map_or(0, |id| id.as_str().len())
 }
 
 fn identity_cost(identity: &Identity) -> usize {
@@ -196,7 +194,9 @@ mod tests {
         let mut keys = Keys::new(Account::of(1 << 20));
         insert(&mut keys, Some("u"), "k", 0);
         assert!(has(&keys, Some("u"), "k"));
-        assert!(!has(&keys, None, "k") && !has(&keys, Some(""), "k") && !has(&keys, Some("v"), "k"));
+        assert!(
+            !has(&keys, None, "k") && !has(&keys, Some(""), "k") && !has(&keys, Some("v"), "k")
+        );
         assert!(keys.get(&channel("b"), &key(Some("u"), "k"), 0).is_none());
     }
 

@@ -197,7 +197,7 @@ impl Log {
         mut deliver: impl FnMut(&Channel, &Kept, u64),
     ) -> Result<Vec<Receipt>, Error> {
         self.sweep(now_ms);
-        let Plan { records, outcomes } = 
+        let Plan { records, outcomes } =
             Plan::of(batch, self.last, |publish| self.facts(publish, now_ms), now_ms)?;
         if let Some(store) = &mut self.store {
             // Before delivery, so that no event that was acknowledged or delivered is lost in a
@@ -282,7 +282,8 @@ impl Log {
     fn evict_events(&mut self) {
         let goal = self.account.limit() - self.account.limit() / 16;
         let oldest = self.channels.iter();
-        let oldest = oldest.filter_map(|(it, history)| Some(Reverse((history.oldest()?, it.clone()))));
+        let oldest =
+            oldest.filter_map(|(it, history)| Some(Reverse((history.oldest()?, it.clone()))));
         let mut oldest: BinaryHeap<Reverse<(u64, Channel)>> = oldest.collect();
         let mut count = 0;
         while self.account.used() > goal

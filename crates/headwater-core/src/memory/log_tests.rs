@@ -23,7 +23,8 @@ fn log(rule: &str) -> Log {
 }
 
 fn append(log: &mut Log, publish: Publish, now_ms: u64) -> u64 {
-    let receipts = log.append(vec![publish], now_ms, &mut Sharing::default(), |_, _, _| {}).unwrap();
+    let receipts =
+        log.append(vec![publish], now_ms, &mut Sharing::default(), |_, _, _| {}).unwrap();
     receipts[0].position.unwrap().offset()
 }
 
@@ -93,14 +94,20 @@ fn an_ended_channel_rejects_events() {
     let end = publish("a", "last").with_end(true).with_key(IdempotencyKey::new("k").unwrap());
     append(&mut log, end.clone(), 0);
     assert!(log.baseline(&channel("a")).ended);
-    let rejected = log.append(vec![publish("b", "x"), publish("a", "x")], 0, &mut Sharing::default(), |_, _, _| {});
+    let rejected = log.append(
+        vec![publish("b", "x"), publish("a", "x")],
+        0,
+        &mut Sharing::default(),
+        |_, _, _| {},
+    );
     assert_eq!(rejected.unwrap_err().kind(), ErrorKind::Ended);
     assert_eq!(log.last(), 1, "the whole batch is rejected");
     assert_eq!(append(&mut log, end, 0), 1, "a repeated end is deduplicated");
     let twice = vec![publish("c", "x").with_end(true), publish("c", "x")];
     assert!(log.append(twice, 0, &mut Sharing::default(), |_, _, _| {}).is_err());
     let end = publish("d", "x").with_end(true).with_key(IdempotencyKey::new("k").unwrap());
-    let receipts = log.append(vec![end.clone(), end], 0, &mut Sharing::default(), |_, _, _| {}).unwrap();
+    let receipts =
+        log.append(vec![end.clone(), end], 0, &mut Sharing::default(), |_, _, _| {}).unwrap();
     assert_eq!(receipts[0], receipts[1], "deduplicated within one batch");
     assert_eq!(log.last(), 2);
 }
@@ -141,7 +148,8 @@ fn append_to(log: &mut Log, names: &[String], event: &Event) {
 /// Whatever the events are, no more is kept than the share; the newest is, and the oldest is not.
 #[test]
 fn the_events_of_all_channels_stay_within_their_share() {
-    for (channels, data) in [(1, "x".repeat(100)), (7, "\n".repeat(9000)), (500, "x".repeat(20_000))]
+    for (channels, data) in
+        [(1, "x".repeat(100)), (7, "\n".repeat(9000)), (500, "x".repeat(20_000))]
     {
         let budget = Budget::new(16 << 20);
         let account = budget.account(Share::Log);
@@ -227,9 +235,9 @@ fn a_batch_takes_time_in_proportion_to_its_size() {
         };
         (0..3).map(|_| attempt(batch.clone())).min().unwrap()
     };
-    let (small, large) = (time(500), time(8000));
-    // 16 times the events; with comparisons of all pairs 256 times the time.
-    assert!(large < small * 64, "{small:?}, {large:?}");
+    let (small, large) = (time(1000), time(16_000));
+    // With comparisons of all pairs it would be 256 times the time. Other tests run beside this one.
+    assert!(large < small * 100, "{small:?}, {large:?}");
 }
 
 #[test]

@@ -118,12 +118,14 @@ impl MemoryBroker {
     }
 
     /// Nothing is appended if the batch cannot be, as far as that is known before.
-    async fn append_in_parts(&self, mut batch: Vec<Publish>) -> Result<Vec<Receipt>, Error> {
+    async fn append_in_parts(&self, batch: Vec<Publish>) -> Result<Vec<Receipt>, Error> {
         self.log().check(&batch, now_ms())?;
         let (mut receipts, mut sharing) = (Vec::with_capacity(batch.len()), Sharing::default());
-        while !batch.is_empty() {
-            let rest = batch.split_off(part_len(&batch));
-            receipts.extend(self.append(std::mem::replace(&mut batch, rest), &mut sharing)?);
+        let mut rest = batch.into_iter();
+        while !rest.as_slice().is_empty() {
+            let count = part_len(rest.as_slice());
+            let part = rest.by_ref().take(count).collect();
+            receipts.extend(self.append(part, &mut sharing)?);
             tokio::task::yield_now().await;
         }
         Ok(receipts)

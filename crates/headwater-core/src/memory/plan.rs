@@ -74,7 +74,15 @@ impl Plan {
                 let Publish { channel, event, end, .. } = publish;
                 let prev = earlier.lasts.insert(channel.clone(), offset).unwrap_or(known);
                 let key = key.map(|key| key.to_text());
-                plan.records.push(Record { offset, prev, time_ms: now_ms, end, channel, event, key });
+                plan.records.push(Record {
+                    offset,
+                    prev,
+                    time_ms: now_ms,
+                    end,
+                    channel,
+                    event,
+                    key,
+                });
             }
             plan.outcomes.push(outcome);
         }
@@ -115,9 +123,7 @@ impl Earlier {
         if facts.is_ended || self.ended.contains(channel) {
             return Err(Error::new(
                 ErrorKind::Ended,
-                format!(
-                    "channel {channel} was ended by its publisher: publish to another channel"
-                ),
+                format!("channel {channel} was ended by its publisher: publish to another channel"),
             ));
         }
         if publish.end {

@@ -82,7 +82,8 @@ fn ends_and_last_offsets_survive_the_deletion_of_their_segments() {
         let mut log = open(directory.path(), RULE, now_ms);
         assert_eq!((baseline(&log, "quiet"), baseline(&log, "ended")), ((1, false), (2, true)));
         assert_eq!(baseline(&log, "never used"), (0, false), "nothing was forgotten");
-        log.append(vec![publish("ended")], now_ms, &mut Sharing::default(), |_, _, _| {}).unwrap_err();
+        log.append(vec![publish("ended")], now_ms, &mut Sharing::default(), |_, _, _| {})
+            .unwrap_err();
         append(&mut log, publish("busy"), now_ms);
         upkeep(&mut log, now_ms + 100 * SECOND);
         assert_eq!(segments(&directory), 0);

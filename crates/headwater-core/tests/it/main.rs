@@ -2,6 +2,7 @@
 
 mod ephemeral;
 mod hub;
+mod memory;
 mod own_broker;
 mod rules;
 mod suite;

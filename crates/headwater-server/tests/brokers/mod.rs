@@ -2,4 +2,5 @@
 //! Look here to add one; a node over the binary's broker is `crate::broker::start_node`.
 
 mod finished;
+mod idempotency;
 mod resume_ids;
