@@ -262,8 +262,8 @@ impl EventId {
     /// Checks an id.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the id is empty, has anything but visible ASCII, or is written as a
-    /// position; [`ErrorKind::TooLarge`] if it is longer than 255 bytes. The message says which.
+    /// [`ErrorKind::Invalid`] if the id is empty, has anything but visible ASCII, or is written as
+    /// a position; [`ErrorKind::TooLarge`] if it is longer than 255 bytes. The message says which.
     pub fn new(id: impl AsRef<str>) -> Result<Self, Error> {
         let id = id.as_ref();
         if is_position(id) {

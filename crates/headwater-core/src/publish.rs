@@ -46,16 +46,16 @@ impl Publish {
     }
 
     /// Makes the publish safe to retry: within ten minutes, the same key of the same
-    /// [publisher](Self::with_publisher) on the same channel publishes nothing and returns the first
-    /// receipt again.
+    /// [publisher](Self::with_publisher) on the same channel publishes nothing and returns the
+    /// first receipt again.
     pub fn with_key(mut self, key: IdempotencyKey) -> Self {
         self.key = Some(key);
         self
     }
 
     /// Names the publisher, to whom the idempotency key belongs: the same key of another publisher
-    /// is another key. Set it wherever publishers do not trust each other. Publishers without a name
-    /// have their keys in common.
+    /// is another key. Set it wherever publishers do not trust each other. Publishers without a
+    /// name have their keys in common.
     pub fn with_publisher(mut self, name: impl Into<Arc<str>>) -> Self {
         self.publisher = Some(name.into());
         self

@@ -1,7 +1,7 @@
 //! The memory that a node may keep, and its shares. Look here for how much of it each kind of state
 //! may use, and for what counts as full.
 //!
-//! Whoever keeps state has an [`Account`] of its share, adds what it keeps, and removes what it
+//! A part that keeps state has an [`Account`] of its share, adds what it keeps, and removes what it
 //! drops. When the share is full it drops its oldest, or refuses the request; the account counts
 //! both. An account is a few relaxed atomics: it never blocks.
 

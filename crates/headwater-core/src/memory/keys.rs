@@ -1,8 +1,8 @@
 //! The idempotency keys of the embedded log. Look here for how long and how many of them are
 //! remembered.
 //!
-//! Keys belong to their publisher: nobody's key deduplicates the event of another, and whoever
-//! sends more keys than are remembered loses its own oldest ones first.
+//! Keys belong to their publisher: nobody's key deduplicates the event of another, and a publisher
+//! that sends more keys than are remembered loses its own oldest ones first.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;

@@ -236,7 +236,7 @@ fn a_batch_takes_time_in_proportion_to_its_size() {
         (0..3).map(|_| attempt(batch.clone())).min().unwrap()
     };
     let (small, large) = (time(1000), time(16_000));
-    // With comparisons of all pairs it would be 256 times the time. Other tests run beside this one.
+    // With comparisons of all pairs it would be 256 times the time. Other tests run meanwhile.
     assert!(large < small * 100, "{small:?}, {large:?}");
 }
 

@@ -58,8 +58,8 @@ impl MemoryBroker {
         Self::with_budget(rules, &Budget::default())
     }
 
-    /// Creates an empty broker with these retention rules, whose log is in memory only, and keeps no
-    /// more than its shares of this budget: when they are full, the oldest goes.
+    /// Creates an empty broker with these retention rules, whose log is in memory only, and keeps
+    /// no more than its shares of this budget: when they are full, the oldest goes.
     pub fn with_budget(rules: RetentionRules, budget: &Budget) -> Self {
         let log = Arc::new(Mutex::new(Log::new(rules, budget)));
         Self { sink: None, log, syncing: None }

@@ -1,5 +1,5 @@
-//! The embedded broker within its bounds: large batches, and channels that linger. Look here for what
-//! one client may cost the others.
+//! The embedded broker within its bounds: large batches, and channels that linger. Look here for
+//! what one client may cost the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

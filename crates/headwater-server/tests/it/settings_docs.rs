@@ -53,6 +53,7 @@ fn the_example_file_is_valid_with_and_without_its_comments() {
             max_streams: default.limits.max_streams,
             max_streams_per_address: None,
             max_streams_per_user: None,
+            memory_bytes: None,
             ..said.limits
         },
         log: said.log,
