@@ -38,6 +38,14 @@ pub(crate) const TICKET_TIME: Duration = Duration::from_secs(30);
 /// Most tickets that wait to be used, without Redis: 10,000 in 30 s is a large crowd; 5 MB.
 pub(crate) const TICKETS_MAX: usize = 10_000;
 
+/// Most tickets that one node stores in Redis within their lifetime: 30 MB of its memory. More than
+/// without Redis, since those that are used on other nodes count too.
+pub(crate) const TICKETS_IN_REDIS_MAX: u32 = 100_000;
+
+/// Most tickets of one user, or of one address if nothing names a user, within their lifetime. A
+/// backend that gets the tickets of its pages with one token has 33 a second.
+pub(crate) const TICKETS_PER_CLIENT_MAX: u32 = 1_000;
+
 /// By how many seconds the clock of an issuer of tokens may be ahead.
 pub(crate) const NOT_BEFORE_LEEWAY_S: f64 = 5.0;
 
@@ -57,8 +65,32 @@ pub(crate) const JWKS_AGE_MAX: Duration = Duration::from_secs(600);
 pub(crate) const JWKS_INTERVAL_MIN: Duration = Duration::from_secs(5);
 
 /// Most requests to the application in flight. A small application has a few workers; more would
-/// only wait there.
+/// only wait there. One client has half of the places of its kind at most.
 pub(crate) const APPLICATION_QUESTIONS_MAX: usize = 32;
+
+/// How many of them are for clients without cookie and authorization. The others are for clients
+/// with some, so neither kind keeps the other waiting.
+pub(crate) const APPLICATION_QUESTIONS_STRANGERS_MAX: usize = 8;
+
+/// Most requests of one kind that wait for their turn: a storm of 5,000 a second for two seconds.
+pub(crate) const APPLICATION_WAITING_MAX: usize = 10_000;
+
+/// Most requests of one client, by its address, that wait for their turn. Behind a proxy that is
+/// not in trusted-proxies all have one address.
+pub(crate) const APPLICATION_WAITING_PER_CLIENT_MAX: usize = 2_000;
+
+/// How long a request to the application counts as in flight if there is no answer, though the
+/// client has left or was denied: a worker may still be busy with it. Chosen arbitrarily, longer
+/// than servers let a request take.
+pub(crate) const APPLICATION_QUESTION_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How often a question is asked whose answer was revoked before it was used. Twice in a row is
+/// very unlikely.
+pub(crate) const APPLICATION_ATTEMPTS_MAX: usize = 2;
+
+/// Longest URL that the application is asked with, in bytes: what the HTTP client can send. Many
+/// servers accept 8 KB.
+pub(crate) const APPLICATION_URL_BYTES_MAX: usize = 60 << 10;
 
 /// How long a response of the application is cached: long enough for a page that opens several
 /// streams, short enough for a logout to take effect soon.
@@ -70,8 +102,12 @@ pub(crate) const APPLICATION_CACHE_MAX: usize = 10_000;
 /// Largest response of the application, in bytes: a hundred channels with the longest names fit.
 pub(crate) const APPLICATION_ANSWER_BYTES_MAX: usize = 64 << 10;
 
+/// How often a warning is logged that clients can cause; those in between are counted.
+pub(crate) const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How long a token stays revoked whose expiry was not named.
 pub(crate) const REVOKED_TIME_DEFAULT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// Most addresses followed in a header that proxies wrote. Real chains have two or three.
 pub(crate) const FORWARDED_HOPS_MAX: usize = 16;
 
@@ -161,6 +197,11 @@ pub(crate) const ACME_RETRY_MAX: Duration = Duration::from_secs(4 * 60 * 60);
 /// How often it is looked whether a certificate is due, at least: clocks are set, machines sleep.
 pub(crate) const ACME_LOOK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
+const _: () = assert!(
+    TICKET_TIME.as_secs() + APPLICATION_QUESTION_TIME_MAX.as_secs()
+        < headwater::limits::DECISION_AGE_MAX.as_secs(),
+    "a node that starts knows what was revoked since the ticket was decided"
+);
 const _: () = assert!(
     ACME_ORDER_TIMEOUT.as_secs()
         > 2 * ACME_POLL_TIMEOUT.as_secs() + 3 * ACME_ANSWER_TIMEOUT.as_secs(),

@@ -1,68 +1,72 @@
-//! Asks the application whether a client may subscribe or publish. Look here for the request, the
-//! response, and how a storm of reconnecting clients is kept away from it.
+//! Asks the application whether a client may subscribe or publish. Look here for the request, and
+//! for how a storm of reconnecting clients is kept away from it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
-use headwater::Channel;
-use headwater::access::{AccessRequest, Denied};
+use bytes::Bytes;
+use headwater::access::{AccessRequest, Denied, RevocationMark};
+use headwater::{Channel, Hub};
 use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http_body_util::Full;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
-use serde_json::{Map, Value};
-use tokio::sync::{OnceCell, Semaphore};
-use tokio::time::Instant;
+use tokio::sync::{OnceCell, watch};
+use tokio::time::{Instant, timeout};
 
-use super::time::time_of;
+use super::answer::{self, Answer, No};
+use super::questions::{Asker, Questions};
+use super::throttled_log::ThrottledLog;
+use crate::client::ClientAddress;
 use crate::limits::{
-    APPLICATION_ANSWER_BYTES_MAX, APPLICATION_CACHE_MAX, APPLICATION_CACHE_TIME,
-    APPLICATION_QUESTIONS_MAX,
+    APPLICATION_ANSWER_BYTES_MAX, APPLICATION_ATTEMPTS_MAX, APPLICATION_CACHE_MAX,
+    APPLICATION_CACHE_TIME, APPLICATION_QUESTION_TIME_MAX, APPLICATION_URL_BYTES_MAX,
 };
 use crate::outbound::{self, Client};
-use crate::settings::{HttpUrl, as_text, show_duration};
+use crate::settings::{HttpUrl, show_duration};
 
-/// The application, and its recent responses.
+/// The application, and its recent answers.
 pub(super) struct AuthorizeUrl {
-    url: HttpUrl,
+    hub: Hub,
+    application: Arc<Application>,
     timeout: Duration,
-    client: Client,
-    /// Requests in flight.
-    asking: Semaphore,
-    answers: Mutex<HashMap<Question, Remembered>>,
+    questions: Questions,
+    answers: Mutex<HashMap<Digest, Remembered>>,
+    late: ThrottledLog,
 }
 
-/// The subject of a request, without its secrets.
-type Question = [u8; 32];
+/// How the application is reached.
+struct Application {
+    url: HttpUrl,
+    client: Client,
+    unclear: ThrottledLog,
+}
+
+/// What the application is asked.
+struct Question<'a> {
+    query: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    channels: &'a [Channel],
+    asker: Asker,
+}
+
+/// A question without its secrets.
+type Digest = [u8; 32];
 
 #[derive(Clone)]
 struct Remembered {
-    asked_at: Instant,
-    /// Empty while the request is in flight: identical requests wait for it.
-    answer: Arc<OnceCell<Result<Answer, Denied>>>,
+    since: Instant,
+    /// Empty until the question has its place: identical requests wait for it.
+    asked: Arc<OnceCell<Asked>>,
 }
 
-/// A yes.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Answer {
-    /// The channels that are allowed among those requested; `None` for all.
-    pub(super) only: Option<Vec<Channel>>,
-    pub(super) until: Option<SystemTime>,
-    pub(super) user: Option<String>,
-}
-
-/// The body of a positive response.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Body {
-    channels: Option<Vec<String>>,
-    user: Option<Value>,
-    /// Seconds since 1970.
-    expires: Option<f64>,
-    /// Seconds from now.
-    expires_in: Option<f64>,
+/// A question that was sent.
+struct Asked {
+    /// From before it was sent.
+    mark: RevocationMark,
+    answer: watch::Receiver<Option<Result<Answer, Denied>>>,
 }
 
 /// Headers that are copied to the application.
@@ -72,77 +76,170 @@ const FORWARDED: [HeaderName; 2] = [COOKIE, AUTHORIZATION];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 impl AuthorizeUrl {
-    pub(super) fn new(url: HttpUrl, timeout: Duration) -> anyhow::Result<Self> {
+    pub(super) fn new(url: HttpUrl, timeout: Duration, hub: Hub) -> anyhow::Result<Self> {
         // An unusable URL must be noticed at startup.
         outbound::get(&url, "", [])?;
-        let asking = Semaphore::new(APPLICATION_QUESTIONS_MAX);
-        Ok(Self { url, timeout, client: Client::new(), asking, answers: Mutex::default() })
+        let application =
+            Application { url, client: Client::new(), unclear: ThrottledLog::default() };
+        Ok(Self {
+            hub,
+            application: Arc::new(application),
+            timeout,
+            questions: Questions::new(),
+            answers: Mutex::default(),
+            late: ThrottledLog::default(),
+        })
+    }
+
+    /// Whether the application could know who sends a request.
+    pub(super) fn has_credentials(request: &AccessRequest<'_>) -> bool {
+        FORWARDED.iter().any(|name| request.headers.contains_key(name))
     }
 
     /// The decision of the application. Identical requests within a short time are sent once.
     pub(super) async fn decide(&self, request: &AccessRequest<'_>) -> Result<Answer, Denied> {
-        let query = query(request);
-        let headers = forwarded(request);
-        let remembered = self.remembered(digest_of(&query, &headers));
-        let answer = remembered.answer.get_or_init(|| async {
-            let answer = tokio::time::timeout(self.timeout, self.request(&query, headers)).await;
-            answer.unwrap_or_else(|_| {
-                let (url, timeout) = (&self.url, show_duration(self.timeout));
-                tracing::warn!(%url, timeout, "authorize-url: no answer, request denied");
-                Err(Denied::unavailable())
-            })
-        });
-        answer.await.clone()
+        let question = Question::new(request);
+        if self.application.url.with_query(&question.query).len() > APPLICATION_URL_BYTES_MAX {
+            return Err(Denied::too_many_channels());
+        }
+        timeout(self.timeout, self.answer(&question)).await.unwrap_or_else(|_| {
+            let (url, timeout) = (&self.application.url, show_duration(self.timeout));
+            self.late.warn(|more| {
+                tracing::warn!(%url, timeout, more, "authorize-url: no answer, request denied");
+            });
+            Err(Denied::unavailable())
+        })
     }
 
-    fn remembered(&self, question: Question) -> Remembered {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_fresh = |known: &Remembered| known.asked_at.elapsed() < APPLICATION_CACHE_TIME;
-        if let Some(known) = answers.get(&question).filter(|known| is_fresh(known)) {
+    /// An answer that was not revoked since its question was sent.
+    async fn answer(&self, question: &Question<'_>) -> Result<Answer, Denied> {
+        let digest = question.digest();
+        for _ in 0..APPLICATION_ATTEMPTS_MAX {
+            let remembered = self.remembered(digest);
+            let asked = remembered.asked.get_or_try_init(|| self.ask(question)).await?;
+            let answer = asked.answer().await?;
+            let user = answer.user.as_deref();
+            if !self.hub.is_revoked_since(asked.mark, user, None, question.channels) {
+                return Ok(answer);
+            }
+            self.forget(digest, &remembered);
+        }
+        Err(Denied::unavailable())
+    }
+
+    /// Sends a question when there is a place for it.
+    async fn ask(&self, question: &Question<'_>) -> Result<Asked, Denied> {
+        let place = self.questions.place(question.asker).await;
+        let place = place.map_err(|_| Denied::unavailable())?;
+        let mark = self.hub.revocation_mark();
+        let application = Arc::clone(&self.application);
+        let request = outbound::get(&application.url, &question.query, question.headers.clone());
+        let request = request.map_err(|_| Denied::too_many_channels())?;
+        // Whoever asked may leave, or wait no longer: the application works on it all the same, so
+        // its place is taken until it has answered.
+        let time_max = self.timeout.max(APPLICATION_QUESTION_TIME_MAX);
+        let (answered, answer) = watch::channel(None);
+        tokio::spawn(async move {
+            let answer = application.exchange(request, time_max).await;
+            drop(place);
+            answered.send_replace(Some(answer));
+        });
+        Ok(Asked { mark, answer })
+    }
+
+    fn answers(&self) -> MutexGuard<'_, HashMap<Digest, Remembered>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The question if it was asked a moment ago, or a new one.
+    fn remembered(&self, digest: Digest) -> Remembered {
+        let new = Remembered { since: Instant::now(), asked: Arc::default() };
+        // An answer may have been revoked on another node.
+        if !self.hub.knows_revocations() {
+            return new;
+        }
+        let mut answers = self.answers();
+        let is_fresh = |known: &Remembered| known.since.elapsed() < APPLICATION_CACHE_TIME;
+        if let Some(known) = answers.get(&digest).filter(|known| is_fresh(known)) {
             return known.clone();
         }
         if answers.len() >= APPLICATION_CACHE_MAX {
             answers.retain(|_, known| is_fresh(known));
         }
-        let new = Remembered { asked_at: Instant::now(), answer: Arc::default() };
         // Full of fresh entries: this request is sent, and its response is not cached.
         if answers.len() < APPLICATION_CACHE_MAX {
-            answers.insert(question, new.clone());
+            answers.insert(digest, new.clone());
         }
         new
     }
 
-    async fn request(
+    /// Forgets a question, unless it was asked again already.
+    fn forget(&self, digest: Digest, revoked: &Remembered) {
+        let mut answers = self.answers();
+        if answers.get(&digest).is_some_and(|known| Arc::ptr_eq(&known.asked, &revoked.asked)) {
+            answers.remove(&digest);
+        }
+    }
+}
+
+impl Asked {
+    async fn answer(&self) -> Result<Answer, Denied> {
+        let mut answer = self.answer.clone();
+        let answer = answer.wait_for(Option::is_some).await;
+        // The sender is gone without an answer if its task panicked.
+        answer.ok().and_then(|answer| answer.clone()).unwrap_or(Err(Denied::unavailable()))
+    }
+}
+
+impl Application {
+    async fn exchange(
         &self,
-        query: &str,
-        headers: Vec<(HeaderName, HeaderValue)>,
+        request: Request<Full<Bytes>>,
+        time_max: Duration,
     ) -> Result<Answer, Denied> {
-        let unavailable = |_| Denied::unavailable();
-        let _asking = self.asking.acquire().await.map_err(|_| Denied::unavailable())?;
-        let request = outbound::get(&self.url, query, headers).map_err(unavailable)?;
         let url = self.url.to_string();
         let sent =
-            self.client.exchange(request, &url, self.timeout, APPLICATION_ANSWER_BYTES_MAX).await;
+            self.client.exchange(request, &url, time_max, APPLICATION_ANSWER_BYTES_MAX).await;
         let answer = sent.map_err(|error| {
-            tracing::warn!("authorize-url: no answer, request denied: {error:#}");
+            self.unclear.warn(|more| {
+                tracing::warn!(more, "authorize-url: no answer, request denied: {error:#}");
+            });
             Denied::unavailable()
         })?;
-        match answer.status {
-            StatusCode::UNAUTHORIZED => Err(Denied::no_credentials()),
-            StatusCode::FORBIDDEN => Err(Denied::forbidden()),
-            status if status.is_success() => read(&answer, SystemTime::now()).ok_or_else(|| {
-                tracing::warn!(
-                    url,
-                    "authorize-url: answer not understood, request denied: see \
-                     docs/access/authorize-url.md"
-                );
+        answer::read(&answer, SystemTime::now()).map_err(|no| match no {
+            No::Denied(denied) => denied,
+            No::Unclear(why) => {
+                self.unclear.warn(|more| {
+                    tracing::warn!(
+                        url,
+                        status = %answer.status,
+                        more,
+                        "authorize-url: answer not understood, request denied: {why}: see \
+                         docs/access/authorize-url.md"
+                    );
+                });
                 Denied::unavailable()
-            }),
-            status => {
-                tracing::warn!(url, %status, "authorize-url: unexpected status, request denied");
-                Err(Denied::unavailable())
             }
+        })
+    }
+}
+
+impl<'a> Question<'a> {
+    fn new(request: &AccessRequest<'a>) -> Self {
+        let asker = Asker {
+            address: request.address.map(|address| ClientAddress::new(address).key()),
+            has_credentials: AuthorizeUrl::has_credentials(request),
+        };
+        Self {
+            query: query(request),
+            headers: forwarded(request),
+            channels: request.channels,
+            asker,
         }
+    }
+
+    fn digest(&self) -> Digest {
+        digest_of(&self.query, &self.headers)
     }
 }
 
@@ -167,7 +264,7 @@ fn forwarded(request: &AccessRequest<'_>) -> Vec<(HeaderName, HeaderValue)> {
     headers
 }
 
-fn digest_of(query: &str, headers: &[(HeaderName, HeaderValue)]) -> Question {
+fn digest_of(query: &str, headers: &[(HeaderName, HeaderValue)]) -> Digest {
     let mut context = digest::Context::new(&digest::SHA256);
     let mut add = |bytes: &[u8]| {
         context.update(&bytes.len().to_be_bytes());
@@ -178,38 +275,9 @@ fn digest_of(query: &str, headers: &[(HeaderName, HeaderValue)]) -> Question {
         add(name.as_str().as_bytes());
         add(value.as_bytes());
     }
-    let mut question = Question::default();
-    question.copy_from_slice(context.finish().as_ref());
-    question
-}
-
-/// Parses a positive response; `None` if it is invalid. A body without a JSON content type is
-/// ignored.
-fn read(answer: &outbound::Answer, now: SystemTime) -> Option<Answer> {
-    if !answer.is_json() || answer.body.is_empty() {
-        return Some(Answer::default());
-    }
-    // An object, and not a list of values in the order of the fields, which serde would accept too.
-    let object: Map<String, Value> = serde_json::from_slice(&answer.body).ok()?;
-    let Body { channels, user, expires, expires_in } =
-        serde_json::from_value(Value::Object(object)).ok()?;
-    let only = match channels {
-        Some(names) => {
-            let channels: Result<Vec<_>, _> = names.into_iter().map(Channel::new).collect();
-            Some(channels.ok()?)
-        }
-        None => None,
-    };
-    let user = match user {
-        None | Some(Value::Null) => None,
-        Some(user) => Some(as_text(&user)?),
-    };
-    let until = match (expires, expires_in) {
-        (Some(seconds), _) => Some(time_of(seconds)?),
-        (None, Some(seconds)) => Some(now.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?),
-        (None, None) => None,
-    };
-    Some(Answer { only, until, user })
+    let mut digest = Digest::default();
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
 }
 
 /// Whether the application responds, for `headwater check`: the request has no credentials.
@@ -223,48 +291,7 @@ pub(crate) async fn try_out(url: &HttpUrl, timeout: Duration) -> anyhow::Result<
 
 #[cfg(test)]
 mod tests {
-    use http::header::CONTENT_TYPE;
-
     use super::*;
-
-    fn check(is_json: bool, body: &str) -> Option<Answer> {
-        let media_type = if is_json { "application/json" } else { "text/html" };
-        let headers = [(CONTENT_TYPE, HeaderValue::from_static(media_type))].into_iter().collect();
-        let body = body.to_owned().into();
-        let answer = outbound::Answer { status: StatusCode::OK, headers, body };
-        read(&answer, SystemTime::UNIX_EPOCH)
-    }
-
-    #[test]
-    fn a_grant_may_contain_restrictions() {
-        let all = Some(Answer::default());
-        assert_eq!(check(false, "<html>"), all);
-        assert_eq!(check(true, ""), all);
-        assert_eq!(check(true, "{}"), all);
-        assert_eq!(check(true, "{\"user\": null, \"more\": 1}"), all);
-        let full = check(true, r#"{"channels": ["a"], "user": 42, "expires_in": 1.5}"#).unwrap();
-        assert_eq!(full.only, Some(vec![Channel::new("a").unwrap()]));
-        assert_eq!(full.user.as_deref(), Some("42"));
-        assert_eq!(full.until, time_of(1.5));
-        assert_eq!(check(true, r#"{"channels": []}"#).unwrap().only, Some(vec![]));
-    }
-
-    #[test]
-    fn responses_that_cannot_be_parsed_deny() {
-        for body in [
-            "x",
-            "[]",
-            "null",
-            r#"{"channels": "a"}"#,
-            r#"{"channels": ["headwater:x"]}"#,
-            r#"{"user": {}}"#,
-            r#"{"expires": "soon"}"#,
-            r#"{"expires_in": -1}"#,
-            r#"{"expires": 1e400}"#,
-        ] {
-            assert_eq!(check(true, body), None, "{body}");
-        }
-    }
 
     #[test]
     fn requests_differ_by_credentials_and_access() {

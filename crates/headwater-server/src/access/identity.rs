@@ -38,7 +38,10 @@ impl Identity {
             Action::Subscribe => {
                 channels.iter().all(|it| fits(&self.subscribe, it) || is_public(it))
             }
-            Action::Publish => channels.iter().all(|it| fits(&self.publish, it)),
+            // Without channels it is asked whether to read the body of a batch, which names them.
+            Action::Publish => {
+                !self.publish.is_empty() && channels.iter().all(|it| fits(&self.publish, it))
+            }
             Action::Admin => self.admin,
             // New actions are not granted by existing ones.
             _ => false,

@@ -4,13 +4,16 @@ pub mod claims;
 pub mod credentials;
 pub mod keys;
 
+mod answer;
 mod authorize_url;
 mod cors;
 mod host;
 mod identity;
 mod jwks;
 mod origin;
+mod questions;
 mod rules;
+mod throttled_log;
 mod tickets;
 mod time;
 mod tokens;
@@ -68,6 +71,15 @@ impl OpenAccess {
     }
 }
 
+/// Who sends a request, verified once. Several decisions may follow.
+pub(crate) struct Sender(Option<rules::Sender>);
+
+/// Decides for a sender that was verified before.
+pub(crate) struct AccessOf<'a> {
+    access: &'a Access,
+    sender: &'a Sender,
+}
+
 impl Access {
     /// Reads the keys. Without rules, what is open applies.
     pub(crate) async fn load(
@@ -88,6 +100,19 @@ impl Access {
             Self::Open(_) => None,
             Self::Rules(rules) => rules.credential(request),
         }
+    }
+
+    /// Who sends a request.
+    pub(crate) async fn identify(&self, request: &AccessRequest<'_>) -> Result<Sender, Denied> {
+        Ok(Sender(match self {
+            Self::Open(_) => None,
+            Self::Rules(rules) => Some(rules.identify(request).await?),
+        }))
+    }
+
+    /// The rules as they are for this sender.
+    pub(crate) fn of<'a>(&'a self, sender: &'a Sender) -> AccessOf<'a> {
+        AccessOf { access: self, sender }
     }
 
     /// Issues a ticket for these channels, or for all that the token allows.
@@ -128,9 +153,30 @@ impl Authorize for Access {
                     Err(denied) => Decision::deny(denied),
                 },
                 Self::Rules(rules) => match rules.decide(request).await {
-                    Ok(judgement) => judgement.decision,
+                    Ok(decision) => decision,
                     Err(denied) => Decision::deny(denied),
                 },
+            }
+        })
+    }
+}
+
+impl Authorize for AccessOf<'_> {
+    fn authorize<'a>(
+        &'a self,
+        request: &'a AccessRequest<'a>,
+    ) -> Pin<Box<dyn Future<Output = Decision> + Send + 'a>> {
+        Box::pin(async move {
+            match (self.access, &self.sender.0) {
+                (Access::Open(open), _) => {
+                    let checked = open.check(request, Effect::of(request.action));
+                    checked.map_or_else(Decision::deny, |()| Decision::allow())
+                }
+                (Access::Rules(rules), Some(sender)) => {
+                    rules.decide_for(sender, request).await.unwrap_or_else(Decision::deny)
+                }
+                // Only open access verifies nobody.
+                (Access::Rules(_), None) => Decision::deny(Denied::no_credentials()),
             }
         })
     }

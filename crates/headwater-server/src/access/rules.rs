@@ -13,10 +13,10 @@ use super::authorize_url::AuthorizeUrl;
 use super::credentials::{self, Credential};
 use super::identity::Identity;
 use super::origin::{self, Effect};
-use super::tickets::Tickets;
+use super::tickets::{self, Tickets};
 use super::time::seconds_since_1970;
 use super::tokens::Tokens;
-use crate::client::ShownCredential;
+use crate::client::{ClientAddress, ShownCredential};
 use crate::settings::{AccessSettings, Secret};
 
 /// Only what these allow is open.
@@ -28,16 +28,12 @@ pub(crate) struct Rules {
     tickets: Tickets,
 }
 
-/// A decision, and the identity if a ticket or a token has one.
-pub(super) struct Judgement {
-    pub(super) decision: Decision,
-    identity: Option<Identity>,
-}
-
-impl Judgement {
-    fn of_nobody(decision: Decision) -> Self {
-        Self { decision, identity: None }
-    }
+/// Who sends a request.
+pub(super) enum Sender {
+    /// A ticket or a token says so.
+    Identified(Identity),
+    /// The application decides about it.
+    Unknown,
 }
 
 impl Rules {
@@ -50,7 +46,10 @@ impl Rules {
         let settings = settings.clone();
         let tokens = if settings.has_keys() { Some(Tokens::load(&settings).await?) } else { None };
         let authorize_url = match &settings.authorize_url {
-            Some(url) => Some(AuthorizeUrl::new(url.clone(), settings.authorize_timeout)?),
+            Some(url) => {
+                let (url, timeout) = (url.clone(), settings.authorize_timeout);
+                Some(AuthorizeUrl::new(url, timeout, hub.clone())?)
+            }
             None => None,
         };
         Ok(Self { hub, settings, tokens, authorize_url, tickets })
@@ -85,34 +84,77 @@ impl Rules {
     }
 
     /// Decides a request.
-    pub(super) async fn decide(&self, request: &AccessRequest<'_>) -> Result<Judgement, Denied> {
+    pub(super) async fn decide(&self, request: &AccessRequest<'_>) -> Result<Decision, Denied> {
         if self.is_for_all(request) {
             // It would be allowed without credentials, so they do not matter.
-            return Ok(Judgement::of_nobody(Decision::allow()));
+            return Ok(Decision::allow());
         }
-        self.decide_by_credentials(request).await
+        let sender = self.identify(request).await?;
+        self.decide_for(&sender, request).await
     }
 
-    async fn decide_by_credentials(
-        &self,
-        request: &AccessRequest<'_>,
-    ) -> Result<Judgement, Denied> {
-        let AccessRequest { action, channels, .. } = *request;
-        origin::check(request, Effect::of(action), &self.settings)?;
+    /// Who sends a request: verifies its credentials, once.
+    pub(super) async fn identify(&self, request: &AccessRequest<'_>) -> Result<Sender, Denied> {
+        origin::check(request, Effect::of(request.action), &self.settings)?;
         let identity = match credentials::find(request, &self.settings) {
-            Some(Credential::Ticket(ticket)) => self.tickets.redeem(&ticket).await?,
+            Some(Credential::Ticket(ticket)) => self.redeem(&ticket, request.channels).await?,
             Some(Credential::Token(token, _)) if self.tokens.is_some() => {
                 self.verify(&token).await?
             }
-            _ => return self.decide_by_application(request).await.map(Judgement::of_nobody),
+            _ => return self.leave_to_application(),
         };
-        if identity.token_id.as_ref().is_some_and(|id| self.hub.is_token_revoked(id)) {
-            return Err(Denied::bad_credentials());
+        self.check_not_revoked(&identity)?;
+        Ok(Sender::Identified(identity))
+    }
+
+    /// Without a ticket or a token the application decides, if there is one.
+    fn leave_to_application(&self) -> Result<Sender, Denied> {
+        if self.authorize_url.is_none() {
+            return Err(Denied::no_credentials());
         }
+        Ok(Sender::Unknown)
+    }
+
+    /// Decides a request of this sender.
+    pub(super) async fn decide_for(
+        &self,
+        sender: &Sender,
+        request: &AccessRequest<'_>,
+    ) -> Result<Decision, Denied> {
+        let Sender::Identified(identity) = sender else {
+            return self.decide_by_application(request).await;
+        };
+        let AccessRequest { action, channels, .. } = *request;
         if !identity.allows(action, channels, |channel| self.is_public(channel)) {
             return Err(Denied::forbidden());
         }
-        Ok(Judgement { decision: identity.decision(), identity: Some(identity) })
+        Ok(identity.decision())
+    }
+
+    async fn redeem(&self, ticket: &str, channels: &[Channel]) -> Result<Identity, Denied> {
+        // Before the ticket is spent: it may be valid once this node knows what was revoked.
+        if !self.hub.knows_revocations() {
+            return Err(Denied::unavailable());
+        }
+        let (identity, mark) = self.tickets.redeem(ticket).await?;
+        let is_expired = identity.until.is_some_and(|until| until <= SystemTime::now());
+        let user = identity.user.as_deref();
+        if is_expired || self.hub.is_revoked_since(mark, user, None, channels) {
+            return Err(Denied::bad_credentials());
+        }
+        Ok(identity)
+    }
+
+    /// Only a token with an ID can be revoked.
+    fn check_not_revoked(&self, identity: &Identity) -> Result<(), Denied> {
+        let Some(id) = &identity.token_id else { return Ok(()) };
+        if self.hub.is_token_revoked(id) {
+            return Err(Denied::bad_credentials());
+        }
+        if !self.hub.knows_revocations() {
+            return Err(Denied::unavailable());
+        }
+        Ok(())
     }
 
     /// Whether everything requested is public.
@@ -132,7 +174,6 @@ impl Rules {
         })
     }
 
-    /// Without a ticket or a token the application decides, if there is one.
     async fn decide_by_application(&self, request: &AccessRequest<'_>) -> Result<Decision, Denied> {
         let Some(authorize_url) = &self.authorize_url else { return Err(Denied::no_credentials()) };
         if request.channels.is_empty() && request.action != Action::Admin {
@@ -166,23 +207,31 @@ impl Rules {
     /// Issues a ticket for these channels, or for all that the token allows.
     pub(crate) async fn issue_ticket(&self, request: &AccessRequest<'_>) -> Result<Secret, Denied> {
         origin::check(request, Effect::Changes, &self.settings)?;
-        let judgement = match credentials::find(request, &self.settings) {
+        let has_token = match credentials::find(request, &self.settings) {
             // A ticket must not create tickets.
             Some(Credential::Ticket(_)) => return Err(Denied::no_credentials()),
-            // The ticket belongs to the token's user, even if the channels are public.
-            Some(Credential::Token(..)) if self.tokens.is_some() => {
-                self.decide_by_credentials(request).await?
-            }
-            _ if request.channels.is_empty() => {
-                return Err(Denied::no_credentials().with_detail(
-                    "name the channels that the ticket is for: POST /sse/ticket?channel=NAME",
-                ));
-            }
-            _ => self.decide(request).await?,
+            Some(Credential::Token(..)) => self.tokens.is_some(),
+            None => false,
         };
-        let grant = request.check(&Decided(judgement.decision)).await?;
-        let subscribe = match &judgement.identity {
-            Some(identity) if request.channels.is_empty() => identity.subscribe.clone(),
+        if !has_token && request.channels.is_empty() {
+            return Err(Denied::no_credentials().with_detail(
+                "name the channels that the ticket is for: POST /sse/ticket?channel=NAME",
+            ));
+        }
+        // Strangers may subscribe to them, so no ticket is needed, and none is stored. The ticket
+        // of a token belongs to its user, even if the channels are public.
+        if !has_token && self.is_for_all(request) {
+            return tickets::random().ok_or_else(Denied::unavailable);
+        }
+        let mark = self.hub.revocation_mark();
+        let sender = self.identify(request).await?;
+        let mark = self.tickets.mark(mark).await?;
+        let decision = self.decide_for(&sender, request).await?;
+        let grant = request.check(&Decided(decision)).await?;
+        let subscribe = match &sender {
+            Sender::Identified(identity) if request.channels.is_empty() => {
+                identity.subscribe.clone()
+            }
             _ => grant.channels.into_iter().map(ChannelPattern::exact).collect(),
         };
         let identity = Identity {
@@ -192,7 +241,8 @@ impl Rules {
             token_id: grant.token_id,
             ..Identity::default()
         };
-        self.tickets.issue(&identity).await
+        let address = request.address.map(|address| ClientAddress::new(address).key());
+        self.tickets.issue(&identity, mark, address).await
     }
 }
 
@@ -241,7 +291,8 @@ mod tests {
             let request = AccessRequest::new(Action::Subscribe, &channels, &parts);
             let ticket = rules.issue_ticket(&request).await.expect("a ticket");
             assert_eq!(verified(), until_now, "{names:?}");
-            let identity = rules.tickets.redeem(ticket.expose()).await.expect("a good ticket");
+            let redeemed = rules.tickets.redeem(ticket.expose()).await;
+            let (identity, _) = redeemed.expect("a good ticket");
             assert_eq!(identity.user.as_deref(), Some("42"), "{names:?}");
             assert!(identity.publish.is_empty() && !identity.admin, "{names:?}");
             let others = [Channel::new("b:1").unwrap()];

@@ -1,30 +1,60 @@
-//! One-time tickets, for clients that cannot send headers. Look here for their lifetime and where
-//! they are stored.
+//! One-time tickets, for clients that cannot send headers. Look here for their lifetime, where they
+//! are stored, and how many a client may have.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use headwater::access::Denied;
+use headwater::access::{Denied, RevocationMark};
 use headwater::channel::ChannelPattern;
 use headwater::redis::RedisConnection;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::identity::Identity;
+use super::throttled_log::ThrottledLog;
 use super::time::{seconds_since_1970, time_of};
-use crate::limits::{TICKET_TIME, TICKETS_MAX};
-use crate::settings::Secret;
+use crate::client::{AddressKey, RateLimit};
+use crate::limits::{TICKET_TIME, TICKETS_IN_REDIS_MAX, TICKETS_MAX, TICKETS_PER_CLIENT_MAX};
+use crate::settings::{Rate, Secret};
 
-/// Where tickets are stored until they are redeemed.
-pub(crate) enum Tickets {
+/// The tickets that wait to be redeemed.
+pub(crate) struct Tickets {
+    store: Store,
+    /// By user, or by address if the ticket has no user.
+    per_client: RateLimit,
+    warnings: ThrottledLog,
+}
+
+/// Where tickets are stored.
+enum Store {
     /// In this process.
-    Memory(Mutex<HashMap<String, (Instant, TicketRecord)>>),
-    /// In Redis, for all nodes.
-    Redis(RedisConnection),
+    Memory(Mutex<HashMap<String, InMemory>>),
+    /// In Redis, for all nodes. The rate bounds what this node stores there.
+    Redis(RedisConnection, RateLimit),
+}
+
+struct InMemory {
+    until: Instant,
+    mark: RevocationMark,
+    record: TicketRecord,
+}
+
+/// The moment of the decision that a ticket stands for, taken before it is made.
+pub(super) struct TicketMark {
+    mark: RevocationMark,
+    /// By the clock of Redis, which all nodes share, in milliseconds since 1970.
+    redis_ms: Option<u64>,
+}
+
+/// Whom a ticket is counted for.
+#[derive(Hash)]
+enum Owner<'a> {
+    User(&'a str),
+    Address(Option<AddressKey>),
 }
 
 /// The identity of a ticket. The ticket itself is not stored, so this record cannot be used as one.
@@ -36,6 +66,10 @@ pub(crate) struct TicketRecord {
     until: Option<f64>,
     user: Option<String>,
     token_id: Option<String>,
+    /// When it was decided, in milliseconds since 1970. Nodes of earlier versions do not write it:
+    /// any revocation that concerns their tickets then counts as later.
+    #[serde(default)]
+    decided_ms: u64,
 }
 
 /// Keys in Redis: below the log's, so that one permission covers both.
@@ -43,73 +77,109 @@ const KEY_PREFIX: &str = "headwater:{0}:ticket:";
 
 impl Tickets {
     pub(crate) fn new(redis: Option<RedisConnection>) -> Self {
-        match redis {
-            Some(commands) => Self::Redis(commands),
-            None => Self::Memory(Mutex::default()),
-        }
+        let rate = |count| RateLimit::new(Rate { count, per: TICKET_TIME });
+        let store = match redis {
+            Some(commands) => Store::Redis(commands, rate(TICKETS_IN_REDIS_MAX)),
+            None => Store::Memory(Mutex::default()),
+        };
+        let per_client = rate(TICKETS_PER_CLIENT_MAX);
+        Self { store, per_client, warnings: ThrottledLog::default() }
     }
 
-    /// Issues a ticket.
-    pub(crate) async fn issue(&self, identity: &Identity) -> Result<Secret, Denied> {
+    /// A mark for a ticket whose decision begins now, `mark` being that of this node.
+    pub(super) async fn mark(&self, mark: RevocationMark) -> Result<TicketMark, Denied> {
+        let redis_ms = match &self.store {
+            Store::Memory(_) => None,
+            Store::Redis(commands, _) => {
+                let time = redis::cmd("TIME").query_async(&mut commands.clone()).await;
+                let (seconds, microseconds): (u64, u64) =
+                    time.map_err(|error| self.unavailable(&error))?;
+                Some(seconds * 1_000 + microseconds / 1_000)
+            }
+        };
+        Ok(TicketMark { mark, redis_ms })
+    }
+
+    /// Issues a ticket to a client at this address.
+    pub(super) async fn issue(
+        &self,
+        identity: &Identity,
+        TicketMark { mark, redis_ms }: TicketMark,
+        address: Option<AddressKey>,
+    ) -> Result<Secret, Denied> {
+        let owner = identity.user.as_deref().map_or(Owner::Address(address), Owner::User);
+        self.per_client.take(owner, 1).map_err(|_| Denied::too_many_requests())?;
         let ticket = random().ok_or_else(Denied::unavailable)?;
-        let (key, kept) = (key_of(ticket.expose()), TicketRecord::new(identity));
-        match self {
-            Self::Memory(table) => {
+        let record = TicketRecord::new(identity, redis_ms.unwrap_or_default());
+        let key = key_of(ticket.expose());
+        match &self.store {
+            Store::Memory(table) => {
                 let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
                 let now = Instant::now();
                 if table.len() >= TICKETS_MAX {
-                    table.retain(|_, (until, _)| *until > now);
+                    table.retain(|_, kept| kept.until > now);
                 }
                 if table.len() >= TICKETS_MAX {
-                    tracing::warn!("{TICKETS_MAX} unused tickets: no more are issued");
-                    return Err(Denied::unavailable());
+                    return Err(self.full());
                 }
-                table.insert(key, (now + TICKET_TIME, kept));
+                table.insert(key, InMemory { until: now + TICKET_TIME, mark, record });
             }
-            Self::Redis(commands) => {
-                let text = serde_json::to_string(&kept).map_err(|_| Denied::unavailable())?;
+            Store::Redis(commands, rate) => {
+                rate.take((), 1).map_err(|_| self.full())?;
+                let text = serde_json::to_string(&record).map_err(|_| Denied::unavailable())?;
                 let mut set = redis::cmd("SET");
                 set.arg(KEY_PREFIX.to_owned() + &key).arg(text);
                 set.arg("EX").arg(TICKET_TIME.as_secs());
-                set.exec_async(&mut commands.clone()).await.map_err(|error| unavailable(&error))?;
+                let set = set.exec_async(&mut commands.clone()).await;
+                set.map_err(|error| self.unavailable(&error))?;
             }
         }
         Ok(ticket)
     }
 
-    /// The identity of a ticket, which is spent by this call.
-    pub(crate) async fn redeem(&self, ticket: &str) -> Result<Identity, Denied> {
+    /// The identity of a ticket, which is spent by this call, and when it was decided.
+    pub(super) async fn redeem(&self, ticket: &str) -> Result<(Identity, RevocationMark), Denied> {
         let key = key_of(ticket);
-        let kept = match self {
-            Self::Memory(table) => {
+        let found = match &self.store {
+            Store::Memory(table) => {
                 let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-                let found = table.remove(&key).filter(|(until, _)| *until > Instant::now());
-                found.map(|(_, kept)| kept)
+                let found = table.remove(&key).filter(|kept| kept.until > Instant::now());
+                found.map(|kept| (kept.record, kept.mark))
             }
-            Self::Redis(commands) => {
+            Store::Redis(commands, _) => {
                 let mut redeem = redis::cmd("GETDEL");
                 redeem.arg(KEY_PREFIX.to_owned() + &key);
                 let taken: Result<Option<Vec<u8>>, _> =
                     redeem.query_async(&mut commands.clone()).await;
-                let text = taken.map_err(|error| unavailable(&error))?;
-                text.and_then(|text| serde_json::from_slice(&text).ok())
+                let text = taken.map_err(|error| self.unavailable(&error))?;
+                let record = text.and_then(|text| serde_json::from_slice(&text).ok());
+                record.map(|record: TicketRecord| {
+                    let mark = RevocationMark::at_ms(record.decided_ms);
+                    (record, mark)
+                })
             }
         };
-        let identity = kept.map(TicketRecord::identity).ok_or_else(Denied::bad_credentials)?;
-        if identity.until.is_some_and(|until| until <= SystemTime::now()) {
-            return Err(Denied::bad_credentials());
-        }
-        Ok(identity)
+        let (record, mark) = found.ok_or_else(Denied::bad_credentials)?;
+        Ok((record.identity(), mark))
+    }
+
+    fn full(&self) -> Denied {
+        self.warnings.warn(|more| {
+            tracing::warn!(more, "too many unused tickets: no more are issued");
+        });
+        Denied::unavailable()
+    }
+
+    fn unavailable(&self, error: &redis::RedisError) -> Denied {
+        self.warnings.warn(|more| {
+            tracing::warn!(more, "tickets unavailable, request denied: {error}");
+        });
+        Denied::unavailable()
     }
 }
 
-fn unavailable(error: &redis::RedisError) -> Denied {
-    tracing::warn!("tickets unavailable, request denied: {error}");
-    Denied::unavailable()
-}
-
 impl TicketRecord {
-    fn new(identity: &Identity) -> Self {
+    fn new(identity: &Identity, decided_ms: u64) -> Self {
         let split = |pattern: &ChannelPattern| {
             let text = pattern.to_string();
             match text.strip_suffix('*') {
@@ -122,6 +192,7 @@ impl TicketRecord {
             until: identity.until.map(seconds_since_1970),
             user: identity.user.clone(),
             token_id: identity.token_id.clone(),
+            decided_ms,
         }
     }
 
@@ -159,8 +230,9 @@ mod tests {
     use headwater::Channel;
     use headwater::access::Action;
 
+    use std::time::{Duration, SystemTime};
+
     use super::*;
-    use std::time::Duration;
 
     fn identity() -> Identity {
         Identity {
@@ -175,33 +247,55 @@ mod tests {
         }
     }
 
+    async fn issue(tickets: &Tickets, user: Option<&str>) -> Result<Secret, Denied> {
+        let mark = tickets.mark(RevocationMark::at_ms(0)).await?;
+        let identity = Identity { user: user.map(Into::into), ..identity() };
+        tickets.issue(&identity, mark, None).await
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_ticket_is_valid_once_and_for_a_limited_time() {
+    async fn a_ticket_is_redeemed_once_in_time() {
         let tickets = Tickets::new(None);
-        let made = tickets.issue(&identity()).await.unwrap();
-        assert_eq!(format!("{made:?}"), "…");
-        let ticket = made.expose();
+        let redeem =
+            async |ticket: &str| tickets.redeem(ticket).await.map(|(identity, _)| identity);
+        let ticket = issue(&tickets, Some("42")).await.unwrap();
+        let ticket = ticket.expose();
         assert_eq!(ticket.len(), 43);
-        let taken = tickets.redeem(ticket).await.unwrap();
+        let taken = redeem(ticket).await.unwrap();
         assert_eq!((taken.user.as_deref(), taken.token_id.as_deref()), (Some("42"), Some("j")));
         let channel = |name: &str| [Channel::new(name).unwrap()];
         let allows = |name: &str| taken.allows(Action::Subscribe, &channel(name), |_| false);
         assert!(allows("news:a") && allows("a*") && !allows("ab") && !allows("news"));
-        assert_eq!(tickets.redeem(ticket).await, Err(Denied::bad_credentials()));
-        let late = tickets.issue(&identity()).await.unwrap();
+        assert_eq!(redeem(ticket).await, Err(Denied::bad_credentials()));
+        let late = issue(&tickets, None).await.unwrap();
         tokio::time::advance(TICKET_TIME).await;
-        assert_eq!(tickets.redeem(late.expose()).await, Err(Denied::bad_credentials()));
-        assert_eq!(tickets.redeem("").await, Err(Denied::bad_credentials()));
+        assert_eq!(redeem(late.expose()).await, Err(Denied::bad_credentials()));
+        assert_eq!(redeem("").await, Err(Denied::bad_credentials()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn tickets_are_bounded() {
         let tickets = Tickets::new(None);
-        for _ in 0..TICKETS_MAX {
-            tickets.issue(&identity()).await.unwrap();
+        for number in 0..TICKETS_MAX {
+            issue(&tickets, Some(&number.to_string())).await.unwrap();
         }
-        assert!(tickets.issue(&identity()).await.is_err());
+        assert_eq!(issue(&tickets, Some("x")).await, Err(Denied::unavailable()));
         tokio::time::advance(TICKET_TIME).await;
-        assert!(tickets.issue(&identity()).await.is_ok(), "those that are over make room");
+        assert!(issue(&tickets, Some("x")).await.is_ok(), "those that are over make room");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_client_does_not_use_up_the_tickets() {
+        for user in [Some("42"), None] {
+            let tickets = Tickets::new(None);
+            let mut issued = 0;
+            while issue(&tickets, user).await.is_ok() {
+                issued += 1;
+            }
+            // Some come back while they are counted.
+            assert!((TICKETS_PER_CLIENT_MAX..=2 * TICKETS_PER_CLIENT_MAX).contains(&issued));
+            assert_eq!(issue(&tickets, user).await, Err(Denied::too_many_requests()));
+            assert!(issue(&tickets, Some("other")).await.is_ok());
+        }
     }
 }

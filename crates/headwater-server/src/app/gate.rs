@@ -1,13 +1,42 @@
 //! The gate of every endpoint: access rules, with the client's address. Look here for what counts
-//! as a failed login.
+//! as a failed login, and for whether a decision still holds when it takes effect.
 
-use headwater::access::{AccessRequest, Action, Denied, Grant};
-use headwater::{Channel, Problem};
+use std::time::SystemTime;
+
+use headwater::access::{AccessRequest, Action, Denied, Grant, RevocationMark};
+use headwater::{Channel, Hub, Problem};
 use http::StatusCode;
 use http::request::Parts;
 
 use super::state::App;
+use crate::access::Sender;
 use crate::client::ClientAddress;
+
+/// A decision, and what was revoked before it.
+pub(crate) struct Admission {
+    pub(crate) grant: Grant,
+    mark: RevocationMark,
+}
+
+impl Admission {
+    /// Whether nothing that it is about was revoked since. If something was, the client has to ask
+    /// again: its credentials may still be valid.
+    pub(crate) fn check_not_revoked(&self, hub: &Hub) -> Result<(), Denied> {
+        let Grant { channels, user, token_id, .. } = &self.grant;
+        if hub.is_revoked_since(self.mark, user.as_deref(), token_id.as_deref(), channels) {
+            return Err(Denied::unavailable());
+        }
+        Ok(())
+    }
+
+    /// Whether it has neither expired nor been revoked since.
+    pub(crate) fn check_still_holds(&self, hub: &Hub) -> Result<(), Denied> {
+        if self.grant.until.is_some_and(|until| until <= SystemTime::now()) {
+            return Err(Denied::bad_credentials());
+        }
+        self.check_not_revoked(hub)
+    }
+}
 
 /// Asks the rules whether a client may do this.
 pub(crate) async fn check(
@@ -16,9 +45,41 @@ pub(crate) async fn check(
     action: Action,
     channels: &[Channel],
     parts: &Parts,
-) -> Result<Grant, Problem> {
+) -> Result<Admission, Problem> {
+    let mark = app.hub.revocation_mark();
     let request = AccessRequest::new(action, channels, parts).from_address(client.ip());
-    counted(app, client, &request, request.check(&*app.access)).await
+    let grant = counted(app, client, &request, request.check(&*app.access)).await?;
+    Ok(Admission { grant, mark })
+}
+
+/// Verifies who publishes, before it is known to which channels.
+pub(crate) async fn identify(
+    app: &App,
+    client: ClientAddress,
+    parts: &Parts,
+) -> Result<(Sender, Admission), Problem> {
+    let mark = app.hub.revocation_mark();
+    let request = AccessRequest::new(Action::Publish, &[], parts).from_address(client.ip());
+    let identified = async {
+        let sender = app.access.identify(&request).await?;
+        let grant = request.check(&app.access.of(&sender)).await?;
+        Ok((sender, Admission { grant, mark }))
+    };
+    counted(app, client, &request, identified).await
+}
+
+/// Asks the rules whether a client that was identified may publish to these channels.
+pub(crate) async fn check_identified(
+    app: &App,
+    client: ClientAddress,
+    (sender, identified): (Sender, Admission),
+    channels: &[Channel],
+    parts: &Parts,
+) -> Result<Admission, Problem> {
+    let request = AccessRequest::new(Action::Publish, channels, parts).from_address(client.ip());
+    let access = app.access.of(&sender);
+    let grant = counted(app, client, &request, request.check(&access)).await?;
+    Ok(Admission { grant, mark: identified.mark })
 }
 
 /// Asks the rules, unless too many credentials were invalid. A request without credentials cannot

@@ -11,9 +11,9 @@ mod this_machine;
 
 pub(crate) use body::read as read_body;
 pub(crate) use client_address::with_client_address;
-pub(crate) use gate::{check, counted};
+pub(crate) use gate::{check, check_identified, counted, identify};
 pub(crate) use open_stream::{StreamRequest, open_stream, show_stream};
 pub(crate) use problem::method_not_allowed;
-pub(crate) use publish::{PublishRequest, check_publisher, publish};
+pub(crate) use publish::{PublishRequest, publish};
 pub(crate) use state::App;
 pub(crate) use this_machine::for_this_machine;

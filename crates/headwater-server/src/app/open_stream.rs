@@ -39,14 +39,11 @@ pub(crate) async fn open_stream(
 ) -> Result<Response, Problem> {
     let StreamRequest { client, parts, channels, last_event_id, rewind, name_by_channel } = request;
     app.limits.check_streams(client)?;
-    let grant = match gate::check(app, client, Action::Subscribe, channels, parts).await {
-        Ok(grant) => grant,
-        // No decision was possible. A browser would not reconnect after a 503.
-        Err(problem) if is_unavailable(&problem) && wants_events(&parts.headers) => {
-            return Ok(empty(&app.streams).into_response());
-        }
-        Err(problem) => return Err(problem),
+    let admission = match gate::check(app, client, Action::Subscribe, channels, parts).await {
+        Ok(admission) => admission,
+        Err(problem) => return denied(app, parts, problem),
     };
+    let grant = &admission.grant;
     let place = match app.limits.acquire_stream(client, grant.user.as_deref()) {
         Ok(place) => place,
         // As above; and later, since the others would reconnect at once as well.
@@ -58,7 +55,7 @@ pub(crate) async fn open_stream(
     };
     let channels = grant.channels.len();
     let expires_at = grant.expires_at();
-    let mut subscription = match app.hub.subscribe(grant.channels) {
+    let mut subscription = match app.hub.subscribe(grant.channels.iter().cloned()) {
         Ok(subscription) => subscription,
         // A browser does not reconnect after a 503, but it does after a stream that ended.
         Err(error) if error.kind() == ErrorKind::Draining => {
@@ -77,6 +74,10 @@ pub(crate) async fn open_stream(
     };
     // An event that is published once the stream is open must reach it.
     subscription.ready().await;
+    // From when it has its owner, a revocation closes it. This is about those before.
+    if let Err(revoked) = admission.check_not_revoked(&app.hub) {
+        return denied(app, parts, revoked.into());
+    }
     tracing::debug!(%client, channels, "stream opened");
     let response = configured(EventSourceResponse::new(subscription), &app.streams)
         .expires_at(expires_at)
@@ -106,6 +107,15 @@ pub(crate) async fn show_stream(
 ) -> Result<Response, Problem> {
     gate::check(app, client, Action::Subscribe, channels, parts).await?;
     Ok(empty(&app.streams).into_response())
+}
+
+/// If no decision was possible, a client that would not reconnect after a 503 gets a stream that
+/// ends at once.
+fn denied(app: &App, parts: &Parts, problem: Problem) -> Result<Response, Problem> {
+    if is_unavailable(&problem) && wants_events(&parts.headers) {
+        return Ok(empty(&app.streams).into_response());
+    }
+    Err(problem)
 }
 
 fn is_unavailable(problem: &Problem) -> bool {

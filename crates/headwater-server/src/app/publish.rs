@@ -3,59 +3,38 @@
 
 use std::sync::Arc;
 
-use headwater::access::Action;
-use headwater::{Channel, Problem, Publish, Receipt};
-use http::request::Parts;
+use headwater::access::Grant;
+use headwater::{Problem, Publish, Receipt};
 
-use super::gate;
+use super::gate::Admission;
 use super::state::App;
 use crate::client::ClientAddress;
 
 /// Events that a client publishes, authorised.
 pub(crate) struct PublishRequest {
     pub(crate) client: ClientAddress,
-    pub(crate) publisher: Publisher,
+    pub(crate) admission: Admission,
     pub(crate) batch: Vec<Publish>,
 }
 
-/// Who publishes, as the access rules know it.
-#[derive(Default)]
-pub(crate) struct Publisher {
-    pub(crate) user: Option<String>,
-    token_id: Option<String>,
-}
-
-impl Publisher {
-    /// The name that its idempotency keys belong to; `None` if nothing is known of it. The prefix
-    /// distinguishes a user from a token that names none.
-    fn name(&self) -> Option<Arc<str>> {
-        let name = match (&self.user, &self.token_id) {
-            (Some(user), _) => format!("user:{user}"),
-            (None, Some(id)) => format!("token:{id}"),
-            (None, None) => return None,
-        };
-        Some(name.into())
-    }
-}
-
-/// Whether a client may publish to these channels; its identity, if known.
-pub(crate) async fn check_publisher(
-    app: &App,
-    client: ClientAddress,
-    channels: &[Channel],
-    parts: &Parts,
-) -> Result<Publisher, Problem> {
-    // Before credentials: a refusal must cost less than an answer.
-    app.limits.check_publisher(client, None)?;
-    let grant = gate::check(app, client, Action::Publish, channels, parts).await?;
-    Ok(Publisher { user: grant.user, token_id: grant.token_id })
+/// The name that a publisher's idempotency keys belong to; `None` if nothing is known of it. The
+/// prefix distinguishes a user from a token that names none.
+fn name_of(publisher: &Grant) -> Option<Arc<str>> {
+    let name = match (&publisher.user, &publisher.token_id) {
+        (Some(user), _) => format!("user:{user}"),
+        (None, Some(id)) => format!("token:{id}"),
+        (None, None) => return None,
+    };
+    Some(name.into())
 }
 
 /// Publishes a batch: a receipt for each event.
 pub(crate) async fn publish(app: &App, request: PublishRequest) -> Result<Vec<Receipt>, Problem> {
-    let PublishRequest { client, publisher, mut batch } = request;
-    app.limits.take_publishes(client, publisher.user.as_deref(), batch.len())?;
-    if let Some(name) = publisher.name() {
+    let PublishRequest { client, admission, mut batch } = request;
+    // The body may have taken long since the decision.
+    admission.check_still_holds(&app.hub)?;
+    app.limits.take_publishes(client, admission.grant.user.as_deref(), batch.len())?;
+    if let Some(name) = name_of(&admission.grant) {
         let owned = |publish: Publish| publish.with_publisher(Arc::clone(&name));
         batch = batch.into_iter().map(owned).collect();
     }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 pub use address::{AddressKey, ClientAddress};
 pub(crate) use failed_logins::ShownCredential;
 pub use forwarded::client_address;
+pub(crate) use rate_limit::RateLimit;
 pub(crate) use refusal::{Limit, LimitExceeded};
 pub(crate) use stream_limits::StreamPlace;
 
@@ -23,7 +24,6 @@ use crate::limits::FULL_LOG_INTERVAL;
 use crate::settings::LimitSettings;
 use address_rate::AddressRate;
 use failed_logins::FailedLogins;
-use rate_limit::RateLimit;
 use stream_limits::StreamLimits;
 
 /// Every limit that clients have.

@@ -13,7 +13,7 @@ use crate::limits::{RATE_LIMIT_SETS, RATE_LIMIT_WAYS};
 use crate::settings::Rate;
 
 /// A rate for every key.
-pub(super) struct RateLimit {
+pub(crate) struct RateLimit {
     /// Time that one unit costs.
     cost_ns: u64,
     /// How far a bucket may be from full and still admit one unit.
@@ -33,7 +33,7 @@ struct Bucket {
 }
 
 impl RateLimit {
-    pub(super) fn new(rate: Rate) -> Self {
+    pub(crate) fn new(rate: Rate) -> Self {
         let per_ns = u64::try_from(rate.per.as_nanos()).unwrap_or(u64::MAX);
         let cost_ns = (per_ns / u64::from(rate.count.max(1))).max(1);
         Self {
@@ -47,7 +47,7 @@ impl RateLimit {
 
     /// Takes this many from the key's bucket, if it has at least one. Otherwise returns the time
     /// until it has one.
-    pub(super) fn take(&self, key: impl Hash, count: usize) -> Result<(), Duration> {
+    pub(crate) fn take(&self, key: impl Hash, count: usize) -> Result<(), Duration> {
         let now_ns = u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.take_at(self.hasher.hash_one(key), count, now_ns)
     }

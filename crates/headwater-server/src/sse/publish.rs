@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
 use axum::{Extension, Json};
+use headwater::access::Action;
 use headwater::event::IdempotencyKey;
 use headwater::{Channel, Problem, Publish, Receipt};
 use http::header::CONTENT_TYPE;
@@ -43,34 +44,42 @@ async fn publish(
     let query = parts.uri.query().unwrap_or_default();
     let query = PublishQuery::parse(query).map_err(Problem::bad_request)?;
     let is_batch = is_ndjson(&parts);
-    // Before the body is read. The channels of a batch are in its body, so only the sender is
-    // checked here.
     let named = if is_batch {
         Vec::new()
     } else {
         query.channels_or_default().map_err(Problem::bad_request)?
     };
-    let mut publisher = app::check_publisher(&app, client, &named, &parts).await?;
+    // A refusal must cost less than an answer.
+    app.limits.check_publisher(client, None)?;
+    // Before the body is read. The channels of a batch are in its body, so only the sender is
+    // verified here.
+    let (sender, mut admission) = if is_batch {
+        let (sender, admission) = app::identify(&app, client, &parts).await?;
+        (Some(sender), admission)
+    } else {
+        (None, app::check(&app, client, Action::Publish, &named, &parts).await?)
+    };
     let key = idempotency_key(&parts)?;
     if is_batch && key.is_some() {
         return Err(Problem::bad_request(
             "the idempotency keys of a batch stand in its lines: {\"data\": ..., \"key\": ...}",
         ));
     }
-    app.limits.check_publisher(client, publisher.user.as_deref())?;
+    app.limits.check_publisher(client, admission.grant.user.as_deref())?;
     let (body, _room) = app::read_body(body, app.body_bytes_max, &app.body_room).await?;
-    let batch = if is_batch {
+    let batch = if let Some(sender) = sender {
         let batch = batch(&query, &body)?;
         let channels: BTreeSet<Channel> = batch.iter().map(|it| it.channel().clone()).collect();
         let channels = Vec::from_iter(channels);
         // Only now does the application identify the user.
-        publisher = app::check_publisher(&app, client, &channels, &parts).await?;
+        let identified = (sender, admission);
+        admission = app::check_identified(&app, client, identified, &channels, &parts).await?;
         batch
     } else {
         one_event(&query, named, body, key.as_ref())?
     };
     let is_single = !is_batch && batch.len() == 1;
-    let receipts = app::publish(&app, PublishRequest { client, publisher, batch }).await?;
+    let receipts = app::publish(&app, PublishRequest { client, admission, batch }).await?;
     let mut published: Vec<Published> = receipts.into_iter().map(Published::from).collect();
     Ok(match published.pop() {
         Some(single) if is_single => Json(single).into_response(),

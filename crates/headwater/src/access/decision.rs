@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use axum_core::response::{IntoResponse, Response};
 use headwater_core::Channel;
-use http::header::WWW_AUTHENTICATE;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
@@ -138,6 +138,24 @@ impl Denied {
         }
     }
 
+    /// `429`: the client asks for too many of the same in a short time.
+    pub fn too_many_requests() -> Self {
+        Self {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            detail: "too many requests of this kind: wait, then try again",
+            challenge: None,
+        }
+    }
+
+    /// `400`: it cannot be decided about so many channels at once.
+    pub fn too_many_channels() -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            detail: "too many channels to authorize at once: name fewer in one request",
+            challenge: None,
+        }
+    }
+
     /// Replaces the detail that the client reads. It must disclose nothing about channels.
     #[must_use]
     pub fn with_detail(mut self, detail: &'static str) -> Self {
@@ -164,7 +182,10 @@ impl Denied {
 /// Keeps the status, the detail and the challenge.
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
-        let problem = Self::new(denied.status(), denied.detail());
+        let mut problem = Self::new(denied.status(), denied.detail());
+        if denied.status() == StatusCode::TOO_MANY_REQUESTS {
+            problem = problem.with_header(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         match denied.challenge() {
             Some(challenge) => {
                 problem.with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
@@ -200,5 +221,9 @@ mod tests {
         );
         check(Denied::forbidden(), 403, None);
         check(Denied::unavailable(), 503, None);
+        check(Denied::too_many_requests(), 429, None);
+        check(Denied::too_many_channels(), 400, None);
+        let response = Denied::too_many_requests().into_response();
+        assert_eq!(response.headers()["retry-after"], "1");
     }
 }
