@@ -19,10 +19,13 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// Whether nothing that it is about was revoked since. If something was, the client has to ask
-    /// again: its credentials may still be valid.
+    /// Whether nothing that it is about was revoked since. If only the user or a channel was, the
+    /// credentials may still be valid: the client has to ask again.
     pub(crate) fn check_not_revoked(&self, hub: &Hub) -> Result<(), Denied> {
         let Grant { channels, user, token_id, .. } = &self.grant;
+        if token_id.as_ref().is_some_and(|id| hub.is_token_revoked(id)) {
+            return Err(Denied::bad_credentials());
+        }
         if hub.is_revoked_since(self.mark, user.as_deref(), token_id.as_deref(), channels) {
             return Err(Denied::unavailable());
         }

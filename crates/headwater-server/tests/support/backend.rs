@@ -90,9 +90,10 @@ async fn serve(mut socket: TcpStream, shared: Arc<Shared>) {
     let at_once = shared.at_once.fetch_add(1, Ordering::SeqCst) + 1;
     shared.most_at_once.fetch_max(at_once, Ordering::SeqCst);
     shared.requests.lock().expect("requests").push(String::from_utf8_lossy(&head).into_owned());
+    // Decided at once, and sent late.
+    let answer = shared.answer.lock().expect("the answer").clone();
     let delay = *shared.delay.lock().expect("the delay");
     tokio::time::sleep(delay).await;
-    let answer = shared.answer.lock().expect("the answer").clone();
     let _ = socket.write_all(answer.as_bytes()).await;
     shared.at_once.fetch_sub(1, Ordering::SeqCst);
 }

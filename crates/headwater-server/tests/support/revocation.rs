@@ -1,10 +1,14 @@
 //! Everything that can be revoked, as one check of two nodes. Look here for its steps.
 
+use std::time::Duration;
+
 use headwater_test_support::stream::End;
 use headwater_test_support::{EventStream, Node, http};
 use serde_json::json;
 
 use crate::support::access::{claims, now, token};
+use crate::support::backend::{Backend, answer, json as yes};
+use crate::support::tickets::{get_ticket, open as open_by_ticket, ticket_of};
 
 pub(crate) fn bearer(user: &str, id: &str) -> String {
     let mut claims = claims(&["*"], &["*"]);
@@ -62,4 +66,60 @@ pub(crate) async fn check(one: &Node, two: &Node) {
     assert_eq!(open(one, "channel=e", &bearer("dan", "4")).await.status, 401);
     assert_eq!(open(two, "channel=e", &bearer("dan", "6")).await.status, 200);
     assert_eq!(open(two, "channel=a", &bearer("ann", "1")).await.status, 200);
+}
+
+/// What was decided before a revocation: tickets of a token and of the application, and an answer
+/// of the application that is remembered. `one` revokes, `two` decides. The application is asked by
+/// both.
+pub(crate) async fn check_earlier_decisions(one: &Node, two: &Node, backend: &Backend) {
+    let until = format!("token=j&expires={:.0}", now() + 60.0);
+    // Whether the ticket of a token, the application's ticket and its remembered yes end by it.
+    for (number, (query, ends)) in [
+        ("user=42", [true, true, true]),
+        ("channel=secret", [true, true, true]),
+        ("user=43", [false; 3]),
+        ("channel=other", [false; 3]),
+        (&*until, [true, false, false]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let cookie = format!("session={number}");
+        let session = [("cookie", &*cookie)];
+        backend.answer_with(&yes(r#"{"user": "42"}"#), Duration::ZERO);
+        let bearer = bearer("42", "j");
+        // Made by one, shown to the other.
+        let of_token = get_ticket(one, "", &[("authorization", &*bearer)]).await;
+        let of_application = get_ticket(one, "?channel=secret", &session).await;
+        let tickets = [ticket_of(&of_token), ticket_of(&of_application)];
+        // These show when the other one knows it.
+        let mut marks = [
+            open(two, "channel=secret&channel=other", &bearer).await,
+            open(two, "channel=mark", &self::bearer("43", "k")).await,
+        ];
+        let remember = async || {
+            let path = "/sse/stream?channel=secret";
+            http::request(two.address(), "HEAD", path, &session, b"").await.status
+        };
+        assert_eq!(remember().await, 200);
+        backend.answer_with(&answer("401 Unauthorized", "text/html", "no"), Duration::ZERO);
+        revoke(one, query).await;
+        let mark = usize::from(query == "user=43");
+        assert_eq!(marks[mark].end().await, End::Clean, "{query}");
+        let status = |ends: bool| if ends { 401 } else { 200 };
+        // First, since an answer is remembered for two seconds only.
+        assert_eq!(remember().await, status(ends[2]), "a remembered yes after {query}");
+        assert_eq!(open_by_ticket(two, "secret", &tickets[0]).await, status(ends[0]), "{query}");
+        assert_eq!(open_by_ticket(two, "secret", &tickets[1]).await, status(ends[1]), "{query}");
+        if !query.starts_with("token") {
+            let later = async || {
+                let ticket = get_ticket(one, "", &[("authorization", &*bearer)]).await;
+                open_by_ticket(two, "secret", &ticket_of(&ticket)).await
+            };
+            headwater_test_support::eventually("a later ticket counts", || async {
+                later().await == 200
+            })
+            .await;
+        }
+    }
 }

@@ -95,7 +95,21 @@ async fn every_failure_denies() {
         (json("not JSON"), 0),
         (json("[]"), 0),
         (json(r#"{"channels": "all"}"#), 0),
+        (json(r#"{"channels": null}"#), 0),
+        (json(r#"{"allowed": false}"#), 0),
         (json(r#"{"expires_in": "long"}"#), 0),
+        // Meant as a yes, and it names another channel: nothing may be read out of it.
+        (answer("200 OK", "text/html", r#"{"channels": ["b"]}"#), 0),
+        (answer("200 OK", "text/html; charset=utf-8", r#"{"channels": ["b"]}"#), 0),
+        (answer("200 OK", "text/plain", r#"{"channels": ["b"]}"#), 0),
+        (answer("200 OK", "", "{}"), 0),
+        (answer("200 OK", "application/x-www-form-urlencoded", "channels=a"), 0),
+        (answer("200 OK", "text/html", "<form action=/login>"), 0),
+        (answer("201 Created", "application/json", "{}"), 0),
+        (answer("202 Accepted", "application/json", "{}"), 0),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_owned(), 0),
+        ("HTTP/1.1 200 OK\r\n\r\n".to_owned(), 0),
+        ("HTTP/1.1 303 See Other\r\nlocation: /\r\ncontent-length: 0\r\n\r\n".to_owned(), 0),
         (json(&" ".repeat(1 << 20)), 0),
         ("garbage\r\n\r\n".to_owned(), 0),
         ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nx".to_owned(), 0),
@@ -125,6 +139,62 @@ async fn every_failure_denies() {
     assert_eq!((soft.status, soft.end().await), (200, End::Clean));
     node.wait_for_metric("headwater_streams_opened_total", 0.0).await;
     node.wait_for_metric("headwater_events_published_total", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_yes_may_have_no_body() {
+    let (backend, node) = guarded_by("").await;
+    for (number, yes) in [
+        answer("200 OK", "text/html; charset=utf-8", ""),
+        answer("200 OK", "application/json", ""),
+        "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        backend.answer_with(&yes, Duration::ZERO);
+        let cookie = format!("a={number}");
+        let headers = [("cookie", &*cookie)];
+        let path = "/sse/stream?channel=a";
+        let stream = EventStream::open_with(node.address(), path, &headers, None).await;
+        assert_eq!(stream.status, 200, "{yes}");
+        stream_stays_open(&node, stream).await;
+    }
+}
+
+async fn stream_stays_open(node: &Node, mut stream: EventStream) {
+    let headers = [("cookie", "publisher=1"), ("sec-fetch-site", "same-origin")];
+    let path = "/sse/publish?channel=a";
+    let answer = http::request(node.address(), "POST", path, &headers, b"x").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(stream.next().await.expect("it is open").data, "x");
+}
+
+#[tokio::test]
+async fn a_question_that_is_too_long_is_refused_for_good() {
+    let (backend, node) = guarded_by(&json("{}")).await;
+    // The application may accept less than what can be sent.
+    let long = "\u{20ac}".repeat(80);
+    let lines = |count: usize| -> String {
+        (0..count).map(|it| format!("{{\"channel\": \"{it}{long}\", \"data\": 1}}\n")).collect()
+    };
+    let batch = async |count| {
+        let headers = [("authorization", "Basic x"), ("content-type", "application/x-ndjson")];
+        let body = lines(count);
+        http::request(node.address(), "POST", "/sse/publish", &headers, body.as_bytes()).await
+    };
+    assert_eq!(batch(10).await.status, 200);
+    let asked = backend.requests().len();
+    assert!(batch(100).await.problem(400).contains("too many channels"));
+    assert_eq!(backend.requests().len(), asked);
+    // Each of these is three bytes in a URL that is encoded.
+    let marks = "!".repeat(240);
+    let names: Vec<_> = (0..100).map(|it| format!("channel={it}{marks}")).collect();
+    let stream = ask(&node, "a=1", &names.join("&")).await;
+    assert!(stream.problem(400).contains("too many channels"));
+    backend.answer_with(&answer("414 URI Too Long", "text/html", "no"), Duration::ZERO);
+    assert!(ask(&node, "a=2", "channel=a").await.problem(400).contains("too many channels"));
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod limits;
 mod loopback;
 mod matrix;
 mod pages;
+mod questions;
 mod revocation;
 mod settings;
 mod tickets;

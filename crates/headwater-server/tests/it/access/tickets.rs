@@ -66,3 +66,45 @@ async fn the_application_authorizes_tickets_too() {
     let ticket = ticket_of(&get_ticket(&node, "?channel=a", &session).await);
     assert_eq!(open(&node, "a", &ticket).await, 200);
 }
+
+#[tokio::test]
+async fn strangers_and_single_clients_do_not_use_up_the_tickets() {
+    let secret = SecretFile::new();
+    let backend = Backend::start(&yes("{}")).await;
+    let url = backend.url("/");
+    let arguments =
+        ["--jwt-secret-file", secret.path(), "--public", "news", "--authorize-url", &url];
+    let node = Node::start(BINARY, &arguments);
+    let user = |name: &str| {
+        let mut claims = claims(&["inbox"], &[]);
+        claims["sub"] = name.into();
+        format!("Bearer {}", token(&claims))
+    };
+    let (greedy, other) = (user("greedy"), user("other"));
+    // Whose tickets, how many of them more than a client may have, and what the last one gets.
+    for (query, headers, is_bounded) in [
+        ("?channel=news", vec![], false),
+        ("", vec![("authorization", &*greedy)], true),
+        ("?channel=a", vec![("cookie", "session=1")], true),
+    ] {
+        let mut refused = 0;
+        for _ in 0..1_200 {
+            let answer = get_ticket(&node, query, &headers).await;
+            if answer.status == 200 {
+                continue;
+            }
+            answer.problem(429);
+            assert!(answer.header("retry-after").is_some());
+            refused += 1;
+        }
+        assert_eq!(refused > 0, is_bounded, "{refused} {query}");
+        ticket_of(&get_ticket(&node, "", &[("authorization", &*other)]).await);
+    }
+    // A ticket for what is public opens it, however often.
+    let ticket = ticket_of(&get_ticket(&node, "?channel=news", &[]).await);
+    for _ in 0..2 {
+        assert_eq!(open(&node, "news", &ticket).await, 200);
+    }
+    assert_eq!(open(&node, "inbox", &ticket).await, 401);
+    assert!(!node.log().contains("unused tickets"), "{}", node.log());
+}

@@ -38,3 +38,27 @@ async fn without_redis_there_is_no_ticket() {
     let path = "/sse/stream?channel=news&ticket=x";
     http::get(node.address(), path).await.problem(503);
 }
+
+#[tokio::test]
+async fn tickets_are_bounded_in_redis_too() {
+    let redis = RedisServer::start();
+    let secret = SecretFile::new();
+    let url = redis.url();
+    let arguments = ["--jwt-secret-file", secret.path(), "--redis", &url, "--public", "news"];
+    let node = Node::start(BINARY, &arguments);
+    node.wait_until_ready().await;
+    let stored = || redis.run::<Vec<String>>(&["KEYS", "headwater:{0}:ticket:*"]).len();
+    for _ in 0..100 {
+        ticket_of(&get_ticket(&node, "?channel=news", &[]).await);
+    }
+    assert_eq!(stored(), 0, "what is public needs none");
+    let bearer = format!("Bearer {}", token(&claims(&["inbox"], &[])));
+    let bearer = [("authorization", &*bearer)];
+    let mut issued = 0;
+    while get_ticket(&node, "", &bearer).await.status == 200 {
+        issued += 1;
+        assert!(issued < 3_000, "a client has its share");
+    }
+    assert!(stored() <= issued);
+    get_ticket(&node, "", &bearer).await.problem(429);
+}
