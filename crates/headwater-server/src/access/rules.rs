@@ -300,5 +300,14 @@ mod tests {
             assert_eq!(may_others, names.is_empty(), "{names:?}");
         }
         assert_eq!(verified(), 4);
+        let request = Request::post("/").header(AUTHORIZATION, format!("Bearer {token}"));
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let request = AccessRequest::new(Action::Publish, &[], &parts);
+        let sender = rules.identify(&request).await.expect("a good token");
+        let channels = [Channel::new("a").unwrap()];
+        for channels in [&[][..], &channels] {
+            assert!(rules.decide_for(&sender, &request.about(channels)).await.is_ok());
+        }
+        assert_eq!(verified(), 5, "and so does a batch");
     }
 }

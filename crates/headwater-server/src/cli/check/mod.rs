@@ -97,7 +97,7 @@ async fn check_access(settings: &Settings, findings: &mut Findings) -> Result<()
                 ))?;
             }
             Ok(status) => findings.fail(&format!(
-                "{url} answers {status}, which denies: it should answer 2xx, 401 or 403"
+                "{url} answers {status}, which denies: it should answer 200, 204, 401 or 403"
             ))?,
             Err(error) => findings
                 .fail(&format!("the application cannot be asked: {}", error_chain(&error)))?,

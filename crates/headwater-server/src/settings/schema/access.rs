@@ -143,8 +143,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         heading: ACCESS,
         summary: "URL of the application that authorises clients without a token",
         details: "It receives the cookies and the `Authorization` header of the request, and \
-                  responds with 2xx, 401 or 403. Any other response, or none in time, denies the \
-                  request. docs/access/authorize-url.md is the contract.",
+                  responds with 200, 204, 401 or 403. Any other response, or none in time, denies \
+                  the request. docs/access/authorize-url.md is the contract.",
     },
     Setting {
         name: "authorize-timeout",

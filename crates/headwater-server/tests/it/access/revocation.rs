@@ -78,6 +78,31 @@ async fn an_answer_to_a_question_from_before_a_revocation_does_not_count() {
     }
 }
 
+/// A publish that says how much it will send, and waits for what the server says to that.
+fn head_of_publish(media_type: &str, credentials: &str, body_bytes: usize) -> String {
+    format!(
+        "POST /sse/publish?channel=a HTTP/1.1\r\nhost: a\r\n{credentials}content-type: \
+         {media_type}\r\ncontent-length: {body_bytes}\r\nexpect: 100-continue\r\nconnection: \
+         close\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn who_may_publish_nothing_sends_no_body() {
+    let secret = SecretFile::new();
+    let backend = Backend::start(&answer("401 Unauthorized", "text/html", "no")).await;
+    let url = backend.url("/");
+    let arguments = ["--jwt-secret-file", secret.path(), "--authorize-url", &url];
+    let node = Node::start(BINARY, &arguments);
+    let listener = format!("authorization: Bearer {}\r\n", token(&claims(&["*"], &[])));
+    for media_type in ["text/plain", "application/x-ndjson"] {
+        for (credentials, status) in [("", 401), (&*listener, 403)] {
+            let head = head_of_publish(media_type, credentials, 1 << 20);
+            http::exchange(node.address(), head.as_bytes()).await.problem(status);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_body_that_takes_long_outlives_no_decision() {
     let secret = SecretFile::new();
@@ -89,13 +114,8 @@ async fn a_body_that_takes_long_outlives_no_decision() {
             number += 1;
             let (user, id) = (format!("user-{number}"), format!("token-{number}"));
             let body = "{\"channel\": \"a\", \"data\": \"late\"}";
-            let head = format!(
-                "POST /sse/publish?channel=a HTTP/1.1\r\nhost: a\r\nauthorization: {}\r\n\
-                 content-type: {media_type}\r\ncontent-length: {}\r\nexpect: 100-continue\r\nconnection: close\r\n\
-                 \r\n",
-                bearer(&user, &id),
-                body.len()
-            );
+            let credentials = format!("authorization: {}\r\n", bearer(&user, &id));
+            let head = head_of_publish(media_type, &credentials, body.len());
             let mut socket = TcpStream::connect(node.address()).await.expect("it listens");
             socket.write_all(head.as_bytes()).await.expect("it is sent");
             // The server wants the body: it has decided.
