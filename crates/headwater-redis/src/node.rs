@@ -50,9 +50,9 @@ impl Node {
 pub(crate) struct Carried {
     /// The epoch of this node alone, if it may not use the log in Redis.
     pub(crate) local_epoch: Option<Epoch>,
-    /// Since when revocations may have been missed, in milliseconds since 1970: since the end of the
-    /// last session that knew all before; at the start, since what was decided then may still be
-    /// shown here.
+    /// Since when revocations may have been missed, in milliseconds since 1970: since the end of
+    /// the last session that knew all before. At the start, as long ago as anything was decided
+    /// that may still be shown here.
     pub(crate) missed_since_ms: u64,
     /// Channels that are known to receive ephemeral events.
     pub(crate) ephemeral: KnownEphemeral,

@@ -135,7 +135,7 @@ impl AuthorizeUrl {
         let application = Arc::clone(&self.application);
         let request = outbound::get(&application.url, &question.query, question.headers.clone());
         let request = request.map_err(|_| Denied::too_many_channels())?;
-        // Whoever asked may leave, or wait no longer: the application works on it all the same, so
+        // The client may leave, or wait no longer: the application works on it all the same, so
         // its place is taken until it has answered.
         let time_max = self.timeout.max(APPLICATION_QUESTION_TIME_MAX);
         let (answered, answer) = watch::channel(None);

@@ -18,7 +18,8 @@ struct State {
 }
 
 impl ThrottledLog {
-    /// Logs a warning, unless it is too early. `warn` gets the number of those that were suppressed.
+    /// Logs a warning, unless it is too early. `warn` gets the number of those that were
+    /// suppressed.
     pub(super) fn warn(&self, warn: impl FnOnce(u64)) {
         let suppressed = {
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -292,7 +292,7 @@ mod tests {
             while issue(&tickets, user).await.is_ok() {
                 issued += 1;
             }
-            // Some come back while they are counted.
+            // The bucket refills while they are counted.
             assert!((TICKETS_PER_CLIENT_MAX..=2 * TICKETS_PER_CLIENT_MAX).contains(&issued));
             assert_eq!(issue(&tickets, user).await, Err(Denied::too_many_requests()));
             assert!(issue(&tickets, Some("other")).await.is_ok());

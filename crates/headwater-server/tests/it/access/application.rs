@@ -176,8 +176,9 @@ async fn a_question_that_is_too_long_is_refused_for_good() {
     let (backend, node) = guarded_by(&json("{}")).await;
     // The application may accept less than what can be sent.
     let long = "\u{20ac}".repeat(80);
-    let lines = |count: usize| -> String {
-        (0..count).map(|it| format!("{{\"channel\": \"{it}{long}\", \"data\": 1}}\n")).collect()
+    let lines = |count: usize| {
+        let line = |it| format!("{{\"channel\": \"{it}{long}\", \"data\": 1}}");
+        (0..count).map(line).collect::<Vec<_>>().join("\n")
     };
     let batch = async |count| {
         let headers = [("authorization", "Basic x"), ("content-type", "application/x-ndjson")];

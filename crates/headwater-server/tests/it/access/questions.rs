@@ -66,12 +66,13 @@ async fn a_question_counts_until_it_is_answered() {
     }
 }
 
+/// Who asks too much: the address of each request, and whether it has a cookie.
+type Greedy = (&'static str, fn(usize) -> String, bool);
+
 #[tokio::test]
 async fn nobody_keeps_others_waiting_for_the_application() {
     let (backend, node) = slow(Duration::from_millis(400), "10s").await;
     let node = &node;
-    // Who asks too much: the address of each request, and whether it has a cookie.
-    type Greedy = (&'static str, fn(usize) -> String, bool);
     let greedy: [Greedy; 4] = [
         ("a stranger", |_| "192.0.2.1".into(), false),
         ("many strangers", |it| format!("192.0.{it}.1"), false),
