@@ -22,18 +22,9 @@ fn data_can_be_any_bytes(log: &mut Log) {
 fn bounds_can_be_reached(log: &mut Log) {
     let longest = "x".repeat(255);
     log.publish(&[
-        &longest,
-        "d",
-        "event",
-        &longest,
-        "id",
-        &longest,
-        "key",
-        &longest,
-        "retry",
-        "4294967295",
+        &longest, "d", "event", &longest, "id", &longest, "key", &longest, "retry", "300000",
     ]);
-    assert_eq!(log.entries(&longest)[0].1["r"], "4294967295");
+    assert_eq!(log.entries(&longest)[0].1["r"], "300000");
     let largest = "x".repeat(8 << 20);
     log.publish(&["a", &largest]);
     assert_eq!(log.entries("a")[0].1["d"].len(), 8 << 20);
@@ -84,11 +75,13 @@ fn invalid_arguments_are_rejected_and_change_nothing(log: &mut Log) {
         (&[b"a", b"d", b"id", "é".as_bytes()], "use only visible ASCII without spaces"),
         (&[b"a", b"d", b"id", b"7\0"], "0x00 at byte 1"),
         (&[b"a", b"d", b"retry", b""], "an event's retry must be whole milliseconds"),
-        (&[b"a", b"d", b"retry", b"-1"], "from 0 to 4294967295: write only digits"),
+        (&[b"a", b"d", b"retry", b"-1"], "from 100 to 300000: write only digits"),
         (&[b"a", b"d", b"retry", b"1.5"], "write only digits"),
         (&[b"a", b"d", b"retry", b"0x10"], "write only digits"),
-        (&[b"a", b"d", b"retry", b"4294967296"], "from 0 to 4294967295"),
-        (&[b"a", b"d", b"retry", b"00000000001"], "from 0 to 4294967295"),
+        (&[b"a", b"d", b"retry", b"300001"], "from 100 to 300000"),
+        (&[b"a", b"d", b"retry", b"99"], "from 100 to 300000"),
+        (&[b"a", b"d", b"event", b"error"], "choose another name"),
+        (&[b"a", b"d", b"retry", b"00000000001"], "from 100 to 300000"),
         (&[b"a", b"d", b"key", b""], "an idempotency key is empty"),
         (&[b"a", b"d", b"key", &too_long], "an idempotency key has 256 bytes"),
         (&[b"a", b"d", b"key", b"a b"], "an idempotency key has 0x20 at byte 1"),
