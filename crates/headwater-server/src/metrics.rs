@@ -156,6 +156,10 @@ impl Collector for HubCollector {
 type OfShard = fn(&ShardStats) -> f64;
 type CountOfShard = fn(&ShardStats) -> u64;
 
+/// The number of one share's account that a metric shows.
+type OfShare = fn(&Account) -> f64;
+type CountOfShare = fn(&Account) -> u64;
+
 impl HubCollector {
     /// The numbers of the threads that own the sockets of streams; none before the first stream.
     fn encode_shards(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
@@ -199,7 +203,7 @@ impl HubCollector {
     /// What the node keeps, by share of its budget.
     fn encode_memory(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let budget = self.hub.budget();
-        let gauges: [(&str, &str, fn(&Account) -> f64); 2] = [
+        let gauges: [(&str, &str, OfShare); 2] = [
             ("memory_used_bytes", "Memory of what is kept, by share", |it| to_f64(it.used())),
             ("memory_limit_bytes", "Memory that a share may use", |it| to_f64(it.limit())),
         ];
@@ -211,7 +215,7 @@ impl HubCollector {
                 gauge.encode(family.encode_family(&labels)?)?;
             }
         }
-        let counters: [(&str, &str, fn(&Account) -> u64); 2] = [
+        let counters: [(&str, &str, CountOfShare); 2] = [
             ("memory_evictions", "What was dropped because its share was full", |it| {
                 it.evictions()
             }),

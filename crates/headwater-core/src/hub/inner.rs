@@ -42,11 +42,11 @@ impl HubInner {
     /// Removes a subscriber. The channel stays subscribed in the broker for the linger.
     pub(super) fn leave(&self, channel: &Channel, departure: Departure<'_>) {
         let unsubscribe = || self.broker.unsubscribe(channel);
-        if self.fanout.table.remove(channel, departure, self.linger.period(), unsubscribe) {
-            if let Some(oldest) = self.linger.add(channel.clone()) {
-                let unsubscribe = || self.broker.unsubscribe(&oldest);
-                self.fanout.table.sweep(&oldest, Duration::ZERO, unsubscribe);
-            }
+        if self.fanout.table.remove(channel, departure, self.linger.period(), unsubscribe)
+            && let Some(oldest) = self.linger.add(channel.clone())
+        {
+            let unsubscribe = || self.broker.unsubscribe(&oldest);
+            self.fanout.table.sweep(&oldest, Duration::ZERO, unsubscribe);
         }
     }
 

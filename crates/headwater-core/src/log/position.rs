@@ -17,7 +17,7 @@ use crate::event::is_position_part;
 use crate::limits::EPOCH_DIGITS_MAX;
 
 /// Bits of an epoch.
-const EPOCH_BITS: u32 = 4 * EPOCH_DIGITS_MAX as u32;
+const EPOCH_BITS: usize = 4 * EPOCH_DIGITS_MAX;
 
 /// Identifies a log until it loses its data: it then continues under a new epoch, so that old
 /// positions are recognised as lost. 48 bits, never zero, written in hexadecimal.

@@ -140,14 +140,11 @@ impl Keys {
             publisher.bytes -= bytes;
             self.account.remove(bytes);
         }
-        match publisher.order.front() {
-            Some((number, ..)) => {
-                self.oldest.insert(*number, identity.clone());
-            }
-            None => {
-                self.publishers.remove(identity);
-                self.account.remove(identity_cost(identity));
-            }
+        if let Some((number, ..)) = publisher.order.front() {
+            self.oldest.insert(*number, identity.clone());
+        } else {
+            self.publishers.remove(identity);
+            self.account.remove(identity_cost(identity));
         }
     }
 

@@ -254,12 +254,11 @@ impl Log {
     /// Adds an event to its channel's history.
     fn remember(&mut self, channel: &Channel, event: Kept, now_ms: u64) {
         let retention = self.rules.for_channel(channel);
-        let history = match self.channels.get_mut(channel) {
-            Some(history) => history,
-            None => {
-                self.names.add(name_cost(channel));
-                self.channels.entry(channel.clone()).or_default()
-            }
+        let history = if let Some(history) = self.channels.get_mut(channel) {
+            history
+        } else {
+            self.names.add(name_cost(channel));
+            self.channels.entry(channel.clone()).or_default()
         };
         history.advance(event.offset(), event.is_end(), event.time_ms());
         if let Some(retention) = retention {
