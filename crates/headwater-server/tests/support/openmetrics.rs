@@ -44,11 +44,12 @@ pub(crate) fn check_openmetrics(text: &str) {
         if let Some(labels) = series.strip_prefix(name).filter(|labels| !labels.is_empty()) {
             let value_of = |label| labels.strip_prefix(label)?.strip_suffix("\"}");
             let is_word = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
-            let word = value_of("{reason=\"").or_else(|| value_of("{part=\""));
+            let word = ["reason", "part", "share"];
+            let word = word.into_iter().find_map(|name| value_of(&format!("{{{name}=\"")));
             match (word, value_of("{shard=\"")) {
                 (Some(word), _) => assert!(word.bytes().all(is_word), "{line}"),
                 (_, Some(shard)) => assert!(shard.parse::<u8>().is_ok(), "{line}"),
-                _ => panic!("only reason, part and shard are labels: {line}"),
+                _ => panic!("only reason, part, shard and share are labels: {line}"),
             }
         }
         assert!(seen.insert(series), "{series} stands there twice");
