@@ -42,7 +42,7 @@ pub(crate) fn check_openmetrics(text: &str) {
         let suffix = if kind == "counter" { "_total" } else { "" };
         assert_eq!(name, format!("{family}{suffix}"), "{line}");
         if let Some(labels) = series.strip_prefix(name).filter(|labels| !labels.is_empty()) {
-            let value_of = |label| labels.strip_prefix(label)?.strip_suffix("\"}");
+            let value_of = |label: &str| labels.strip_prefix(label)?.strip_suffix("\"}");
             let is_word = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
             let word = ["reason", "part", "share"];
             let word = word.into_iter().find_map(|name| value_of(&format!("{{{name}=\"")));
