@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use headwater::event::EventId;
 use headwater::limits::CHANNELS_PER_STREAM_MAX;
+use headwater::log::Position;
 use headwater::stream::CloseReason;
 use headwater::{Channel, Hub, RedisBroker, Rewind};
 use tokio::signal;
@@ -48,8 +49,8 @@ pub(super) struct Subscribe {
     #[arg(long)]
     json: bool,
     /// Resume after this event ID; events that are no longer retained are reported as a gap
-    #[arg(long, value_name = "ID", conflicts_with = "rewind")]
-    last_event_id: Option<EventId>,
+    #[arg(long, value_name = "ID", conflicts_with = "rewind", value_parser = last_event_id)]
+    last_event_id: Option<String>,
     /// Replay retained events first: the last 10 of each channel, those of the last 2m, or all
     #[arg(long, value_name = "COUNT|TIME|all", value_parser = RewindText::parse)]
     rewind: Option<RewindText>,
@@ -58,6 +59,14 @@ pub(super) struct Subscribe {
     count: Option<NonZeroU64>,
     #[command(flatten)]
     target: Target,
+}
+
+/// An ID that clients see: a position of the log, or one that a publisher assigned.
+fn last_event_id(text: &str) -> Result<String, String> {
+    if text.parse::<Position>().is_err() {
+        EventId::new(text).map_err(|error| error.to_string())?;
+    }
+    Ok(text.to_owned())
 }
 
 /// How far back to start, as the server's `rewind`.
@@ -97,7 +106,7 @@ impl Subscribe {
         tokio::spawn(forward_interrupt(events.clone()));
         let mut open = self.channels.len();
         let destination = self.target.destination()?;
-        let last_event_id = self.last_event_id.map(|id| id.to_string());
+        let last_event_id = self.last_event_id;
         match destination {
             Destination::Server(server) => {
                 let rewind = self.rewind.as_ref().map(|rewind| rewind.text.as_str());
