@@ -5,8 +5,8 @@ mod chunk;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
@@ -31,6 +31,16 @@ use chunk::{chunk_around, chunk_len_max, offset};
 /// ```
 #[derive(Clone)]
 pub struct Frame(Arc<Inner>);
+
+/// A frame, if anybody still has it.
+#[derive(Default)]
+pub(crate) struct WeakFrame(Weak<Inner>);
+
+impl WeakFrame {
+    pub(crate) fn upgrade(&self) -> Option<Frame> {
+        self.0.upgrade().map(Frame)
+    }
+}
 
 struct Inner {
     channel: Option<Channel>,
@@ -228,6 +238,10 @@ impl Frame {
     #[allow(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {
         self.0.name.len() + self.0.body.len()
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakFrame {
+        WeakFrame(Arc::downgrade(&self.0))
     }
 
     /// Records that one more backlog holds the frame. Returns the bytes that no backlog held

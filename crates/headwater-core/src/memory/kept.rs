@@ -3,17 +3,17 @@
 //! A small event is its frame, which the rings share. A large one is kept unencoded, and encoded
 //! when it is read: its data is shared by all channels that it was published to, and charged once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::budget::{Account, Taken};
 use crate::channel::Channel;
 use crate::event::Event;
-use crate::frame::{Frame, Published};
+use crate::frame::{Frame, Published, WeakFrame};
 use crate::limits::KEPT_UNENCODED_BYTES_MIN;
 use crate::log::Position;
 use crate::sse::encode::{encoded_len_max, encoded_name_len};
 
-/// What an event costs besides its bytes: its allocations and its entry in the history, measured.
+/// What an event costs besides its bytes: its allocations and its entry in the history, estimated.
 const OVERHEAD_BYTES: usize = 288;
 
 pub(super) struct Kept {
@@ -34,25 +34,29 @@ struct Unencoded {
     event: Event,
     published: Published,
     _data: Arc<Taken>,
+    /// The event as encoded, while anybody has it: streams that replay it share it.
+    encoded: Mutex<WeakFrame>,
 }
 
-/// What the events of one batch share: the data of the last large one, with its charge.
+/// What events that are published one after the other may share: the data of the last large one,
+/// with its charge.
 #[derive(Default)]
 pub(super) struct Sharing {
-    last: Option<(Arc<String>, Arc<Taken>)>,
+    last: Option<(Weak<String>, Weak<Taken>)>,
 }
 
 impl Sharing {
     /// The charge for the data of an event, which is the last one's if the data is the same.
     fn charge(&mut self, data: &Arc<String>, account: &Account) -> Arc<Taken> {
-        match &self.last {
-            Some((last, charge)) if Arc::ptr_eq(last, data) => Arc::clone(charge),
-            _ => {
-                let charge = Arc::new(account.take(data.capacity()));
-                self.last = Some((Arc::clone(data), Arc::clone(&charge)));
-                charge
-            }
+        if let Some((last, charge)) = &self.last
+            && last.upgrade().is_some_and(|last| Arc::ptr_eq(&last, data))
+            && let Some(charge) = charge.upgrade()
+        {
+            return charge;
         }
+        let charge = Arc::new(account.take(data.capacity()));
+        self.last = Some((Arc::downgrade(data), Arc::downgrade(&charge)));
+        charge
     }
 }
 
@@ -74,7 +78,8 @@ impl Kept {
         let data = event.shared_data().map(|data| sharing.charge(data, account));
         let data = data.unwrap_or_else(|| Arc::new(account.take(len)));
         let channel = channel.clone();
-        let unencoded = Unencoded { channel, event, published, _data: data };
+        let encoded = Mutex::default();
+        let unencoded = Unencoded { channel, event, published, _data: data, encoded };
         Self { previous, len, form: Form::Event(Box::new(unencoded)) }
     }
 
@@ -86,7 +91,14 @@ impl Kept {
     pub(super) fn frame(&self) -> Frame {
         match &self.form {
             Form::Frame(frame) => frame.clone(),
-            Form::Event(kept) => Frame::of_channel(&kept.channel, &kept.event, kept.published),
+            Form::Event(kept) => {
+                let mut encoded = kept.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+                encoded.upgrade().unwrap_or_else(|| {
+                    let frame = Frame::of_channel(&kept.channel, &kept.event, kept.published);
+                    *encoded = frame.downgrade();
+                    frame
+                })
+            }
         }
     }
 

@@ -43,6 +43,7 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 pub struct MemoryBroker {
     sink: Option<Sink>,
     log: Arc<Mutex<Log>>,
+    sharing: Mutex<Sharing>,
     /// The task that syncs the log to disk, if it has a directory.
     syncing: Option<AbortHandle>,
 }
@@ -62,7 +63,7 @@ impl MemoryBroker {
     /// no more than its shares of this budget: when they are full, the oldest goes.
     pub fn with_budget(rules: RetentionRules, budget: &Budget) -> Self {
         let log = Arc::new(Mutex::new(Log::new(rules, budget)));
-        Self { sink: None, log, syncing: None }
+        Self { sink: None, log, sharing: Mutex::default(), syncing: None }
     }
 
     /// Opens a broker whose log is stored in a directory, which is created if it does not exist.
@@ -96,7 +97,7 @@ impl MemoryBroker {
         })?;
         let log = Arc::new(Mutex::new(Log::open(rules, budget, directory.as_ref(), now_ms())?));
         let syncing = Some(runtime.spawn(sync(Arc::downgrade(&log))).abort_handle());
-        Ok(Self { sink: None, log, syncing })
+        Ok(Self { sink: None, log, sharing: Mutex::default(), syncing })
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -106,8 +107,10 @@ impl MemoryBroker {
 
 impl MemoryBroker {
     /// Holds the log's lock until the hub has the events, so that the hub receives them in order.
-    fn append(&self, batch: Vec<Publish>, sharing: &mut Sharing) -> Result<Vec<Receipt>, Error> {
-        self.log().append(batch, now_ms(), sharing, |channel, event, previous| {
+    fn append(&self, batch: Vec<Publish>) -> Result<Vec<Receipt>, Error> {
+        let mut log = self.log();
+        let mut sharing = self.sharing.lock().unwrap_or_else(PoisonError::into_inner);
+        log.append(batch, now_ms(), &mut sharing, |channel, event, previous| {
             let (Some(sink), Some(position)) = (&self.sink, event.position()) else { return };
             if event.is_encoded() {
                 sink.frame(channel, &event.frame(), previous);
@@ -120,12 +123,12 @@ impl MemoryBroker {
     /// Nothing is appended if the batch cannot be, as far as that is known before.
     async fn append_in_parts(&self, batch: Vec<Publish>) -> Result<Vec<Receipt>, Error> {
         self.log().check(&batch, now_ms())?;
-        let (mut receipts, mut sharing) = (Vec::with_capacity(batch.len()), Sharing::default());
+        let mut receipts = Vec::with_capacity(batch.len());
         let mut rest = batch.into_iter();
         while !rest.as_slice().is_empty() {
             let count = part_len(rest.as_slice());
             let part = rest.by_ref().take(count).collect();
-            receipts.extend(self.append(part, &mut sharing)?);
+            receipts.extend(self.append(part)?);
             tokio::task::yield_now().await;
         }
         Ok(receipts)
@@ -189,7 +192,7 @@ impl Broker for MemoryBroker {
     /// A large batch is appended in parts, so that others can publish and read meanwhile.
     fn publish(&self, batch: Vec<Publish>) -> BrokerFuture<'_, Result<Vec<Receipt>, Error>> {
         if part_len(&batch) == batch.len() {
-            let result = self.append(batch, &mut Sharing::default());
+            let result = self.append(batch);
             return Box::pin(std::future::ready(result));
         }
         Box::pin(self.append_in_parts(batch))

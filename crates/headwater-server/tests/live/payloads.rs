@@ -102,7 +102,10 @@ async fn check_order(node: &Node, mut stream: EventStream) {
         .map(|number| match number % 4 {
             0 | 2 => format!("{{\"data\":\"{number}\"}}\n"),
             1 => format!("{{\"data\":\"{number}\",\"event\":\"name {number}\"}}\n"),
-            _ => format!("{{\"data\":\"{number}\",\"id\":\"i{number}\",\"retry\":{number}}}\n"),
+            _ => {
+                let retry = 1_000 + number;
+                format!("{{\"data\":\"{number}\",\"id\":\"i{number}\",\"retry\":{retry}}}\n")
+            }
         })
         .collect();
     let headers = &[("content-type", "application/x-ndjson")];
@@ -128,7 +131,7 @@ async fn check_order(node: &Node, mut stream: EventStream) {
         assert_eq!(event.name, name);
         let own_id = (number % 4 == 3).then(|| format!("i{number}"));
         if own_id.is_some() {
-            assert_eq!(retry_ms, Some(number as u128), "{number}");
+            assert_eq!(retry_ms, Some(1_000 + number as u128), "{number}");
         }
         check_id(&event.id, own_id.as_deref());
     }

@@ -85,7 +85,7 @@ pub(crate) async fn check_earlier_decisions(one: &Node, two: &Node, backend: &Ba
     .enumerate()
     {
         let cookie = format!("session={number}");
-        let session = [("cookie", &*cookie)];
+        let session = [("cookie", &*cookie), ("sec-fetch-site", "same-origin")];
         backend.answer_with(&yes(r#"{"user": "42"}"#), Duration::ZERO);
         let bearer = bearer("42", "j");
         // Made by one, shown to the other.

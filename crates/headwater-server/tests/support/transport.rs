@@ -109,9 +109,10 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let scheme = if transport.is_tls { "https" } else { "http" };
-    let uri = match transport.is_http2 {
-        true => format!("{scheme}://localhost{}", ask.path),
-        false => ask.path.to_owned(),
+    let uri = if transport.is_http2 {
+        format!("{scheme}://localhost{}", ask.path)
+    } else {
+        ask.path.to_owned()
     };
     let mut request = Request::builder().method(ask.method).uri(uri);
     if !transport.is_http2 {

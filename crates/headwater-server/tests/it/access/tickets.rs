@@ -85,7 +85,7 @@ async fn strangers_and_single_clients_do_not_use_up_the_tickets() {
     for (query, headers, is_bounded) in [
         ("?channel=news", vec![], false),
         ("", vec![("authorization", &*greedy)], true),
-        ("?channel=a", vec![("cookie", "session=1")], true),
+        ("?channel=a", vec![("cookie", "session=1"), ("sec-fetch-site", "same-origin")], true),
     ] {
         let mut refused = 0;
         for _ in 0..1_200 {

@@ -41,7 +41,8 @@ async fn nothing_that_is_secret_is_seen_anywhere() {
     for token in [&good, &expired, &forged] {
         let bearer = format!("Bearer {token}");
         let cookie = format!("headwater={token}");
-        for headers in [[("authorization", &*bearer)], [("cookie", &*cookie)]] {
+        let own = ("sec-fetch-site", "same-origin");
+        for headers in [[("authorization", &*bearer), own], [("cookie", &*cookie), own]] {
             let path = "/sse/stream?channel=news";
             let stream = EventStream::open_with(address, path, &headers, None).await;
             answered += &format!("{:?}", stream.headers);
