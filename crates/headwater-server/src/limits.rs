@@ -14,9 +14,13 @@ pub(crate) const PUBLISH_CHANNELS_MAX: usize = headwater::limits::CHANNELS_PER_S
 /// How long the body of a request may take. 8 MiB in 30 s is a slow phone's uplink.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Most bytes of all bodies in flight; twice `max-body`, if that is more. Without it ten thousand
-/// slow publishers could make the server hold 80 GB. Small bodies never notice.
+/// Most bytes of all bodies in flight; four times `max-body`, if that is more. Without it ten
+/// thousand slow publishers could make the server hold 80 GB.
 pub(crate) const BODIES_BYTES_MAX: usize = 64 << 20;
+
+/// One user may have one part in so many of that in flight, and so may one address whose users are
+/// not known: one publisher does not keep out the others.
+pub(crate) const BODY_SHARES: usize = 4;
 
 /// Fewest bytes of a body that stay as they came until the body is whole; fewer are copied
 /// together. What it costs to keep a piece is then small beside it.

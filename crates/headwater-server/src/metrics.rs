@@ -9,7 +9,7 @@ use headwater::Hub;
 use headwater::broker::BrokerStatus;
 use headwater::budget::{Account, Share};
 use headwater::hub::ShardStats;
-use headwater::serve::ServeCounts;
+use headwater::serve::{Closed, ServeCounts};
 use http::header::CONTENT_TYPE;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -287,6 +287,16 @@ impl Collector for ServerCollector {
             "Connections without a good PROXY protocol header of a trusted proxy",
             self.counts.proxy_headers_refused(),
         )?;
+        let mut closed = encoder.encode_descriptor(
+            "http2_connections_closed",
+            "Connections over HTTP/2 that the server closed, by reason",
+            None,
+            MetricType::Counter,
+        )?;
+        for reason in Closed::ALL {
+            let labels = [("reason", reason.as_str())];
+            ConstCounter::new(self.counts.closed(reason)).encode(closed.encode_family(&labels)?)?;
+        }
         match &self.certificates {
             Some(certificates) => self.encode_tls(encoder, certificates),
             None => Ok(()),

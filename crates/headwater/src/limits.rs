@@ -95,8 +95,30 @@ pub const HTTP2_STREAMS_MAX: u32 = 256;
 /// a stalled stream would hold more than its queue.
 pub const HTTP2_SEND_BUFFER_BYTES: usize = 64 << 10;
 
-/// HTTP/2: maximum size of a request's header, in bytes after decompression.
-pub const HTTP2_HEADER_BYTES: u32 = 64 << 10;
+/// HTTP/2: maximum size of a request's header, in bytes after decompression, as RFC 9113 (6.5.2)
+/// counts: 32 more for each field. A token of maximum size and all usual fields fit. A field of two
+/// bytes takes 120 bytes of memory, so that the headers of a whole connection take 22 MB at most.
+pub const HTTP2_HEADER_BYTES: u32 = 24 << 10;
+
+/// HTTP/2: how many frames that carry no part of a request a client may send at once, such as PING,
+/// SETTINGS or RST_STREAM. A page that closes all its streams sends 256.
+pub const HTTP2_CONTROL_FRAMES_MAX: u32 = 1_000;
+
+/// HTTP/2: how many of them it may send per second after that. Clients that measure the bandwidth
+/// send some PING a second.
+pub const HTTP2_CONTROL_FRAMES_PER_SECOND: u32 = 100;
+
+/// HTTP/2: for every so many bytes that the server sends, a client may send a WINDOW_UPDATE besides.
+/// Clients usually send one for each half of a window of 64 KiB, and one more for the connection.
+pub const HTTP2_BYTES_PER_WINDOW_UPDATE: usize = 4 << 10;
+
+/// HTTP/2: how long a connection may be without a request. Longer than the 60 s for which load
+/// balancers usually keep one.
+pub const HTTP2_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// HTTP/2: how often it is checked whether the client takes its answers, at most. A send timeout is
+/// noticed half of it late.
+pub const HTTP2_CHECK_INTERVAL_MAX: Duration = Duration::from_secs(15);
 
 /// HTTP/2: flow-control window for request bodies per connection, in bytes. A distant publisher
 /// fills 1 MiB per round trip of 80 ms at 100 Mbit/s. hyper buffers no more than this of bodies

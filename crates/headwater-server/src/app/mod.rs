@@ -9,7 +9,7 @@ mod publish;
 mod state;
 mod this_machine;
 
-pub(crate) use body::read as read_body;
+pub(crate) use body::{BodySender, read as read_body};
 pub(crate) use client_address::with_client_address;
 pub(crate) use gate::{check, check_identified, counted, identify};
 pub(crate) use open_stream::{StreamRequest, open_stream, show_stream};

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use headwater::Hub;
 use headwater::broker::{BrokerStatus, Part};
-use tokio::sync::Semaphore;
 
+use super::body::BodyRoom;
 use crate::access::Access;
 use crate::client::ClientLimits;
-use crate::limits::BODIES_BYTES_MAX;
+use crate::limits::{BODIES_BYTES_MAX, BODY_SHARES};
 use crate::settings::{LimitSettings, ReadyParts, StreamSettings};
 
 /// What handlers share.
@@ -20,8 +20,8 @@ pub(crate) struct App {
     pub(crate) streams: Arc<StreamSettings>,
     /// Largest body of a request, in bytes.
     pub(crate) body_bytes_max: usize,
-    /// Permits for the bytes of bodies in flight.
-    pub(crate) body_room: Arc<Semaphore>,
+    /// The room for the bodies in flight.
+    pub(crate) body_room: BodyRoom,
     pub(crate) broker_name: &'static str,
     /// The parts that `/health/ready` requires.
     pub(crate) ready_requires: Arc<ReadyParts>,
@@ -43,7 +43,7 @@ impl App {
             limits: Arc::new(ClientLimits::new(limits)),
             streams: Arc::new(streams.clone()),
             body_bytes_max,
-            body_room: Arc::new(Semaphore::new(BODIES_BYTES_MAX.max(2 * body_bytes_max))),
+            body_room: BodyRoom::new(BODIES_BYTES_MAX.max(BODY_SHARES * body_bytes_max)),
             broker_name,
             ready_requires: Arc::new(ready_requires),
         }

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::ndjson;
 use super::query::{PublishQuery, default_channel};
-use crate::app::{self, App, PublishRequest};
+use crate::app::{self, App, BodySender, PublishRequest};
 use crate::client::ClientAddress;
 
 pub(crate) fn route() -> MethodRouter<App> {
@@ -66,7 +66,9 @@ async fn publish(
         ));
     }
     app.limits.check_publisher(client, admission.grant.user.as_deref())?;
-    let (body, _room) = app::read_body(body, app.body_bytes_max, &app.body_room).await?;
+    let sender_of_body = BodySender::new(client, admission.grant.user.as_deref());
+    let read = app::read_body(body, app.body_bytes_max, &app.body_room, sender_of_body);
+    let (body, _place) = read.await?;
     let batch = if let Some(sender) = sender {
         let batch = batch(&query, &body)?;
         let channels: BTreeSet<Channel> = batch.iter().map(|it| it.channel().clone()).collect();

@@ -1,5 +1,5 @@
-//! Counters of connections that have not reached HTTP yet. Look here for what a server counts
-//! besides its hubs.
+//! Counters of connections: those that have not reached HTTP, and those that the server closed.
+//! Look here for what a server counts besides its hubs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,36 @@ pub(super) struct Counters {
     pub(super) tls_handshakes: AtomicU64,
     pub(super) tls_errors: AtomicU64,
     pub(super) tls_plain: AtomicU64,
+    closed: [AtomicU64; Closed::ALL.len()],
+}
+
+/// Why the server closed a connection over HTTP/2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Closed {
+    /// No complete request came in time.
+    HeaderTimeout,
+    /// It had no request for long.
+    Idle,
+    /// The client did not take an answer.
+    Stalled,
+    /// The client sent too many frames that carry no part of a request.
+    Flood,
+}
+
+impl Closed {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::HeaderTimeout, Self::Idle, Self::Stalled, Self::Flood];
+
+    /// The reason as a metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HeaderTimeout => "header-timeout",
+            Self::Idle => "idle",
+            Self::Stalled => "stalled",
+            Self::Flood => "flood",
+        }
+    }
 }
 
 impl ServeCounts {
@@ -33,6 +63,15 @@ impl ServeCounts {
     /// TLS handshakes that failed or timed out.
     pub fn tls_errors(&self) -> u64 {
         self.0.tls_errors.load(Ordering::Relaxed)
+    }
+
+    /// Connections over HTTP/2 that were closed for a reason.
+    pub fn closed(&self, reason: Closed) -> u64 {
+        self.0.closed[reason as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn close(&self, reason: Closed) {
+        self.0.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Connections that sent plain HTTP to a server with TLS.

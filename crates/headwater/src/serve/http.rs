@@ -21,16 +21,20 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::interval;
 
+use super::activity::{Activity, Inactive};
+use super::counts::Closed;
 use super::deadline::{DeadlineSocket, HttpVersion, WriteDeadline};
+use super::http2_guard::Http2Guard;
 use super::options::ServeOptions;
 use super::preface::{Accepted, Preface, Socket};
 use super::takeover::{self, Detached, Reply, Slot};
 use crate::engine::{ConnectionSlot, Engine};
 use crate::limits::{
-    HTTP1_BUFFER_BYTES, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_ERROR_RESETS_MAX, HTTP2_HEADER_BYTES,
-    HTTP2_PENDING_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW_BYTES,
-    HTTP2_STREAMS_MAX, KEEP_ALIVE_INTERVAL,
+    HTTP1_BUFFER_BYTES, HTTP2_CHECK_INTERVAL_MAX, HTTP2_CONNECTION_WINDOW_BYTES,
+    HTTP2_ERROR_RESETS_MAX, HTTP2_HEADER_BYTES, HTTP2_PENDING_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES,
+    HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, KEEP_ALIVE_INTERVAL, TICK,
 };
 use crate::response::Watch;
 
@@ -125,6 +129,8 @@ where
     match version {
         None => Ok(Outcome::Closed),
         Some(HttpVersion::Http2) => {
+            let counts = shared.preface.counts.clone();
+            let socket = Http2Guard::new(socket, timeout, counts);
             Box::pin(serve_http2(socket, client, shared, stopping)).await?;
             Ok(Outcome::Closed)
         }
@@ -201,10 +207,9 @@ async fn respond_http1(
     }
 }
 
-/// Many streams share the socket over HTTP/2, so a blocked write says nothing about a single
-/// stream.
+/// Many requests share the socket over HTTP/2, so a blocked write says nothing about a single one.
 async fn serve_http2<S>(
-    socket: DeadlineSocket<S>,
+    socket: Http2Guard<S>,
     client: SocketAddr,
     shared: &Shared,
     mut stopping: watch::Receiver<()>,
@@ -213,9 +218,16 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let router = TowerToHyperService::new(shared.router.clone());
+    let (activity, counts) = (Activity::new(), &shared.preface.counts);
+    let of_requests = activity.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(client));
-        router.call(request)
+        let (responding, begun) = (router.call(request), of_requests.begin());
+        async move {
+            let response = responding.await?;
+            let is_stream = response.extensions().get::<Watch>().is_some();
+            Ok::<_, Infallible>(response.map(|body| begun.answer(body, is_stream)))
+        }
     });
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
@@ -229,9 +241,28 @@ where
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_INTERVAL);
     let mut connection = pin!(http.serve_connection(TokioIo::new(socket), service));
-    tokio::select! {
-        ended = connection.as_mut() => return Ok(ended?),
-        _ = stopping.changed() => connection.as_mut().graceful_shutdown(),
+    let send_timeout = shared.options.send_timeout;
+    let mut checks = interval((send_timeout / 2).clamp(TICK, HTTP2_CHECK_INTERVAL_MAX));
+    let mut is_stopping = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => return Ok(ended?),
+            _ = stopping.changed(), if !is_stopping => {
+                is_stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            _ = checks.tick() => match activity.check(send_timeout) {
+                Some(Inactive::Stalled) => {
+                    counts.close(Closed::Stalled);
+                    return Err("send timeout: the client does not take an answer".into());
+                }
+                Some(Inactive::Idle) if !is_stopping => {
+                    is_stopping = true;
+                    counts.close(Closed::Idle);
+                    connection.as_mut().graceful_shutdown();
+                }
+                _ => {}
+            },
+        }
     }
-    Ok(connection.await?)
 }

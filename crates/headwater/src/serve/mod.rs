@@ -1,10 +1,12 @@
 //! A server for axum routers over HTTP/1.1 and HTTP/2, with the limits that long-lived streams
 //! need. Look here for accepting, the settings of a server, and graceful shutdown.
 
+mod activity;
 mod counts;
 mod deadline;
 mod head;
 mod http;
+mod http2_guard;
 mod options;
 mod preface;
 mod proxy_header;
@@ -27,7 +29,7 @@ use self::http::{Connection, Shared};
 use crate::engine::{ConnectionSlot, ConnectionSlots, Engine};
 use crate::limits::SHARDS_MAX;
 use crate::throttled_log::ThrottledLog;
-pub use counts::ServeCounts;
+pub use counts::{Closed, ServeCounts};
 use options::ServeOptions;
 use preface::Preface;
 
