@@ -123,8 +123,8 @@ fn frame(kind: u8, flags: u8, stream: u8, content: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags, 0, 0, 0, stream], content].concat()
 }
 
-/// What a client does on a connection of its own until the server closes it, and the reason. Streams
-/// of other connections go on.
+/// What a client does on a connection of its own until the server closes it, and the reason.
+/// Streams of other connections go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_cost_more_than_they_ask_for_are_closed() {
     let node = Node::start(BINARY, &["--header-timeout", "1s", "--send-timeout", "1s"]);

@@ -264,6 +264,6 @@ mod tests {
             tokens += 1;
         }
         assert_eq!(tokens, HTTP2_CONTROL_FRAMES_MAX);
-        assert!(budget.take(now + Duration::from_secs(1)), "tokens come back");
+        assert!(budget.take(now + Duration::from_secs(1)), "tokens are refilled");
     }
 }
