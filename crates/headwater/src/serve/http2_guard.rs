@@ -3,8 +3,9 @@
 //!
 //! Frames that carry no part of a request make the server work for nothing: PING, SETTINGS and
 //! empty DATA have to be answered or counted, RST_STREAM undoes what was done, CONTINUATION makes
-//! the head longer. Each costs a token of the connection, and a connection without tokens is closed.
-//! Sources: RFC 9113; CVE-2019-9511 to 9518, CVE-2023-44487, CVE-2024-27316, CVE-2025-8671.
+//! the head longer. Each costs a token of the connection, and a connection without tokens is
+//! closed. Sources: RFC 9113; CVE-2019-9511 to 9518, CVE-2023-44487, CVE-2024-27316,
+//! CVE-2025-8671.
 
 use std::io;
 use std::pin::Pin;
