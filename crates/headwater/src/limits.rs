@@ -108,8 +108,9 @@ pub const HTTP2_CONTROL_FRAMES_MAX: u32 = 1_000;
 /// send some PING a second.
 pub const HTTP2_CONTROL_FRAMES_PER_SECOND: u32 = 100;
 
-/// HTTP/2: for every so many bytes that the server sends, a client may send a WINDOW_UPDATE besides.
-/// Clients usually send one for each half of a window of 64 KiB, and one more for the connection.
+/// HTTP/2: for every so many bytes that the server sends, a client may send a WINDOW_UPDATE
+/// besides. Clients usually send one for each half of a window of 64 KiB, and one more for the
+/// connection.
 pub const HTTP2_BYTES_PER_WINDOW_UPDATE: usize = 4 << 10;
 
 /// HTTP/2: how long a connection may be without a request. Longer than the 60 s for which load
