@@ -6,4 +6,5 @@ mod decode;
 pub mod encode;
 
 pub use decode::{Decoder, Item, Message};
+#[cfg(feature = "hub")]
 pub(crate) use encode::encoded_len_max;

@@ -86,7 +86,7 @@ impl AccessRequest<'_> {
     /// The denial of `authorize`; or [`Denied::forbidden`] if none of a subscriber's channels, or
     /// not all channels of another request, are allowed, if the decision has expired already, or if
     /// the ID of the user or token is longer than
-    /// [`OWNER_ID_BYTES_MAX`](crate::limits::OWNER_ID_BYTES_MAX), and so could not be revoked.
+    /// [`OWNER_ID_BYTES_MAX`], and so could not be revoked.
     pub async fn check(self, authorize: &dyn Authorize) -> Result<Grant, Denied> {
         let Allowed { only, until, user, token_id } = authorize.authorize(&self).await.0?;
         let allowed = |channel: &&Channel| only.as_ref().is_none_or(|only| only.contains(channel));
