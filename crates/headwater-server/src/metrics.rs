@@ -288,7 +288,7 @@ impl Collector for ServerCollector {
             self.counts.proxy_headers_refused(),
         )?;
         let mut closed = encoder.encode_descriptor(
-            "http2_connections_closed",
+            "connections_closed",
             "Connections over HTTP/2 that the server closed, by reason",
             None,
             MetricType::Counter,

@@ -14,6 +14,7 @@ use crate::channel::Channel;
 use crate::clock::now_ms;
 use crate::event::{Event, EventId, is_dispatched_by_browsers};
 use crate::gap::Gap;
+use crate::limits::KEPT_UNENCODED_BYTES_MIN;
 use crate::log::{Key, Position};
 use crate::sse::{Decoder, Item, encode};
 pub use chunk::{CHUNK_END, LAST_CHUNK, chunk, push_chunk, push_chunk_start};
@@ -31,6 +32,15 @@ use chunk::{chunk_around, chunk_len_max, offset};
 /// ```
 #[derive(Clone)]
 pub struct Frame(Arc<Inner>);
+
+/// The event as published, of a frame that lives as long.
+struct Body(Frame);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.0.wire[to_usize(&self.0.0.body)]
+    }
+}
 
 /// A frame, if anybody still has it.
 #[derive(Default)]
@@ -205,6 +215,10 @@ impl Frame {
 
     /// The event as published, in wire format: a block of lines that ends with an empty line.
     pub fn bytes(&self) -> Bytes {
+        if self.0.body.len() >= KEPT_UNENCODED_BYTES_MIN {
+            // A broker may have to encode it again once nobody has the frame.
+            return Bytes::from_owner(Body(self.clone()));
+        }
         self.0.wire.slice(to_usize(&self.0.body))
     }
 

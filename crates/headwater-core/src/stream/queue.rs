@@ -128,13 +128,14 @@ impl Queue {
         (std::mem::take(&mut state.frames), state.missed.take(), state.closed)
     }
 
-    /// Drops what was queued for a reset of the log before the stream starts.
+    /// Drops what was queued for a reset of the log before the stream's first event.
     pub(crate) fn forget_resets(&self) {
         let mut state = self.state();
         let is_reset = |frame: &Frame| {
             frame.is_marker() || frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch)
         };
-        state.frames.retain(|frame| !is_reset(frame));
+        let before = state.frames.iter().take_while(|frame| is_reset(frame)).count();
+        state.frames.drain(..before);
         state.bytes = state.frames.iter().map(Frame::len).sum();
     }
 

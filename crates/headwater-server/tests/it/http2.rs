@@ -147,7 +147,7 @@ async fn connections_that_cost_more_than_they_ask_for_are_closed() {
         ("nothing", vec![], vec![], "header-timeout"),
         ("an answer that is not taken", [no_window, asked].concat(), vec![], "stalled"),
     ] {
-        let metric = format!("headwater_http2_connections_closed_total{{reason=\"{reason}\"}}");
+        let metric = format!("headwater_connections_closed_total{{reason=\"{reason}\"}}");
         let before = if reason.is_empty() { 0.0 } else { node.metric(&metric).await };
         let mut socket = TcpStream::connect(node.address()).await.expect("the server listens");
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
