@@ -24,7 +24,7 @@ const DETAIL_OPEN: &str = "there are no access rules, so pages of this server an
 pub(super) enum Effect {
     /// It opens a stream, which counts as the user's.
     Opens,
-    /// It changes something: publishes, closes streams, creates a ticket.
+    /// It changes something: publishes, closes streams.
     Changes,
 }
 

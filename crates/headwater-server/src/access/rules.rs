@@ -206,7 +206,7 @@ impl Rules {
 
     /// Issues a ticket for these channels, or for all that the token allows.
     pub(crate) async fn issue_ticket(&self, request: &AccessRequest<'_>) -> Result<Secret, Denied> {
-        origin::check(request, Effect::Changes, &self.settings)?;
+        origin::check(request, Effect::Opens, &self.settings)?;
         let has_token = match credentials::find(request, &self.settings) {
             // A ticket must not create tickets.
             Some(Credential::Ticket(_)) => return Err(Denied::no_credentials()),
