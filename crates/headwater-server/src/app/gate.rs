@@ -10,7 +10,7 @@ use http::request::Parts;
 
 use super::state::App;
 use crate::access::Sender;
-use crate::client::ClientAddress;
+use crate::client::{ClientAddress, ShownCredential};
 
 /// A decision, and what was revoked before it.
 pub(crate) struct Admission {
@@ -68,7 +68,9 @@ pub(crate) async fn identify(
         let grant = request.check(&app.access.of(&sender)).await?;
         Ok((sender, Admission { grant, mark }))
     };
-    counted(app, client, &request, identified).await
+    // The application was not asked yet, so nothing shows that it accepts the credential.
+    let (identified, _) = attempt(app, client, &request, identified).await?;
+    Ok(identified)
 }
 
 /// Asks the rules whether a client that was identified may publish to these channels.
@@ -85,23 +87,37 @@ pub(crate) async fn check_identified(
     Ok(Admission { grant, mark: identified.mark })
 }
 
-/// Asks the rules, unless too many credentials were invalid. A request without credentials cannot
-/// fail a login.
+/// Asks the rules, unless too many credentials were invalid, and records the outcome.
 pub(crate) async fn counted<T>(
     app: &App,
     client: ClientAddress,
     request: &AccessRequest<'_>,
     ask: impl Future<Output = Result<T, Denied>>,
 ) -> Result<T, Problem> {
-    let Some(shown) = app.access.credential(request) else { return Ok(ask.await?) };
-    app.limits.check_login(client, &shown)?;
-    let asked = ask.await;
-    match &asked {
-        Ok(_) => app.limits.login_succeeded(&shown),
-        Err(denied) if denied.status() == StatusCode::UNAUTHORIZED => {
-            app.limits.login_failed(client, &shown)?;
-        }
-        Err(_) => {}
+    let (allowed, shown) = attempt(app, client, request, ask).await?;
+    if let Some(shown) = shown {
+        app.limits.login_succeeded(&shown);
     }
-    Ok(asked?)
+    Ok(allowed)
+}
+
+/// Asks the rules, unless too many credentials were invalid, and records a failure. A request
+/// without credentials cannot fail a login.
+async fn attempt<T>(
+    app: &App,
+    client: ClientAddress,
+    request: &AccessRequest<'_>,
+    ask: impl Future<Output = Result<T, Denied>>,
+) -> Result<(T, Option<ShownCredential>), Problem> {
+    let shown = app.access.credential(request);
+    if let Some(shown) = &shown {
+        app.limits.check_login(client, shown)?;
+    }
+    let asked = ask.await;
+    if let (Err(denied), Some(shown)) = (&asked, &shown)
+        && denied.status() == StatusCode::UNAUTHORIZED
+    {
+        app.limits.login_failed(client, shown)?;
+    }
+    Ok((asked?, shown))
 }

@@ -98,6 +98,32 @@ async fn users_of_the_application_stay_where_others_fail() {
 }
 
 #[tokio::test]
+async fn only_what_the_application_accepted_passes_where_others_fail() {
+    let backend = Backend::start(&answer("401 Unauthorized", "text/html", "no")).await;
+    let url = backend.url("/sse-auth");
+    let arguments = ["--authorize-url", &url, "--max-failed-logins", "3/h"];
+    let node = Node::start(BINARY, &[&arguments, &BEHIND_A_PROXY[..]].concat());
+    let publish = async |guess: &str, kind: &str, body: &[u8]| {
+        let headers =
+            [("x-forwarded-for", "192.0.2.1"), ("authorization", guess), ("content-type", kind)];
+        let path = "/sse/publish?channel=a";
+        http::request(node.address(), "POST", path, &headers, body).await.status
+    };
+    // The application is not asked about a batch without events, or one that is invalid.
+    for body in [&b""[..], b"not JSON"] {
+        assert_eq!(publish("Basic guess", "application/x-ndjson", body).await, 400);
+    }
+    assert_eq!(backend.requests().len(), 0);
+    for number in 0..3 {
+        assert_eq!(publish(&format!("Basic wrong{number}"), "text/plain", b"x").await, 401);
+    }
+    for kind in ["text/plain", "application/x-ndjson"] {
+        assert_eq!(publish("Basic guess", kind, b"{\"data\":1}").await, 429, "{kind}");
+    }
+    assert_eq!(backend.requests().len(), 3);
+}
+
+#[tokio::test]
 async fn one_site_of_ipv6_has_limits_together() {
     let secret = SecretFile::new();
     let arguments = ["--max-failed-logins", "3/h", "--max-streams-per-address", "2"];
