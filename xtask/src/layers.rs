@@ -39,7 +39,7 @@ pub(crate) const LAYERS: &[Layers] = &[
     },
     Layers {
         folder: "crates/headwater-server/src",
-        order: "limits printable exit | settings/value/ | settings/
+        order: "limits printable exit throttled_log | settings/value/ | settings/
             | outbound/ logging/ signals
             | client/ tls/ | access/ | app/ | sse/
             | metrics admin/ demo banner risks
@@ -66,7 +66,7 @@ pub(crate) const LAYERS: &[Layers] = &[
     },
     Layers {
         folder: "crates/test-support/src",
-        order: "secrets wait ports process | http proxy | stream redis_server node
+        order: "secrets wait ports process | http http2 proxy | stream redis_server node
             | tls versions
             | acme_server | lib",
     },

@@ -20,6 +20,7 @@ mod risks;
 mod router;
 mod server;
 mod signals;
+mod throttled_log;
 mod tls;
 
 pub use cli::main;

@@ -140,9 +140,6 @@ pub(crate) const STREAM_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// usual two seconds, ten thousand clients outside would be four thousand requests a second.
 pub(crate) const FULL_RETRY_MIN: Duration = Duration::from_secs(10);
 
-/// How often the log says that the server is full.
-pub(crate) const FULL_LOG_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Longest text of others in a log line or an error, in characters: the detail of a problem
 /// document fits, the body of a response does not.
 pub(crate) const PRINTED_TEXT_CHARS_MAX: usize = 2_000;

@@ -9,7 +9,6 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use headwater::access::{AccessRequest, Denied, RevocationMark};
 use headwater::{Channel, Hub};
-use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::Full;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -17,8 +16,8 @@ use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, timeout};
 
 use super::answer::{self, Answer, No};
+use super::credentials::{self, CREDENTIAL_HEADERS};
 use super::questions::{Asker, Questions};
-use super::throttled_log::ThrottledLog;
 use crate::client::ClientAddress;
 use crate::limits::{
     APPLICATION_ANSWER_BYTES_MAX, APPLICATION_ATTEMPTS_MAX, APPLICATION_CACHE_MAX,
@@ -26,6 +25,7 @@ use crate::limits::{
 };
 use crate::outbound::{self, Client};
 use crate::settings::{HttpUrl, show_duration};
+use crate::throttled_log::ThrottledLog;
 
 /// The application, and its recent answers.
 pub(super) struct AuthorizeUrl {
@@ -69,9 +69,6 @@ struct Asked {
     answer: watch::Receiver<Option<Result<Answer, Denied>>>,
 }
 
-/// Headers that are copied to the application.
-const FORWARDED: [HeaderName; 2] = [COOKIE, AUTHORIZATION];
-
 /// The address of the client.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -89,11 +86,6 @@ impl AuthorizeUrl {
             answers: Mutex::default(),
             late: ThrottledLog::default(),
         })
-    }
-
-    /// Whether the application could know who sends a request.
-    pub(super) fn has_credentials(request: &AccessRequest<'_>) -> bool {
-        FORWARDED.iter().any(|name| request.headers.contains_key(name))
     }
 
     /// The decision of the application. Identical requests within a short time are sent once.
@@ -228,7 +220,7 @@ impl<'a> Question<'a> {
     fn new(request: &AccessRequest<'a>) -> Self {
         let asker = Asker {
             address: request.address.map(|address| ClientAddress::new(address).key()),
-            has_credentials: AuthorizeUrl::has_credentials(request),
+            has_credentials: credentials::has_any(request.headers),
         };
         Self {
             query: query(request),
@@ -256,7 +248,7 @@ fn forwarded(request: &AccessRequest<'_>) -> Vec<(HeaderName, HeaderValue)> {
         let values = request.headers.get_all(&name).iter().cloned();
         values.map(move |value| (name.clone(), value))
     };
-    let mut headers: Vec<_> = FORWARDED.into_iter().flat_map(as_they_came).collect();
+    let mut headers: Vec<_> = CREDENTIAL_HEADERS.into_iter().flat_map(as_they_came).collect();
     let address = request.address.map(|address| address.to_canonical().to_string());
     if let Some(address) = address.and_then(|address| HeaderValue::try_from(address).ok()) {
         headers.push((FORWARDED_FOR, address));
@@ -291,6 +283,8 @@ pub(crate) async fn try_out(url: &HttpUrl, timeout: Duration) -> anyhow::Result<
 
 #[cfg(test)]
 mod tests {
+    use http::header::COOKIE;
+
     use super::*;
 
     #[test]

@@ -2,12 +2,20 @@
 //! precedence. No I/O.
 
 use headwater::access::{AccessRequest, Action};
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 
 use crate::limits::{TICKET_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::settings::AccessSettings;
+
+/// The headers by which an application may know who sends a request.
+pub(super) const CREDENTIAL_HEADERS: [HeaderName; 2] = [COOKIE, AUTHORIZATION];
+
+/// Whether an application could know who sends a request.
+pub(super) fn has_any(headers: &HeaderMap) -> bool {
+    CREDENTIAL_HEADERS.iter().any(|name| headers.contains_key(name))
+}
 
 /// A credential. No `Debug`: it is a secret.
 #[derive(PartialEq, Eq)]

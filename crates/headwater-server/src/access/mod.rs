@@ -13,7 +13,6 @@ mod jwks;
 mod origin;
 mod questions;
 mod rules;
-mod throttled_log;
 mod tickets;
 mod time;
 mod tokens;
@@ -60,6 +59,11 @@ const NO_ADMIN: &str = "there are no access rules, and other machines can reach 
                         for admin";
 
 impl OpenAccess {
+    fn decide(&self, request: &AccessRequest<'_>) -> Decision {
+        let checked = self.check(request, Effect::of(request.action));
+        checked.map_or_else(Decision::deny, |()| Decision::allow())
+    }
+
     fn check(&self, request: &AccessRequest<'_>, effect: Effect) -> Result<(), Denied> {
         if request.action == Action::Admin && self.is_admin_reachable {
             return Err(Denied::forbidden().with_detail(NO_ADMIN));
@@ -148,14 +152,8 @@ impl Authorize for Access {
     ) -> Pin<Box<dyn Future<Output = Decision> + Send + 'a>> {
         Box::pin(async move {
             match self {
-                Self::Open(open) => match open.check(request, Effect::of(request.action)) {
-                    Ok(()) => Decision::allow(),
-                    Err(denied) => Decision::deny(denied),
-                },
-                Self::Rules(rules) => match rules.decide(request).await {
-                    Ok(decision) => decision,
-                    Err(denied) => Decision::deny(denied),
-                },
+                Self::Open(open) => open.decide(request),
+                Self::Rules(rules) => rules.decide(request).await.unwrap_or_else(Decision::deny),
             }
         })
     }
@@ -168,10 +166,7 @@ impl Authorize for AccessOf<'_> {
     ) -> Pin<Box<dyn Future<Output = Decision> + Send + 'a>> {
         Box::pin(async move {
             match (self.access, &self.sender.0) {
-                (Access::Open(open), _) => {
-                    let checked = open.check(request, Effect::of(request.action));
-                    checked.map_or_else(Decision::deny, |()| Decision::allow())
-                }
+                (Access::Open(open), _) => open.decide(request),
                 (Access::Rules(rules), Some(sender)) => {
                     rules.decide_for(sender, request).await.unwrap_or_else(Decision::deny)
                 }

@@ -6,8 +6,7 @@
 //! token in `Authorization: Bearer` or in the query, and a ticket, show that a page has them.
 
 use headwater::access::{AccessRequest, Action, Denied};
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, COOKIE, ORIGIN};
+use http::header::{COOKIE, ORIGIN};
 
 use super::credentials::{self, Credential, Place};
 use crate::settings::{AccessSettings, Origin};
@@ -88,7 +87,7 @@ fn is_from_allowed_page(request: &AccessRequest<'_>, effect: Effect, allowed: &[
 fn is_allowed(origin: &str, request: &AccessRequest<'_>, allowed: &[Origin]) -> bool {
     if allowed.iter().any(|it| match it {
         Origin::One(one) => one == origin,
-        Origin::Any => !has_credentials(request.headers),
+        Origin::Any => !credentials::has_any(request.headers),
     }) {
         return true;
     }
@@ -96,10 +95,6 @@ fn is_allowed(origin: &str, request: &AccessRequest<'_>, allowed: &[Origin]) -> 
     let host = origin.split_once("://").map(|(_, host)| host);
     host.zip(request.host)
         .is_some_and(|(host, asked)| !host.is_empty() && host.eq_ignore_ascii_case(asked))
-}
-
-fn has_credentials(headers: &HeaderMap) -> bool {
-    headers.contains_key(COOKIE) || headers.contains_key(AUTHORIZATION)
 }
 
 #[cfg(test)]

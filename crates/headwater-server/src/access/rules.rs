@@ -7,10 +7,9 @@ use std::time::SystemTime;
 use headwater::access::{AccessRequest, Action, Authorize, Decision, Denied};
 use headwater::channel::ChannelPattern;
 use headwater::{Channel, Hub};
-use http::header::{AUTHORIZATION, COOKIE};
 
 use super::authorize_url::AuthorizeUrl;
-use super::credentials::{self, Credential};
+use super::credentials::{self, CREDENTIAL_HEADERS, Credential};
 use super::identity::Identity;
 use super::origin::{self, Effect};
 use super::tickets::{self, Tickets};
@@ -74,7 +73,7 @@ impl Rules {
             }
             _ => {
                 self.authorize_url.as_ref()?;
-                let all = [AUTHORIZATION, COOKIE].map(|name| request.headers.get_all(name));
+                let all = CREDENTIAL_HEADERS.map(|name| request.headers.get_all(name));
                 let values: Vec<_> =
                     all.iter().flatten().map(http::HeaderValue::as_bytes).collect();
                 let bytes = values.join(&b'\n');
@@ -96,6 +95,11 @@ impl Rules {
     /// Who sends a request: verifies its credentials, once.
     pub(super) async fn identify(&self, request: &AccessRequest<'_>) -> Result<Sender, Denied> {
         origin::check(request, Effect::of(request.action), &self.settings)?;
+        self.sender_of(request).await
+    }
+
+    /// Who sends a request that passed the check of its origin.
+    async fn sender_of(&self, request: &AccessRequest<'_>) -> Result<Sender, Denied> {
         let identity = match credentials::find(request, &self.settings) {
             Some(Credential::Ticket(ticket)) => self.redeem(&ticket, request.channels).await?,
             Some(Credential::Token(token, _)) if self.tokens.is_some() => {
@@ -224,7 +228,7 @@ impl Rules {
             return tickets::random().ok_or_else(Denied::unavailable);
         }
         let mark = self.hub.revocation_mark();
-        let sender = self.identify(request).await?;
+        let sender = self.sender_of(request).await?;
         let mark = self.tickets.mark(mark).await?;
         let decision = self.decide_for(&sender, request).await?;
         let grant = request.check(&Decided(decision)).await?;
@@ -263,6 +267,7 @@ mod tests {
     use std::ffi::OsString;
 
     use http::Request;
+    use http::header::AUTHORIZATION;
     use jsonwebtoken::{Algorithm, EncodingKey, Header};
 
     use super::*;

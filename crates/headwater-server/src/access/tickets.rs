@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::identity::Identity;
-use super::throttled_log::ThrottledLog;
 use super::time::{seconds_since_1970, time_of};
 use crate::client::{AddressKey, RateLimit};
 use crate::limits::{TICKET_TIME, TICKETS_IN_REDIS_MAX, TICKETS_MAX, TICKETS_PER_CLIENT_MAX};
 use crate::settings::{Rate, Secret};
+use crate::throttled_log::ThrottledLog;
 
 /// The tickets that wait to be redeemed.
 pub(crate) struct Tickets {

@@ -9,9 +9,9 @@ mod rate_limit;
 mod refusal;
 mod stream_limits;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use address::{AddressKey, ClientAddress};
 pub(crate) use failed_logins::ShownCredential;
@@ -20,8 +20,8 @@ pub(crate) use rate_limit::RateLimit;
 pub(crate) use refusal::{Limit, LimitExceeded};
 pub(crate) use stream_limits::StreamPlace;
 
-use crate::limits::FULL_LOG_INTERVAL;
 use crate::settings::LimitSettings;
+use crate::throttled_log::ThrottledLog;
 use address_rate::AddressRate;
 use failed_logins::FailedLogins;
 use stream_limits::StreamLimits;
@@ -33,8 +33,8 @@ pub(crate) struct ClientLimits {
     publishes_per_user: Option<RateLimit>,
     failed_logins: Option<FailedLogins>,
     refusals: [AtomicU64; Limit::ALL.len()],
-    /// When the log last reported that the server is full.
-    full_logged_at: Mutex<Option<Instant>>,
+    /// For the report that the server is full.
+    full: ThrottledLog,
 }
 
 impl ClientLimits {
@@ -51,7 +51,7 @@ impl ClientLimits {
             publishes_per_user: settings.max_publishes_per_user.map(RateLimit::new),
             failed_logins: settings.max_failed_logins.map(FailedLogins::new),
             refusals: Default::default(),
-            full_logged_at: Mutex::default(),
+            full: ThrottledLog::default(),
         }
     }
 
@@ -63,7 +63,9 @@ impl ClientLimits {
     ) -> Result<StreamPlace, LimitExceeded> {
         let outcome = self.counted(self.streams.acquire(address, user));
         if matches!(outcome, Err(LimitExceeded { limit: Limit::Streams, .. })) {
-            self.log_that_it_is_full();
+            self.full.warn(|_| {
+                tracing::warn!("max-streams reached: asking new clients to reconnect later");
+            });
         }
         outcome
     }
@@ -72,14 +74,6 @@ impl ClientLimits {
     /// refusal must cost less than a stream.
     pub(crate) fn check_streams(&self, address: ClientAddress) -> Result<(), LimitExceeded> {
         self.counted(self.streams.check_address(address))
-    }
-
-    fn log_that_it_is_full(&self) {
-        let mut logged_at = self.full_logged_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged_at.is_none_or(|at| at.elapsed() >= FULL_LOG_INTERVAL) {
-            *logged_at = Some(Instant::now());
-            tracing::warn!("max-streams reached: asking new clients to reconnect later");
-        }
     }
 
     /// Whether this client may publish now; checked before its body is read.

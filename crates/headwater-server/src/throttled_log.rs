@@ -9,7 +9,7 @@ use crate::limits::WARNING_INTERVAL;
 
 /// Allows one warning per [`WARNING_INTERVAL`], and counts those that it suppresses.
 #[derive(Default)]
-pub(super) struct ThrottledLog(Mutex<State>);
+pub(crate) struct ThrottledLog(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -20,7 +20,7 @@ struct State {
 impl ThrottledLog {
     /// Logs a warning, unless it is too early. `warn` gets the number of those that were
     /// suppressed.
-    pub(super) fn warn(&self, warn: impl FnOnce(u64)) {
+    pub(crate) fn warn(&self, warn: impl FnOnce(u64)) {
         let suppressed = {
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if state.logged_at.is_some_and(|at| at.elapsed() < WARNING_INTERVAL) {
