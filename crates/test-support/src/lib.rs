@@ -7,6 +7,7 @@
 
 pub mod acme_server;
 pub mod http;
+pub mod http2;
 pub mod node;
 mod ports;
 mod process;

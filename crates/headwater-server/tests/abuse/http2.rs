@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use headwater_test_support::http2::{PREFACE, frame};
 use headwater_test_support::{Node, PATIENCE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -27,11 +28,6 @@ const END_HEADERS: u8 = 4;
 /// ENHANCE_YOUR_CALM: what a server says to one that asks for too much.
 const CALM: u32 = 11;
 
-fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(content.len()).expect("it fits").to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), content].concat()
-}
-
 /// `GET /sse/stream`, scheme http, authority h.
 fn get_stream() -> Vec<u8> {
     let path = b"/sse/stream";
@@ -43,8 +39,7 @@ fn get_stream() -> Vec<u8> {
 async fn open(address: SocketAddr) -> TcpStream {
     let mut socket = connect(address).await;
     socket.set_nodelay(true).expect("it can be set");
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    let opening = [&preface[..], &frame(SETTINGS, 0, 0, &[])].concat();
+    let opening = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     socket.write_all(&opening).await.expect("it is sent");
     socket
 }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use headwater::event::Item;
+use headwater_test_support::http2::{PREFACE, frame};
 use headwater_test_support::{EventStream, Node, PATIENCE, http as http1};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -117,12 +118,6 @@ async fn streams_end_well_when_the_server_stops() {
     assert_eq!(node.wait_for_end(PATIENCE).code(), Some(0), "{}", node.log());
 }
 
-/// A frame (RFC 9113, 4.1) of stream 1, or of the connection.
-fn frame(kind: u8, flags: u8, stream: u8, content: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(content.len()).expect("it fits").to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], content].concat()
-}
-
 /// What a client does on a connection of its own until the server closes it, and the reason.
 /// Streams of other connections go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,8 +145,7 @@ async fn connections_that_cost_more_than_they_ask_for_are_closed() {
         let metric = format!("headwater_connections_closed_total{{reason=\"{reason}\"}}");
         let before = if reason.is_empty() { 0.0 } else { node.metric(&metric).await };
         let mut socket = TcpStream::connect(node.address()).await.expect("the server listens");
-        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-        let opening = [&preface[..], &settings, &begin].concat();
+        let opening = [PREFACE, &settings, &begin].concat();
         socket.write_all(&opening).await.expect("it is sent");
         let began = Instant::now();
         let (mut reading, mut writing) = socket.into_split();

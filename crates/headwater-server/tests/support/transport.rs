@@ -124,29 +124,18 @@ where
     let body = Full::new(Bytes::copy_from_slice(ask.body.as_bytes()));
     let request = request.body(body).expect("a request");
     let socket = TokioIo::new(socket);
-    let (response, connection): (Response<Incoming>, _) = if transport.is_http2 {
+    let (response, connection) = if transport.is_http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.initial_stream_window_size(64 << 10).initial_connection_window_size(64 << 10);
         let (mut sender, connection) = builder.handshake(socket).await.expect("HTTP/2");
         let connection = tokio::spawn(connection).abort_handle();
-        (
-            timeout(PATIENCE, sender.send_request(request))
-                .await
-                .expect("in time")
-                .expect("an answer"),
-            connection,
-        )
+        (timeout(PATIENCE, sender.send_request(request)).await, connection)
     } else {
         let (mut sender, connection) = http1::handshake(socket).await.expect("HTTP/1.1");
         let connection = tokio::spawn(connection).abort_handle();
-        (
-            timeout(PATIENCE, sender.send_request(request))
-                .await
-                .expect("in time")
-                .expect("an answer"),
-            connection,
-        )
+        (timeout(PATIENCE, sender.send_request(request)).await, connection)
     };
+    let response: Response<Incoming> = response.expect("in time").expect("an answer");
     let (head, body) = response.into_parts();
     Reply { status: head.status.as_u16(), headers: head.headers, body, connection }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use headwater_test_support::http2::{PREFACE, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -329,7 +330,7 @@ async fn once(
 
 async fn http2(target: &Target) -> io::Result<TcpStream> {
     let mut socket = target.connect().await?;
-    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+    socket.write_all(PREFACE).await?;
     socket.write_all(&frame(4, 0, 0, &[])).await?;
     Ok(socket)
 }
@@ -363,14 +364,6 @@ async fn flood_once(target: &Target, bytes: &[u8], requests: &AtomicU64) -> io::
         io::Result::Ok(())
     };
     timeout(Duration::from_secs(2), read).await.unwrap_or(Ok(()))
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap_or(0).to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend_from_slice(&stream.to_be_bytes());
-    frame.extend_from_slice(payload);
-    frame
 }
 
 /// A header block (RFC 7541): GET, http, the path, an authority, and more fields.
