@@ -1,9 +1,9 @@
 //! How many questions the application gets at a time, and from whom. Look here for why a client
 //! waits for an answer. No I/O.
 //!
-//! Clients with credentials and clients without have separate places, so that strangers never keep
-//! users waiting. In both, clients take turns by address, and none may have more than half of the
-//! places.
+//! Clients with credentials and clients without have separate places, so that those without never
+//! keep the others waiting. In both, clients take turns by address, and none may have more than
+//! half of the places.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
