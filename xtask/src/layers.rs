@@ -35,7 +35,7 @@ pub(crate) const LAYERS: &[Layers] = &[
             | connect | link | commands
             | library/ history
             | desired/ | node revocations
-            | session/ reconcile | subscriber | broker | lib",
+            | session/ reconcile publish | subscriber | broker | lib",
     },
     Layers {
         folder: "crates/headwater-server/src",

@@ -12,26 +12,24 @@ use std::fmt;
 use std::sync::Arc;
 
 use headwater_core::broker::{Broker, BrokerFuture, BrokerStatus, History, ReadRange, Sink};
-use headwater_core::log::{Position, RetentionRules};
+use headwater_core::log::RetentionRules;
 use headwater_core::pattern::ChannelPattern;
 use headwater_core::revocation::Revocation;
-use headwater_core::{Channel, Error, ErrorKind, Event, Publish, Receipt};
-use redis::{Pipeline, RedisError, Value};
+use headwater_core::{Channel, Error, ErrorKind, Publish, Receipt};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::commands::Commands;
 use crate::connect::Address;
 use crate::desired::{Confirmation, Desired};
-use crate::envelope;
 use crate::ephemeral::EphemeralChannels;
 use crate::errors::{self, is_denied, publish_error, read_error, revoke_error};
 use crate::history;
-use crate::keys;
 use crate::library::{self, LogMode, Mode};
 use crate::link::Deadlines;
 use crate::node::Node;
 use crate::pace::Pace;
+use crate::publish::Publisher;
 use crate::revocations;
 use crate::subscriber::Subscriber;
 
@@ -146,8 +144,8 @@ impl Broker for RedisBroker {
                 LogMode::Denied => None,
                 LogMode::Available(mode) => Some(mode),
             };
-            let mut answers =
-                self.send(&mut commands, &batch.iter().collect::<Vec<_>>(), mode).await?;
+            let publisher = self.publisher();
+            let mut answers = publisher.send(&batch.iter().collect::<Vec<_>>(), mode).await?;
             // If Redis restarted without its data, the function is gone, and the events that need
             // it were not published.
             let missing: Vec<usize> = (0..answers.len())
@@ -156,15 +154,12 @@ impl Broker for RedisBroker {
             if !missing.is_empty() {
                 mode = self.install(&mut commands).await?;
                 let unpublished: Vec<&Publish> = missing.iter().map(|at| &batch[*at]).collect();
-                let retried = self.send(&mut commands, &unpublished, mode).await?;
+                let retried = publisher.send(&unpublished, mode).await?;
                 for (at, answer) in missing.into_iter().zip(retried) {
                     answers[at] = answer;
                 }
             }
-            let published = batch.iter().zip(answers);
-            published
-                .map(|(publish, answer)| Ok(receipt(publish, answer.map_err(publish_error)?)))
-                .collect()
+            answers.into_iter().map(|answer| answer.map_err(publish_error)).collect()
         })
     }
 
@@ -236,27 +231,9 @@ impl RedisBroker {
         }
     }
 
-    /// Sends a batch in one round trip; returns the answer for each event.
-    async fn send(
-        &self,
-        commands: &mut Commands,
-        batch: &[&Publish],
-        mode: Option<Mode>,
-    ) -> Result<Vec<Result<Value, RedisError>>, Error> {
-        let mut pipeline = redis::pipe();
-        for publish in batch {
-            let (channel, event) = (publish.channel(), publish.event());
-            // If only Redis has the rules, the function applies them.
-            let is_off = self.rules.as_ref().is_some_and(|it| it.for_channel(channel).is_none());
-            let needs_log = publish.is_end() || publish.idempotency_key().is_some();
-            let may_be_plain = self.ephemeral.contains(channel);
-            match mode.filter(|_| !is_off || needs_log) {
-                Some(mode) => library::add_publish(&mut pipeline, mode, publish, may_be_plain),
-                None if needs_log => return Err(without_log(channel)),
-                None => add_publish(&mut pipeline, channel, event, may_be_plain),
-            }
-        }
-        pipeline.ignore_errors().query_async(commands).await.map_err(publish_error)
+    fn publisher(&self) -> Publisher<'_> {
+        let (commands, desired) = (&self.commands, &*self.desired);
+        Publisher { commands, desired, rules: self.rules.as_ref(), ephemeral: &self.ephemeral }
     }
 }
 
@@ -268,40 +245,6 @@ fn subscribe_denied(channel: &Channel) -> Error {
              that docs/redis.md lists"
         ),
     )
-}
-
-/// The error for an end or an idempotency key that cannot be recorded.
-fn without_log(channel: &Channel) -> Error {
-    Error::new(
-        ErrorKind::PermissionDenied,
-        format!(
-            "Redis denies the keys headwater:{{0}}:*, so neither an end nor an idempotency key of \
-             channel {channel} can be recorded: omit them, or give the Redis user the permissions \
-             that docs/redis.md lists"
-        ),
-    )
-}
-
-fn receipt(publish: &Publish, answer: Value) -> Receipt {
-    // Only the function answers with a position; PUBLISH answers with the number of receivers.
-    let position = match answer {
-        Value::BulkString(id) => String::from_utf8(id).ok(),
-        Value::SimpleString(id) => Some(id),
-        _ => None,
-    };
-    let position = position.and_then(|id| id.parse::<Position>().ok());
-    Receipt::new(publish.channel().clone(), publish.event(), position)
-}
-
-/// Adds an event that is not in the log. `may_be_plain` allows a plain `PUBLISH`.
-fn add_publish(pipeline: &mut Pipeline, channel: &Channel, event: &Event, may_be_plain: bool) {
-    let only_data = event.name().is_none() && event.id().is_none() && event.retry().is_none();
-    let command = pipeline.cmd("PUBLISH");
-    if only_data && may_be_plain {
-        command.arg(channel.as_str()).arg(event.data());
-    } else {
-        command.arg(keys::envelopes(channel)).arg(envelope::encode(event));
-    }
 }
 
 impl Drop for RedisBroker {

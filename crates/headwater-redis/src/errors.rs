@@ -20,12 +20,14 @@ struct Refusal {
     advice: &'static str,
 }
 
+const READONLY: Refusal = unavailable(
+    "READONLY",
+    "it is a replica, which accepts no writes",
+    "let the host of the Redis URL lead to the primary; the node resolves it again by itself",
+);
+
 const REFUSALS: &[Refusal] = &[
-    unavailable(
-        "READONLY",
-        "it is a replica, which accepts no writes",
-        "let the host of the Redis URL lead to the primary; the node resolves it again by itself",
-    ),
+    READONLY,
     unavailable("OOM", "it has reached its maxmemory", "raise maxmemory, or reduce the retention"),
     unavailable(
         "MISCONF",
@@ -237,6 +239,14 @@ pub(crate) fn publish_error(error: RedisError) -> Error {
         return Error::invalid(message).with_source(error);
     }
     explain(error, PUBLISH)
+}
+
+/// The error of a `PUBLISH` that a replica accepted: its own subscribers received the event, others
+/// did not.
+pub(crate) fn published_on_replica() -> Error {
+    let Refusal { code, kind, meaning, advice } = READONLY;
+    let message = format!("Redis cannot publish the event: {code}: {meaning}: {advice}");
+    Error::new(kind, message).with_reason(code)
 }
 
 /// The error of reading the log.

@@ -221,9 +221,10 @@ fn log_state(answer: &[String]) -> RedisResult<LogState> {
         |text: &str| text.parse::<u64>().map_err(|_| unexpected("expected a whole number"));
     let (epoch, last) = (parse_epoch(&log[0])?, number(&log[1])?);
     let receivers = number(&log[4])?;
-    let begun = match &*log[5] {
-        "" => None,
-        begun => Some(number(begun)?.min(last)),
+    // The offset, and in newer versions of the function the time.
+    let begun = match log[5].split(' ').next() {
+        None | Some("") => None,
+        Some(offset) => Some(number(offset)?.min(last)),
     };
     let forgotten_to = match &*log[2] {
         // The first event of an epoch notes the horizon, so this one has none yet.

@@ -7,6 +7,9 @@ use headwater_core::Channel;
 /// The log: the prefix of all its keys and Redis channels.
 pub(crate) const LOG: &str = "headwater:{0}";
 
+/// The epoch of the log.
+pub(crate) const EPOCH: &str = "headwater:{0}:epoch";
+
 /// The prefix of the Redis channels for events in an envelope.
 pub(crate) const ENVELOPES: &str = "headwater:{0}:";
 

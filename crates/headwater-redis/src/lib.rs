@@ -5,11 +5,11 @@
 //!
 //! # Layout
 //!
-//! In reading order: [`RedisBroker`] publishes and reads; `library` is the function in Redis that
-//! appends and publishes; `subscriber` maintains the one subscriber connection, and `session`
-//! serves it from HELLO to its loss; `catch_up` reads missed events; `commands` keeps the one
-//! connection for commands, and `link` judges it; `keys` has every key and Redis channel, `errors`
-//! every error of Redis, `limits` every bound.
+//! In reading order: [`RedisBroker`] and `publish`; `library` is the function in Redis that appends
+//! and publishes; `subscriber` maintains the one subscriber connection, and `session` serves it
+//! from HELLO to its loss; `history` reads the log; `desired` is what the node wants of Redis, and
+//! `reconcile` repairs it; `commands` keeps the one connection for commands, and `link` judges it;
+//! `keys` has every key and Redis channel, `errors` every error of Redis, `limits` every bound.
 //!
 //! # Features
 //!
@@ -31,6 +31,7 @@ pub mod limits;
 mod link;
 mod node;
 mod pace;
+mod publish;
 mod reconcile;
 mod resp;
 mod revocations;

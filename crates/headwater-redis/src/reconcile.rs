@@ -93,20 +93,27 @@ impl Reconciler<'_> {
     /// Installs the function, proves that a publish would be accepted, and writes the rules.
     async fn keep(&mut self, is_new_connection: bool) -> RedisResult<()> {
         let before = self.node.desired.heard_before();
-        let heard = before.clone().or_else(|| self.node.heard());
+        let mut heard = before.clone().or_else(|| self.node.heard());
+        let accepted = self.node.desired.accepted();
+        if let Some(heard) = &mut heard {
+            heard.accepted.clone_from(&accepted);
+        }
         let heard = heard.as_ref();
         let mode = match self.node.desired.log_mode() {
             LogMode::Available(mode) if !is_new_connection => mode,
             _ => self.install(heard).await?,
         };
-        match library::probe(&mut self.commands, mode, heard).await {
+        let epoch = match library::probe(&mut self.commands, mode, heard).await {
             // Redis restarted without its data.
             Err(error) if is_missing(&error) => {
                 let mode = self.install(heard).await?;
-                library::probe(&mut self.commands, mode, heard).await?;
+                library::probe(&mut self.commands, mode, heard).await?
             }
             Err(error) => return Err(self.check_denied(error)),
-            Ok(()) => {}
+            Ok(epoch) => epoch,
+        };
+        if let Some(epoch) = epoch.filter(|_| heard.is_some()) {
+            self.node.desired.forget_accepted(&accepted, epoch);
         }
         if before.is_some() && before == self.node.desired.heard_before() {
             self.node.desired.forget_heard_before();

@@ -35,6 +35,8 @@ struct State {
     heard_before: Option<Heard>,
     /// The last epochs of the log, the current one at the end.
     epochs: VecDeque<Epoch>,
+    /// When Redis last accepted an event of this node, for each of the last epochs.
+    accepted: VecDeque<(Epoch, Instant)>,
     /// When the log had a new epoch last, as far as this node has seen.
     reset_at: Option<Instant>,
 }
@@ -66,6 +68,7 @@ impl Desired {
             revocations: Revocations::Unsubscribed,
             heard_before: None,
             epochs: VecDeque::new(),
+            accepted: VecDeque::new(),
             reset_at: None,
         };
         Self { state: Mutex::new(state), changed: Notify::new(), due: Notify::new() }
@@ -230,6 +233,29 @@ impl Desired {
     pub(crate) fn ended_epochs(&self) -> Vec<Epoch> {
         let state = self.state();
         state.epochs.iter().rev().skip(1).copied().collect()
+    }
+
+    /// Records that Redis accepted events of this node in an epoch.
+    pub(crate) fn record_accepted(&self, epoch: Epoch) {
+        let (mut state, now) = (self.state(), Instant::now());
+        if let Some(last) = state.accepted.iter_mut().find(|(of, _)| *of == epoch) {
+            last.1 = now;
+            return;
+        }
+        if state.accepted.len() == EPOCHS_MAX {
+            state.accepted.pop_front();
+        }
+        state.accepted.push_back((epoch, now));
+    }
+
+    /// When Redis last accepted an event of this node, by epoch.
+    pub(crate) fn accepted(&self) -> Vec<(Epoch, Instant)> {
+        self.state().accepted.iter().copied().collect()
+    }
+
+    /// Records that Redis, which is in this epoch, knows when it accepted events in others.
+    pub(crate) fn forget_accepted(&self, known: &[(Epoch, Instant)], current: Epoch) {
+        self.state().accepted.retain(|it| it.0 == current || !known.contains(it));
     }
 
     /// Whether Redis may lack notes of which channels receive ephemeral events: the log was reset,

@@ -5,10 +5,10 @@
 --
 -- KEYS[1] is the log's prefix. ARGV: the marker's Redis channel, the marker, then names of
 -- channels. Returns {epoch, last offset, horizon or '', Redis' clock in seconds, the number of
--- subscribers that the marker reached, the offset after which the epoch began or '', for each
--- channel its last offset or '', for each channel '1' if a note says that it receives ephemeral
--- events, else ''}; or nil, without a marker, if there is no log yet, or one of its keys is missing
--- or malformed. Then headwater_begin creates it.
+-- subscribers that the marker reached, `:begun` or '', for each channel its last offset or '', for
+-- each channel '1' if a note says that it receives ephemeral events, else ''}; or nil, without a
+-- marker, if there is no log yet, or one of its keys is missing or malformed. Then headwater_begin
+-- creates it.
 
 local prefix = KEYS[1]
 local log = redis.call('MGET', prefix .. ':epoch', prefix .. ':seq', prefix .. ':horizon',

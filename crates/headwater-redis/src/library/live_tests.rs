@@ -244,43 +244,64 @@ async fn the_probe_fails_as_a_publish_does() {
     check(None).await;
 }
 
+fn heard(epoch: Epoch, offset: u64) -> Heard {
+    Heard { epoch, offset, ended: Vec::new(), accepted: Vec::new() }
+}
+
 /// As after a restart that lost what the node has heard of.
 #[tokio::test]
 async fn a_log_that_lacks_what_was_heard_gets_a_new_epoch() {
     let server = RedisServer::start();
     let mut commands = connect(&server);
     let mode = install(&mut commands, None).await.unwrap();
-    let epoch = || server.run::<String>(&["GET", &format!("{PREFIX}:epoch")]);
+    let epoch =
+        || -> Epoch { server.run::<String>(&["GET", &format!("{PREFIX}:epoch")]).parse().unwrap() };
     let first = publish(&mut commands, mode, &Event::new("d"), false).await.unwrap();
-    let heard =
-        |offset: u64| Some(Heard { epoch: epoch().parse().unwrap(), offset, ended: Vec::new() });
     let (other, foreign) = (Epoch::from_bits(7).unwrap(), Epoch::from_bits(8).unwrap());
+    let ago = |age: Duration| Instant::now().checked_sub(age).unwrap();
+    let long_ago = ago(Duration::from_secs(600));
     for heard in [
         None,
-        heard(0),
-        heard(1),
-        Some(Heard { epoch: other, offset: 99, ended: Vec::new() }),
-        Some(Heard { epoch: other, offset: 99, ended: vec![foreign] }),
+        Some(heard(epoch(), 0)),
+        Some(heard(epoch(), 1)),
+        Some(heard(other, 99)),
+        Some(Heard { ended: vec![foreign], ..heard(other, 99) }),
+        Some(Heard { accepted: vec![(epoch(), Instant::now())], ..heard(epoch(), 1) }),
+        // Accepted before this epoch began.
+        Some(Heard { accepted: vec![(other, long_ago)], ..heard(epoch(), 1) }),
     ] {
         let heard = heard.as_ref();
         install(&mut commands, heard).await.unwrap();
-        probe(&mut commands, mode, heard).await.unwrap();
+        assert_eq!(probe(&mut commands, mode, heard).await.unwrap(), Some(epoch()));
         begin(&mut commands, heard).await.unwrap();
         assert_eq!(format!("{}-1", epoch()), first, "{heard:?}");
     }
     let mut last = epoch();
-    let mut check_new = |epoch: String| {
+    let mut check_new = |epoch: Epoch| {
         assert_ne!(epoch, last);
         last = epoch;
     };
-    install(&mut commands, heard(2).as_ref()).await.unwrap();
+    install(&mut commands, Some(&heard(epoch(), 2))).await.unwrap();
     check_new(epoch());
     for mode in [mode, Mode::Script] {
-        probe(&mut commands, mode, heard(2).as_ref()).await.unwrap();
+        probe(&mut commands, mode, Some(&heard(epoch(), 2))).await.unwrap();
         check_new(epoch());
         // An older copy, of an epoch that has ended.
-        let ended = vec![foreign, epoch().parse().unwrap()];
-        probe(&mut commands, mode, Some(&Heard { epoch: other, offset: 1, ended })).await.unwrap();
+        let ended = vec![foreign, epoch()];
+        let copy = Heard { ended, ..heard(other, 1) };
+        probe(&mut commands, mode, Some(&copy)).await.unwrap();
         check_new(epoch());
+        // Another primary accepted an event after this epoch began.
+        for before in [heard(epoch(), 0), heard(other, 99)] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let accepted = vec![(foreign, long_ago), (other, ago(Duration::from_millis(5)))];
+            let late = Heard { accepted, ..before };
+            probe(&mut commands, mode, Some(&late)).await.unwrap();
+            let new = epoch();
+            check_new(new);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            begin(&mut commands, Some(&late)).await.unwrap();
+            assert_eq!(epoch(), new, "the new epoch began after that event");
+        }
     }
 }

@@ -9,9 +9,12 @@
 -- * A server that restarted may lack the last moments: the sequence jumps to the clock, in
 --   microseconds since 1970, which is above every offset that was assigned before. It is noted in
 --   `:jumps`, so that a node that has heard of an offset in between begins a new epoch.
--- `:begun` has the offset after which the epoch began, so that nodes deliver what it has.
+-- `:begun` has the offset after which the epoch began, so that nodes deliver what it has, and the
+-- time.
 --
 -- * One of the keys is missing or malformed, or the data is older than what was heard: new epoch.
+-- * The primary that was replaced accepted events after this epoch began: new epoch, since clients
+--   may have received the gap event of this one before. The node that published them reports it.
 
 -- Version 1 added a fixed RESTART_JUMP of 2^32 instead: two restarts from one copy of the data then
 -- assigned the same offsets. The clock repeats none.
@@ -52,6 +55,11 @@ local function this_history()
   end
 end
 
+-- Whether Redis' answer is that of a replica.
+local function is_replica(text)
+  return text and not text:find('role:master', 1, true)
+end
+
 local function this_run()
   return (info('server') or ''):match('run_id:(%x+)') or '-'
 end
@@ -85,10 +93,27 @@ local function known_log(epoch, seq, writer)
   return { epoch = valid_epoch(epoch), last = valid_offset(seq), writer = writer or '' }
 end
 
--- Whether the log lacks what a node has heard of: an offset, or a later epoch.
-local function lacks(prefix, known, heard)
-  if not heard or heard.epoch ~= known.epoch then
-    return heard and heard.ended[known.epoch]
+-- Whether events of another epoch were accepted after this one began. `ages` has how long ago that
+-- was at the latest, by epoch, in milliseconds.
+local function began_before(prefix, epoch, ages, now_us)
+  local begun_us = tonumber((redis.call('GET', prefix .. ':begun') or ''):match('^%d+ (%d+)$'))
+  for other, age in pairs(ages) do
+    if begun_us and other ~= epoch and begun_us < now_us - age * 1000 then
+      return true
+    end
+  end
+end
+
+-- Whether the log lacks what a node has heard of: an offset, a later epoch, or events of its own.
+local function lacks(prefix, known, heard, time)
+  if not heard then
+    return false
+  end
+  if next(heard.accepted) and began_before(prefix, known.epoch, heard.accepted, clock_us(time)) then
+    return true
+  end
+  if heard.epoch ~= known.epoch then
+    return heard.ended[known.epoch]
   end
   if heard.last > known.last then
     return true
@@ -105,10 +130,10 @@ end
 
 -- Returns how the log continues on this server: 'epoch' for a new epoch, 'jump', 'clock' if that
 -- cannot be known, so that each offset is taken from the clock; or nil if it simply continues.
-local function continuation(prefix, known, history, text, heard)
+local function continuation(prefix, known, history, text, heard, time)
   local state = written[prefix]
   local is_known = state and state.epoch == known.epoch
-  if not (known.epoch and known.last) or lacks(prefix, known, heard) then
+  if not (known.epoch and known.last) or lacks(prefix, known, heard, time) then
     return 'epoch'
   end
   if is_known and known.last < state.last then
@@ -141,7 +166,7 @@ local function begin_epoch(prefix, log, known, time)
     is_fresh = is_fresh and not value
   end
   log.last = known.last or (is_fresh and 0 or clock_us(time))
-  log.begun = log.last
+  log.begun = digits(log.last) .. ' ' .. digits(clock_us(time))
   log.epoch, log.is_new, log.jumped_from = make_epoch(time, known.epoch), true, nil
 end
 
@@ -149,7 +174,7 @@ end
 local function locate(prefix, known, time, heard)
   local history, text = this_history()
   local log = { epoch = known.epoch, last = known.last, writer = known.writer }
-  local change = continuation(prefix, known, history, text, heard)
+  local change = continuation(prefix, known, history, text, heard, time)
   if change == 'epoch' or (change == 'jump' and clock_us(time) <= known.last) then
     begin_epoch(prefix, log, known, time)
   elseif change == 'jump' then
@@ -161,7 +186,7 @@ local function locate(prefix, known, time, heard)
     log.writer, log.has_new_writer = this_run() .. ' ' .. history, true
   end
   log.is_changed = log.is_new or log.jumped_from or log.has_new_writer
-  log.is_replica = text and not text:find('role:master', 1, true)
+  log.is_replica = is_replica(text)
   return log
 end
 
@@ -181,7 +206,7 @@ local function write_log(prefix, log)
   redis.call('SET', prefix .. ':seq', digits(log.last))
   if log.is_new then
     redis.call('SET', prefix .. ':epoch', log.epoch)
-    redis.call('SET', prefix .. ':begun', digits(log.begun))
+    redis.call('SET', prefix .. ':begun', log.begun)
     redis.call('DEL', prefix .. ':horizon', prefix .. ':jumps')
   end
   if log.jumped_from then

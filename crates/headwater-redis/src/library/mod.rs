@@ -13,7 +13,8 @@ use std::sync::{LazyLock, Once};
 use headwater_core::Publish;
 use headwater_core::log::{Epoch, Retention, RetentionRules};
 use redis::aio::ConnectionLike;
-use redis::{Pipeline, RedisResult, Script, cmd, pipe};
+use redis::{Pipeline, RedisResult, Script, Value, cmd, pipe};
+use tokio::time::Instant;
 
 use crate::errors::{has_error, is_denied, is_missing, is_unsupported};
 use crate::keys;
@@ -50,6 +51,20 @@ pub(crate) struct Heard {
     pub(crate) offset: u64,
     /// Earlier epochs: a log of one of them is an older copy.
     pub(crate) ended: Vec<Epoch>,
+    /// When Redis last accepted an event of this node, by epoch. A log that began a later epoch
+    /// before that lacks the event, and gets a new one.
+    pub(crate) accepted: Vec<(Epoch, Instant)>,
+}
+
+impl Heard {
+    /// The arguments of `headwater_begin` and `headwater_probe`.
+    fn words(&self) -> Vec<String> {
+        let mut words = vec![self.epoch.to_string(), self.offset.to_string()];
+        words.extend(self.ended.iter().map(Epoch::to_string));
+        let accepted = self.accepted.iter();
+        words.extend(accepted.map(|(epoch, at)| format!("{epoch} {}", at.elapsed().as_millis())));
+        words
+    }
 }
 
 /// How events are published.
@@ -111,7 +126,7 @@ async fn warn_without_info<C: ConnectionLike + Send>(commands: &mut C) {
 }
 
 /// Proves that Redis accepts what a publish writes, by writing the log's position again. Opens the
-/// log as [`install`] does.
+/// log as [`install`] does, and returns its epoch.
 ///
 /// # Errors
 /// As those of a publish: if Redis rejects writes, a permission or the function is missing.
@@ -119,8 +134,10 @@ pub(crate) async fn probe<C: ConnectionLike + Send>(
     commands: &mut C,
     mode: Mode,
     heard: Option<&Heard>,
-) -> RedisResult<()> {
-    call_with_heard(commands, mode, "headwater_probe", &PROBE, heard).await
+) -> RedisResult<Option<Epoch>> {
+    let answer = call_with_heard(commands, mode, "headwater_probe", &PROBE, heard).await?;
+    let (epoch, _last): (String, u64) = redis::from_redis_value(answer)?;
+    Ok(epoch.parse().ok())
 }
 
 /// Opens the log as [`install`] does, whether or not the function is installed.
@@ -130,9 +147,9 @@ pub(crate) async fn begin<C: ConnectionLike + Send>(
 ) -> RedisResult<()> {
     match call_with_heard(commands, Mode::Function, "headwater_begin", &BEGIN, heard).await {
         Err(error) if is_missing(&error) || is_unsupported(&error) => {
-            call_with_heard(commands, Mode::Script, "", &BEGIN, heard).await
+            call_with_heard(commands, Mode::Script, "", &BEGIN, heard).await.map(drop)
         }
-        result => result,
+        result => result.map(drop),
     }
 }
 
@@ -142,14 +159,12 @@ async fn call_with_heard<C: ConnectionLike + Send>(
     function: &str,
     script: &Script,
     heard: Option<&Heard>,
-) -> RedisResult<()> {
-    let words = heard.map(|Heard { epoch, offset, ended }| {
-        let ended = ended.iter().map(Epoch::to_string);
-        [epoch.to_string(), offset.to_string()].into_iter().chain(ended).collect::<Vec<_>>()
-    });
+) -> RedisResult<Value> {
+    let words = heard.map(Heard::words);
     match mode {
         Mode::Function => {
-            cmd("FCALL").arg(function).arg(1).arg(keys::LOG).arg(words).exec_async(commands).await
+            let mut call = cmd("FCALL");
+            call.arg(function).arg(1).arg(keys::LOG).arg(words).query_async(commands).await
         }
         // Loads the script if Redis does not have it.
         Mode::Script => script.key(keys::LOG).arg(words).invoke_async(commands).await,

@@ -26,7 +26,9 @@ end
 local function publish_only(prefix, event, key)
   local is_plain = not (event.event or event.id or event.retry or event.plain)
   local to = is_plain and event.channel or prefix .. ':' .. event.channel
-  local err = denied('PUBLISH', to, '') or (key and denied('SET', key, ''))
+  -- Redis denies a function on a replica, but not a script that writes nothing.
+  local err = is_script and is_replica(info('replication')) and REPLICA_ERROR
+    or denied('PUBLISH', to, '') or (key and denied('SET', key, ''))
   if err then
     return redis.error_reply(err)
   end
@@ -276,20 +278,28 @@ local function publish(keys, args)
   return append_and_publish(prefix, event, rule, known, key)
 end
 
--- Opens the log for a node, which passes the position that it has heard of, if any, and the epochs
--- before that one. Returns the log; or nil and an error.
+-- Opens the log for a node, which passes what it has heard of, if anything: see `begin`. Returns
+-- the log; or nil and an error.
 local function open_log(keys, args, must_write)
   local prefix = keys[1]
   if #keys ~= 1 or prefix == '' then
     return nil, 'ERR headwater: give one key, such as headwater:{0}'
   end
   local values = redis.call('MGET', prefix .. ':epoch', prefix .. ':seq', prefix .. ':writer')
-  local heard = args[1] and { epoch = args[1], last = valid_offset(args[2]), ended = {} }
+  local heard = args[1] and { epoch = args[1], last = valid_offset(args[2]) }
   if heard and not heard.last then
     return nil, 'ERR headwater: give the epoch and the offset that was heard of, or neither'
   end
+  if heard then
+    heard.ended, heard.accepted = {}, {}
+  end
   for at = 3, #args do
-    heard.ended[args[at]] = true
+    local epoch, age = args[at]:match('^(%x+) (%d+)$')
+    if epoch then
+      heard.accepted[epoch] = tonumber(age)
+    else
+      heard.ended[args[at]] = true
+    end
   end
   local known = known_log(values[1], values[2], values[3])
   local log = locate(prefix, known, redis.call('TIME'), heard)
@@ -306,7 +316,9 @@ end
 
 -- The function `headwater_begin`, for nodes only: creates the log if there is none, so that nodes
 -- know its epoch before there is an event, and begins a new epoch if what the node has heard of is
--- not in it. ARGV: that position's epoch and offset and earlier epochs, or nothing.
+-- not in it. ARGV: nothing, or that position's epoch and offset, and then in any order earlier
+-- epochs, and `EPOCH AGE` for each epoch in which the node has had an event accepted, the last one
+-- AGE milliseconds ago.
 local function begin(keys, args)
   local log, err = open_log(keys, args, false)
   return log and redis.status_reply('OK') or redis.error_reply(err)

@@ -1,0 +1,172 @@
+//! Two nodes during a failover: one still uses the old primary, the other one the new. What Redis
+//! accepts from the first must not be missing in silence on the second. Look here for tests of
+//! nodes on different servers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use headwater_core::gap::GapReason;
+use headwater_core::log::RetentionRules;
+use headwater_core::publish::IdempotencyKey;
+use headwater_core::{Channel, Error, ErrorKind, Event, Hub, Publish, Receipt, Subscription};
+use headwater_redis::RedisBroker;
+use headwater_test_support::{PATIENCE, Proxy, RedisServer, eventually};
+use tokio::time::{sleep, timeout};
+
+/// Longer than it takes until a node compares itself with Redis again.
+const RECONCILED: Duration = Duration::from_secs(7);
+
+/// As an operator of Redis 6.2 has it: nodes call a script then.
+const WITHOUT_FUNCTIONS: &[&str] =
+    &["--rename-command", "FUNCTION", "", "--rename-command", "FCALL_RO", ""];
+
+/// A primary, its replica, and two nodes that reach the primary through a proxy each.
+struct World {
+    primary: RedisServer,
+    replica: RedisServer,
+    proxies: [Proxy; 2],
+    nodes: [Hub; 2],
+}
+
+impl World {
+    /// Channels that start with `off` have no retention; the nodes know that, or only Redis does.
+    async fn start(arguments: &[&str], nodes_have_rules: bool) -> Self {
+        let mut all = vec!["--save", "", "--repl-diskless-sync-delay", "0"];
+        all.extend(arguments);
+        let primary = RedisServer::start_with(&all);
+        let replica = RedisServer::start_replica_of(&primary, &all);
+        let proxies = [(); 2].map(|()| Proxy::start(address(&primary)));
+        let rules = RetentionRules::new().with_rule("off* off").unwrap();
+        if !nodes_have_rules {
+            primary.run::<()>(&["SET", "headwater:{0}:rules", "off* off\n"]);
+        }
+        let nodes = proxies.each_ref().map(|proxy| {
+            let broker = RedisBroker::connect(&format!("redis://{}", proxy.address())).unwrap();
+            let rules = rules.clone();
+            Hub::new(if nodes_have_rules { broker.with_retention(rules) } else { broker })
+        });
+        let world = Self { primary, replica, proxies, nodes };
+        for node in &world.nodes {
+            eventually("the node is ready", async || node.status().keeps.is_ok()).await;
+        }
+        world
+    }
+
+    /// Promotes the replica, and lets one node go there.
+    fn promote_for(&self, node: usize) {
+        self.replica.promote();
+        self.follow(node);
+    }
+
+    /// Lets a node go to the new primary.
+    fn follow(&self, node: usize) {
+        self.proxies[node].set_target(address(&self.replica));
+        self.proxies[node].cut();
+    }
+
+    async fn publish(&self, node: usize, channel: &str) -> Result<Receipt, Error> {
+        self.nodes[node].publish(&name(channel), Event::new("data")).await
+    }
+}
+
+fn address(server: &RedisServer) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], server.port()))
+}
+
+fn name(channel: &str) -> Channel {
+    Channel::new(channel).unwrap()
+}
+
+async fn subscribe(hub: &Hub, channel: &str) -> Subscription {
+    let mut stream = hub.subscribe([name(channel)]).unwrap();
+    timeout(PATIENCE, stream.ready()).await.expect("confirmed in time");
+    stream
+}
+
+/// Receives until a gap event with this reason.
+async fn gap(stream: &mut Subscription, reason: GapReason) {
+    let found = timeout(PATIENCE, async {
+        while let Some(frame) = stream.next().await {
+            if frame.gap().is_some_and(|gap| gap.reason == reason) {
+                return;
+            }
+        }
+        panic!("the stream ended");
+    });
+    found.await.unwrap_or_else(|_| panic!("no gap event: {reason:?}"));
+}
+
+/// The gap events of a stream within a time.
+async fn gaps(stream: &mut Subscription, within: Duration) -> Vec<GapReason> {
+    let mut gaps = Vec::new();
+    let _ = timeout(within, async {
+        while let Some(frame) = stream.next().await {
+            gaps.extend(frame.gap().map(|gap| gap.reason));
+        }
+    })
+    .await;
+    gaps
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_the_old_primary_accepts_after_the_new_epoch_are_a_gap_on_all_nodes() {
+    let check = async |arguments, nodes_have_rules, channel| {
+        let world = World::start(arguments, nodes_have_rules).await;
+        let mut stream = subscribe(&world.nodes[1], channel).await;
+        world.publish(1, channel).await.unwrap();
+        world.promote_for(1);
+        gap(&mut stream, GapReason::Epoch).await;
+        // The stream has its gap event; now the other node publishes on the old primary.
+        sleep(Duration::from_millis(50)).await;
+        world.publish(0, channel).await.expect("the old primary accepts it");
+        world.follow(0);
+        gap(&mut stream, GapReason::Epoch).await;
+        // It is reported once.
+        assert_eq!(gaps(&mut stream, RECONCILED).await, [], "{channel}");
+    };
+    tokio::join!(
+        check(&[], true, "kept"),
+        check(&[], true, "off"),
+        check(&[], false, "off"),
+        check(WITHOUT_FUNCTIONS, false, "kept"),
+        check(WITHOUT_FUNCTIONS, false, "off"),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_published_nothing_later_causes_no_second_gap() {
+    let world = World::start(&[], true).await;
+    let mut stream = subscribe(&world.nodes[1], "kept").await;
+    world.publish(0, "kept").await.unwrap();
+    sleep(Duration::from_millis(200)).await;
+    world.promote_for(1);
+    gap(&mut stream, GapReason::Epoch).await;
+    world.follow(0);
+    assert_eq!(gaps(&mut stream, RECONCILED).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_accepts_no_event() {
+    let check = async |arguments, nodes_have_rules, channel: &'static str| {
+        let world = World::start(arguments, nodes_have_rules).await;
+        world.publish(0, channel).await.unwrap();
+        world.promote_for(1);
+        // The connections of the first node stay.
+        world.primary.demote_to(&world.replica);
+        let error = world.publish(0, channel).await.unwrap_err();
+        let found = (error.kind(), error.reason());
+        assert_eq!(found, (ErrorKind::Unavailable, Some("READONLY")), "{channel}: {error}");
+        let keyed = Publish::to(name(channel), Event::new("data"));
+        let keyed = keyed.with_key(IdempotencyKey::new("key").unwrap());
+        world.nodes[0].publish_all([keyed]).await.unwrap_err();
+        world.follow(0);
+        eventually("accepted again", async || world.publish(0, channel).await.is_ok()).await;
+    };
+    tokio::join!(
+        check(&[], true, "kept"),
+        check(&[], true, "off"),
+        check(&[], false, "off"),
+        check(WITHOUT_FUNCTIONS, true, "off"),
+        check(WITHOUT_FUNCTIONS, false, "off"),
+    );
+}
