@@ -23,6 +23,9 @@ struct Has {
     /// Ephemeral events before this index are settled.
     ephemeral_before: [usize; CHANNELS],
     ephemeral: BTreeSet<usize>,
+    /// Those of them that may arrive again: they were published after the event of the ID with
+    /// which the client connected, and its first node happened to deliver them before that.
+    repeatable: BTreeSet<usize>,
     /// Channels with a gap since their last event.
     gaps: HashSet<usize>,
     /// Channels that have ended for the client.
@@ -67,6 +70,11 @@ impl Client {
                     self.has.ephemeral_before = [cluster.count(); CHANNELS];
                 }
                 let position = cluster.position_of(&id);
+                if position.is_durable() {
+                    let after = cluster.index_after(position);
+                    self.has.repeatable = self.has.ephemeral.split_off(&after);
+                    self.has.ephemeral.extend(&self.has.repeatable);
+                }
                 for channel in channels.iter().filter(|it| !had.contains(it)) {
                     self.begin(cluster, *channel, cluster.index_after(position));
                 }
@@ -158,7 +166,8 @@ impl Client {
         let channel = record.channel;
         assert!(self.channels.contains(&channel), "{index} is of channel {channel}");
         if record.offset.is_none() {
-            assert!(self.has.ephemeral.insert(index), "{index} is a duplicate");
+            let is_new = self.has.ephemeral.insert(index) || self.has.repeatable.remove(&index);
+            assert!(is_new, "{index} is a duplicate");
             return;
         }
         let seen = self.has.seen[channel];

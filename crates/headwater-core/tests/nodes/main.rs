@@ -79,6 +79,13 @@ enum Step {
         node: usize,
         channels: Vec<usize>,
     },
+    /// A node falls behind, and a client that has read more moves there with the same channels.
+    MoveAhead {
+        client: usize,
+        node: usize,
+        channel: usize,
+        count: usize,
+    },
     Read {
         client: usize,
         count: usize,
@@ -94,6 +101,7 @@ fn step() -> impl Strategy<Value = Step> {
         || proptest::sample::subsequence((0..CHANNELS).collect::<Vec<_>>(), 1..=CHANNELS);
     let connect = (client.clone(), node.clone(), channels(), 0..4_usize);
     let at_receipt = (client.clone(), node.clone(), channels());
+    let ahead = (client.clone(), node.clone(), channel.clone(), 1..4_usize);
     prop_oneof![
         10 => (channel.clone(), 1..6_usize)
             .prop_map(|(channel, count)| Step::Publish { channel, count }),
@@ -115,6 +123,9 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         2 => at_receipt.prop_map(|(client, node, channels)| {
             Step::ConnectAtReceipt { client, node, channels }
+        }),
+        2 => ahead.prop_map(|(client, node, channel, count)| {
+            Step::MoveAhead { client, node, channel, count }
         }),
         10 => (client.clone(), 1..100_usize)
             .prop_map(|(client, count)| Step::Read { client, count }),
@@ -149,6 +160,19 @@ async fn run(steps: Vec<Step>, linger: Duration) {
             }
             Step::ConnectAtReceipt { client, node, channels } => {
                 clients[client].connect_at(&hubs[node], &cluster, channels);
+            }
+            Step::MoveAhead { client, node, channel, count } => {
+                cluster.lag(node);
+                for _ in 0..count {
+                    cluster.publish_ephemeral(channel);
+                    cluster.publish(channel, false, false, true);
+                }
+                let client = &mut clients[client];
+                client.read(&cluster, 100, false).await;
+                let channels = client.channels().to_vec();
+                if !channels.is_empty() {
+                    client.connect(&hubs[node], &cluster, channels, 0).await;
+                }
             }
             Step::Read { client, count } => clients[client].read(&cluster, count, false).await,
             Step::Disconnect { client } => clients[client].disconnect(),

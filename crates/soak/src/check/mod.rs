@@ -8,7 +8,8 @@
 //! place that were sent before it arrived, and none is sent where the rules allow no gap. Where the
 //! log may be reset, each channel has a gap event before its first event of the new epoch; events
 //! that were sent before that gap event and are left of the log may arrive between it and the place
-//! of the missing ones.
+//! of the missing ones. A client that is disconnected before its first ephemeral event may have a
+//! gap event, too.
 
 mod reference;
 
@@ -191,7 +192,10 @@ impl Checker<'_> {
                     let has_ephemeral = self.has_ephemeral() && self.rules.ephemeral != Gaps::Never;
                     if !self.log.channels.contains(channel) {
                         self.report(at, Violation::Alien("a gap of another channel".to_owned()));
-                    } else if self.gaps_of(*channel) == Gaps::Never && !has_ephemeral {
+                    } else if self.gaps_of(*channel) == Gaps::Never
+                        && !has_ephemeral
+                        && !self.is_before_ephemeral(at, *channel)
+                    {
                         self.report(at, Violation::FalseGap { channel: *channel });
                     }
                 }
@@ -389,7 +393,7 @@ impl Checker<'_> {
         }
         let only_missing = self.gaps_of(channel) == Gaps::Missing;
         for (gap, _) in gaps.iter().zip(explained).filter(|(_, explained)| !explained) {
-            if only_missing {
+            if only_missing && !self.is_before_ephemeral(*gap, channel) {
                 self.report(*gap, Violation::FalseGap { channel });
             }
         }
@@ -406,6 +410,21 @@ impl Checker<'_> {
             _ => true,
         };
         self.rules.new_epochs && gap < to && self.log.lines[gap..=to].iter().all(is_left)
+    }
+
+    /// Whether a client resumed without having received any ephemeral event of the channel: its id
+    /// does not say that it subscribed before the first one, so a gap event is right.
+    fn is_before_ephemeral(&self, gap: usize, channel: usize) -> bool {
+        let before = &self.log.lines[..gap];
+        let opened = before.iter().rev().find_map(|line| match &line.entry {
+            Entry::Opened { resumed_from, .. } => Some(resumed_from.as_deref().map(id::parse)),
+            _ => None,
+        });
+        let is_event =
+            |line: &Line| matches!(line.entry, Entry::Event { channel: of, .. } if of == channel);
+        self.channels[channel].kind == Kind::Ephemeral
+            && matches!(opened, Some(Some(Id::Position(Position { node: None, .. }))))
+            && !before.iter().any(is_event)
     }
 
     fn gaps(&self, channel: usize) -> Vec<usize> {
