@@ -33,8 +33,7 @@ impl Node {
     pub(crate) fn heard(&self) -> Option<Heard> {
         let heard = self.sink.heard().filter(|_| self.desired.log_mode() != LogMode::Denied)?;
         let (epoch, offset) = (heard.epoch(), heard.offset());
-        let (ended, accepted) = (self.desired.ended_epochs(), self.desired.accepted());
-        Some(Heard { epoch, offset, ended, accepted })
+        Some(Heard { epoch, offset, ended: self.desired.ended_epochs(), accepted: Vec::new() })
     }
 
     /// Goes without the log, since Redis denies it. A node that has used the log waits for the

@@ -38,26 +38,24 @@ impl Publisher<'_> {
         for publish in batch {
             has_plain |= !self.add(&mut pipeline, publish, mode)?;
         }
-        let may_be_ephemeral = has_plain || self.rules.is_none();
-        if may_be_ephemeral {
-            pipeline.cmd("GET").arg(keys::EPOCH);
-        }
+        pipeline.cmd("GET").arg(keys::EPOCH);
         if has_plain {
             pipeline.cmd("INFO").arg("replication");
         }
         let mut commands = self.commands.clone();
+        let generation = commands.generation();
         let answers = pipeline.ignore_errors().query_async(&mut commands).await;
         let mut answers: Vec<Result<Value, RedisError>> = answers.map_err(publish_error)?;
         if has_plain && answers.pop().is_some_and(|info| is_replica(info.ok())) {
             self.commands.reset("it leads to a replica");
             return Err(published_on_replica());
         }
-        let epoch = if may_be_ephemeral { answers.pop().and_then(epoch_of) } else { None };
+        let epoch = answers.pop().and_then(epoch_of);
+        if let Some(epoch) = epoch.filter(|_| answers.iter().any(Result::is_ok)) {
+            self.desired.record_accepted(epoch, generation);
+        }
         let answers = batch.iter().zip(answers);
-        let receipts: Vec<_> =
-            answers.map(|(publish, answer)| Ok(receipt(publish, answer?))).collect();
-        self.record(&receipts, epoch);
-        Ok(receipts)
+        Ok(answers.map(|(publish, answer)| Ok(receipt(publish, answer?))).collect())
     }
 
     /// Adds the command for an event. Returns whether the function decides what becomes of it.
@@ -80,18 +78,6 @@ impl Publisher<'_> {
             }
         }
         Ok(true)
-    }
-
-    /// Records in which epochs Redis accepted events. `epoch` is that of events without a position.
-    fn record(&self, receipts: &[Result<Receipt, RedisError>], epoch: Option<Epoch>) {
-        let mut last = None;
-        for receipt in receipts.iter().flatten() {
-            let accepted_in = receipt.position.map(Position::epoch).or(epoch);
-            if let Some(epoch) = accepted_in.filter(|_| accepted_in != last) {
-                self.desired.record_accepted(epoch);
-            }
-            last = accepted_in;
-        }
     }
 }
 

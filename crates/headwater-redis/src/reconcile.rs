@@ -23,10 +23,11 @@ use crate::revocations;
 pub(crate) async fn run(node: &Node, tried: oneshot::Sender<()>) {
     let mut tried = Some(tried);
     let mut generation = None;
-    let mut reconciler =
-        Reconciler { node, commands: node.commands.clone(), must_compare_rules: true };
+    let commands = node.commands.clone();
+    let mut reconciler = Reconciler { node, commands, generation: 0, must_compare_rules: true };
     loop {
         let now = reconciler.commands.generation();
+        reconciler.generation = now;
         let is_new = generation.replace(now) != Some(now);
         let is_equal = reconciler.reconcile(is_new, tried.take()).await;
         let pause = if is_equal { RECONCILE_INTERVAL } else { RECONCILE_RETRY };
@@ -47,6 +48,8 @@ async fn wait(node: &Node, generation: u64, pause: Duration) {
 struct Reconciler<'a> {
     node: &'a Node,
     commands: Commands,
+    /// The generation of the connection when the comparison began.
+    generation: u64,
     /// Whether Redis must have this node's retention rules, and not only some: so that nodes with
     /// other rules do not overwrite each other's without end, only once on each connection.
     must_compare_rules: bool,
@@ -94,9 +97,9 @@ impl Reconciler<'_> {
     async fn keep(&mut self, is_new_connection: bool) -> RedisResult<()> {
         let before = self.node.desired.heard_before();
         let mut heard = before.clone().or_else(|| self.node.heard());
-        let accepted = self.node.desired.accepted();
+        let accepted = self.node.desired.accepted_before(self.generation);
         if let Some(heard) = &mut heard {
-            heard.accepted.clone_from(&accepted);
+            heard.accepted = accepted.iter().map(|it| (it.epoch, it.at)).collect();
         }
         let heard = heard.as_ref();
         let mode = match self.node.desired.log_mode() {
@@ -112,8 +115,10 @@ impl Reconciler<'_> {
             Err(error) => return Err(self.check_denied(error)),
             Ok(epoch) => epoch,
         };
-        if let Some(epoch) = epoch.filter(|_| heard.is_some()) {
-            self.node.desired.forget_accepted(&accepted, epoch);
+        // Otherwise it may be another Redis that has answered.
+        let is_same = self.commands.generation() == self.generation;
+        if let Some(epoch) = epoch.filter(|_| is_same && heard.is_some()) {
+            self.node.desired.forget_accepted(&accepted, self.generation, epoch);
         }
         if before.is_some() && before == self.node.desired.heard_before() {
             self.node.desired.forget_heard_before();

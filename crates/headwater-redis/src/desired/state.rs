@@ -36,9 +36,19 @@ struct State {
     /// The last epochs of the log, the current one at the end.
     epochs: VecDeque<Epoch>,
     /// When Redis last accepted an event of this node, for each of the last epochs.
-    accepted: VecDeque<(Epoch, Instant)>,
+    accepted: VecDeque<Accepted>,
     /// When the log had a new epoch last, as far as this node has seen.
     reset_at: Option<Instant>,
+}
+
+/// Redis accepted an event of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    pub(crate) epoch: Epoch,
+    /// When the answer arrived.
+    pub(crate) at: Instant,
+    /// The generation of the connection.
+    generation: u64,
 }
 
 /// Whether this node knows what was revoked while it was disconnected.
@@ -235,27 +245,31 @@ impl Desired {
         state.epochs.iter().rev().skip(1).copied().collect()
     }
 
-    /// Records that Redis accepted events of this node in an epoch.
-    pub(crate) fn record_accepted(&self, epoch: Epoch) {
-        let (mut state, now) = (self.state(), Instant::now());
-        if let Some(last) = state.accepted.iter_mut().find(|(of, _)| *of == epoch) {
-            last.1 = now;
+    /// Records that Redis accepted events in an epoch, over the connection with this generation.
+    pub(crate) fn record_accepted(&self, epoch: Epoch, generation: u64) {
+        let accepted = Accepted { epoch, at: Instant::now(), generation };
+        let mut state = self.state();
+        if let Some(last) = state.accepted.iter_mut().find(|last| last.epoch == epoch) {
+            *last = accepted;
             return;
         }
         if state.accepted.len() == EPOCHS_MAX {
             state.accepted.pop_front();
         }
-        state.accepted.push_back((epoch, now));
+        state.accepted.push_back(accepted);
     }
 
-    /// When Redis last accepted an event of this node, by epoch.
-    pub(crate) fn accepted(&self) -> Vec<(Epoch, Instant)> {
-        self.state().accepted.iter().copied().collect()
+    /// What Redis accepted before the connection with this generation, so perhaps on another
+    /// server. What one server accepts is ordered with the epochs that begin there.
+    pub(crate) fn accepted_before(&self, generation: u64) -> Vec<Accepted> {
+        let state = self.state();
+        state.accepted.iter().filter(|it| it.generation < generation).copied().collect()
     }
 
-    /// Records that Redis, which is in this epoch, knows when it accepted events in others.
-    pub(crate) fn forget_accepted(&self, known: &[(Epoch, Instant)], current: Epoch) {
-        self.state().accepted.retain(|it| it.0 == current || !known.contains(it));
+    /// Records that the Redis of this connection is in this epoch, and knows what was `reported`.
+    pub(crate) fn forget_accepted(&self, reported: &[Accepted], generation: u64, epoch: Epoch) {
+        let is_known = |it: &Accepted| it.generation == generation || reported.contains(it);
+        self.state().accepted.retain(|it| it.epoch == epoch || !is_known(it));
     }
 
     /// Whether Redis may lack notes of which channels receive ephemeral events: the log was reset,

@@ -51,8 +51,8 @@ pub(crate) struct Heard {
     pub(crate) offset: u64,
     /// Earlier epochs: a log of one of them is an older copy.
     pub(crate) ended: Vec<Epoch>,
-    /// When Redis last accepted an event of this node, by epoch. A log that began a later epoch
-    /// before that lacks the event, and gets a new one.
+    /// When another Redis may have last accepted an event of this node, by epoch. A log that began
+    /// a later epoch before that lacks the event, and gets a new one.
     pub(crate) accepted: Vec<(Epoch, Instant)>,
 }
 

@@ -67,6 +67,12 @@ impl World {
     async fn publish(&self, node: usize, channel: &str) -> Result<Receipt, Error> {
         self.nodes[node].publish(&name(channel), Event::new("data")).await
     }
+
+    async fn publish_keyed(&self, node: usize, channel: &str, key: &str) -> Result<(), Error> {
+        let publish = Publish::to(name(channel), Event::new("data"));
+        let keyed = publish.with_key(IdempotencyKey::new(key).unwrap());
+        self.nodes[node].publish_all([keyed]).await.map(drop)
+    }
 }
 
 fn address(server: &RedisServer) -> SocketAddr {
@@ -118,7 +124,11 @@ async fn events_that_the_old_primary_accepts_after_the_new_epoch_are_a_gap_on_al
         gap(&mut stream, GapReason::Epoch).await;
         // The stream has its gap event; now the other node publishes on the old primary.
         sleep(Duration::from_millis(50)).await;
-        world.publish(0, channel).await.expect("the old primary accepts it");
+        if channel == "off:keyed" {
+            world.publish_keyed(0, channel, "key").await.expect("the old primary accepts it");
+        } else {
+            world.publish(0, channel).await.expect("the old primary accepts it");
+        }
         world.follow(0);
         gap(&mut stream, GapReason::Epoch).await;
         // It is reported once.
@@ -127,6 +137,7 @@ async fn events_that_the_old_primary_accepts_after_the_new_epoch_are_a_gap_on_al
     tokio::join!(
         check(&[], true, "kept"),
         check(&[], true, "off"),
+        check(&[], true, "off:keyed"),
         check(&[], false, "off"),
         check(WITHOUT_FUNCTIONS, false, "kept"),
         check(WITHOUT_FUNCTIONS, false, "off"),
@@ -145,6 +156,41 @@ async fn a_node_that_published_nothing_later_causes_no_second_gap() {
     assert_eq!(gaps(&mut stream, RECONCILED).await, []);
 }
 
+/// The key's first event is of an earlier epoch, and so is the ID in the answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_repeated_after_a_failover_causes_no_second_gap() {
+    let world = World::start(&[], true).await;
+    let mut stream = subscribe(&world.nodes[1], "kept").await;
+    world.publish_keyed(0, "kept", "key").await.unwrap();
+    world.replica.wait_until_in_sync();
+    sleep(Duration::from_millis(200)).await;
+    world.promote_for(1);
+    gap(&mut stream, GapReason::Epoch).await;
+    world.follow(0);
+    eventually("repeated", async || world.publish_keyed(0, "kept", "key").await.is_ok()).await;
+    world.follow(0);
+    assert_eq!(gaps(&mut stream, RECONCILED).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_epoch_that_begins_while_nodes_publish_is_the_only_one() {
+    let world = World::start(&[], true).await;
+    let mut stream = subscribe(&world.nodes[1], "quiet").await;
+    let publishing = [0, 1, 0, 1].map(|node| {
+        let hub = world.nodes[node].clone();
+        tokio::spawn(async move {
+            loop {
+                let _ = hub.publish(&name("busy"), Event::new("data")).await;
+            }
+        })
+    });
+    sleep(Duration::from_millis(100)).await;
+    world.primary.run::<()>(&["DEL", "headwater:{0}:epoch"]);
+    let found = gaps(&mut stream, 2 * RECONCILED).await;
+    publishing.iter().for_each(tokio::task::JoinHandle::abort);
+    assert_eq!(found, [GapReason::Epoch]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_accepts_no_event() {
     let check = async |arguments, nodes_have_rules, channel: &'static str| {
@@ -156,9 +202,7 @@ async fn a_replica_accepts_no_event() {
         let error = world.publish(0, channel).await.unwrap_err();
         let found = (error.kind(), error.reason());
         assert_eq!(found, (ErrorKind::Unavailable, Some("READONLY")), "{channel}: {error}");
-        let keyed = Publish::to(name(channel), Event::new("data"));
-        let keyed = keyed.with_key(IdempotencyKey::new("key").unwrap());
-        world.nodes[0].publish_all([keyed]).await.unwrap_err();
+        world.publish_keyed(0, channel, "key").await.unwrap_err();
         world.follow(0);
         eventually("accepted again", async || world.publish(0, channel).await.is_ok()).await;
     };
