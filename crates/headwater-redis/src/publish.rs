@@ -51,11 +51,16 @@ impl Publisher<'_> {
             return Err(published_on_replica());
         }
         let epoch = answers.pop().and_then(epoch_of);
-        if let Some(epoch) = epoch.filter(|_| answers.iter().any(Result::is_ok)) {
-            self.desired.record_accepted(epoch, generation);
-        }
         let answers = batch.iter().zip(answers);
-        Ok(answers.map(|(publish, answer)| Ok(receipt(publish, answer?))).collect())
+        let receipts: Vec<Result<Receipt, RedisError>> =
+            answers.map(|(publish, answer)| Ok(receipt(publish, answer?))).collect();
+        if let Some(epoch) = epoch.filter(|_| receipts.iter().any(Result::is_ok)) {
+            let positions = receipts.iter().flatten().filter_map(|receipt| receipt.position);
+            let of_epoch = positions.filter(|position| position.epoch() == epoch);
+            let offset = of_epoch.map(Position::offset).max().unwrap_or(0);
+            self.desired.record_accepted(epoch, offset, generation);
+        }
+        Ok(receipts)
     }
 
     /// Adds the command for an event. Returns whether the function decides what becomes of it.

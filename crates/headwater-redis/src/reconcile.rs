@@ -97,9 +97,9 @@ impl Reconciler<'_> {
     async fn keep(&mut self, is_new_connection: bool) -> RedisResult<()> {
         let before = self.node.desired.heard_before();
         let mut heard = before.clone().or_else(|| self.node.heard());
-        let accepted = self.node.desired.accepted_before(self.generation);
+        let accepted = self.node.desired.accepted(self.generation);
         if let Some(heard) = &mut heard {
-            heard.accepted = accepted.iter().map(|it| (it.epoch, it.at)).collect();
+            heard.accepted.clone_from(&accepted);
         }
         let heard = heard.as_ref();
         let mode = match self.node.desired.log_mode() {
@@ -188,7 +188,7 @@ async fn know_revocations(node: &Node) -> bool {
     let unread = desired.revocations();
     let missed_since_ms = match unread {
         Revocations::Known | Revocations::Unsubscribed => return true,
-        Revocations::Unread(missed_since_ms) => missed_since_ms,
+        Revocations::Unread { since_ms, .. } => since_ms,
     };
     match revocations::catch_up(&mut node.commands.clone(), &node.sink, missed_since_ms).await {
         Ok(()) => {

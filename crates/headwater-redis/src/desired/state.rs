@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::subscriptions::{Confirmation, Subscriptions};
-use crate::library::{Heard, LogMode};
+use crate::library::{self, Heard, LogMode};
 use crate::limits::{EPOCHS_MAX, NOTES_AGAIN_WITHIN};
 
 /// What this node wants of Redis, and what Redis has confirmed.
@@ -32,6 +32,8 @@ struct State {
     /// Who waits until the node has heard everything that the log has.
     behind: Vec<oneshot::Sender<()>>,
     revocations: Revocations,
+    /// How often revocations had to be read.
+    revocation_reads: u64,
     heard_before: Option<Heard>,
     /// The last epochs of the log, the current one at the end.
     epochs: VecDeque<Epoch>,
@@ -41,12 +43,14 @@ struct State {
     reset_at: Option<Instant>,
 }
 
-/// Redis accepted an event of this node.
+/// The last event of this node that Redis accepted in an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Accepted {
-    pub(crate) epoch: Epoch,
+struct Accepted {
+    epoch: Epoch,
+    /// Its offset in the log; 0 if only ephemeral events were accepted.
+    offset: u64,
     /// When the answer arrived.
-    pub(crate) at: Instant,
+    at: Instant,
     /// The generation of the connection.
     generation: u64,
 }
@@ -56,8 +60,12 @@ pub(crate) struct Accepted {
 pub(crate) enum Revocations {
     /// The node does not receive new ones yet, so reading the others would be too early.
     Unsubscribed,
-    /// Those since this time, in milliseconds since 1970, must be read.
-    Unread(u64),
+    /// Those since this time, in milliseconds since 1970, must be read. A read is complete only if
+    /// this has not been asked for again since it began: the number differs then.
+    Unread {
+        since_ms: u64,
+        number: u64,
+    },
     Known,
 }
 
@@ -76,6 +84,7 @@ impl Desired {
             status,
             behind: Vec::new(),
             revocations: Revocations::Unsubscribed,
+            revocation_reads: 0,
             heard_before: None,
             epochs: VecDeque::new(),
             accepted: VecDeque::new(),
@@ -245,11 +254,13 @@ impl Desired {
         state.epochs.iter().rev().skip(1).copied().collect()
     }
 
-    /// Records that Redis accepted events in an epoch, over the connection with this generation.
-    pub(crate) fn record_accepted(&self, epoch: Epoch, generation: u64) {
-        let accepted = Accepted { epoch, at: Instant::now(), generation };
+    /// Records that Redis accepted events in an epoch, up to this offset, over the connection with
+    /// this generation.
+    pub(crate) fn record_accepted(&self, epoch: Epoch, offset: u64, generation: u64) {
+        let mut accepted = Accepted { epoch, offset, at: Instant::now(), generation };
         let mut state = self.state();
         if let Some(last) = state.accepted.iter_mut().find(|last| last.epoch == epoch) {
+            accepted.offset = offset.max(last.offset);
             *last = accepted;
             return;
         }
@@ -259,16 +270,29 @@ impl Desired {
         state.accepted.push_back(accepted);
     }
 
-    /// What Redis accepted before the connection with this generation, so perhaps on another
-    /// server. What one server accepts is ordered with the epochs that begin there.
-    pub(crate) fn accepted_before(&self, generation: u64) -> Vec<Accepted> {
-        let state = self.state();
-        state.accepted.iter().filter(|it| it.generation < generation).copied().collect()
+    /// What Redis has accepted. It has a time if that was before the connection with this
+    /// generation, so perhaps by another server: what one server accepts is ordered with the epochs
+    /// that begin there.
+    pub(crate) fn accepted(&self, generation: u64) -> Vec<library::Accepted> {
+        let reported = |it: &Accepted| library::Accepted {
+            epoch: it.epoch,
+            offset: it.offset,
+            at: (it.generation < generation).then_some(it.at),
+        };
+        self.state().accepted.iter().map(reported).collect()
     }
 
-    /// Records that the Redis of this connection is in this epoch, and knows what was `reported`.
-    pub(crate) fn forget_accepted(&self, reported: &[Accepted], generation: u64, epoch: Epoch) {
-        let is_known = |it: &Accepted| it.generation == generation || reported.contains(it);
+    /// Records that the Redis of this connection is in this epoch, and knows what was reported.
+    pub(crate) fn forget_accepted(
+        &self,
+        reported: &[library::Accepted],
+        generation: u64,
+        epoch: Epoch,
+    ) {
+        let is_reported = |it: &Accepted| {
+            reported.iter().any(|other| other.epoch == it.epoch && other.at == Some(it.at))
+        };
+        let is_known = |it: &Accepted| it.generation == generation || is_reported(it);
         self.state().accepted.retain(|it| it.epoch == epoch || !is_known(it));
     }
 
@@ -286,7 +310,11 @@ impl Desired {
 
     /// Records that revocations arrive from now on: those since this time must be read.
     pub(crate) fn read_revocations(&self, missed_since_ms: u64) {
-        self.state().revocations = Revocations::Unread(missed_since_ms);
+        let mut state = self.state();
+        state.revocation_reads += 1;
+        let number = state.revocation_reads;
+        state.revocations = Revocations::Unread { since_ms: missed_since_ms, number };
+        drop(state);
         self.due.notify_one();
     }
 

@@ -259,16 +259,18 @@ async fn a_log_that_lacks_what_was_heard_gets_a_new_epoch() {
     let first = publish(&mut commands, mode, &Event::new("d"), false).await.unwrap();
     let (other, foreign) = (Epoch::from_bits(7).unwrap(), Epoch::from_bits(8).unwrap());
     let ago = |age: Duration| Instant::now().checked_sub(age).unwrap();
-    let long_ago = ago(Duration::from_secs(600));
+    let (now, long_ago) = (Instant::now(), ago(Duration::from_secs(600)));
+    let accepted = |epoch, offset, at| Accepted { epoch, offset, at };
     for heard in [
         None,
         Some(heard(epoch(), 0)),
         Some(heard(epoch(), 1)),
         Some(heard(other, 99)),
         Some(Heard { ended: vec![foreign], ..heard(other, 99) }),
-        Some(Heard { accepted: vec![(epoch(), Instant::now())], ..heard(epoch(), 1) }),
-        // Accepted before this epoch began.
-        Some(Heard { accepted: vec![(other, long_ago)], ..heard(epoch(), 1) }),
+        Some(Heard { accepted: vec![accepted(epoch(), 1, Some(now))], ..heard(epoch(), 1) }),
+        // Accepted before this epoch began, or by this server.
+        Some(Heard { accepted: vec![accepted(other, 9, Some(long_ago))], ..heard(epoch(), 1) }),
+        Some(Heard { accepted: vec![accepted(other, 9, None)], ..heard(epoch(), 1) }),
     ] {
         let heard = heard.as_ref();
         install(&mut commands, heard).await.unwrap();
@@ -291,11 +293,18 @@ async fn a_log_that_lacks_what_was_heard_gets_a_new_epoch() {
         let copy = Heard { ended, ..heard(other, 1) };
         probe(&mut commands, mode, Some(&copy)).await.unwrap();
         check_new(epoch());
+        // The node has not received its own event.
+        for heard in [heard(epoch(), 0), heard(other, 99)] {
+            let own = Heard { accepted: vec![accepted(epoch(), 2, None)], ..heard };
+            probe(&mut commands, mode, Some(&own)).await.unwrap();
+            check_new(epoch());
+        }
         // Another primary accepted an event after this epoch began.
         for before in [heard(epoch(), 0), heard(other, 99)] {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            let accepted = vec![(foreign, long_ago), (other, ago(Duration::from_millis(5)))];
-            let late = Heard { accepted, ..before };
+            let recently = Some(ago(Duration::from_millis(5)));
+            let late = vec![accepted(foreign, 1, Some(long_ago)), accepted(other, 0, recently)];
+            let late = Heard { accepted: late, ..before };
             probe(&mut commands, mode, Some(&late)).await.unwrap();
             let new = epoch();
             check_new(new);

@@ -93,39 +93,48 @@ local function known_log(epoch, seq, writer)
   return { epoch = valid_epoch(epoch), last = valid_offset(seq), writer = writer or '' }
 end
 
--- Whether events of another epoch were accepted after this one began. `ages` has how long ago that
--- was at the latest, by epoch, in milliseconds.
-local function began_before(prefix, epoch, ages, now_us)
-  local begun_us = tonumber((redis.call('GET', prefix .. ':begun') or ''):match('^%d+ (%d+)$'))
-  for other, age in pairs(ages) do
-    if begun_us and other ~= epoch and begun_us < now_us - age * 1000 then
-      return true
-    end
-  end
-end
-
--- Whether the log lacks what a node has heard of: an offset, a later epoch, or events of its own.
-local function lacks(prefix, known, heard, time)
-  if not heard then
-    return false
-  end
-  if next(heard.accepted) and began_before(prefix, known.epoch, heard.accepted, clock_us(time)) then
-    return true
-  end
-  if heard.epoch ~= known.epoch then
-    return heard.ended[known.epoch]
-  end
-  if heard.last > known.last then
+-- Whether this epoch of the log lacks an offset that was in it.
+local function lacks_offset(prefix, known, last)
+  if last > known.last then
     return true
   end
   local jumps, oldest = 0, nil
   for from, to in (redis.call('GET', prefix .. ':jumps') or ''):gmatch('(%d+) (%d+)') do
     jumps, oldest = jumps + 1, oldest or tonumber(from)
-    if tonumber(from) < heard.last and heard.last < tonumber(to) then
+    if tonumber(from) < last and last < tonumber(to) then
       return true
     end
   end
-  return jumps >= JUMPS_MAX and heard.last < oldest
+  return jumps >= JUMPS_MAX and last < oldest
+end
+
+-- Whether this epoch began longer ago than an event was accepted in another one.
+local function began_before(prefix, age_ms, time)
+  local begun = redis.call('GET', prefix .. ':begun') or ''
+  local begun_us = tonumber(begun:match('^%d+ (%d+)$'))
+  return begun_us and begun_us < clock_us(time) - age_ms * 1000
+end
+
+-- Whether the log lacks what a node has heard of: an offset, a later epoch, or its own events.
+local function lacks(prefix, known, heard, time)
+  if not heard then
+    return false
+  end
+  for _, event in ipairs(heard.accepted) do
+    local is_lacking
+    if event.epoch == known.epoch then
+      is_lacking = lacks_offset(prefix, known, event.last)
+    else
+      is_lacking = event.age_ms and began_before(prefix, event.age_ms, time)
+    end
+    if is_lacking then
+      return true
+    end
+  end
+  if heard.epoch == known.epoch then
+    return lacks_offset(prefix, known, heard.last)
+  end
+  return heard.ended[known.epoch]
 end
 
 -- Returns how the log continues on this server: 'epoch' for a new epoch, 'jump', 'clock' if that

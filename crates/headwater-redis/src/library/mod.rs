@@ -51,9 +51,17 @@ pub(crate) struct Heard {
     pub(crate) offset: u64,
     /// Earlier epochs: a log of one of them is an older copy.
     pub(crate) ended: Vec<Epoch>,
-    /// When another Redis may have last accepted an event of this node, by epoch. A log that began
-    /// a later epoch before that lacks the event, and gets a new one.
-    pub(crate) accepted: Vec<(Epoch, Instant)>,
+    /// The last event of this node that Redis accepted in each epoch.
+    pub(crate) accepted: Vec<Accepted>,
+}
+
+/// An event that Redis accepted. A log of its epoch that lacks it gets a new epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    pub(crate) epoch: Epoch,
+    pub(crate) offset: u64,
+    /// When, if perhaps by another server: a log that was in a later epoch by then gets a new one.
+    pub(crate) at: Option<Instant>,
 }
 
 impl Heard {
@@ -61,8 +69,10 @@ impl Heard {
     fn words(&self) -> Vec<String> {
         let mut words = vec![self.epoch.to_string(), self.offset.to_string()];
         words.extend(self.ended.iter().map(Epoch::to_string));
-        let accepted = self.accepted.iter();
-        words.extend(accepted.map(|(epoch, at)| format!("{epoch} {}", at.elapsed().as_millis())));
+        words.extend(self.accepted.iter().map(|Accepted { epoch, offset, at }| match at {
+            Some(at) => format!("{epoch} {offset} {}", at.elapsed().as_millis()),
+            None => format!("{epoch} {offset}"),
+        }));
         words
     }
 }

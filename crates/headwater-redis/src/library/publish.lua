@@ -294,9 +294,10 @@ local function open_log(keys, args, must_write)
     heard.ended, heard.accepted = {}, {}
   end
   for at = 3, #args do
-    local epoch, age = args[at]:match('^(%x+) (%d+)$')
+    local epoch, offset, age = args[at]:match('^(%x+) (%d+) ?(%d*)$')
     if epoch then
-      heard.accepted[epoch] = tonumber(age)
+      heard.accepted[#heard.accepted + 1] =
+        { epoch = epoch, last = tonumber(offset), age_ms = tonumber(age) }
     else
       heard.ended[args[at]] = true
     end
@@ -317,8 +318,8 @@ end
 -- The function `headwater_begin`, for nodes only: creates the log if there is none, so that nodes
 -- know its epoch before there is an event, and begins a new epoch if what the node has heard of is
 -- not in it. ARGV: nothing, or that position's epoch and offset, and then in any order earlier
--- epochs, and `EPOCH AGE` for each epoch in which the node has had an event accepted, the last one
--- AGE milliseconds ago.
+-- epochs, and `EPOCH OFFSET` for the last event of the node that was accepted in an epoch; with
+-- ` AGE`, in milliseconds, if another server may have accepted it.
 local function begin(keys, args)
   local log, err = open_log(keys, args, false)
   return log and redis.status_reply('OK') or redis.error_reply(err)

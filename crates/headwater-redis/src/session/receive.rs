@@ -138,6 +138,9 @@ impl Session<'_> {
         headers: LogHeaders,
     ) {
         let LogHeaders { position, previous, time_ms, end } = headers;
+        if phase == Phase::Unsubscribing {
+            return;
+        }
         if !matches!(phase, Phase::Synced | Phase::Renewed) {
             let (epoch, offset) = (position.epoch(), position.offset());
             self.held.insert(channel.clone(), Held { epoch, offset, end });
