@@ -176,13 +176,15 @@ pub struct Baseline {
     /// Whether there may be no event at `last`: the log knows none of the channel, and has
     /// forgotten what it had up to there.
     pub forgotten: bool,
+    /// Whether the channel's events have arrived all the time, so that no ephemeral event was lost.
+    pub received: bool,
 }
 
 impl Baseline {
     /// A channel whose last event has this offset; 0 for none. It has not ended, and no ephemeral
     /// events are known.
     pub fn new(last: u64) -> Self {
-        Self { last, ended: false, ephemeral: false, forgotten: false }
+        Self { last, ended: false, ephemeral: false, forgotten: false, received: false }
     }
 
     /// A channel of which the log knows no event, and may have forgotten some up to this offset.
@@ -194,6 +196,13 @@ impl Baseline {
     #[must_use]
     pub fn with_end(mut self, ended: bool) -> Self {
         self.ended = ended;
+        self
+    }
+
+    /// Whether the channel's events have arrived all the time.
+    #[must_use]
+    pub fn with_received(mut self, received: bool) -> Self {
+        self.received = received;
         self
     }
 

@@ -150,7 +150,7 @@ impl Ring {
     pub(super) fn was_lost(&mut self, baseline: Baseline) -> bool {
         self.has_ephemeral |= baseline.ephemeral;
         let was_unconfirmed = std::mem::take(&mut self.is_unconfirmed);
-        was_unconfirmed || (self.has_baseline && self.has_ephemeral)
+        was_unconfirmed || (self.has_baseline && self.has_ephemeral && !baseline.received)
     }
 
     /// How an event relates to what the ring has.

@@ -173,8 +173,24 @@ impl Session<'_> {
     pub(super) fn enter_epoch(&mut self, epoch: Epoch) -> bool {
         if self.epoch != Some(epoch) {
             self.epoch = Some(epoch).filter(|epoch| self.node.desired.enter_epoch(*epoch));
+            if self.epoch.is_some() {
+                self.renew();
+            }
         }
         self.epoch.is_some()
+    }
+
+    /// Queries the baselines of all channels again: the hub knows no ends of a new epoch, and the
+    /// log may still have them.
+    fn renew(&mut self) {
+        let phases = self.subscriptions.iter_mut();
+        let synced = phases.filter(|(_, phase)| **phase == Phase::Synced);
+        let synced = synced.map(|(channel, phase)| {
+            *phase = Phase::Renewed;
+            channel.clone()
+        });
+        let channels: Vec<Channel> = synced.collect();
+        self.query_start(&channels);
     }
 
     fn complete(&mut self, purpose: Purpose, sent_at: Instant, state: LogState) {

@@ -194,8 +194,9 @@ impl Session<'_> {
         else {
             return;
         };
+        let is_received = *phase == Phase::Renewed;
         *phase = Phase::Synced;
-        self.node.sink.baseline(channel, baseline);
+        self.node.sink.baseline(channel, baseline.with_received(is_received));
         self.node.desired.confirm(channel);
     }
 }

@@ -5,10 +5,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use headwater_core::close::CloseReason;
 use headwater_core::gap::GapReason;
 use headwater_core::log::RetentionRules;
 use headwater_core::publish::IdempotencyKey;
-use headwater_core::{Channel, Error, ErrorKind, Event, Hub, Publish, Receipt, Subscription};
+use headwater_core::{
+    Channel, Error, ErrorKind, Event, Hub, Publish, Receipt, Rewind, Subscription,
+};
 use headwater_redis::RedisBroker;
 use headwater_test_support::{PATIENCE, Proxy, RedisServer, eventually};
 use tokio::time::{sleep, timeout};
@@ -189,6 +192,35 @@ async fn an_epoch_that_begins_while_nodes_publish_is_the_only_one() {
     let found = gaps(&mut stream, 2 * RECONCILED).await;
     publishing.iter().for_each(tokio::task::JoinHandle::abort);
     assert_eq!(found, [GapReason::Epoch]);
+}
+
+/// The log keeps its data when an epoch begins, and the nodes their connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ended_channel_is_ended_in_a_new_epoch() {
+    let world = World::start(&[], true).await;
+    let node = &world.nodes[1];
+    let end = async |channel| {
+        let end = Publish::to(name(channel), Event::new("the end")).with_end(true);
+        world.nodes[0].publish_all([end]).await.unwrap();
+    };
+    let mut both = node.subscribe(["a", "b"].map(name)).unwrap();
+    timeout(PATIENCE, both.ready()).await.expect("confirmed in time");
+    let mut plain = subscribe(node, "off").await;
+    world.publish(0, "off").await.unwrap();
+    end("a").await;
+    assert!(timeout(PATIENCE, both.next()).await.unwrap().unwrap().is_end());
+    world.primary.run::<()>(&["DEL", "headwater:{0}:epoch"]);
+    gap(&mut both, GapReason::Epoch).await;
+    assert_eq!(gaps(&mut plain, Duration::from_secs(1)).await, [GapReason::Epoch]);
+
+    let until_closed = async |mut stream: Subscription| {
+        while timeout(PATIENCE, stream.next()).await.expect("the stream ends").is_some() {}
+        assert_eq!(stream.closed(), Some(CloseReason::Finished));
+    };
+    until_closed(node.subscribe([name("a")]).unwrap()).await;
+    until_closed(node.subscribe([name("a")]).unwrap().rewind(Rewind::All)).await;
+    end("b").await;
+    until_closed(both).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
