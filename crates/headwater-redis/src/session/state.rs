@@ -84,8 +84,8 @@ pub(super) enum Phase {
     Subscribing,
     /// Redis sends its messages; the point of the log at which they start is not known yet.
     Subscribed,
-    /// Its messages are delivered, and the hub needs a new baseline: it removed the channel and added
-    /// it again, or the log was reset.
+    /// Its messages are delivered, and the hub needs a new baseline: it removed the channel and
+    /// added it again, or the log was reset.
     Renewed,
     /// The hub has its baseline, and its messages are delivered.
     Synced,
