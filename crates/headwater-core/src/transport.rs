@@ -8,6 +8,7 @@ pub use crate::hub::shard_port::{HubRef, ShardPort};
 pub use crate::log::{Cursor, Key};
 pub use crate::sse::encode;
 pub use crate::stream::mailbox::{
-    Attachment, ChannelSlot, Counts, Mailbox, Message, Missed, Progress, ReplayFrom, Revoked,
+    Attachment, ChannelSlot, Counts, Joined, Mailbox, Message, Missed, Progress, ReplayFrom,
+    Revoked, StartReplay, StreamStart,
 };
 pub use crate::stream::slow_client::{WaitingBounds, replaced};

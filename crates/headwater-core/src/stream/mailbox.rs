@@ -13,6 +13,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering, fence};
 
 use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
 
 use super::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::channel::Channel;
@@ -35,8 +36,22 @@ pub enum Message {
     },
     /// A frame for all streams of the shard.
     DeliverToAll(Frame),
-    /// A stream joins the shard.
+    /// A stream comes to the shard.
     Attach(Box<Attachment>),
+    /// A stream of the shard that replayed joins its channels: it is live.
+    Join {
+        /// The replay.
+        replay: u64,
+        /// The stream's channels, and what it has received.
+        joined: Box<Joined>,
+    },
+    /// A stream of the shard closes before it has joined its channels.
+    Close {
+        /// The replay.
+        replay: u64,
+        /// Why.
+        reason: CloseReason,
+    },
     /// All streams close in an orderly way.
     Drain,
     /// Some streams close because they were revoked.
@@ -57,7 +72,7 @@ pub enum Message {
         /// Sent, or dropped, when the socket has accepted all of them.
         written: oneshot::Sender<()>,
     },
-    /// A stream has replayed everything: it is live again.
+    /// A stream has replayed what its node had missed: it is live again.
     Live {
         /// The replay.
         replay: u64,
@@ -98,22 +113,53 @@ pub enum Revoked {
     Channel(u32),
 }
 
-/// A stream that joins a shard.
+/// A stream that comes to a shard.
 pub struct Attachment {
+    /// How it begins there.
+    pub start: StreamStart,
+    /// The stream's number in the registry; 0 if it has none.
+    pub number: u64,
+    /// What the engine needs besides; opaque to the hub.
+    pub payload: Box<dyn Any + Send>,
+}
+
+/// How a stream begins on a shard.
+pub enum StreamStart {
+    /// It is live.
+    Live(Joined),
+    /// It has not joined its channels: it replays, or the broker has not confirmed them.
+    Replaying(StartReplay),
+}
+
+impl StreamStart {
+    /// The size of the frames that were read ahead.
+    pub fn replayed_bytes(&self) -> usize {
+        match self {
+            Self::Live(joined) => joined.replayed.iter().map(Frame::len).sum(),
+            Self::Replaying(_) => 0,
+        }
+    }
+}
+
+/// Starts the replay of a stream, under this number, as [`Message::Page`]s until
+/// [`Message::Join`]. Returns the task, to be aborted when the stream closes; `None` if there is
+/// no runtime to run it.
+pub type StartReplay = Box<dyn FnOnce(u64) -> Option<AbortHandle> + Send>;
+
+/// What a stream has when it joins its channels on a shard.
+pub struct Joined {
     /// The stream's channels, with their slots.
     pub channels: Box<[ChannelSlot]>,
-    /// Frames that were queued when the stream was attached.
+    /// Frames that were read ahead for the stream.
+    pub replayed: VecDeque<Frame>,
+    /// Frames that were queued after them.
     pub waiting: VecDeque<Frame>,
     /// What the stream has received.
     pub progress: Progress,
     /// Set if the stream must replay after these.
     pub missed: Option<Missed>,
-    /// Why the stream closed before it was attached, if it did.
+    /// Why the stream closed before, if it did.
     pub closed: Option<CloseReason>,
-    /// The stream's number in the registry; 0 if it has none.
-    pub number: u64,
-    /// What the engine needs besides; opaque to the hub.
-    pub payload: Box<dyn Any + Send>,
 }
 
 /// A channel of a stream.
@@ -136,6 +182,9 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// The progress of a stream that has not joined its channels.
+    pub const REPLAYING: Self = Self { until: Cursor::END, open: 1, channels: 1 };
+
     /// Records a live frame, and returns whether to deliver it.
     pub fn note(&mut self, frame: &Frame) -> bool {
         use crate::gap::GapReason;

@@ -83,6 +83,11 @@ impl Backlog {
         true
     }
 
+    /// Adds a frame, however much waits: one of a page, of which there is one at a time.
+    pub(super) fn push_replayed(&mut self, frame: &Frame, named: bool) {
+        self.push(Piece::Frame(frame.clone()), named);
+    }
+
     pub(super) fn push_bytes(&mut self, bytes: Box<[u8]>) {
         self.push(Piece::Bytes(bytes), false);
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use headwater_core::close::CloseReason;
-use headwater_core::transport::Message;
+use headwater_core::transport::{Joined, Message, StreamStart};
 
 use super::shard::{Looked, Shard};
 use crate::limits::{
@@ -136,10 +136,10 @@ impl Shard {
         );
         // A stream that is about to join may lack what was dropped, too.
         for message in &mut self.pending {
-            if let Message::Attach(attachment) = message
-                && attachment.channels.iter().any(|it| dropped.contains(&it.slot))
+            if let Some(joined) = joined(message)
+                && joined.channels.iter().any(|it| dropped.contains(&it.slot))
             {
-                attachment.closed.get_or_insert(CloseReason::Overflow);
+                joined.closed.get_or_insert(CloseReason::Overflow);
             }
         }
         for slot in dropped {
@@ -147,5 +147,17 @@ impl Shard {
                 self.end(u32::try_from(key).unwrap_or(u32::MAX), CloseReason::Overflow);
             }
         }
+    }
+}
+
+/// The stream that a message lets join its channels.
+fn joined(message: &mut Message) -> Option<&mut Joined> {
+    match message {
+        Message::Attach(attachment) => match &mut attachment.start {
+            StreamStart::Live(joined) => Some(joined),
+            StreamStart::Replaying(_) => None,
+        },
+        Message::Join { joined, .. } => Some(joined),
+        _ => None,
     }
 }

@@ -19,17 +19,6 @@ pub(super) struct Deferred {
     watched: Vec<u32>,
 }
 
-impl Deferred {
-    pub(super) fn gone(&mut self, key: u32) {
-        self.gone.push(key);
-    }
-
-    /// Updates a stream's timer, and what its socket is watched for.
-    pub(super) fn watch(&mut self, key: u32) {
-        self.watched.push(key);
-    }
-}
-
 /// The outcome of a write.
 #[derive(Clone, Copy)]
 enum Outcome {
@@ -139,21 +128,6 @@ impl Shard {
         if has_ended {
             deferred.ended.push((key, CloseReason::Finished));
         }
-    }
-
-    /// Writes a page of a replay to its stream, however much it is.
-    pub(super) fn deliver_page(&mut self, key: u32, frames: &[Frame]) {
-        let mut deferred = Deferred::default();
-        let Self { streams, port, now, .. } = self;
-        // The next page comes only when the client has accepted this one.
-        let bounds = WaitingBounds { frames_max: usize::MAX, bytes_max: usize::MAX };
-        let writer = Writer { port, bounds, now: *now };
-        let Some(stream) = streams.get_mut(key as usize) else { return };
-        if !frames.is_empty() {
-            let outcome = writer.write_run(stream, &mut Run::new(frames.iter().collect()));
-            deferred.note(key, outcome);
-        }
-        self.apply(deferred);
     }
 
     /// Carries out the deferred actions. Must not run while the lists of streams are iterated.

@@ -88,7 +88,7 @@ impl Engine {
     }
 }
 
-/// Hands a live stream to a shard.
+/// Hands a stream to a shard.
 pub(crate) fn attach(subscription: Subscription, mailbox: &Arc<Mailbox>, parts: StreamParts) {
     if let Err(parts) = subscription.attach(mailbox, Box::new(parts))
         && let Ok(parts) = parts.downcast::<StreamParts>()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use headwater_core::close::CloseReason;
+use headwater_core::frame::Frame;
 use headwater_core::transport::{Message, ShardPort, WaitingBounds};
 use mio::{Interest, Poll, Token};
 use slab::Slab;
@@ -91,11 +92,40 @@ impl Shard {
         wrote
     }
 
+    /// Writes bytes and frames that must be sent whatever waits, after what waits: the head of a
+    /// response, and a page of a replay.
+    pub(super) fn write_page<'a>(
+        &mut self,
+        key: u32,
+        head: Vec<u8>,
+        frames: impl Iterator<Item = &'a Frame>,
+    ) -> io::Result<()> {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return Ok(()) };
+        let (before, named) = (stream.backlog_bytes(), stream.profile.is_named());
+        let backlog = stream.backlog_at(self.now);
+        if !head.is_empty() {
+            backlog.push_bytes(head.into());
+        }
+        let (mut events, mut bytes) = (0, 0);
+        for frame in frames {
+            backlog.push_replayed(frame, named);
+            events += u64::from(!frame.is_marker());
+            bytes += frame.body_len(named);
+        }
+        self.port.sent(events, bytes);
+        self.flush_from(key, before)
+    }
+
     /// Writes from the backlog of a stream whose socket is writable again.
     pub(super) fn flush(&mut self, key: u32) -> io::Result<()> {
+        let Some(stream) = self.streams.get(key as usize) else { return Ok(()) };
+        self.flush_from(key, stream.backlog_bytes())
+    }
+
+    /// Writes from the backlog, which had this many bytes when they were counted last.
+    fn flush_from(&mut self, key: u32, before: usize) -> io::Result<()> {
         let Some(stream) = self.streams.get_mut(key as usize) else { return Ok(()) };
         let Some(backlog) = &mut stream.backlog else { return Ok(()) };
-        let before = backlog.bytes();
         let written = backlog.write(&mut stream.socket, stream.profile.is_named());
         let (after, held) = (backlog.bytes(), backlog.take_held());
         if backlog.is_empty() {

@@ -91,6 +91,12 @@ pub(super) enum Memberships {
     Many(Box<[Membership]>),
 }
 
+impl Default for Memberships {
+    fn default() -> Self {
+        Self::Many(Box::default())
+    }
+}
+
 impl Memberships {
     pub(super) fn as_slice(&self) -> &[Membership] {
         match self {
@@ -109,7 +115,7 @@ impl Memberships {
     }
 
     pub(super) fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::Many(Box::default()))
+        std::mem::take(self)
     }
 }
 

@@ -108,9 +108,16 @@ impl Shard {
                 Message::Attach(attachment) => {
                     // Frames that arrived before the attachment are not part of this stream.
                     self.deliver();
+                    replayed += attachment.start.replayed_bytes();
                     self.attach(*attachment);
                     attaches += 1;
                 }
+                Message::Join { replay, joined } => {
+                    // Frames that arrived before are not for this stream.
+                    self.deliver();
+                    self.on_join(replay, *joined);
+                }
+                Message::Close { replay, reason } => self.on_close(replay, reason),
                 Message::Drain => {
                     self.deliver();
                     self.end_all(CloseReason::Drain);

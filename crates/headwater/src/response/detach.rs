@@ -9,7 +9,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 
 use axum_core::body::Body;
 use bytes::Bytes;
@@ -84,14 +83,6 @@ impl DetachHandle {
         }
     }
 
-    /// The next bytes of the stream; `None` at its end.
-    pub(crate) fn poll_bytes(&self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        match &mut *self.0.state() {
-            Some(state) => state.poll(context),
-            None => Poll::Ready(None),
-        }
-    }
-
     /// The hub of the stream, if it is a subscription.
     pub(crate) fn hub(&self) -> Option<HubRef> {
         match &self.0.state().as_ref()?.source {
@@ -100,35 +91,13 @@ impl DetachHandle {
         }
     }
 
-    /// Detaches the stream, if its replay is complete. Appends frames that are ready to `out`, as
-    /// chunks, up to `bytes_max`.
-    pub(crate) fn detach(&self, out: &mut Vec<u8>, bytes_max: usize) -> Option<DetachedStream> {
+    /// Detaches the stream, if it is a subscription and has not ended.
+    pub(crate) fn detach(&self) -> Option<DetachedStream> {
         let mut shared = self.0.state();
-        let state = shared.as_mut()?;
-        let named = state.options.name_by_channel;
-        let Some(Source::Subscription(subscription)) = &mut state.source else { return None };
-        while let Some(frame) = subscription.take_replayed(bytes_max.saturating_sub(out.len())) {
-            out.extend_from_slice(frame.chunks(named));
-            subscription.count_sent(u64::from(!frame.is_marker()), frame.body_len(named));
-        }
-        if !subscription.is_live() {
-            return None;
-        }
+        let Some(Source::Subscription(_)) = &shared.as_ref()?.source else { return None };
         let mut state = shared.take()?;
         let Some(Source::Subscription(subscription)) = state.source.take() else { return None };
         Some(DetachedStream { subscription, options: state.options, on_close: state.on_close })
-    }
-
-    /// Ends the stream.
-    pub(crate) fn end(&self, reason: CloseReason) {
-        if let Some(state) = &mut *self.0.state() {
-            state.end(reason);
-        }
-    }
-
-    /// The send timeout of the stream.
-    pub(crate) fn send_timeout(&self) -> Option<std::time::Duration> {
-        self.0.state().as_ref()?.options.send_timeout
     }
 }
 

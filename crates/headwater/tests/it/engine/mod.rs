@@ -3,6 +3,7 @@
 
 mod client;
 mod fairness;
+mod replays;
 mod slow;
 
 use std::net::SocketAddr;
@@ -51,10 +52,12 @@ fn router(hub: Hub) -> Router {
             Ok(subscription) => subscription,
             Err(error) => return headwater::Problem::from(error).into_response(),
         };
-        let mut subscription = match options {
-            "rewind" => subscription.rewind(Rewind::All),
-            _ => subscription.after(id),
+        let (is_rewound, options) = match options.strip_prefix("rewind") {
+            Some(rest) => (true, rest.trim_start_matches('-')),
+            None => (false, options),
         };
+        let mut subscription =
+            if is_rewound { subscription.rewind(Rewind::All) } else { subscription.after(id) };
         if options != "not-ready" {
             subscription.ready().await;
         }
