@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
 use crate::limits::CONFIRM_TIMEOUT;
 use crate::log::Cursor;
-use crate::stream::mailbox::Progress;
+use crate::stream::progress::Progress;
 use crate::stream::queue::Queue;
 
 /// An async stream of [`Frame`]s of its channels, from [`Hub::subscribe`](crate::Hub::subscribe).

@@ -50,8 +50,8 @@ impl Shard {
     fn congested(&self) -> Vec<u32> {
         let mut channels: HashMap<u32, Behind> = HashMap::new();
         for (_, stream) in &self.streams {
-            let Some(backlog) = &stream.backlog else { continue };
-            let is_reading = backlog.pace.is_reading(self.now);
+            let Some(backlog) = stream.state.backlog() else { continue };
+            let is_reading = backlog.pace().is_reading(self.now);
             for membership in stream.channels.as_slice() {
                 let behind = channels.entry(membership.slot).or_default();
                 if is_reading {
@@ -76,10 +76,10 @@ impl Shard {
     fn shed(&mut self) {
         let mut slow = Vec::new();
         for (key, stream) in &self.streams {
-            if let Some(backlog) = &stream.backlog
-                && !backlog.pace.is_reading(self.now)
+            if let Some(backlog) = stream.state.backlog()
+                && !backlog.pace().is_reading(self.now)
             {
-                slow.push((backlog.pace.since, u32::try_from(key).unwrap_or(u32::MAX)));
+                slow.push((stream.state.waiting_since(), u32::try_from(key).unwrap_or(u32::MAX)));
             }
         }
         slow.sort_unstable();

@@ -3,7 +3,7 @@
 
 use headwater_core::close::CloseReason;
 use headwater_core::frame::Frame;
-use headwater_core::transport::{ShardPort, WaitingBounds};
+use headwater_core::transport::{Offer, Overflow, ShardPort, Tick, WaitingBounds};
 
 use super::batch::{Batch, Item, Run};
 use super::shard::Shard;
@@ -34,7 +34,7 @@ enum Outcome {
 struct Writer<'a> {
     port: &'a ShardPort,
     bounds: WaitingBounds,
-    now: u32,
+    now: Tick,
 }
 
 impl Shard {
@@ -87,7 +87,7 @@ impl Shard {
         for &key in &entry.streams {
             let Some(stream) = streams.get_mut(key as usize) else { continue };
             let takes_run = run.is_simple
-                && stream.backlog.is_none()
+                && stream.state.backlog().is_none()
                 && stream.channels.as_slice().len() == 1
                 && run.is_new_to(stream.progress.until);
             if takes_run {
@@ -160,10 +160,10 @@ impl Writer<'_> {
     /// there is a backlog, since its bytes come first.
     fn write_run(&self, stream: &mut Stream, run: &mut Run<'_>) -> Outcome {
         let named = stream.profile.is_named();
-        stream.written = self.now + 1;
+        stream.state.wrote(self.now);
         self.port.sent(run.events, run.body_len(named));
         let mut sent = 0;
-        if stream.backlog.is_none() {
+        if stream.state.backlog().is_none() {
             let bytes = run.bytes(named);
             self.port.mailbox().counts.writes.add(1);
             sent = match stream.try_write(bytes) {
@@ -172,39 +172,36 @@ impl Writer<'_> {
                 Err(_) => return Outcome::Gone,
             };
         }
-        let before = stream.backlog_bytes();
+        let before = stream.state.backlog_bytes();
         let outcome = self.queue(stream, &run.frames, sent, named);
-        self.port.backlog_changed(before, stream.backlog_bytes(), stream.take_held());
-        outcome
+        let held = stream.state.settle();
+        self.port.backlog_changed(before, stream.state.backlog_bytes(), held);
+        match outcome {
+            Ok(()) => Outcome::Queued,
+            Err(Overflow) => Outcome::Full,
+        }
     }
 
-    /// Adds frames to the backlog, except for their first `sent` bytes.
+    /// Queues frames, except for their first `sent` bytes.
     fn queue(
         &self,
         stream: &mut Stream,
         frames: &[&Frame],
         mut sent: usize,
         named: bool,
-    ) -> Outcome {
-        let is_over = self.port.held_bytes() > BACKLOG_TOTAL_BYTES_MAX;
-        let backlog = stream.backlog_at(self.now);
+    ) -> Result<(), Overflow> {
+        let is_full = self.port.held_bytes() > BACKLOG_TOTAL_BYTES_MAX;
         for frame in frames {
             let len = frame.chunks(named).len();
             if sent >= len {
                 sent -= len;
                 continue;
             }
-            if self.port.conflates(frame) {
-                backlog.conflate(frame, named);
-            }
-            let is_first = backlog.is_empty();
-            if (is_over && !is_first) || !backlog.push_frame(frame, named, self.bounds) {
-                return Outcome::Full;
-            }
-            if is_first {
-                backlog.set_sent(std::mem::take(&mut sent));
-            }
+            let (bounds, latest_only) = (self.bounds, self.port.conflates(frame));
+            let sent = std::mem::take(&mut sent);
+            let offer = Offer { sent, named, bounds, latest_only, is_full };
+            stream.state.offer(frame, &offer, self.now)?;
         }
-        Outcome::Queued
+        Ok(())
     }
 }

@@ -4,14 +4,14 @@ use std::io;
 use std::rc::Rc;
 
 use headwater_core::close::CloseReason;
-use headwater_core::transport::{Attachment, Joined, Progress, StreamStart};
+use headwater_core::transport::{Attachment, Joined, Progress, StreamStart, StreamState};
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 
 use super::deliver::Deferred;
 use super::parts::StreamParts;
 use super::shard::Shard;
-use super::stream::{Memberships, Profile, State, Stream, ticks};
+use super::stream::{Memberships, Profile, Stream};
 use crate::response::StreamOptions;
 
 /// Maximum profiles that a new stream's options are compared with. Applications use a few; with
@@ -34,9 +34,9 @@ impl Shard {
             return self.finish(key, CloseReason::Internal);
         }
         match start {
-            StreamStart::Live(joined) => self.join(key, head, joined),
+            StreamStart::Live(joined) => self.join(key, &head, joined),
             StreamStart::Replaying(start) => {
-                self.send_page(key, head, &[]);
+                self.send_page(key, &head, &[]);
                 let replay = self.replays.start(key);
                 match start(replay) {
                     Some(task) => self.replays.run(key, task),
@@ -56,9 +56,7 @@ impl Shard {
         let mut socket = TcpStream::from_std(socket);
         let registered =
             self.poll.registry().register(&mut socket, Token(entry.key()), Interest::READABLE);
-        let now = tokio::time::Instant::now();
-        let (ends_at, reason) = options.deadline(now).unzip();
-        let ends_at = ends_at.map(|time| ticks(time.saturating_duration_since(now)) + 1);
+        let state = StreamState::new(self.now, options.ends(self.now));
         // Differs for each stream, and would keep streams from sharing a profile.
         options.expires_at = None;
         entry.insert(Stream {
@@ -66,15 +64,11 @@ impl Shard {
             stray_bytes,
             progress: Progress::REPLAYING,
             channels: Memberships::default(),
-            backlog: None,
+            state,
             profile: profile(&mut self.profiles, options),
             callbacks: Some(Box::new(callbacks)),
             slot,
-            written: self.now + 1,
             number,
-            ends_at: ends_at.map_or(u32::MAX, |it| self.now.saturating_add(it)),
-            expires: reason == Some(CloseReason::Expired),
-            state: State::Live,
             is_merging: false,
             watches_writes: false,
         });
@@ -83,7 +77,7 @@ impl Shard {
 
     /// Lets a stream join its channels. Writes `head`, what was read ahead, and what waited; starts
     /// a replay if the node has missed events since, and ends the stream if it is over.
-    fn join(&mut self, key: u32, head: Vec<u8>, joined: Joined) {
+    fn join(&mut self, key: u32, head: &[u8], joined: Joined) {
         let Joined { channels, mut replayed, waiting, progress, missed, closed } = joined;
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         stream.channels = self.channels.join(key, channels);
@@ -103,7 +97,7 @@ impl Shard {
         match self.replays.key_of(replay) {
             Some(key) => {
                 self.replays.remove(key);
-                self.join(key, Vec::new(), joined);
+                self.join(key, &[], joined);
             }
             None => self.leave_unjoined(&joined),
         }
@@ -120,7 +114,7 @@ impl Shard {
         let Some(stream) = self.streams.get(key as usize) else { return };
         if let Some(reason) = closed {
             self.end(key, reason);
-        } else if stream.is_live() && stream.progress.open == 0 {
+        } else if stream.progress.open == 0 {
             self.end(key, CloseReason::Finished);
         } else if self.port.is_draining() {
             self.end(key, CloseReason::Drain);

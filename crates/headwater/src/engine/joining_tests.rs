@@ -277,7 +277,7 @@ async fn a_flood_of_a_channel_closes_the_streams_of_this_channel_only() {
     let mut is_open = Vec::new();
     for client in &world.clients {
         let key = key_of(&world.shard, client.socket.local_addr().unwrap());
-        is_open.push(key.is_some_and(|key| world.shard.streams[key as usize].is_live()));
+        is_open.push(key.is_some_and(|key| world.shard.streams[key as usize].state.is_open()));
     }
     assert_eq!(is_open, [false, true, true, true]);
     for client in &mut world.clients[1..3] {

@@ -6,7 +6,6 @@
 //! clients resume, and the shard restarts with a new mailbox. Shards keep their hub alive until the
 //! server is dropped.
 
-mod backlog;
 mod batch;
 mod behind;
 mod channels;

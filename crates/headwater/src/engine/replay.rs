@@ -23,7 +23,7 @@ impl Shard {
     /// Starts a replay, unless one is running: it reads the missing events too.
     pub(super) fn replay(&mut self, key: u32, missed: &Missed) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        if !stream.is_live() || stream.progress.is_replaying() {
+        if !stream.state.is_open() || stream.progress.is_replaying() {
             return;
         }
         let until = std::mem::replace(&mut stream.progress.until, Cursor::END);
@@ -41,23 +41,23 @@ impl Shard {
     pub(super) fn on_page(&mut self, number: u64, frames: &[Frame], written: oneshot::Sender<()>) {
         let Some(key) = self.replays.key_of(number) else { return };
         self.replays.wait(key, written);
-        self.send_page(key, Vec::new(), frames);
-        if self.streams.get(key as usize).is_some_and(|stream| stream.backlog.is_none()) {
+        self.send_page(key, &[], frames);
+        if self.streams.get(key as usize).is_some_and(|it| it.state.backlog().is_none()) {
             self.replays.next(key);
         }
     }
 
     /// Writes a page and what precedes it. The next one comes only when the client has accepted
     /// this one, so a backlog takes it however much it is, unless all backlogs together are full.
-    pub(super) fn send_page(&mut self, key: u32, head: Vec<u8>, frames: &[Frame]) {
+    pub(super) fn send_page(&mut self, key: u32, head: &[u8], frames: &[Frame]) {
         if head.is_empty() && frames.is_empty() {
             return;
         }
-        if self.write_page(key, head, frames.iter()).is_err() {
+        if self.write_page(key, head, frames).is_err() {
             return self.finish(key, CloseReason::ClientGone);
         }
         let Some(stream) = self.streams.get(key as usize) else { return };
-        if stream.backlog.is_some() && self.port.held_bytes() > BACKLOG_TOTAL_BYTES_MAX {
+        if stream.state.backlog().is_some() && self.port.held_bytes() > BACKLOG_TOTAL_BYTES_MAX {
             return self.end(key, CloseReason::Overflow);
         }
         self.watch(key);

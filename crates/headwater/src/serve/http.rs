@@ -36,7 +36,7 @@ use crate::limits::{
     HTTP2_ERROR_RESETS_MAX, HTTP2_HEADER_BYTES, HTTP2_PENDING_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES,
     HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, KEEP_ALIVE_INTERVAL, TICK,
 };
-use crate::response::Watch;
+use crate::response::StreamHandle;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -195,8 +195,8 @@ async fn respond_http1(
     deadline: WriteDeadline,
     takeover: Option<(&Engine, Arc<Slot>)>,
 ) -> Result<Response<Reply>, Infallible> {
-    let mut response = response.await?;
-    deadline.begin(response.extensions_mut().remove::<Watch>());
+    let response = response.await?;
+    deadline.begin(response.extensions().get::<StreamHandle>().cloned());
     match takeover {
         Some((engine, slot)) => Ok(takeover::respond(response, engine, &slot).await),
         None => Ok(response.map(Reply::from)),
@@ -221,7 +221,8 @@ where
         let (responding, begun) = (router.call(request), of_requests.begin());
         async move {
             let response = responding.await?;
-            let is_stream = response.extensions().get::<Watch>().is_some();
+            let stream = response.extensions().get::<StreamHandle>();
+            let is_stream = stream.is_some_and(|stream| stream.send_timeout().is_some());
             Ok::<_, Infallible>(response.map(|body| begun.answer(body, is_stream)))
         }
     });

@@ -19,13 +19,13 @@ use tokio::net::TcpStream;
 
 use super::head;
 use crate::engine::{self, ConnectionSlot, Engine, StreamParts};
-use crate::response::{Callbacks, DetachHandle, DetachedStream, First};
+use crate::response::{Callbacks, DetachedStream, First, StreamHandle};
 
 /// A response that has been detached from hyper.
 pub(super) struct Detached {
     parts: Parts,
     body: Body,
-    handle: DetachHandle,
+    handle: StreamHandle,
     /// The mailbox of the shard that takes the stream.
     mailbox: Arc<Mailbox>,
     /// The first bytes of the body.
@@ -78,7 +78,7 @@ pub(super) async fn respond(
     slot: &Slot,
 ) -> Response<Reply> {
     let (mut parts, mut body) = response.into_parts();
-    let handle = parts.extensions.remove::<DetachHandle>();
+    let handle = parts.extensions.remove::<StreamHandle>();
     let handle = handle.filter(|_| head::is_supported(&parts));
     // Without a shard, hyper writes.
     let taken = handle.and_then(|handle| Some((engine.mailbox(&handle.hub()?)?, handle)));
