@@ -28,7 +28,8 @@ impl Intervals {
 
     /// When a client that has taken nothing since `since` is stalled.
     pub fn stalls_at(&self, since: Tick) -> Option<Tick> {
-        Some(since.saturating_add(self.send_timeout?))
+        // The tick had begun: a client must not be cut off early.
+        Some(since.saturating_add(self.send_timeout?).saturating_add(1))
     }
 }
 
@@ -163,11 +164,11 @@ mod tests {
         check(&schedule, 400, true, None, None);
         schedule.waits(160);
         schedule.waits(170);
-        check(&schedule, 459, true, Some(460), None);
-        check(&schedule, 460, true, Some(460), Some(Due::Stall));
-        check(&schedule, 460, false, Some(200), Some(Due::Stall));
-        schedule.took_some(460);
-        check(&schedule, 460, true, Some(760), None);
+        check(&schedule, 460, true, Some(461), None);
+        check(&schedule, 461, true, Some(461), Some(Due::Stall));
+        check(&schedule, 461, false, Some(200), Some(Due::Stall));
+        schedule.took_some(461);
+        check(&schedule, 461, true, Some(762), None);
         schedule.took_all();
         check(&schedule, 999, true, None, None);
         let never = Schedule::new(7, None);

@@ -220,7 +220,7 @@ impl World {
         assert_eq!(self.state.backlog().is_none(), self.pieces.is_empty());
         assert_eq!(self.state.closing(), self.closed, "the first reason stays");
         assert_eq!(self.state.waiting_since(), self.waiting);
-        let stalls = self.waiting.map(|since| since + 300);
+        let stalls = self.waiting.map(|since| since + 301);
         let heartbeat = self.closed.is_none().then_some(self.written + 150);
         let next = stalls.into_iter().chain(heartbeat).min();
         assert_eq!(self.state.next(&self.intervals), next);

@@ -205,8 +205,11 @@ impl State {
                 return Some(due);
             }
             // Moving the timer for each event would cost more: it may fire early.
-            ready(self.timer.as_mut()?.as_mut().poll(context))?;
             let next = self.at(self.stream.next(&self.intervals)?);
+            let timer = self.timer.as_mut()?.as_mut();
+            if timer.poll(context).is_pending() {
+                return None;
+            }
             self.timer.as_mut()?.as_mut().reset(next);
         }
     }
@@ -246,8 +249,4 @@ async fn watch_for_stall(shared: Weak<Shared>, timeout: Duration) {
         };
         tokio::time::sleep_until(next_check).await;
     }
-}
-
-fn ready(poll: Poll<()>) -> Option<()> {
-    poll.is_ready().then_some(())
 }
