@@ -129,8 +129,12 @@ async fn the_engine_and_hyper_send_the_same_bytes() {
         let both = Both::new().await;
         publish(&both.hub, "a", "before").await;
         publish(&both.hub, "b", "before too").await;
-        let streams = both.open(path).await;
-        eventually("the streams are live", || async { on_shards(&both.hub) == 1 }).await;
+        let mut streams = both.open(path).await;
+        assert_eq!(on_shards(&both.hub), 1);
+        for raw in &mut streams {
+            // They have begun: with an event, or with an ID alone.
+            raw.until(|body| body.windows(5).any(|bytes| bytes == b"\nid: ")).await;
+        }
         for (name, data) in [("a", "one"), ("b", "other"), ("a", "two\nlines"), ("a", "")] {
             publish(&both.hub, name, data).await;
         }
