@@ -27,6 +27,7 @@ pub(crate) enum View {
 }
 
 impl View {
+    #[inline]
     fn len(self, frame: &Frame) -> usize {
         match self {
             Self::Body => frame.len(),
@@ -48,10 +49,12 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.frames.len()
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
@@ -60,6 +63,7 @@ impl Waiting {
         self.bytes
     }
 
+    #[inline]
     pub(crate) fn front(&self) -> Option<&Frame> {
         self.frames.front()
     }
@@ -69,12 +73,14 @@ impl Waiting {
     }
 
     /// Adds a frame, however much waits.
+    #[inline]
     pub(crate) fn push(&mut self, frame: &Frame, view: View) {
         self.bytes += view.len(frame);
         self.frames.push_back(frame.clone());
     }
 
     /// Whether a frame fits. One alone always does.
+    #[inline]
     pub(crate) fn fits(&self, frame: &Frame, view: View, bounds: WaitingBounds) -> bool {
         let bytes = || self.bytes + view.len(frame) <= bounds.bytes_max;
         self.len() < bounds.frames_max && (self.is_empty() || bytes())
@@ -91,6 +97,7 @@ impl Waiting {
         Some(replaced)
     }
 
+    #[inline]
     pub(crate) fn pop_front(&mut self, view: View) -> Option<Frame> {
         let frame = self.frames.pop_front()?;
         self.bytes -= view.len(&frame);
