@@ -48,6 +48,10 @@ pub const QUEUE_FRAMES_MAX: usize = 16_384;
 /// frames.
 pub const QUEUE_BYTES_MAX: usize = 1 << 20;
 
+/// Resolution of a stream's timers. Heartbeats, lifetimes and send timeouts are in the range of
+/// seconds and may fire up to two ticks late.
+pub const TICK: Duration = Duration::from_millis(100);
+
 /// Engine: number of messages in a shard's mailbox at which publishers wait. A message is an event
 /// on a channel; a thousand of them occupy a shard with a few thousand streams for a second, and
 /// are far below what a stream's queue holds.

@@ -30,10 +30,6 @@ pub const TURN_ATTACHES_MAX: usize = 64;
 /// misconfiguration.
 pub const SHARDS_MAX: usize = 256;
 
-/// Engine: resolution of a shard's timers. Heartbeats, lifetimes and send timeouts are in the range
-/// of seconds and may fire up to two ticks late.
-pub const TICK: Duration = Duration::from_millis(100);
-
 /// Engine: how much a client may send on a connection that carries a stream, in bytes. Nothing is
 /// expected. A few stray bytes from a proxy do not close the stream; a flood does.
 pub const STRAY_BYTES_MAX: u32 = 64 << 10;

@@ -7,9 +7,6 @@ use std::ops::Range;
 /// The last chunk, which ends a chunked body.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// What follows the bytes of a chunk.
-pub const CHUNK_END: &[u8] = b"\r\n";
-
 /// Frames bytes of a body as one chunk.
 pub fn chunk(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + 12);
@@ -23,15 +20,10 @@ pub fn push_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
     if bytes.is_empty() {
         return;
     }
-    push_chunk_start(out, bytes.len());
-    out.extend_from_slice(bytes);
-    out.extend_from_slice(CHUNK_END);
-}
-
-/// Appends what precedes the bytes of a chunk.
-pub fn push_chunk_start(out: &mut Vec<u8>, len: usize) {
     // Writing to a vector cannot fail.
-    let _ = write!(out, "{len:x}\r\n");
+    let _ = write!(out, "{:x}\r\n", bytes.len());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes a chunk around what `write` writes, and returns its range. The size precedes the bytes,

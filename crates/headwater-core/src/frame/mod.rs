@@ -17,7 +17,7 @@ use crate::gap::Gap;
 use crate::limits::KEPT_UNENCODED_BYTES_MIN;
 use crate::log::{Key, Position};
 use crate::sse::{Decoder, Item, encode};
-pub use chunk::{CHUNK_END, LAST_CHUNK, chunk, push_chunk, push_chunk_start};
+pub use chunk::{LAST_CHUNK, chunk, push_chunk};
 use chunk::{chunk_around, chunk_len_max, offset};
 
 /// An event, encoded once and immutable. A clone shares the bytes.

@@ -21,7 +21,8 @@ use crate::frame::Frame;
 use crate::gap::{Gap, GapReason};
 use crate::limits::{REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX};
 use crate::log::{Cursor, Epoch, Key, LogState, Position};
-use crate::stream::mailbox::{Mailbox, Message, Missed, Progress};
+use crate::stream::mailbox::{Mailbox, Message, Missed};
+use crate::stream::progress::Progress;
 use crate::stream::queue::Queue;
 
 /// How often a replay looks whether the broker has passed what it has reported.

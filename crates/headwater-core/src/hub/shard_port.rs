@@ -15,7 +15,7 @@ use crate::close::CloseReason;
 use crate::frame::Frame;
 use crate::log::Cursor;
 use crate::stream::mailbox::{Mailbox, Message, Missed};
-use crate::stream::slow_client::WaitingBounds;
+use crate::stream::waiting::WaitingBounds;
 
 /// A hub, as an engine sees it.
 #[derive(Clone)]

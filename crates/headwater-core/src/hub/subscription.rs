@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
 use crate::limits::CONFIRM_TIMEOUT;
 use crate::log::Cursor;
-use crate::stream::mailbox::Progress;
+use crate::stream::progress::Progress;
 use crate::stream::queue::Queue;
 
 /// An async stream of [`Frame`]s of its channels, from [`Hub::subscribe`](crate::Hub::subscribe).
@@ -42,9 +42,9 @@ pub struct Subscription {
     client_id: ClientId,
     /// Why a channel's events will not arrive, if the broker has reported that.
     unconfirmed: Option<Error>,
-    /// Whether the stream is attached to a shard.
-    pub(super) is_attached: bool,
-    /// Its number in the registry; 0 if it is not registered.
+    /// Whether the stream is on a shard, which counts its end.
+    pub(super) is_on_shard: bool,
+    /// Its number in the registry; 0 if it is not registered, or if its shard removes it.
     pub(super) number: u64,
 }
 
@@ -105,7 +105,7 @@ impl Subscription {
             progress: Progress { until: Cursor::default(), open: channels, channels },
             client_id: ClientId::None,
             unconfirmed: None,
-            is_attached: false,
+            is_on_shard: false,
             number: 0,
         }
     }
@@ -358,16 +358,30 @@ impl Subscription {
         }
     }
 
-    /// The next frame that was read ahead, or the stream's first marker, if it has at most
-    /// `bytes_max` bytes.
-    #[doc(hidden)]
-    pub fn take_replayed(&mut self, bytes_max: usize) -> Option<Frame> {
+    /// All frames that were read ahead; none if the subscription is live. `None` if it is closed.
+    pub(super) fn poll_page(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<Frame>>> {
         if self.is_revoked() {
-            return None;
+            return Poll::Ready(None);
         }
-        let Phase::Ready(frames, _) = &mut self.phase else { return None };
-        frames.front().is_some_and(|frame| frame.len() <= bytes_max).then_some(())?;
-        frames.pop_front()
+        if self.poll_started(context).is_pending() {
+            return match self.queue.watch_close(context) {
+                Some(_) => Poll::Ready(None),
+                None => Poll::Pending,
+            };
+        }
+        let page = match &mut self.phase {
+            Phase::Ready(frames, _) => std::mem::take(frames),
+            _ => VecDeque::new(),
+        };
+        Poll::Ready(Some(page.into()))
+    }
+
+    /// Whether nothing is left to replay, and nothing that was read ahead is left to deliver.
+    pub(super) fn is_live(&self) -> bool {
+        match &self.phase {
+            Phase::Ready(frames, None) => frames.is_empty(),
+            phase => matches!(phase, Phase::Live),
+        }
     }
 
     fn take_ready(&mut self) -> Option<Frame> {
@@ -401,14 +415,13 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if self.is_attached {
-            return;
-        }
         for (channel, key) in &self.entries {
             self.hub.leave(channel, Departure::Subscriber(*key));
         }
         self.hub.forget_owner(self.number);
-        self.hub.stream_ended(self.queue.closed().unwrap_or(CloseReason::ClientGone));
+        if !self.is_on_shard {
+            self.hub.stream_ended(self.queue.closed().unwrap_or(CloseReason::ClientGone));
+        }
     }
 }
 

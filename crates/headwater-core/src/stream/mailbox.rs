@@ -13,6 +13,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering, fence};
 
 use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
 
 use super::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::channel::Channel;
@@ -23,6 +24,7 @@ use crate::limits::{
     MAILBOX_BYTES_FULL, MAILBOX_BYTES_MAX, MAILBOX_MESSAGES_FULL, MAILBOX_MESSAGES_MAX,
 };
 use crate::log::{Cursor, Epoch};
+use crate::stream::progress::Progress;
 
 /// One message to a shard.
 pub enum Message {
@@ -35,8 +37,22 @@ pub enum Message {
     },
     /// A frame for all streams of the shard.
     DeliverToAll(Frame),
-    /// A stream joins the shard.
+    /// A stream comes to the shard.
     Attach(Box<Attachment>),
+    /// A stream of the shard that replayed joins its channels: it is live.
+    Join {
+        /// The replay.
+        replay: u64,
+        /// The stream's channels, and what it has received.
+        joined: Box<Joined>,
+    },
+    /// A stream of the shard closes before it has joined its channels.
+    Close {
+        /// The replay.
+        replay: u64,
+        /// Why.
+        reason: CloseReason,
+    },
     /// All streams close in an orderly way.
     Drain,
     /// Some streams close because they were revoked.
@@ -57,7 +73,7 @@ pub enum Message {
         /// Sent, or dropped, when the socket has accepted all of them.
         written: oneshot::Sender<()>,
     },
-    /// A stream has replayed everything: it is live again.
+    /// A stream has replayed what its node had missed: it is live again.
     Live {
         /// The replay.
         replay: u64,
@@ -98,22 +114,53 @@ pub enum Revoked {
     Channel(u32),
 }
 
-/// A stream that joins a shard.
+/// A stream that comes to a shard.
 pub struct Attachment {
+    /// How it begins there.
+    pub start: StreamStart,
+    /// The stream's number in the registry; 0 if it has none.
+    pub number: u64,
+    /// What the engine needs besides; opaque to the hub.
+    pub payload: Box<dyn Any + Send>,
+}
+
+/// How a stream begins on a shard.
+pub enum StreamStart {
+    /// It is live.
+    Live(Joined),
+    /// It has not joined its channels: it replays, or the broker has not confirmed them.
+    Replaying(StartReplay),
+}
+
+impl StreamStart {
+    /// The size of the frames that were read ahead.
+    pub fn replayed_bytes(&self) -> usize {
+        match self {
+            Self::Live(joined) => joined.replayed.iter().map(Frame::len).sum(),
+            Self::Replaying(_) => 0,
+        }
+    }
+}
+
+/// Starts the replay of a stream, under this number, as [`Message::Page`]s until
+/// [`Message::Join`]. Returns the task, to be aborted when the stream closes; `None` if there is
+/// no runtime to run it.
+pub type StartReplay = Box<dyn FnOnce(u64) -> Option<AbortHandle> + Send>;
+
+/// What a stream has when it joins its channels on a shard.
+pub struct Joined {
     /// The stream's channels, with their slots.
     pub channels: Box<[ChannelSlot]>,
-    /// Frames that were queued when the stream was attached.
+    /// Frames that were read ahead for the stream.
+    pub replayed: VecDeque<Frame>,
+    /// Frames that were queued after them.
     pub waiting: VecDeque<Frame>,
     /// What the stream has received.
     pub progress: Progress,
     /// Set if the stream must replay after these.
     pub missed: Option<Missed>,
-    /// Why the stream closed before it was attached, if it did.
+    /// Why the stream closed before, if it did.
     pub closed: Option<CloseReason>,
-    /// The stream's number in the registry; 0 if it has none.
-    pub number: u64,
-    /// What the engine needs besides; opaque to the hub.
-    pub payload: Box<dyn Any + Send>,
 }
 
 /// A channel of a stream.
@@ -122,45 +169,6 @@ pub struct ChannelSlot {
     pub channel: Channel,
     /// The channel's slot in the mailbox.
     pub slot: u32,
-}
-
-/// The progress of a stream: what must not be delivered again, and when the stream ends.
-#[derive(Debug, Clone, Copy)]
-pub struct Progress {
-    /// What had been delivered when the stream was attached; [`Cursor::END`] while it replays.
-    pub until: Cursor,
-    /// Number of channels that have not ended.
-    pub open: u32,
-    /// Number of channels.
-    pub channels: u32,
-}
-
-impl Progress {
-    /// Records a live frame, and returns whether to deliver it.
-    pub fn note(&mut self, frame: &Frame) -> bool {
-        use crate::gap::GapReason;
-
-        if self.is_replaying() {
-            return false;
-        }
-        if frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch) {
-            // The log was reset: offsets start over, and it knows no ends.
-            self.until.offset = 0;
-            self.open = self.channels;
-        }
-        // An end counts even if the client has it already: its channel is closed.
-        if frame.is_end() {
-            self.open = self.open.saturating_sub(1);
-        }
-        // Only a client that is ahead of this node has such a frame already. Nothing else is pushed
-        // twice.
-        !frame.key().is_some_and(|key| self.until.has(key))
-    }
-
-    /// Whether the stream replays: live frames are not for it.
-    pub fn is_replaying(&self) -> bool {
-        self.until == Cursor::END
-    }
 }
 
 /// The queued messages of one shard, and the shard's counts.

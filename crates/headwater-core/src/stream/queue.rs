@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::mailbox::{Missed, ReplayFrom};
-use super::slow_client::{WaitingBounds, replaced};
+use super::waiting::{View, Waiting, WaitingBounds};
 use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::frame::Frame;
@@ -19,8 +19,7 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct State {
-    frames: VecDeque<Frame>,
-    bytes: usize,
+    waiting: Waiting,
     /// Whether the stream replays: it then reads from the rings, and the queue drops what is
     /// pushed.
     paused: bool,
@@ -47,20 +46,15 @@ impl Queue {
         if state.closed.is_some() || state.paused {
             return;
         }
-        if latest_only
-            && let Some(at) = replaced(frame, state.frames.iter().map(Some))
-            && let Some(old) = state.frames.remove(at)
-        {
-            state.bytes -= old.len();
+        if latest_only {
+            state.waiting.conflate(frame, 0, View::Body);
         }
-        if self.bounds.fits(state.frames.len(), state.bytes, frame.len()) {
-            state.bytes += frame.len();
-            state.frames.push_back(frame.clone());
+        if state.waiting.fits(frame, View::Body, self.bounds) {
+            state.waiting.push(frame, View::Body);
         } else {
             // What waits is dropped, since the client resumes from the last id that it received.
             state.closed = Some(CloseReason::Overflow);
-            state.frames = VecDeque::new();
-            state.bytes = 0;
+            state.waiting = Waiting::default();
         }
         Self::wake(state);
     }
@@ -71,8 +65,7 @@ impl Queue {
         state.paused = true;
         // The replay reads that too.
         state.missed = None;
-        state.frames = VecDeque::new();
-        state.bytes = 0;
+        state.waiting = Waiting::default();
     }
 
     /// Accepts frames again.
@@ -93,7 +86,7 @@ impl Queue {
     /// What the stream must replay, once its queue is empty.
     pub(crate) fn take_missed(&self) -> Option<Missed> {
         let mut state = self.state();
-        let is_due = state.frames.is_empty() && state.closed.is_none();
+        let is_due = state.waiting.is_empty() && state.closed.is_none();
         if is_due { state.missed.take() } else { None }
     }
 
@@ -115,8 +108,7 @@ impl Queue {
     pub(crate) fn revoke(&self) {
         let mut state = self.state();
         state.closed.get_or_insert(CloseReason::Revoked);
-        state.frames = VecDeque::new();
-        state.bytes = 0;
+        state.waiting = Waiting::default();
         Self::wake(state);
     }
 
@@ -124,8 +116,7 @@ impl Queue {
     /// them, and why the queue is closed if it is.
     pub(crate) fn attach(&self) -> (VecDeque<Frame>, Option<Missed>, Option<CloseReason>) {
         let mut state = self.state();
-        state.bytes = 0;
-        (std::mem::take(&mut state.frames), state.missed.take(), state.closed)
+        (state.waiting.take(), state.missed.take(), state.closed)
     }
 
     /// Drops what was queued for a reset of the log before the stream's first event.
@@ -134,18 +125,18 @@ impl Queue {
         let is_reset = |frame: &Frame| {
             frame.is_marker() || frame.gap().is_some_and(|gap| gap.reason == GapReason::Epoch)
         };
-        let before = state.frames.iter().take_while(|frame| is_reset(frame)).count();
-        state.frames.drain(..before);
-        state.bytes = state.frames.iter().map(Frame::len).sum();
+        while state.waiting.front().is_some_and(is_reset) {
+            state.waiting.pop_front(View::Body);
+        }
     }
 
     /// The number of queued frames that end their channel.
     pub(crate) fn ends(&self) -> usize {
-        self.state().frames.iter().filter(|frame| frame.is_end()).count()
+        self.state().waiting.iter().filter(|frame| frame.is_end()).count()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.state().frames.is_empty()
+        self.state().waiting.is_empty()
     }
 
     pub(crate) fn closed(&self) -> Option<CloseReason> {
@@ -180,18 +171,17 @@ impl Queue {
     /// Takes the next frame if it is queued and `predicate` accepts it.
     pub(crate) fn pop_if(&self, predicate: impl FnOnce(&Frame) -> bool) -> Option<Frame> {
         let mut state = self.state();
-        if !state.frames.front().is_some_and(predicate) {
+        if !state.waiting.front().is_some_and(predicate) {
             return None;
         }
         Self::pop(&mut state)
     }
 
     fn pop(state: &mut State) -> Option<Frame> {
-        let frame = state.frames.pop_front()?;
-        state.bytes -= frame.len();
-        if state.frames.is_empty() {
+        let frame = state.waiting.pop_front(View::Body)?;
+        if state.waiting.is_empty() {
             // An idle stream holds no buffer.
-            state.frames = VecDeque::new();
+            state.waiting = Waiting::default();
         }
         Some(frame)
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use headwater_core::close::CloseReason;
-use headwater_core::transport::Message;
+use headwater_core::transport::{Joined, Message, StreamStart};
 
 use super::shard::{Looked, Shard};
 use crate::limits::{
@@ -50,8 +50,8 @@ impl Shard {
     fn congested(&self) -> Vec<u32> {
         let mut channels: HashMap<u32, Behind> = HashMap::new();
         for (_, stream) in &self.streams {
-            let Some(backlog) = &stream.backlog else { continue };
-            let is_reading = backlog.pace.is_reading(self.now);
+            let Some(backlog) = stream.state.backlog() else { continue };
+            let is_reading = backlog.pace().is_reading(self.now);
             for membership in stream.channels.as_slice() {
                 let behind = channels.entry(membership.slot).or_default();
                 if is_reading {
@@ -76,10 +76,10 @@ impl Shard {
     fn shed(&mut self) {
         let mut slow = Vec::new();
         for (key, stream) in &self.streams {
-            if let Some(backlog) = &stream.backlog
-                && !backlog.pace.is_reading(self.now)
+            if let Some(backlog) = stream.state.backlog()
+                && !backlog.pace().is_reading(self.now)
             {
-                slow.push((backlog.pace.since, u32::try_from(key).unwrap_or(u32::MAX)));
+                slow.push((stream.state.waiting_since(), u32::try_from(key).unwrap_or(u32::MAX)));
             }
         }
         slow.sort_unstable();
@@ -136,10 +136,10 @@ impl Shard {
         );
         // A stream that is about to join may lack what was dropped, too.
         for message in &mut self.pending {
-            if let Message::Attach(attachment) = message
-                && attachment.channels.iter().any(|it| dropped.contains(&it.slot))
+            if let Some(joined) = joined(message)
+                && joined.channels.iter().any(|it| dropped.contains(&it.slot))
             {
-                attachment.closed.get_or_insert(CloseReason::Overflow);
+                joined.closed.get_or_insert(CloseReason::Overflow);
             }
         }
         for slot in dropped {
@@ -147,5 +147,17 @@ impl Shard {
                 self.end(u32::try_from(key).unwrap_or(u32::MAX), CloseReason::Overflow);
             }
         }
+    }
+}
+
+/// The stream that a message lets join its channels.
+fn joined(message: &mut Message) -> Option<&mut Joined> {
+    match message {
+        Message::Attach(attachment) => match &mut attachment.start {
+            StreamStart::Live(joined) => Some(joined),
+            StreamStart::Replaying(_) => None,
+        },
+        Message::Join { joined, .. } => Some(joined),
+        _ => None,
     }
 }

@@ -3,7 +3,7 @@
 
 use headwater_core::close::CloseReason;
 use headwater_core::frame::Frame;
-use headwater_core::transport::{ShardPort, WaitingBounds};
+use headwater_core::transport::{Offer, Overflow, ShardPort, Tick, WaitingBounds};
 
 use super::batch::{Batch, Item, Run};
 use super::shard::Shard;
@@ -17,17 +17,6 @@ pub(super) struct Deferred {
     gone: Vec<u32>,
     ended: Vec<(u32, CloseReason)>,
     watched: Vec<u32>,
-}
-
-impl Deferred {
-    pub(super) fn gone(&mut self, key: u32) {
-        self.gone.push(key);
-    }
-
-    /// Updates a stream's timer, and what its socket is watched for.
-    pub(super) fn watch(&mut self, key: u32) {
-        self.watched.push(key);
-    }
 }
 
 /// The outcome of a write.
@@ -45,7 +34,7 @@ enum Outcome {
 struct Writer<'a> {
     port: &'a ShardPort,
     bounds: WaitingBounds,
-    now: u32,
+    now: Tick,
 }
 
 impl Shard {
@@ -98,7 +87,7 @@ impl Shard {
         for &key in &entry.streams {
             let Some(stream) = streams.get_mut(key as usize) else { continue };
             let takes_run = run.is_simple
-                && stream.backlog.is_none()
+                && stream.state.backlog().is_none()
                 && stream.channels.as_slice().len() == 1
                 && run.is_new_to(stream.progress.until);
             if takes_run {
@@ -141,21 +130,6 @@ impl Shard {
         }
     }
 
-    /// Writes a page of a replay to its stream, however much it is.
-    pub(super) fn deliver_page(&mut self, key: u32, frames: &[Frame]) {
-        let mut deferred = Deferred::default();
-        let Self { streams, port, now, .. } = self;
-        // The next page comes only when the client has accepted this one.
-        let bounds = WaitingBounds { frames_max: usize::MAX, bytes_max: usize::MAX };
-        let writer = Writer { port, bounds, now: *now };
-        let Some(stream) = streams.get_mut(key as usize) else { return };
-        if !frames.is_empty() {
-            let outcome = writer.write_run(stream, &mut Run::new(frames.iter().collect()));
-            deferred.note(key, outcome);
-        }
-        self.apply(deferred);
-    }
-
     /// Carries out the deferred actions. Must not run while the lists of streams are iterated.
     pub(super) fn apply(&mut self, deferred: Deferred) {
         for key in deferred.gone {
@@ -186,10 +160,10 @@ impl Writer<'_> {
     /// there is a backlog, since its bytes come first.
     fn write_run(&self, stream: &mut Stream, run: &mut Run<'_>) -> Outcome {
         let named = stream.profile.is_named();
-        stream.written = self.now + 1;
+        stream.state.wrote(self.now);
         self.port.sent(run.events, run.body_len(named));
         let mut sent = 0;
-        if stream.backlog.is_none() {
+        if stream.state.backlog().is_none() {
             let bytes = run.bytes(named);
             self.port.mailbox().counts.writes.add(1);
             sent = match stream.try_write(bytes) {
@@ -198,39 +172,36 @@ impl Writer<'_> {
                 Err(_) => return Outcome::Gone,
             };
         }
-        let before = stream.backlog_bytes();
+        let before = stream.state.backlog_bytes();
         let outcome = self.queue(stream, &run.frames, sent, named);
-        self.port.backlog_changed(before, stream.backlog_bytes(), stream.take_held());
-        outcome
+        let held = stream.state.settle();
+        self.port.backlog_changed(before, stream.state.backlog_bytes(), held);
+        match outcome {
+            Ok(()) => Outcome::Queued,
+            Err(Overflow) => Outcome::Full,
+        }
     }
 
-    /// Adds frames to the backlog, except for their first `sent` bytes.
+    /// Queues frames, except for their first `sent` bytes.
     fn queue(
         &self,
         stream: &mut Stream,
         frames: &[&Frame],
         mut sent: usize,
         named: bool,
-    ) -> Outcome {
-        let is_over = self.port.held_bytes() > BACKLOG_TOTAL_BYTES_MAX;
-        let backlog = stream.backlog_at(self.now);
+    ) -> Result<(), Overflow> {
+        let is_full = self.port.held_bytes() > BACKLOG_TOTAL_BYTES_MAX;
         for frame in frames {
             let len = frame.chunks(named).len();
             if sent >= len {
                 sent -= len;
                 continue;
             }
-            if self.port.conflates(frame) {
-                backlog.conflate(frame, named);
-            }
-            let is_first = backlog.is_empty();
-            if (is_over && !is_first) || !backlog.push_frame(frame, named, self.bounds) {
-                return Outcome::Full;
-            }
-            if is_first {
-                backlog.set_sent(std::mem::take(&mut sent));
-            }
+            let (bounds, latest_only) = (self.bounds, self.port.conflates(frame));
+            let sent = std::mem::take(&mut sent);
+            let offer = Offer { sent, named, bounds, latest_only, is_full };
+            stream.state.offer(frame, &offer, self.now)?;
         }
-        Outcome::Queued
+        Ok(())
     }
 }

@@ -4,13 +4,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use headwater_core::close::CloseReason;
-use headwater_core::frame::{LAST_CHUNK, push_chunk};
 use headwater_core::transport::Revoked;
 use slab::Slab;
 
 use super::channels::Channels;
 use super::shard::Shard;
-use super::stream::{Memberships, State, Stream};
+use super::stream::{Memberships, Stream};
 use super::wheel::TimerWheel;
 use crate::response::Callbacks;
 
@@ -37,37 +36,16 @@ impl Shard {
         }
     }
 
-    /// Ends a stream in an orderly way: sends the backlog, the last bytes and the end of the body.
-    /// If the stream ends by overflow, expiry or revocation, the backlog is discarded first, except
-    /// for an event that has been sent in part.
+    /// Ends a stream in an orderly way: sends what may still be sent, and the end of the body.
     pub(super) fn end(&mut self, key: u32, reason: CloseReason) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        if !stream.is_live() {
+        let before = stream.state.backlog_bytes();
+        if !stream.close(reason, self.now) {
             return;
         }
-        stream.state = State::Ending(reason);
         self.replays.remove(key);
-        let named = stream.profile.is_named();
-        // Nothing further may be delivered, but a frame that has been sent in part must be
-        // completed.
-        if matches!(reason, CloseReason::Overflow | CloseReason::Expired | CloseReason::Revoked)
-            && let Some(backlog) = &mut stream.backlog
-        {
-            let before = backlog.bytes();
-            backlog.discard_unsent(named);
-            let (after, held) = (backlog.bytes(), backlog.take_held());
-            if backlog.is_empty() {
-                stream.backlog = None;
-            }
-            self.port.backlog_changed(before, after, held);
-        }
         self.leave(key);
-        let Some(stream) = self.streams.get(key as usize) else { return };
-        let mut last = Vec::new();
-        let retry = stream.profile.options.last_bytes(reason);
-        push_chunk(&mut last, &retry.unwrap_or_default());
-        last.extend_from_slice(LAST_CHUNK);
-        match self.write(key, &last) {
+        match self.flush(key, before) {
             Ok(()) => self.after_flush(key),
             Err(_) => self.finish(key, reason),
         }
@@ -98,15 +76,9 @@ impl Shard {
         self.replays.remove(key);
         let memberships = stream.channels.take();
         self.leave_all(&memberships);
-        if let Some(mut backlog) = stream.backlog.take() {
-            let before = backlog.bytes();
-            backlog.clear(stream.profile.is_named());
-            self.port.backlog_changed(before, 0, backlog.take_held());
-        }
-        let reason = match stream.state {
-            State::Ending(reason) => reason,
-            State::Live => reason,
-        };
+        let before = stream.state.backlog_bytes();
+        let (reason, held) = stream.state.abandon(reason, stream.profile.is_named());
+        self.port.backlog_changed(before, 0, held);
         // Unread bytes from the client would turn the close into a reset, and the client could lose
         // the last bytes.
         stream.read_stray(&mut self.scratch);

@@ -6,7 +6,6 @@
 //! clients resume, and the shard restarts with a new mailbox. Shards keep their hub alive until the
 //! server is dropped.
 
-mod backlog;
 mod batch;
 mod behind;
 mod channels;
@@ -88,7 +87,7 @@ impl Engine {
     }
 }
 
-/// Hands a live stream to a shard.
+/// Hands a stream to a shard.
 pub(crate) fn attach(subscription: Subscription, mailbox: &Arc<Mailbox>, parts: StreamParts) {
     if let Err(parts) = subscription.attach(mailbox, Box::new(parts))
         && let Ok(parts) = parts.downcast::<StreamParts>()

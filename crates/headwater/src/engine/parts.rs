@@ -9,8 +9,8 @@ use crate::response::{Callbacks, StreamOptions};
 /// A stream's socket and the state of its connection.
 pub(crate) struct StreamParts {
     pub(crate) socket: TcpStream,
-    /// Bytes to write first: the response head and replayed events, already in chunks.
-    pub(crate) unsent: Vec<u8>,
+    /// Bytes to write first: the response head, and the opening as a chunk.
+    pub(crate) head: Vec<u8>,
     pub(crate) options: StreamOptions,
     pub(crate) callbacks: Callbacks,
     pub(crate) slot: ConnectionSlot,

@@ -1,5 +1,5 @@
-//! Streams of a shard that replay what their node has missed. The hub reads, one page at a time;
-//! the shard writes. Look here for when the next page is asked for.
+//! Streams of a shard that replay: before they are live, or what their node has missed. The hub
+//! reads, one page at a time; the shard writes. Look here for when the next page is asked for.
 
 use headwater_core::Channel;
 use headwater_core::close::CloseReason;
@@ -8,6 +8,7 @@ use headwater_core::transport::{Cursor, Missed, Progress, ReplayFrom};
 use tokio::sync::oneshot;
 
 use super::shard::Shard;
+use crate::limits::BACKLOG_TOTAL_BYTES_MAX;
 
 impl Shard {
     /// Starts replays for the streams of a channel of which the node has missed events.
@@ -22,7 +23,7 @@ impl Shard {
     /// Starts a replay, unless one is running: it reads the missing events too.
     pub(super) fn replay(&mut self, key: u32, missed: &Missed) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        if !stream.is_live() || stream.progress.is_replaying() {
+        if !stream.state.is_open() || stream.progress.is_replaying() {
             return;
         }
         let until = std::mem::replace(&mut stream.progress.until, Cursor::END);
@@ -40,9 +41,32 @@ impl Shard {
     pub(super) fn on_page(&mut self, number: u64, frames: &[Frame], written: oneshot::Sender<()>) {
         let Some(key) = self.replays.key_of(number) else { return };
         self.replays.wait(key, written);
-        self.deliver_page(key, frames);
-        if self.streams.get(key as usize).is_some_and(|stream| stream.backlog.is_none()) {
+        self.send_page(key, &[], frames);
+        if self.streams.get(key as usize).is_some_and(|it| it.state.backlog().is_none()) {
             self.replays.next(key);
+        }
+    }
+
+    /// Writes a page and what precedes it. The next one comes only when the client has accepted
+    /// this one, so a backlog takes it however much it is, unless all backlogs together are full.
+    pub(super) fn send_page(&mut self, key: u32, head: &[u8], frames: &[Frame]) {
+        if head.is_empty() && frames.is_empty() {
+            return;
+        }
+        if self.write_page(key, head, frames).is_err() {
+            return self.finish(key, CloseReason::ClientGone);
+        }
+        let Some(stream) = self.streams.get(key as usize) else { return };
+        if stream.state.backlog().is_some() && self.port.held_bytes() > BACKLOG_TOTAL_BYTES_MAX {
+            return self.end(key, CloseReason::Overflow);
+        }
+        self.watch(key);
+    }
+
+    /// The stream of a replay was closed before it joined its channels.
+    pub(super) fn on_close(&mut self, number: u64, reason: CloseReason) {
+        if let Some(key) = self.replays.key_of(number) {
+            self.end(key, reason);
         }
     }
 

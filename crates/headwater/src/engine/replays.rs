@@ -64,6 +64,11 @@ impl Replays {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
     /// Asks for the next page of a stream whose socket has accepted everything.
     pub(super) fn next(&mut self, key: u32) {
         let written = self.running.get_mut(&key).and_then(|running| running.written.take());

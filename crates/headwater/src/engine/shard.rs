@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use headwater_core::close::CloseReason;
-use headwater_core::transport::{Message, ShardPort, WaitingBounds};
+use headwater_core::frame::Frame;
+use headwater_core::transport::{Message, ShardPort, Tick, WaitingBounds};
 use mio::{Interest, Poll, Token};
 use slab::Slab;
 
@@ -32,7 +33,7 @@ pub(super) struct Shard {
     pub(super) wheel: TimerWheel,
     pub(super) began: Instant,
     /// The current tick, counted from `began`.
-    pub(super) now: u32,
+    pub(super) now: Tick,
     pub(super) bounds: WaitingBounds,
     pub(super) profiles: Vec<Rc<Profile>>,
     /// Empty between turns; swapped with the mailbox's queue.
@@ -78,47 +79,47 @@ impl Shard {
 }
 
 impl Shard {
-    /// Writes to a stream and updates the counters. Bytes that the socket does not accept are
-    /// queued.
-    pub(super) fn write(&mut self, key: u32, bytes: &[u8]) -> io::Result<()> {
+    /// Writes bytes and frames that must be sent whatever waits, after what waits: the head of a
+    /// response, and a page of a replay.
+    pub(super) fn write_page(&mut self, key: u32, head: &[u8], frames: &[Frame]) -> io::Result<()> {
         let Some(stream) = self.streams.get_mut(key as usize) else { return Ok(()) };
-        let before = stream.backlog_bytes();
-        stream.written = self.now + 1;
-        let wrote = stream.write_or_queue(bytes, self.now);
-        let (after, held) = (stream.backlog_bytes(), stream.take_held());
-        self.port.mailbox().counts.writes.add(1);
-        self.port.backlog_changed(before, after, held);
-        wrote
+        let (before, named) = (stream.state.backlog_bytes(), stream.profile.is_named());
+        stream.state.queue_bytes(head, 0, self.now);
+        let (mut events, mut bytes) = (0, 0);
+        for frame in frames {
+            stream.state.push_replayed(frame, named, self.now);
+            events += u64::from(!frame.is_marker());
+            bytes += frame.body_len(named);
+        }
+        self.port.sent(events, bytes);
+        self.flush(key, before)
     }
 
-    /// Writes from the backlog of a stream whose socket is writable again.
-    pub(super) fn flush(&mut self, key: u32) -> io::Result<()> {
+    /// Writes what waits for a stream, which had a backlog of `before` bytes when they were counted
+    /// last.
+    pub(super) fn flush(&mut self, key: u32, before: usize) -> io::Result<()> {
         let Some(stream) = self.streams.get_mut(key as usize) else { return Ok(()) };
-        let Some(backlog) = &mut stream.backlog else { return Ok(()) };
-        let before = backlog.bytes();
-        let written = backlog.write(&mut stream.socket, stream.profile.is_named());
-        let (after, held) = (backlog.bytes(), backlog.take_held());
-        if backlog.is_empty() {
-            stream.backlog = None;
-        } else if let Ok(written) = &written
-            && written.bytes > 0
-        {
-            backlog.pace.sent(written.bytes, self.now);
-        }
-        stream.written = self.now + 1;
-        self.port.backlog_changed(before, after, held);
-        self.port.mailbox().counts.writes.add(written?.writes);
+        let wrote = stream.flush(self.now);
+        self.count_backlog(key, before);
+        self.port.mailbox().counts.writes.add(wrote?);
         Ok(())
+    }
+
+    /// Counts what has changed in a stream's backlog.
+    pub(super) fn count_backlog(&mut self, key: u32, before: usize) {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        let held = stream.state.settle();
+        self.port.backlog_changed(before, stream.state.backlog_bytes(), held);
     }
 
     /// Sets a stream's timer, and waits for its socket to become writable if it has a backlog.
     pub(super) fn watch(&mut self, key: u32) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        match stream.due() {
+        match stream.next() {
             Some(due) => self.wheel.set(key, due),
             None => self.wheel.clear(key),
         }
-        if stream.backlog.is_none() || stream.watches_writes {
+        if stream.state.backlog().is_none() || stream.watches_writes {
             return;
         }
         stream.watches_writes = true;

@@ -1,28 +1,31 @@
 //! One stream of a shard, as an entry of its slab. Look here for the memory of an idle stream, and
-//! for its timers.
+//! for what reads from and writes to its socket.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::rc::Rc;
-use std::time::Duration;
 
 use headwater_core::close::CloseReason;
 use headwater_core::frame::chunk;
-use headwater_core::transport::Progress;
+use headwater_core::transport::{
+    Backlog, Due, Ending, Framing, Intervals, Progress, StreamState, Tick,
+};
 use mio::net::TcpStream;
 
-use super::backlog::Backlog;
 use super::slots::ConnectionSlot;
-use crate::limits::{STRAY_BYTES_MAX, TICK};
+use crate::limits::STRAY_BYTES_MAX;
 use crate::response::{Callbacks, StreamOptions};
+
+/// Maximum pieces per write. Linux accepts 1024, but more than this rarely fit in a socket's
+/// buffer.
+const PIECES_MAX: usize = 64;
 
 /// The settings of a stream. Most streams of a shard have the same settings, and share one
 /// `Profile`.
 pub(super) struct Profile {
     pub(super) options: StreamOptions,
+    pub(super) intervals: Intervals,
     /// The heartbeat as a chunk; empty if there is none.
     heartbeat: Box<[u8]>,
-    heartbeat_ticks: Option<u32>,
-    send_timeout_ticks: Option<u32>,
 }
 
 impl Profile {
@@ -30,8 +33,7 @@ impl Profile {
         let heartbeat = options.heartbeat.as_ref();
         Self {
             heartbeat: heartbeat.map(|it| chunk(&it.frame())).unwrap_or_default().into(),
-            heartbeat_ticks: heartbeat.map(|it| ticks(it.interval())),
-            send_timeout_ticks: options.send_timeout.map(ticks),
+            intervals: options.intervals(),
             options,
         }
     }
@@ -48,34 +50,18 @@ pub(super) struct Stream {
     pub(super) stray_bytes: u32,
     pub(super) progress: Progress,
     pub(super) channels: Memberships,
-    /// `None` while the socket has accepted everything.
-    pub(super) backlog: Option<Box<Backlog>>,
+    pub(super) state: StreamState,
     pub(super) profile: Rc<Profile>,
     /// The application's callback and body, dropped when the stream ends.
     pub(super) callbacks: Option<Box<Callbacks>>,
     pub(super) slot: ConnectionSlot,
-    /// The tick after the last write.
-    pub(super) written: u32,
     /// The stream's number in the hub's registry; 0 if it has no owner.
     pub(super) number: u64,
-    /// The tick at which the stream ends, by `expires_at` or `lifetime_max`; `u32::MAX` for never.
-    pub(super) ends_at: u32,
-    /// Whether the client's permission expires at that tick, as opposed to the stream's lifetime.
-    pub(super) expires: bool,
-    pub(super) state: State,
     /// Whether the stream is already on this turn's list of streams that need frames of several
     /// channels merged.
     pub(super) is_merging: bool,
     /// Whether the poll loop reports when the socket becomes writable.
     pub(super) watches_writes: bool,
-}
-
-/// The phase of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    Live,
-    /// The last bytes are in flight.
-    Ending(CloseReason),
 }
 
 /// A channel that a stream subscribes to, and the stream's index in the channel's list.
@@ -89,6 +75,12 @@ pub(super) struct Membership {
 pub(super) enum Memberships {
     One(Membership),
     Many(Box<[Membership]>),
+}
+
+impl Default for Memberships {
+    fn default() -> Self {
+        Self::Many(Box::default())
+    }
 }
 
 impl Memberships {
@@ -109,66 +101,59 @@ impl Memberships {
     }
 
     pub(super) fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::Many(Box::default()))
+        std::mem::take(self)
     }
 }
 
 impl Stream {
-    pub(super) fn is_live(&self) -> bool {
-        self.state == State::Live
+    /// When something is due next.
+    pub(super) fn next(&self) -> Option<Tick> {
+        self.state.next(&self.profile.intervals)
     }
 
-    /// The tick at which the stream's timer is due.
-    pub(super) fn due(&self) -> Option<u32> {
-        if !self.is_live() {
-            return self.stalls_at();
-        }
-        let ends_at = (self.ends_at != u32::MAX).then_some(self.ends_at);
-        [self.stalls_at(), self.heartbeat_at(), ends_at].into_iter().flatten().min()
+    /// What is due now.
+    pub(super) fn due(&self, now: Tick) -> Option<Due> {
+        self.state.due(now, &self.profile.intervals)
     }
 
-    fn stalls_at(&self) -> Option<u32> {
-        let (backlog, timeout) = self.backlog.as_ref().zip(self.profile.send_timeout_ticks)?;
-        Some(backlog.pace.since.saturating_add(timeout))
+    /// Closes the stream, unless it is closing already.
+    pub(super) fn close(&mut self, reason: CloseReason, now: Tick) -> bool {
+        let StreamOptions { retry, name_by_channel: named, .. } = self.profile.options;
+        self.state.close(&Ending { reason, retry, framing: Framing::Chunked, named }, now)
     }
 
-    fn heartbeat_at(&self) -> Option<u32> {
-        Some(self.written.saturating_add(self.profile.heartbeat_ticks?))
-    }
-
-    /// Whether the client has accepted nothing for the send timeout.
-    pub(super) fn is_stalled(&self, now: u32) -> bool {
-        self.stalls_at().is_some_and(|due| now >= due)
-    }
-
-    pub(super) fn heartbeat_is_due(&self, now: u32) -> bool {
-        self.heartbeat_at().is_some_and(|due| now >= due)
-    }
-
-    /// Writes a heartbeat, unless a backlog already waits for the client.
-    pub(super) fn send_heartbeat(&mut self, now: u32) -> io::Result<()> {
-        self.written = now + 1;
-        if self.backlog.is_some() {
-            return Ok(());
-        }
-        let profile = Rc::clone(&self.profile);
-        self.write_or_queue(&profile.heartbeat, now)
-    }
-
-    /// Writes bytes that form a unit. If there is a backlog, or the socket does not accept all of
-    /// them, the rest is queued in the backlog.
-    pub(super) fn write_or_queue(&mut self, bytes: &[u8], now: u32) -> io::Result<()> {
-        let sent = if self.backlog.is_none() { self.try_write(bytes)? } else { 0 };
-        if sent < bytes.len() {
-            let backlog = self.backlog_at(now);
-            let is_first = backlog.is_empty();
-            backlog.push_bytes(bytes.into());
-            if is_first {
-                // What has been sent in part must be completed.
-                backlog.set_sent(sent);
-            }
+    /// Writes a heartbeat, unless something already waits for the client.
+    pub(super) fn send_heartbeat(&mut self, now: Tick) -> io::Result<()> {
+        self.state.wrote(now);
+        if self.state.backlog().is_none() {
+            let profile = Rc::clone(&self.profile);
+            let sent = self.try_write(&profile.heartbeat)?;
+            self.state.queue_bytes(&profile.heartbeat, sent, now);
         }
         Ok(())
+    }
+
+    /// Writes what waits until nothing does or the socket blocks. Returns the number of writes.
+    ///
+    /// # Errors
+    /// If the connection failed. A blocked socket is not an error.
+    pub(super) fn flush(&mut self, now: Tick) -> io::Result<u64> {
+        let named = self.profile.is_named();
+        let mut writes = 0;
+        while let Some(backlog) = self.state.backlog().filter(|backlog| !backlog.is_empty()) {
+            match write_once(&mut self.socket, backlog, named) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => {
+                    writes += 1;
+                    self.state.took(bytes, named, now);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.state.wrote(now);
+        Ok(writes)
     }
 
     /// Makes one write. Returns how many bytes the socket accepted, 0 if it is blocked.
@@ -201,25 +186,14 @@ impl Stream {
             }
         }
     }
-
-    pub(super) fn backlog_bytes(&self) -> usize {
-        self.backlog.as_ref().map_or(0, |backlog| backlog.bytes())
-    }
-
-    /// By how much the bytes in all backlogs have changed since the last call.
-    pub(super) fn take_held(&mut self) -> isize {
-        self.backlog.as_mut().map_or(0, |backlog| backlog.take_held())
-    }
-
-    /// The backlog, created at this tick if there is none.
-    pub(super) fn backlog_at(&mut self, now: u32) -> &mut Backlog {
-        self.backlog.get_or_insert_with(|| Box::new(Backlog::since(now)))
-    }
 }
 
-/// A duration in whole ticks, rounded up so that no timer fires early.
-pub(super) fn ticks(duration: Duration) -> u32 {
-    u32::try_from(duration.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u32::MAX - 1)
+fn write_once(socket: &mut impl Write, backlog: &Backlog, named: bool) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+    match backlog.slices(named, &mut slices) {
+        1 => socket.write(&slices[0]),
+        count => socket.write_vectored(&slices[..count]),
+    }
 }
 
 // 15,000 idle streams must fit in a few megabytes. If this fails, move the added field elsewhere,

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::access::Revocation;
 use crate::{Channel, Event, EventSourceResponse, Hub};
 use headwater_core::close::CloseReason;
-use headwater_core::transport::{Attachment, Cursor, HubRef, Message, Progress};
+use headwater_core::transport::{Attachment, HubRef, Message, StreamStart};
 
 fn channel() -> Channel {
     Channel::new("a").unwrap()
@@ -101,11 +101,7 @@ async fn read_until(socket: &mut TcpStream, text: Option<&str>) -> String {
 /// An attachment that makes the shard panic: its payload is not `StreamParts`.
 fn poison() -> Message {
     Message::Attach(Box::new(Attachment {
-        channels: Box::default(),
-        waiting: std::collections::VecDeque::new(),
-        missed: None,
-        progress: Progress { until: Cursor::default(), open: 1, channels: 1 },
-        closed: None,
+        start: StreamStart::Replaying(Box::new(|_| None)),
         number: 0,
         payload: Box::new("not the engine's"),
     }))

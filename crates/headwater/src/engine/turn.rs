@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use headwater_core::close::CloseReason;
 use headwater_core::frame::Frame;
-use headwater_core::transport::Message;
+use headwater_core::transport::{Due, Message, Tick};
 use mio::Events;
 use mio::event::Event;
 
 use super::shard::{MAILBOX, Shard};
-use super::stream::State;
 use crate::limits::{TICK, TURN_ATTACHES_MAX, TURN_BYTES_MAX, TURN_MESSAGES_MAX};
 
 /// Whether the loop continues.
@@ -49,7 +48,7 @@ impl Shard {
         }
     }
 
-    fn tick(&self) -> u32 {
+    fn tick(&self) -> Tick {
         u32::try_from(self.began.elapsed().as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
     }
 
@@ -108,9 +107,16 @@ impl Shard {
                 Message::Attach(attachment) => {
                     // Frames that arrived before the attachment are not part of this stream.
                     self.deliver();
+                    replayed += attachment.start.replayed_bytes();
                     self.attach(*attachment);
                     attaches += 1;
                 }
+                Message::Join { replay, joined } => {
+                    // Frames that arrived before are not for this stream.
+                    self.deliver();
+                    self.on_join(replay, *joined);
+                }
+                Message::Close { replay, reason } => self.on_close(replay, reason),
                 Message::Drain => {
                     self.deliver();
                     self.end_all(CloseReason::Drain);
@@ -156,22 +162,19 @@ impl Shard {
     fn on_timer(&mut self, key: u32) {
         let now = self.now;
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        if stream.is_stalled(now) {
-            return self.finish(key, CloseReason::Stalled);
-        }
-        if stream.is_live() && now >= stream.ends_at {
-            let reason = if stream.expires { CloseReason::Expired } else { CloseReason::Lifetime };
-            return self.end(key, reason);
-        }
-        if stream.is_live() && stream.heartbeat_is_due(now) {
-            let before = stream.backlog_bytes();
-            let sent = stream.send_heartbeat(now);
-            let (after, held) = (stream.backlog_bytes(), stream.take_held());
-            self.port.backlog_changed(before, after, held);
-            self.port.mailbox().counts.writes.add(1);
-            if sent.is_err() {
-                return self.finish(key, CloseReason::ClientGone);
+        match stream.due(now) {
+            Some(Due::Stall) => return self.finish(key, CloseReason::Stalled),
+            Some(Due::End(reason)) => return self.end(key, reason),
+            Some(Due::Heartbeat) => {
+                let before = stream.state.backlog_bytes();
+                let sent = stream.send_heartbeat(now);
+                self.count_backlog(key, before);
+                self.port.mailbox().counts.writes.add(1);
+                if sent.is_err() {
+                    return self.finish(key, CloseReason::ClientGone);
+                }
             }
+            None => {}
         }
         self.watch(key);
     }
@@ -195,7 +198,8 @@ impl Shard {
             return self.finish(key, CloseReason::ClientGone);
         }
         if event.is_writable() {
-            match self.flush(key) {
+            let before = stream.state.backlog_bytes();
+            match self.flush(key, before) {
                 Ok(()) => self.after_flush(key),
                 Err(_) => self.finish(key, CloseReason::ClientGone),
             }
@@ -206,14 +210,12 @@ impl Shard {
     /// what it is watched for.
     pub(super) fn after_flush(&mut self, key: u32) {
         let Some(stream) = self.streams.get(key as usize) else { return };
-        match stream.state {
-            State::Ending(reason) if stream.backlog.is_none() => self.finish(key, reason),
-            _ => {
-                if stream.backlog.is_none() {
-                    self.replays.next(key);
-                }
-                self.watch(key);
+        if stream.state.backlog().is_none() {
+            if let Some(reason) = stream.state.closing() {
+                return self.finish(key, reason);
             }
+            self.replays.next(key);
         }
+        self.watch(key);
     }
 }

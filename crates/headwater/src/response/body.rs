@@ -10,29 +10,31 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_core::close::CloseReason;
-use headwater_core::transport::encode;
+use headwater_core::transport::{Due, Ending, Framing, Intervals, StreamState, Tick, opening};
 use http_body::{Body, Frame as BodyFrame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::options::{OnClose, StreamOptions, Until, jittered};
+use super::options::{OnClose, StreamOptions, Until};
 use super::source::Source;
-use super::watch::Watch;
+use crate::limits::TICK;
 
 /// The body. Its state is shared with the task that watches for stalls, if there is one, and with
-/// the engine, which may take it.
+/// the server, which watches the socket, or lets the engine take the stream.
 pub(super) struct StreamBody {
     shared: Arc<Shared>,
     /// Whether the opening bytes were returned.
     opened: bool,
 }
 
-/// What a body shares with its watching task and with the engine.
+/// What a body shares with its watching task and with the server.
 #[derive(Default)]
 pub(super) struct Shared {
     /// `None` once the engine has taken the stream. Boxed, so that the empty body, which outlives
     /// it, is small.
     state: Mutex<Option<Box<State>>>,
-    /// Whether `DetachHandle` is probing if the response's body is still this one.
+    /// Whether the server watches the socket, and reports a client that accepts no data.
+    pub(super) socket_is_watched: AtomicBool,
+    /// Whether `StreamHandle` is probing if the response's body is still this one.
     pub(super) probing: AtomicBool,
     /// The address of the opening bytes, which identifies them.
     pub(super) opening: AtomicUsize,
@@ -40,18 +42,17 @@ pub(super) struct Shared {
 
 pub(super) struct State {
     pub(super) options: StreamOptions,
+    intervals: Intervals,
     /// `None` once the stream has ended.
     pub(super) source: Option<Source>,
     pub(super) on_close: Option<OnClose>,
     pub(super) until: Option<Until>,
-    watch: Option<Watch>,
-    timers_started: bool,
-    heartbeat_due: Option<Pin<Box<Sleep>>>,
-    /// When the stream must end, and the reason then.
-    deadline: Option<(Pin<Box<Sleep>>, CloseReason)>,
-    written_at: Instant,
-    /// When the last bytes were returned, unless the body was polled again since.
-    waiting_since: Option<Instant>,
+    /// Its clock begins when the body is polled beyond its opening: until then the engine may take
+    /// the stream, and has its own.
+    stream: StreamState,
+    began: Instant,
+    /// Wakes the body when something is due; `None` until it is polled beyond its opening.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// The size that a body reports while it is probed. Not a real size.
@@ -63,44 +64,36 @@ impl StreamBody {
         options: StreamOptions,
         on_close: Option<OnClose>,
         until: Option<Until>,
-    ) -> (Self, Option<Watch>) {
-        let watch = options.send_timeout.map(Watch::new);
+    ) -> Self {
         let state = State {
+            intervals: options.intervals(),
             options,
             source: Some(source),
             on_close,
             until,
-            watch: watch.clone(),
-            timers_started: false,
-            heartbeat_due: None,
-            deadline: None,
-            written_at: Instant::now(),
-            waiting_since: None,
+            stream: StreamState::new(0, None),
+            began: Instant::now(),
+            timer: None,
         };
         let state = Mutex::new(Some(Box::new(state)));
-        let shared = Arc::new(Shared { state, ..Shared::default() });
-        (Self { shared, opened: false }, watch)
+        Self { shared: Arc::new(Shared { state, ..Shared::default() }), opened: false }
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
 
-    /// The opening bytes, which are sent at once: browsers fire `open` when they receive them.
     fn open(&mut self) -> Bytes {
         self.opened = true;
-        let mut bytes = Vec::with_capacity(32);
-        encode::encode_comment("", &mut bytes);
+        let mut bytes = Vec::new();
         if let Some(state) = &mut *self.shared.state() {
-            if let Some(watch) = &state.watch
-                && !watch.socket_is_watched()
+            if let Some(send_timeout) = state.options.send_timeout
+                && !self.shared.socket_is_watched.load(Ordering::Relaxed)
             {
-                tokio::spawn(watch_for_stall(Arc::downgrade(&self.shared), watch.send_timeout()));
+                tokio::spawn(watch_for_stall(Arc::downgrade(&self.shared), send_timeout));
             }
-            if let Some(retry) = state.options.retry {
-                encode::encode_retry(jittered(retry), &mut bytes);
-            }
-            state.written_at = Instant::now();
+            bytes = opening(state.options.retry);
+            state.began = Instant::now();
         }
         let bytes = Bytes::from(bytes);
         self.shared.opening.store(bytes.as_ptr().addr(), Ordering::Relaxed);
@@ -111,6 +104,13 @@ impl StreamBody {
 impl Shared {
     pub(super) fn state(&self) -> MutexGuard<'_, Option<Box<State>>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the stream, unless it has ended.
+    pub(super) fn end(&self, reason: CloseReason) {
+        if let Some(state) = &mut *self.state() {
+            state.end(reason);
+        }
     }
 }
 
@@ -129,7 +129,10 @@ impl Body for StreamBody {
         let mut state = self.shared.state();
         let Some(state) = &mut *state else { return Poll::Ready(None) };
         let polled = state.poll(context);
-        state.waiting_since = polled.is_ready().then(Instant::now);
+        if polled.is_ready() {
+            // The client has not taken it before the body is polled again.
+            state.stream.waits(state.now());
+        }
         polled.map(|bytes| bytes.map(|bytes| Ok(BodyFrame::data(bytes))))
     }
 
@@ -147,36 +150,28 @@ impl Body for StreamBody {
 
 impl Drop for StreamBody {
     fn drop(&mut self) {
-        if let Some(state) = &mut *self.shared.state() {
-            let stalled = state.watch.as_ref().is_some_and(Watch::is_stalled);
-            state.end(if stalled { CloseReason::Stalled } else { CloseReason::ClientGone });
-        }
+        self.shared.end(CloseReason::ClientGone);
     }
 }
 
 impl State {
-    /// Runs when a body is polled beyond its opening: the engine has separate timers.
-    fn start_timers(&mut self) {
-        self.timers_started = true;
-        self.heartbeat_due = self.options.heartbeat.as_ref().map(|heartbeat| {
-            Box::pin(tokio::time::sleep_until(self.written_at + heartbeat.interval()))
-        });
-        let now = Instant::now();
-        self.deadline = self
-            .options
-            .deadline(now)
-            .map(|(time, reason)| (Box::pin(tokio::time::sleep_until(time)), reason));
+    /// The current tick.
+    fn now(&self) -> Tick {
+        let ticks = self.began.elapsed().as_millis() / TICK.as_millis();
+        Tick::try_from(ticks).unwrap_or(Tick::MAX)
     }
 
-    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if !self.timers_started {
-            self.start_timers();
+    fn at(&self, tick: Tick) -> Instant {
+        self.began + TICK * tick
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.source.is_none() {
+            return Poll::Ready(None);
         }
-        let Some(source) = &mut self.source else { return Poll::Ready(None) };
-        if let Some((due, reason)) = &mut self.deadline
-            && due.as_mut().poll(context).is_ready()
-        {
-            let reason = *reason;
+        self.stream.took_all();
+        let due = self.poll_timer(context);
+        if let Some(Due::End(reason)) = due {
             return Poll::Ready(self.end(reason));
         }
         if let Some(until) = &mut self.until
@@ -184,53 +179,58 @@ impl State {
         {
             return Poll::Ready(self.end(CloseReason::Drain));
         }
-        match source.poll_bytes(context, self.options.name_by_channel) {
-            Poll::Ready(Ok(bytes)) => {
-                self.written_at = Instant::now();
-                Poll::Ready(Some(bytes))
-            }
-            Poll::Ready(Err(reason)) => Poll::Ready(self.end(reason)),
-            Poll::Pending => self.poll_heartbeat(context),
-        }
-    }
-
-    fn poll_heartbeat(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let (Some(heartbeat), Some(due)) = (&self.options.heartbeat, &mut self.heartbeat_due)
-        else {
-            return Poll::Pending;
+        let Some(source) = &mut self.source else { return Poll::Ready(None) };
+        let bytes = match source.poll_bytes(context, self.options.name_by_channel) {
+            Poll::Ready(Ok(bytes)) => bytes,
+            Poll::Ready(Err(reason)) => return Poll::Ready(self.end(reason)),
+            Poll::Pending => match &self.options.heartbeat {
+                Some(heartbeat) if due == Some(Due::Heartbeat) => heartbeat.frame(),
+                _ => return Poll::Pending,
+            },
         };
-        // Moving the timer for each event would cost more: it checks the last write when it fires.
-        while due.as_mut().poll(context).is_ready() {
-            let now = Instant::now();
-            let idle_until = self.written_at + heartbeat.interval();
-            if idle_until > now {
-                due.as_mut().reset(idle_until);
-                continue;
-            }
-            self.written_at = now;
-            due.as_mut().reset(now + heartbeat.interval());
-            return Poll::Ready(Some(heartbeat.frame()));
-        }
-        Poll::Pending
+        self.stream.wrote(self.now());
+        Poll::Ready(Some(bytes))
     }
 
-    /// Ends the stream, and returns the last bytes: see `StreamOptions::last_bytes`. Has no effect
-    /// on a stream that has ended.
+    /// What is due. If nothing is, the body is woken when something is.
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Option<Due> {
+        if self.timer.is_none() {
+            let now = self.now();
+            self.stream = StreamState::new(now, self.options.ends(now));
+            let first = self.at(self.stream.next(&self.intervals)?);
+            self.timer = Some(Box::pin(tokio::time::sleep_until(first)));
+        }
+        loop {
+            if let Some(due) = self.stream.due(self.now(), &self.intervals) {
+                return Some(due);
+            }
+            // Moving the timer for each event would cost more: it may fire early.
+            let next = self.at(self.stream.next(&self.intervals)?);
+            let timer = self.timer.as_mut()?.as_mut();
+            if timer.poll(context).is_pending() {
+                return None;
+            }
+            self.timer.as_mut()?.as_mut().reset(next);
+        }
+    }
+
+    /// Ends the stream, and returns its last bytes. Has no effect on a stream that has ended.
     pub(super) fn end(&mut self, reason: CloseReason) -> Option<Bytes> {
         let source = self.source.take()?;
         let reason = source.close(reason);
         drop(source);
-        self.until = None;
-        self.heartbeat_due = None;
-        self.deadline = None;
+        (self.until, self.timer) = (None, None);
         if let Some(on_close) = self.on_close.take() {
             on_close(reason);
         }
-        self.options.last_bytes(reason).map(Bytes::from)
+        let StreamOptions { retry, name_by_channel: named, .. } = self.options;
+        self.stream.close(&Ending { reason, retry, framing: Framing::Bare, named }, self.now());
+        self.stream.take_end().map(Bytes::from)
     }
 }
 
-/// Closes the stream if the body is not polled within the timeout after it returned bytes.
+/// Closes the stream if the body is not polled within the timeout after it returned bytes. A body
+/// that is not polled has no other way to notice.
 async fn watch_for_stall(shared: Weak<Shared>, timeout: Duration) {
     loop {
         let next_check = {
@@ -240,14 +240,12 @@ async fn watch_for_stall(shared: Weak<Shared>, timeout: Duration) {
             if state.source.is_none() {
                 return;
             }
-            match state.waiting_since {
-                Some(since) if since.elapsed() >= timeout => {
-                    state.end(CloseReason::Stalled);
-                    return;
-                }
-                Some(since) => since + timeout,
-                None => Instant::now() + timeout,
+            if state.stream.due(state.now(), &state.intervals) == Some(Due::Stall) {
+                state.end(CloseReason::Stalled);
+                return;
             }
+            let stalls_at = state.stream.waiting_since().map(|it| state.intervals.stalls_at(it));
+            stalls_at.flatten().map_or_else(|| Instant::now() + timeout, |tick| state.at(tick))
         };
         tokio::time::sleep_until(next_check).await;
     }

@@ -1,12 +1,10 @@
 //! The HTTP response that is an event stream. Look here for its headers and options.
 
 mod body;
-#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only serve detaches streams"))]
-mod detach;
+#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only serve uses handles"))]
+mod handle;
 mod options;
 mod source;
-#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only serve sees sockets"))]
-mod watch;
 
 use std::fmt;
 use std::future::Future;
@@ -22,16 +20,14 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use body::StreamBody;
-use detach::DetachHandle as Handle;
+use handle::StreamHandle as Handle;
 #[cfg(feature = "serve")]
-pub(crate) use detach::{Callbacks, DetachHandle, DetachedStream, First};
+pub(crate) use handle::{Callbacks, DetachedStream, First, StreamHandle};
 use options::Until;
 pub use options::{BoxError, Heartbeat};
 pub(crate) use options::{OnClose, StreamOptions};
 use source::Source;
 pub use source::StreamItem;
-#[cfg(feature = "serve")]
-pub(crate) use watch::Watch;
 
 /// A response that streams events to a browser's `EventSource`, or to any other client of
 /// Server-Sent Events (WHATWG HTML, "Server-sent events"). Its body works under any HTTP server for
@@ -167,11 +163,9 @@ impl IntoResponse for EventSourceResponse {
             }
             return StatusCode::NO_CONTENT.into_response();
         }
-        // A future needs a task, and the engine has none.
-        let can_detach = matches!(self.source, Source::Subscription(_)) && self.until.is_none();
         let Self { source, options, on_close, until } = self;
-        let (body, watch) = StreamBody::new(source, options, on_close, until);
-        let handle = can_detach.then(|| Handle::new(body.shared()));
+        let body = StreamBody::new(source, options, on_close, until);
+        let handle = Handle::new(body.shared());
         let mut response = Response::new(Body::new(body));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -179,12 +173,7 @@ impl IntoResponse for EventSourceResponse {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
         // nginx buffers responses by default.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        if let Some(watch) = watch {
-            response.extensions_mut().insert(watch);
-        }
-        if let Some(handle) = handle {
-            response.extensions_mut().insert(handle);
-        }
+        response.extensions_mut().insert(handle);
         response
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use headwater_core::Event;
 use headwater_core::close::CloseReason;
-use headwater_core::transport::encode;
+use headwater_core::transport::{Intervals, Tick, encode, ticks};
 use tokio::time::Instant;
 
 use crate::limits::{HEARTBEAT_DEFAULT, RETRY_DEFAULT, SEND_TIMEOUT_DEFAULT};
@@ -82,28 +82,21 @@ impl Default for StreamOptions {
 }
 
 impl StreamOptions {
-    /// The last bytes of a stream: a jittered `retry:` if this side closes it and the client is to
-    /// reconnect, so that clients do not all reconnect at once.
-    pub(crate) fn last_bytes(&self, reason: CloseReason) -> Option<Vec<u8>> {
-        let is_to_reconnect =
-            matches!(reason, CloseReason::Drain | CloseReason::Lifetime | CloseReason::Overflow);
-        let retry = self.retry.filter(|_| is_to_reconnect)?;
-        let mut bytes = Vec::new();
-        encode::encode_retry(jittered(retry), &mut bytes);
-        Some(bytes)
+    /// The heartbeat and the send timeout, in ticks.
+    pub(crate) fn intervals(&self) -> Intervals {
+        Intervals::new(self.heartbeat.as_ref().map(Heartbeat::interval), self.send_timeout)
     }
 
-    /// When a stream that starts now must end, and the reason then. Its lifetime is shortened by up
-    /// to a tenth, so that streams that started together do not end together.
-    pub(crate) fn deadline(&self, now: Instant) -> Option<(Instant, CloseReason)> {
+    /// The tick at which a stream that starts now, at this tick, must end, and the reason then. Its
+    /// lifetime is shortened by up to a tenth, so that streams that started together do not end
+    /// together.
+    pub(crate) fn ends(&self, now: Tick) -> Option<(Tick, CloseReason)> {
         let lifetime = self.lifetime_max.map(|it| it.mul_f64(1.0 - fastrand::f64() / 10.0));
-        let end_of_life = lifetime.map(|lifetime| (now + lifetime, CloseReason::Lifetime));
-        let expiry = self.expires_at.map(|time| (time, CloseReason::Expired));
-        end_of_life.into_iter().chain(expiry).min_by_key(|(time, _)| *time)
+        let lifetime = lifetime.map(|lifetime| (lifetime, CloseReason::Lifetime));
+        let expiry = self.expires_at.map(|time| time.saturating_duration_since(Instant::now()));
+        let expiry = expiry.map(|expiry| (expiry, CloseReason::Expired));
+        let (left, reason) = lifetime.into_iter().chain(expiry).min_by_key(|(left, _)| *left)?;
+        // The current tick has begun.
+        Some((now.saturating_add(ticks(left)).saturating_add(1), reason))
     }
-}
-
-/// A random duration between `retry` and one and a half times `retry`.
-pub(super) fn jittered(retry: Duration) -> Duration {
-    retry.mul_f64(1.0 + fastrand::f64() / 2.0)
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::takeover::Slot;
-use crate::response::Watch;
+use crate::response::StreamHandle;
 
 /// Size of the first read, enough for the head of a typical request.
 const FIRST_READ_BYTES: usize = 4096;
@@ -55,7 +55,7 @@ impl VersionSniff {
 #[derive(Clone)]
 pub(super) struct WriteDeadline {
     timeout: Duration,
-    stream: Arc<Mutex<Option<Watch>>>,
+    stream: Arc<Mutex<Option<StreamHandle>>>,
 }
 
 impl WriteDeadline {
@@ -65,22 +65,23 @@ impl WriteDeadline {
 
     /// Called when a response begins. An event stream has its own timeout, and is notified when a
     /// write stalls.
-    pub(super) fn begin(&self, stream: Option<Watch>) {
-        if let Some(watch) = &stream {
-            watch.watch_socket();
+    pub(super) fn begin(&self, stream: Option<StreamHandle>) {
+        let stream = stream.filter(|stream| stream.send_timeout().is_some());
+        if let Some(stream) = &stream {
+            stream.watch_socket();
         }
         *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = stream;
     }
 
     fn timeout(&self) -> Duration {
         let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.as_ref().map_or(self.timeout, Watch::send_timeout)
+        stream.as_ref().and_then(StreamHandle::send_timeout).unwrap_or(self.timeout)
     }
 
     fn stalled(&self) {
         let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watch) = &*stream {
-            watch.stalled();
+        if let Some(stream) = &*stream {
+            stream.stalled();
         }
     }
 }

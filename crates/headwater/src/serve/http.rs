@@ -36,7 +36,7 @@ use crate::limits::{
     HTTP2_ERROR_RESETS_MAX, HTTP2_HEADER_BYTES, HTTP2_PENDING_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES,
     HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, KEEP_ALIVE_INTERVAL, TICK,
 };
-use crate::response::Watch;
+use crate::response::StreamHandle;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -89,9 +89,8 @@ impl Connection {
                 let engine = shared.engine.as_ref();
                 let outcome =
                     serve_http(socket, client, &shared, deadline, engine, stopping).await?;
-                if let (Outcome::Detached(socket, read, detached), Some(engine)) = (outcome, engine)
-                {
-                    takeover::run(socket, read, *detached, engine, slot).await;
+                if let Outcome::Detached(socket, read, detached) = outcome {
+                    takeover::hand_over(socket, &read, *detached, slot);
                 }
             }
             // The engine writes to the socket directly and cannot encrypt.
@@ -125,7 +124,7 @@ where
         // No request is pending yet.
         _ = stopping.changed() => return Ok(Outcome::Closed),
     };
-    // Boxed, so that the task is small while a detached stream replays.
+    // Boxed, so that the task is small until the version is known.
     match version {
         None => Ok(Outcome::Closed),
         Some(HttpVersion::Http2) => {
@@ -135,10 +134,7 @@ where
             Ok(Outcome::Closed)
         }
         Some(HttpVersion::Http1) => {
-            let has_engine = engine.is_some();
-            let serving =
-                serve_http1(socket, client, shared, deadline, &slot, has_engine, stopping);
-            Box::pin(serving).await
+            Box::pin(serve_http1(socket, client, shared, deadline, &slot, engine, stopping)).await
         }
     }
 }
@@ -149,7 +145,7 @@ async fn serve_http1<S>(
     shared: &Shared,
     deadline: WriteDeadline,
     slot: &Arc<Slot>,
-    has_engine: bool,
+    engine: Option<&Engine>,
     mut stopping: watch::Receiver<()>,
 ) -> Result<Outcome<S>, BoxError>
 where
@@ -159,9 +155,9 @@ where
     let service_slot = Arc::clone(slot);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(client));
-        let slot =
-            (has_engine && takeover::is_eligible(&request)).then(|| Arc::clone(&service_slot));
-        respond_http1(router.call(request), deadline.clone(), slot)
+        let engine = engine.filter(|_| takeover::is_eligible(&request));
+        let takeover = engine.map(|engine| (engine, Arc::clone(&service_slot)));
+        respond_http1(router.call(request), deadline.clone(), takeover)
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -197,12 +193,12 @@ where
 async fn respond_http1(
     response: impl Future<Output = Result<Response<Body>, Infallible>>,
     deadline: WriteDeadline,
-    slot: Option<Arc<Slot>>,
+    takeover: Option<(&Engine, Arc<Slot>)>,
 ) -> Result<Response<Reply>, Infallible> {
-    let mut response = response.await?;
-    deadline.begin(response.extensions_mut().remove::<Watch>());
-    match slot {
-        Some(slot) => Ok(takeover::respond(response, &slot).await),
+    let response = response.await?;
+    deadline.begin(response.extensions().get::<StreamHandle>().cloned());
+    match takeover {
+        Some((engine, slot)) => Ok(takeover::respond(response, engine, &slot).await),
         None => Ok(response.map(Reply::from)),
     }
 }
@@ -225,7 +221,8 @@ where
         let (responding, begun) = (router.call(request), of_requests.begin());
         async move {
             let response = responding.await?;
-            let is_stream = response.extensions().get::<Watch>().is_some();
+            let stream = response.extensions().get::<StreamHandle>();
+            let is_stream = stream.is_some_and(|stream| stream.send_timeout().is_some());
             Ok::<_, Infallible>(response.map(|body| begun.answer(body, is_stream)))
         }
     });

@@ -3,6 +3,7 @@
 
 mod client;
 mod fairness;
+mod replays;
 mod slow;
 
 use std::net::SocketAddr;
@@ -51,10 +52,12 @@ fn router(hub: Hub) -> Router {
             Ok(subscription) => subscription,
             Err(error) => return headwater::Problem::from(error).into_response(),
         };
-        let mut subscription = match options {
-            "rewind" => subscription.rewind(Rewind::All),
-            _ => subscription.after(id),
+        let (is_rewound, options) = match options.strip_prefix("rewind") {
+            Some(rest) => (true, rest.trim_start_matches('-')),
+            None => (false, options),
         };
+        let mut subscription =
+            if is_rewound { subscription.rewind(Rewind::All) } else { subscription.after(id) };
         if options != "not-ready" {
             subscription.ready().await;
         }
@@ -126,8 +129,12 @@ async fn the_engine_and_hyper_send_the_same_bytes() {
         let both = Both::new().await;
         publish(&both.hub, "a", "before").await;
         publish(&both.hub, "b", "before too").await;
-        let streams = both.open(path).await;
-        eventually("the streams are live", || async { on_shards(&both.hub) == 1 }).await;
+        let mut streams = both.open(path).await;
+        assert_eq!(on_shards(&both.hub), 1);
+        for raw in &mut streams {
+            // They have begun: with an event, or with an ID alone.
+            raw.until(|body| body.windows(5).any(|bytes| bytes == b"\nid: ")).await;
+        }
         for (name, data) in [("a", "one"), ("b", "other"), ("a", "two\nlines"), ("a", "")] {
             publish(&both.hub, name, data).await;
         }

@@ -1,5 +1,6 @@
-//! Detaching a stream from the body of its response, for the engine. Look here for when that is
-//! possible.
+//! The handle by which `headwater::serve` finds the stream of a response: to report a client that
+//! accepts no data, and to detach the stream from its body, for the engine. Look here for when that
+//! is possible.
 //!
 //! The body works under any server. The response's extensions carry a handle to the same state;
 //! `headwater::serve` finds it there, probes whether the body that left all middleware is still
@@ -9,7 +10,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum_core::body::Body;
 use bytes::Bytes;
@@ -24,7 +25,7 @@ use super::source::Source;
 
 /// A handle to a stream, carried by the extensions of its response.
 #[derive(Clone)]
-pub(crate) struct DetachHandle(Arc<Shared>);
+pub(crate) struct StreamHandle(Arc<Shared>);
 
 /// A stream without its body.
 pub(crate) struct DetachedStream {
@@ -53,7 +54,7 @@ impl Callbacks {
     }
 }
 
-impl DetachHandle {
+impl StreamHandle {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self(shared)
     }
@@ -84,51 +85,40 @@ impl DetachHandle {
         }
     }
 
-    /// The next bytes of the stream; `None` at its end.
-    pub(crate) fn poll_bytes(&self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        match &mut *self.0.state() {
-            Some(state) => state.poll(context),
-            None => Poll::Ready(None),
-        }
+    /// The send timeout of the stream.
+    pub(crate) fn send_timeout(&self) -> Option<Duration> {
+        self.0.state().as_ref()?.options.send_timeout
     }
 
-    /// The hub of the stream, if it is a subscription.
+    /// Records that the caller watches the socket, and will call [`stalled`](Self::stalled).
+    /// Without that a task watches whether the body is polled, which a body itself cannot.
+    pub(crate) fn watch_socket(&self) {
+        self.0.socket_is_watched.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the stream: its client accepted no data within the send timeout.
+    pub(crate) fn stalled(&self) {
+        self.0.end(CloseReason::Stalled);
+    }
+
+    /// The hub of the stream, if it can be detached: a subscription without a future, which needs
+    /// a task, and the engine has none.
     pub(crate) fn hub(&self) -> Option<HubRef> {
-        match &self.0.state().as_ref()?.source {
+        let state = self.0.state();
+        let state = state.as_ref().filter(|state| state.until.is_none())?;
+        match &state.source {
             Some(Source::Subscription(subscription)) => Some(subscription.hub()),
             _ => None,
         }
     }
 
-    /// Detaches the stream, if its replay is complete. Appends frames that are ready to `out`, as
-    /// chunks, up to `bytes_max`.
-    pub(crate) fn detach(&self, out: &mut Vec<u8>, bytes_max: usize) -> Option<DetachedStream> {
+    /// Detaches the stream, if it is a subscription and has not ended.
+    pub(crate) fn detach(&self) -> Option<DetachedStream> {
         let mut shared = self.0.state();
-        let state = shared.as_mut()?;
-        let named = state.options.name_by_channel;
-        let Some(Source::Subscription(subscription)) = &mut state.source else { return None };
-        while let Some(frame) = subscription.take_replayed(bytes_max.saturating_sub(out.len())) {
-            out.extend_from_slice(frame.chunks(named));
-            subscription.count_sent(u64::from(!frame.is_marker()), frame.body_len(named));
-        }
-        if !subscription.is_live() {
-            return None;
-        }
+        let Some(Source::Subscription(_)) = &shared.as_ref()?.source else { return None };
         let mut state = shared.take()?;
         let Some(Source::Subscription(subscription)) = state.source.take() else { return None };
         Some(DetachedStream { subscription, options: state.options, on_close: state.on_close })
-    }
-
-    /// Ends the stream.
-    pub(crate) fn end(&self, reason: CloseReason) {
-        if let Some(state) = &mut *self.0.state() {
-            state.end(reason);
-        }
-    }
-
-    /// The send timeout of the stream.
-    pub(crate) fn send_timeout(&self) -> Option<std::time::Duration> {
-        self.0.state().as_ref()?.options.send_timeout
     }
 }
 
