@@ -207,6 +207,6 @@ async fn batches_of_ten_thousand_events() {
         }
     };
     // The history of the channel, and a few batches at a time, not 32 of 10 MB.
-    let memory = 48 << 20;
+    let memory = 96 << 20;
     withstand("large batches", &node, address, 32, memory, FLOOR_BUSY, attack).await;
 }
