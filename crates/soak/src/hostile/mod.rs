@@ -42,7 +42,8 @@ const ATTEMPTS_MAX: usize = 3;
 struct Row {
     attack: Attack,
     requests: u64,
-    quiet: Noticed,
+    /// The p99 that it is compared with.
+    quiet: Duration,
     noticed: Noticed,
     memory_bytes: u64,
     attempts: usize,
@@ -51,7 +52,7 @@ struct Row {
 
 impl Row {
     fn ratio(&self) -> f64 {
-        self.noticed.p99.as_secs_f64() / self.quiet.p99.as_secs_f64()
+        self.noticed.p99.as_secs_f64() / self.quiet.as_secs_f64()
     }
 }
 
@@ -60,6 +61,8 @@ struct Scene<'a> {
     binary: &'a Path,
     node: ConfinedNode,
     healthy: Healthy,
+    /// The p99 before each attack, sorted.
+    quiets: Vec<Duration>,
 }
 
 impl<'a> Scene<'a> {
@@ -67,7 +70,7 @@ impl<'a> Scene<'a> {
         let node = block_in_place(|| ConfinedNode::start(binary, MEMORY_BYTES))?;
         node.wait_until_ready().await;
         let healthy = Healthy::start(&node).await?;
-        Ok(Self { binary, node, healthy })
+        Ok(Self { binary, node, healthy, quiets: Vec::new() })
     }
 
     /// Attacks until there is no fault, or one that is not only latency.
@@ -92,6 +95,14 @@ impl<'a> Scene<'a> {
         Ok(row)
     }
 
+    /// What to compare with, after one more quiet p99. What disturbs the machine before an attack
+    /// must not excuse it, so it is the median of this run at most.
+    fn quiet(&mut self, p99: Duration) -> Duration {
+        self.quiets.push(p99);
+        self.quiets.sort_unstable();
+        p99.min(self.quiets[self.quiets.len() / 2])
+    }
+
     async fn attempt(&mut self, attack: Attack, each: Duration) -> Result<Row, String> {
         let neighbor = Neighbor::start();
         sleep(QUIET).await;
@@ -106,10 +117,12 @@ impl<'a> Scene<'a> {
         let mut faults = noticed.faults();
         if !self.node.is_running() {
             faults.push("the node was killed".to_owned());
-            *self = Self::start(self.binary).await?;
+            let quiets = std::mem::take(&mut self.quiets);
+            *self = Self { quiets, ..Self::start(self.binary).await? };
         }
         println!("   {attack}: {requests} requests; {noticed}; {} MB", memory_bytes >> 20);
         println!("      quiet: {quiet}");
+        let quiet = self.quiet(quiet.p99);
         Ok(Row { attack, requests, quiet, noticed, memory_bytes, attempts: 1, faults })
     }
 }
@@ -169,7 +182,8 @@ fn table(rows: &[Row], each: Duration, command: &str, confined: bool) -> String 
         "# Attacks on one node\n\nEach for {} s at full rate from one core, to which the attacker \
          is bound. The node is in {memory} and not bound; it, the attacker and the others have 2 \
          cores:\n\n```sh\n{command}\n```\n\nThe quiet p99 is of the same clients before each \
-         attack, beside a thread that does nothing but keep the attacker's core busy. An attack \
+         attack, or the median of this run if that is less, beside a thread that does nothing but \
+         keep the attacker's core busy. An attack \
          whose only fault is latency is tried up to {ATTEMPTS_MAX} times, and the best counts.\n",
         each.as_secs()
     );
@@ -185,7 +199,7 @@ fn table(rows: &[Row], each: Duration, command: &str, confined: bool) -> String 
             text,
             "| {attack} | {requests} | {:.1} ms | {:.1} ms | {:.1} | {} | {} of {} | {} MB | \
              {attempts} | {verdict} |",
-            quiet.p99.as_secs_f64() * 1e3,
+            quiet.as_secs_f64() * 1e3,
             noticed.p99.as_secs_f64() * 1e3,
             row.ratio(),
             noticed.missing,
