@@ -35,7 +35,7 @@ usage: cargo xtask COMMAND
   fuzz [--minutes N] [TARGET]...
                           run every fuzz target (or those named) for N minutes each, 10 by default
   soak [--seed N] [--minutes N] [--scenario NAME,...] [--seconds N] [--log DIR]
-       [--result FILE] [--keep-going]
+       [--result FILE] [--keep-going] [--attack TEXT] [--release]
                           check end to end that nothing is lost: each scenario once, or
                           again and again with new seeds until the minutes are over
   compare [--rounds N] [--only GROUP,...] [--contenders NAME,...] [--quick] [--results DIR]

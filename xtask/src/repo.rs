@@ -22,9 +22,10 @@ pub(crate) fn target_dir() -> PathBuf {
     }
 }
 
-/// The server as `cargo build` leaves it.
-pub(crate) fn server_binary() -> PathBuf {
-    target_dir().join("debug").join(format!("headwater{}", std::env::consts::EXE_SUFFIX))
+/// The server as `cargo build` leaves it, with `--release` or without.
+pub(crate) fn server_binary(release: bool) -> PathBuf {
+    let profile = if release { "release" } else { "debug" };
+    target_dir().join(profile).join(format!("headwater{}", std::env::consts::EXE_SUFFIX))
 }
 
 /// A virtual environment of Python by its name.

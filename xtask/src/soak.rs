@@ -20,13 +20,19 @@ const MINUTES_MAX: u64 = 7 * 24 * 60;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     minutes: u64,
+    /// Whether the server is built as it is released: for scenarios that measure.
+    release: bool,
     arguments: Vec<String>,
 }
 
 impl Options {
     pub(crate) fn from_arguments(arguments: &[String]) -> Result<Self, String> {
-        let mut options = Self { minutes: 0, arguments: arguments.to_vec() };
-        let mut rest = arguments.iter();
+        let mut options = Self { minutes: 0, release: false, arguments: arguments.to_vec() };
+        let is_release = |argument: &String| argument == "--release";
+        options.release = arguments.iter().any(is_release);
+        options.arguments.retain(|argument| !is_release(argument));
+        let passed = options.arguments.clone();
+        let mut rest = passed.iter();
         while let Some(argument) = rest.next() {
             let (name, value) = match argument.split_once('=') {
                 Some((name, value)) => (name, Some(value)),
@@ -34,7 +40,8 @@ impl Options {
             };
             match name {
                 "--keep-going" if value.is_none() => continue,
-                "--seed" | "--minutes" | "--scenario" | "--seconds" | "--log" | "--result" => {}
+                "--seed" | "--minutes" | "--scenario" | "--seconds" | "--attack" | "--log"
+                | "--result" => {}
                 _ => return Err(format!("`cargo xtask soak` has no option `{argument}`")),
             }
             let value = value.or_else(|| rest.next().map(String::as_str));
@@ -49,10 +56,12 @@ impl Options {
 
 /// Builds server and checker, and runs it.
 pub(crate) fn run(report: &mut Report, options: &Options, install: bool) {
+    let profile: &[&str] = if options.release { &["--release"] } else { &[] };
     let built = report.step("build the server and the checker", || {
         tools::provide(&[Tool::RedisServer], install)?;
         let mut cargo = repo::cargo();
         cargo.args(["build", "--package", "headwater-server", "--package", "headwater-soak"]);
+        cargo.args(profile);
         run_within(EXTRA, &mut cargo)
     });
     if !built {
@@ -60,9 +69,11 @@ pub(crate) fn run(report: &mut Report, options: &Options, install: bool) {
     }
     report.step("soak", || {
         let mut cargo = repo::cargo();
-        cargo.args(["run", "--quiet", "--package", "headwater-soak", "--"]);
+        cargo.args(["run", "--quiet", "--package", "headwater-soak"]).args(profile).arg("--");
         cargo.args(&options.arguments);
-        cargo.env("HEADWATER_BIN", repo::server_binary()).env("PATH", tools::search_path());
+        cargo
+            .env("HEADWATER_BIN", repo::server_binary(options.release))
+            .env("PATH", tools::search_path());
         run_within(Duration::from_secs(60 * options.minutes) + EXTRA, &mut cargo)
     });
 }
@@ -77,10 +88,14 @@ mod tests {
             let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
             Options::from_arguments(&arguments)
         };
-        assert_eq!(parse(""), Ok(Options { minutes: 0, arguments: Vec::new() }));
+        let none = Options { minutes: 0, release: false, arguments: Vec::new() };
+        assert_eq!(parse(""), Ok(none));
         let line = "--seed 7 --minutes=60 --scenario mix --result soak.md --keep-going";
         let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        assert_eq!(parse(line), Ok(Options { minutes: 60, arguments }));
+        assert_eq!(parse(line), Ok(Options { minutes: 60, release: false, arguments }));
+        let arguments = vec!["--attack".to_owned(), "HTTP/2".to_owned()];
+        let expected = Options { minutes: 0, release: true, arguments };
+        assert_eq!(parse("--attack HTTP/2 --release"), Ok(expected));
         for wrong in ["--minutes", "--minutes 0", "--minutes=ten", "--hours 1", "--keep-going=x"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -225,7 +225,7 @@ fn with_server<'a>(command: &'a mut Command, folder: &str) -> &'a mut Command {
     }
     command
         .current_dir(repo::root().join(folder))
-        .env("HEADWATER_BIN", repo::server_binary())
+        .env("HEADWATER_BIN", repo::server_binary(false))
         .env("PATH", tools::search_path())
 }
 

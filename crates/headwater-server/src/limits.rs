@@ -22,6 +22,26 @@ pub(crate) const BODIES_BYTES_MAX: usize = 64 << 20;
 /// not known: one publisher does not keep out the others.
 pub(crate) const BODY_SHARES: usize = 4;
 
+/// A batch with a body of more bytes waits for its turn: some hundred events, which are a
+/// millisecond of work.
+pub(crate) const LARGE_BATCH_BYTES: usize = 8 << 10;
+
+/// An event for more channels waits for its turn, too: it is as much work as a small batch.
+pub(crate) const MANY_CHANNELS: usize = 16;
+
+/// Turns at a time, each of another publisher. Four batches of 10,000 events take 40 MB, and are
+/// four threads.
+pub(crate) const TURNS_MAX: usize = 4;
+
+/// How long a publisher may wait for its turn. Batches take some 20 ms each, or two seconds for
+/// each part if their channels are congested.
+pub(crate) const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// After how many tasks a thread looks for sockets that are ready, as long as tasks are. With
+/// Tokio's 61, requests that take a millisecond each would keep an event that comes in waiting for
+/// 61 ms; looking costs a microsecond.
+pub(crate) const TASKS_PER_POLL: u32 = 8;
+
 /// Fewest bytes of a body that stay as they came until the body is whole; fewer are copied
 /// together. What it costs to keep a piece is then small beside it.
 pub(crate) const BODY_PIECE_BYTES_MIN: usize = 1 << 10;

@@ -105,7 +105,10 @@ pub(crate) async fn serve(settings: Settings, places: SecretPlaces) -> anyhow::R
     };
     let public = with_own_hosts(router::with_fallback(public), &settings, settings.is_local());
     let public = with_client_address(public, listen);
-    let mut server = serve(listener, public).with_counts(counts);
+    let proxies = listen.trusted_proxies.clone();
+    let mut server = serve(listener, public)
+        .with_counts(counts)
+        .shared_addresses(move |peer| proxies.contains(peer));
     if listen.proxy_protocol {
         let proxies = listen.trusted_proxies.clone();
         server = server.proxy_protocol(move |peer| proxies.contains(peer));

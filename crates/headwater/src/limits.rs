@@ -52,6 +52,11 @@ pub const SEND_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// has.
 pub const CONNECTIONS_MAX: usize = 10_000;
 
+/// HTTP: how much of what a client has not taken the kernel keeps, in bytes; Linux counts twice as
+/// much. Left to itself it keeps 4 MiB for each client, which it copies at once, and which is in no
+/// budget. Enough for 20 Mbit/s at a round trip of 100 ms.
+pub const SEND_BUFFER_BYTES: usize = 256 << 10;
+
 /// HTTP: how long a client may take to start a request, and to send its header.
 pub const HEADER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
@@ -103,6 +108,25 @@ pub const HTTP2_CONTROL_FRAMES_MAX: u32 = 1_000;
 /// HTTP/2: how many of them it may send per second after that. Clients that measure the bandwidth
 /// send some PING a second.
 pub const HTTP2_CONTROL_FRAMES_PER_SECOND: u32 = 100;
+
+/// HTTP/2: how many floods an address may begin before its new connections wait. A client that
+/// misunderstands the protocol, or a NAT with some of them, is not held back.
+pub const FLOODS_MAX: f64 = 16.0;
+
+/// HTTP/2: how long it takes until an address may begin one more flood.
+pub const FLOOD_PAUSE: Duration = Duration::from_secs(1);
+
+/// HTTP/2: how often a connection of an address that floods is served. The work that a connection
+/// can cause before it counts as a flood is a millisecond or two: some percent of a core.
+pub const FLOODING_CONNECTION_INTERVAL: Duration = Duration::from_millis(50);
+
+/// HTTP/2: how long such a connection may wait for that. Others are closed; clients retry after
+/// seconds anyway.
+pub const FLOODING_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// HTTP/2: how many addresses that flood are remembered: 300 KiB. More of them, each on its own,
+/// are another kind of attack.
+pub const FLOODING_ADDRESSES_MAX: usize = 4_096;
 
 /// HTTP/2: for every so many bytes that the server sends, a client may send a WINDOW_UPDATE
 /// besides. Clients usually send one for each half of a window of 64 KiB, and one more for the

@@ -46,6 +46,9 @@ struct Arguments {
     /// Publish for this many seconds in each round, instead of the scenario's own duration
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: Option<u64>,
+    /// Of the scenario `hostile`, only the attacks whose name contains this text
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    attack: String,
     /// Write the logs of all clients and nodes to this directory
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
@@ -112,7 +115,7 @@ async fn run_all(arguments: &Arguments, scenarios: &[Scenario]) -> u8 {
         let again = format!("--seed {seed} --scenario {}", scenario.name);
         let file = arguments.result.as_deref();
         if scenario.name == HOSTILE {
-            return attack(&options, &scenario, file, &command(seed)).await;
+            return attack(&options, &scenario, &arguments.attack, file, &command(seed)).await;
         }
         let (result, counts, found) = run_round(&options, &scenario, seed).await;
         code = code.max(result);
@@ -135,15 +138,16 @@ async fn run_all(arguments: &Arguments, scenarios: &[Scenario]) -> u8 {
     code
 }
 
-/// Attacks a node in every way, and returns the exit code.
+/// Attacks a node in every way, or in those whose name contains `only`, and returns the exit code.
 async fn attack(
     options: &Options,
     scenario: &Scenario,
+    only: &str,
     result: Option<&Path>,
     command: &str,
 ) -> u8 {
     let result = result.map(|file| (file, command));
-    match hostile::run(&options.binary, scenario.duration, result).await {
+    match hostile::run(&options.binary, scenario.duration, only, result).await {
         Ok(verdict) => {
             println!("   {}", verdict.summary);
             verdict.counterexamples.iter().for_each(|fault| println!("   {fault}"));
@@ -162,7 +166,8 @@ fn command(seed: u64) -> String {
     let arguments = arguments.join(" ");
     let has_seed = arguments.contains("--seed");
     let seed = if has_seed { String::new() } else { format!(" --seed {seed}") };
-    format!("cargo xtask soak{seed} {arguments}")
+    let release = if cfg!(debug_assertions) { "" } else { " --release" };
+    format!("cargo xtask soak{release}{seed} {arguments}")
 }
 
 /// The commit of the working directory.

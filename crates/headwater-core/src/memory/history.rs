@@ -60,6 +60,10 @@ impl ChannelHistory {
         self.ended
     }
 
+    pub(super) fn has_events(&self) -> bool {
+        self.events.is_some()
+    }
+
     /// The offset of the oldest retained event.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.events.as_ref()?.entries.front().map(Kept::offset)

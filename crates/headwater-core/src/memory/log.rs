@@ -2,14 +2,14 @@
 //! Look here for the order of events, idempotency keys, and when a channel is forgotten. Its only
 //! IO is the store, if it has one.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::history::{ChannelHistory, whole_ms};
 use super::kept::{Kept, Sharing};
 use super::keys::Keys;
+use super::order::{Channels, Order};
 use super::plan::{Facts, Outcome, Plan};
 use super::restore::{Restore, RestoredKey};
 use crate::broker::{Baseline, History, Part, ReadRange};
@@ -30,15 +30,16 @@ const SWEEP_INTERVAL_MS: u64 = 10_000;
 /// all known channels without records: about 50 MiB for a million channels.
 const FORGET_INTERVAL_MS: u64 = 60_000;
 
-/// What the log remembers of a channel costs, besides its name: its place in a table that is half
+/// What the log remembers of a channel costs, besides its name: its places in tables that are half
 /// empty, and its allocations.
-const CHANNEL_OVERHEAD_BYTES: usize = 192;
+const CHANNEL_OVERHEAD_BYTES: usize = 256;
 
 pub(super) struct Log {
     epoch: Epoch,
     last: u64,
     rules: RetentionRules,
-    channels: HashMap<Channel, ChannelHistory>,
+    channels: Channels,
+    order: Order,
     keys: Keys,
     /// The memory of events, and of what is remembered of channels.
     account: Account,
@@ -62,6 +63,7 @@ impl Log {
             last: 0,
             rules,
             channels: HashMap::new(),
+            order: Order::default(),
             keys: Keys::new(budget.account(Share::Keys).clone()),
             account: budget.account(Share::Log).clone(),
             names: budget.account(Share::Channels).clone(),
@@ -119,6 +121,7 @@ impl Log {
         let history = ChannelHistory::without_events(last, ended, time_ms);
         if history.is_known(self.rules.for_channel(&channel), now_ms) {
             self.names.add(name_cost(&channel));
+            self.order.note(&channel, &history, None);
             self.channels.insert(channel, history);
         } else {
             self.forgotten_to = self.forgotten_to.max(last);
@@ -254,6 +257,7 @@ impl Log {
     /// Adds an event to its channel's history.
     fn remember(&mut self, channel: &Channel, event: Kept, now_ms: u64) {
         let retention = self.rules.for_channel(channel);
+        let known = self.channels.get(channel).map(ChannelHistory::has_events);
         let history = if let Some(history) = self.channels.get_mut(channel) {
             history
         } else {
@@ -265,59 +269,40 @@ impl Log {
             history.push(event, &self.account);
             history.trim(&retention, now_ms, &self.account);
         }
+        self.order.note(channel, history, known);
     }
 
     /// Drops the oldest events, and forgets the channels that were silent for longest, if their
-    /// shares are full. Somewhat more than necessary, so that it is rarely done.
+    /// shares are full. A client of a channel that is forgotten receives a gap event when it
+    /// resumes, since nothing is known of the channel any more.
     fn stay_within_budget(&mut self) {
-        if self.account.is_over() {
-            self.evict_events();
-        }
-        if self.names.is_over() {
-            self.forget_channels();
-        }
-    }
-
-    fn evict_events(&mut self) {
-        let goal = self.account.limit() - self.account.limit() / 16;
-        let oldest = self.channels.iter();
-        let oldest =
-            oldest.filter_map(|(it, history)| Some(Reverse((history.oldest()?, it.clone()))));
-        let mut oldest: BinaryHeap<Reverse<(u64, Channel)>> = oldest.collect();
-        let mut count = 0;
-        while self.account.used() > goal
-            && let Some(Reverse((_, channel))) = oldest.pop()
+        self.order.tidy(&self.channels);
+        while self.account.is_over()
+            && let Some(channel) = self.order.oldest_event(&self.channels)
         {
-            let Some(history) = self.channels.get_mut(&channel) else { continue };
-            history.pop_front(&self.account);
-            count += 1;
-            oldest.extend(history.oldest().map(|offset| Reverse((offset, channel))));
+            self.drop_oldest_event(channel);
         }
-        self.account.evicted(count);
+        while self.names.is_over()
+            && let Some(channel) = self.order.silent_channel(&self.channels)
+        {
+            self.forget(&channel);
+        }
+        self.order.trim(&self.channels);
     }
 
-    /// Channels without events go first. A client of a channel that is forgotten receives a gap
-    /// event when it resumes, since nothing is known of the channel any more.
-    fn forget_channels(&mut self) {
-        let goal = self.names.limit() - self.names.limit() / 8;
-        let channels = self.channels.iter();
-        let mut channels: Vec<(bool, u64, Channel)> = channels
-            .map(|(it, history)| (history.oldest().is_some(), history.last(), it.clone()))
-            .collect();
-        channels.sort_unstable();
-        let mut count = 0;
-        for (_, last, channel) in channels {
-            if self.names.used() <= goal {
-                break;
-            }
-            if let Some(mut history) = self.channels.remove(&channel) {
-                history.clear(&self.account);
-                self.names.remove(name_cost(&channel));
-                self.forgotten_to = self.forgotten_to.max(last);
-                count += 1;
-            }
-        }
-        self.names.evicted(count);
+    fn drop_oldest_event(&mut self, channel: Channel) {
+        let Some(history) = self.channels.get_mut(&channel) else { return };
+        history.pop_front(&self.account);
+        self.account.evicted(1);
+        self.order.put_back(channel, history);
+    }
+
+    fn forget(&mut self, channel: &Channel) {
+        let Some(mut history) = self.channels.remove(channel) else { return };
+        history.clear(&self.account);
+        self.names.remove(name_cost(channel));
+        self.names.evicted(1);
+        self.forgotten_to = self.forgotten_to.max(history.last());
     }
 
     /// What the log knows of an event to publish.
@@ -341,7 +326,9 @@ impl Log {
         let retention = self.rules.for_channel(channel);
         match (self.channels.get_mut(channel), retention) {
             (Some(history), Some(retention)) => {
+                let had_events = history.has_events();
                 history.trim(&retention, now_ms, &self.account);
+                self.order.note(channel, history, Some(had_events));
                 history.read(range, log_last)
             }
             _ => History::new(log_last),
@@ -356,11 +343,13 @@ impl Log {
         self.swept_at_ms = now_ms;
         self.keys.expire(now_ms);
         let (rules, account, names) = (&self.rules, &self.account, &self.names);
-        let forgotten_to = &mut self.forgotten_to;
+        let (forgotten_to, order) = (&mut self.forgotten_to, &mut self.order);
         self.channels.retain(|channel, history| {
             let retention = rules.for_channel(channel);
             if let Some(retention) = &retention {
+                let had_events = history.has_events();
                 history.trim(retention, now_ms, account);
+                order.note(channel, history, Some(had_events));
             }
             let is_known = history.is_known(retention, now_ms);
             if !is_known {
@@ -378,11 +367,7 @@ fn name_cost(channel: &Channel) -> usize {
 }
 
 /// The channels that have no event above the offset `covers_to`, for the store to write down.
-fn known_channels(
-    channels: &HashMap<Channel, ChannelHistory>,
-    covers_to: u64,
-    forgotten_to: u64,
-) -> KnownChannels {
+fn known_channels(channels: &Channels, covers_to: u64, forgotten_to: u64) -> KnownChannels {
     let is_covered = |(_, history): &(&Channel, &ChannelHistory)| history.last() <= covers_to;
     let known = |(channel, history): (&Channel, &ChannelHistory)| history.known(channel.clone());
     let channels = channels.iter().filter(is_covered).map(known).collect();

@@ -217,6 +217,38 @@ fn names_of_channels_stay_within_their_share_and_what_is_forgotten_is_a_gap() {
     }
 }
 
+/// Room for one event or channel was made by looking at all of them, and by dropping thousands at
+/// once, under the lock that all need.
+#[test]
+fn only_as_much_is_dropped_as_is_needed_and_the_oldest_first() {
+    let budget = Budget::new(16 << 20);
+    let (events, names) = (budget.account(Share::Log), budget.account(Share::Channels));
+    let mut log = small(&budget);
+    let data = "x".repeat(2_000);
+    let fill = |log: &mut Log, number: usize| {
+        append(log, publish(&format!("{number:0>200}"), &data), 0);
+    };
+    let mut number = 0;
+    while events.evictions() < 100 || names.evictions() < 100 {
+        fill(&mut log, number);
+        number += 1;
+        for account in [events, names] {
+            assert!(account.evictions() == 0 || account.used() > account.limit() - 4_000);
+        }
+    }
+    // All that were forgotten came before all that are known, and those have lost events in order.
+    let mut found: Vec<(bool, bool)> = (0..number)
+        .map(|number| {
+            let channel = channel(&format!("{number:0>200}"));
+            let read = log.read(&channel, ReadRange::Newest { count: 1 }, 0);
+            (!log.baseline(&channel).forgotten, !read.is_empty())
+        })
+        .collect();
+    assert!(found.is_sorted(), "in the order of time");
+    found.dedup();
+    assert_eq!(found, [(false, false), (true, false), (true, true)]);
+}
+
 /// Ten thousand events were a hundred million comparisons, under the lock that all need.
 #[test]
 fn a_batch_takes_time_in_proportion_to_its_size() {

@@ -7,6 +7,7 @@ mod keys;
 mod log;
 #[cfg(test)]
 mod log_tests;
+mod order;
 mod plan;
 #[cfg(test)]
 mod restart_tests;

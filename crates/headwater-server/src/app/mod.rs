@@ -8,6 +8,7 @@ mod problem;
 mod publish;
 mod state;
 mod this_machine;
+mod turns;
 
 pub(crate) use body::{BodySender, read as read_body};
 pub(crate) use client_address::with_client_address;
@@ -17,3 +18,4 @@ pub(crate) use problem::method_not_allowed;
 pub(crate) use publish::{PublishRequest, publish};
 pub(crate) use state::App;
 pub(crate) use this_machine::for_this_machine;
+pub(crate) use turns::work;

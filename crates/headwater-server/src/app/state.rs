@@ -6,6 +6,7 @@ use headwater::Hub;
 use headwater::broker::{BrokerStatus, Part};
 
 use super::body::BodyRoom;
+use super::turns::Turns;
 use crate::access::Access;
 use crate::client::ClientLimits;
 use crate::limits::{BODIES_BYTES_MAX, BODY_SHARES};
@@ -22,6 +23,8 @@ pub(crate) struct App {
     pub(crate) body_bytes_max: usize,
     /// The room for the bodies in flight.
     pub(crate) body_room: BodyRoom,
+    /// The turns of large batches, and of events for many channels.
+    pub(crate) turns: Turns,
     pub(crate) broker_name: &'static str,
     /// The parts that `/health/ready` requires.
     pub(crate) ready_requires: Arc<ReadyParts>,
@@ -44,6 +47,7 @@ impl App {
             streams: Arc::new(streams.clone()),
             body_bytes_max,
             body_room: BodyRoom::new(BODIES_BYTES_MAX.max(BODY_SHARES * body_bytes_max)),
+            turns: Turns::new(),
             broker_name,
             ready_requires: Arc::new(ready_requires),
         }

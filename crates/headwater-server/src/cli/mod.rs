@@ -18,6 +18,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime;
 
 use crate::exit::{Failure, exit_code};
+use crate::limits::TASKS_PER_POLL;
 use crate::settings::{Flags, LogFilter, LogFormat, LogSettings, Settings};
 use crate::{logging, server};
 
@@ -92,9 +93,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Serve(flags) => {
             let (settings, places) = Settings::load_with_places(&flags, env::vars_os())?;
             logging::start(&settings.log);
-            block_on(runtime::Builder::new_multi_thread(), async {
-                Ok(server::serve(settings, places).await?)
-            })
+            let mut builder = runtime::Builder::new_multi_thread();
+            builder.event_interval(TASKS_PER_POLL);
+            block_on(builder, async { Ok(server::serve(settings, places).await?) })
         }
         Command::Publish(publish) => {
             start_client_logging()?;

@@ -17,6 +17,7 @@ use super::ndjson;
 use super::query::{PublishQuery, default_channel};
 use crate::app::{self, App, BodySender, PublishRequest};
 use crate::client::ClientAddress;
+use crate::limits::{LARGE_BATCH_BYTES, MANY_CHANNELS};
 
 pub(crate) fn route() -> MethodRouter<App> {
     post(publish).fallback(|| async {
@@ -67,12 +68,18 @@ async fn publish(
     }
     app.limits.check_publisher(client, admission.grant.user.as_deref())?;
     let sender_of_body = BodySender::new(client, admission.grant.user.as_deref());
-    let read = app::read_body(body, app.body_bytes_max, &app.body_room, sender_of_body);
-    let (body, _place) = read.await?;
+    let (body_bytes_max, room) = (app.body_bytes_max, &app.body_room);
+    let (body, _place) = app::read_body(body, body_bytes_max, room, sender_of_body.clone()).await?;
+    let is_large = is_batch && body.len() > LARGE_BATCH_BYTES;
+    let takes_turn = is_large || named.len() > MANY_CHANNELS;
+    let _turn = if takes_turn { Some(app.turns.take(sender_of_body).await?) } else { None };
     let batch = if let Some(sender) = sender {
-        let batch = batch(&query, &body)?;
-        let channels: BTreeSet<Channel> = batch.iter().map(|it| it.channel().clone()).collect();
-        let channels = Vec::from_iter(channels);
+        let parsed = app::work(is_large, move || {
+            let batch = batch(&query, &body)?;
+            let channels: BTreeSet<Channel> = batch.iter().map(|it| it.channel().clone()).collect();
+            Ok::<_, Problem>((batch, Vec::from_iter(channels)))
+        });
+        let (batch, channels) = parsed.await?;
         // Only now does the application identify the user.
         let identified = (sender, admission);
         admission = app::check_identified(&app, client, identified, &channels, &parts).await?;
@@ -82,14 +89,18 @@ async fn publish(
     };
     let is_single = !is_batch && batch.len() == 1;
     let receipts = app::publish(&app, PublishRequest { client, admission, batch }).await?;
+    Ok(app::work(is_large, move || answer(receipts, is_single)).await)
+}
+
+fn answer(receipts: Vec<Receipt>, is_single: bool) -> Response {
     let mut published: Vec<Published> = receipts.into_iter().map(Published::from).collect();
-    Ok(match published.pop() {
+    match published.pop() {
         Some(single) if is_single => Json(single).into_response(),
         last => {
             published.extend(last);
             Json(published).into_response()
         }
-    })
+    }
 }
 
 fn one_event(

@@ -179,3 +179,34 @@ async fn a_publisher_at_full_speed() {
     println!("a fast publisher: {refused} of {sent} events refused");
     assert!(refused > 0.0);
 }
+
+/// One publisher's batches wait for each other, so that what others publish passes between them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_of_ten_thousand_events() {
+    let _alone = alone().await;
+    let node = Node::start_quiet(BINARY, &[]);
+    let address = node.address();
+    let body = "{\"channel\":\"flood\",\"data\":\"x\"}\n".repeat(10_000);
+    let head = format!(
+        "POST /sse/publish HTTP/1.1\r\nhost: localhost\r\n\
+         content-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let request: Arc<[u8]> = [head, body].concat().into_bytes().into();
+    let attack = |blows: Arc<AtomicU64>| {
+        let request = Arc::clone(&request);
+        async move {
+            loop {
+                let mut socket = connect(address).await;
+                socket.write_all(&request).await.expect("it is sent");
+                blows.fetch_add(1, Ordering::Relaxed);
+                let mut answer = [0; 12];
+                socket.read_exact(&mut answer).await.expect("an answer");
+                assert_eq!(&answer, b"HTTP/1.1 200");
+            }
+        }
+    };
+    // The history of the channel, and a few batches at a time, not 32 of 10 MB.
+    let memory = 96 << 20;
+    withstand("large batches", &node, address, 32, memory, FLOOR_BUSY, attack).await;
+}

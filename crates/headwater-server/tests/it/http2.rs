@@ -1,15 +1,10 @@
-//! HTTP/2 without TLS: many streams on one connection, and what closes one. Look here for what
-//! differs from HTTP/1.1.
+//! HTTP/2 without TLS: many streams on one connection. Look here for what differs from HTTP/1.1.
 
 use std::time::{Duration, Instant};
 
 use headwater::event::Item;
-use headwater_test_support::http2::{PREFACE, frame};
-use headwater_test_support::{EventStream, Node, PATIENCE, http as http1};
+use headwater_test_support::{Node, PATIENCE, http as http1};
 use http_body_util::BodyExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use crate::support::BINARY;
 use crate::support::http2::Connection;
@@ -116,51 +111,4 @@ async fn streams_end_well_when_the_server_stops() {
     assert!(matches!(stream.next_item().await, Some(Item::Retry(_))));
     assert_eq!(stream.next_item().await, None);
     assert_eq!(node.wait_for_end(PATIENCE).code(), Some(0), "{}", node.log());
-}
-
-/// What a client does on a connection of its own until the server closes it, and the reason.
-/// Streams of other connections go on.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_cost_more_than_they_ask_for_are_closed() {
-    let node = Node::start(BINARY, &["--header-timeout", "1s", "--send-timeout", "1s"]);
-    let mut other = EventStream::open(node.address(), "/sse/stream?channel=news").await;
-    // GET http://h/sse/demo/info, by the tables of RFC 7541.
-    let get = [&[0x82, 0x86, 0x41, 1, b'h', 0x44, 14][..], b"/sse/demo/info"].concat();
-    let settings = frame(4, 0, 0, &[]);
-    let no_window = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
-    let asked = frame(1, 5, 1, &get);
-    let half = frame(1, 1, 1, &get);
-    for (what, begin, repeat, reason) in [
-        ("PING", vec![], frame(6, 0, 0, &[0; 8]), "flood"),
-        ("SETTINGS", vec![], frame(4, 0, 0, &[0, 4, 0, 1, 0, 0]), "flood"),
-        ("WINDOW_UPDATE", vec![], frame(8, 0, 0, &[0, 0, 0, 1]), "flood"),
-        ("PRIORITY", vec![], frame(2, 0, 1, &[0; 5]), "flood"),
-        ("unknown frames", vec![], frame(99, 0, 0, &[]), "flood"),
-        // The HTTP library may close it first.
-        ("CONTINUATION", half.clone(), frame(9, 0, 1, &[0x82]), ""),
-        ("half a head", half, vec![], "header-timeout"),
-        ("nothing", vec![], vec![], "header-timeout"),
-        ("an answer that is not taken", [no_window, asked].concat(), vec![], "stalled"),
-    ] {
-        let metric = format!("headwater_connections_closed_total{{reason=\"{reason}\"}}");
-        let before = if reason.is_empty() { 0.0 } else { node.metric(&metric).await };
-        let mut socket = TcpStream::connect(node.address()).await.expect("the server listens");
-        let opening = [PREFACE, &settings, &begin].concat();
-        socket.write_all(&opening).await.expect("it is sent");
-        let began = Instant::now();
-        let (mut reading, mut writing) = socket.into_split();
-        let sending = tokio::spawn(async move {
-            while !repeat.is_empty() && writing.write_all(&repeat).await.is_ok() {}
-            writing
-        });
-        let mut answers = Vec::new();
-        let closed = timeout(Duration::from_secs(10), reading.read_to_end(&mut answers)).await;
-        assert!(closed.is_ok(), "{what}: open after {:?}", began.elapsed());
-        sending.abort();
-        if !reason.is_empty() {
-            node.wait_for_metric(&metric, before + 1.0).await;
-        }
-        http1::post(node.address(), "/sse/publish?channel=news", what.as_bytes()).await;
-        assert_eq!(other.next().await.expect("an open stream").data, what);
-    }
 }

@@ -18,6 +18,7 @@ mod docs;
 mod durable;
 mod finished;
 mod http2;
+mod http2_abuse;
 mod http_errors;
 mod limits;
 mod logs;

@@ -29,13 +29,24 @@ pub enum Closed {
     Idle,
     /// The client did not take an answer.
     Stalled,
-    /// The client sent too many frames that carry no part of a request.
+    /// The client sent too much that carries no part of a request, or that had to be rejected.
     Flood,
+    /// The client sent what the protocol forbids.
+    ProtocolError,
+    /// Too many new connections of an address that floods were waiting; the version is not known.
+    FloodingAddress,
 }
 
 impl Closed {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::HeaderTimeout, Self::Idle, Self::Stalled, Self::Flood];
+    pub const ALL: [Self; 6] = [
+        Self::HeaderTimeout,
+        Self::Idle,
+        Self::Stalled,
+        Self::Flood,
+        Self::ProtocolError,
+        Self::FloodingAddress,
+    ];
 
     /// The reason as a metric's label.
     pub fn as_str(self) -> &'static str {
@@ -44,6 +55,8 @@ impl Closed {
             Self::Idle => "idle",
             Self::Stalled => "stalled",
             Self::Flood => "flood",
+            Self::ProtocolError => "protocol-error",
+            Self::FloodingAddress => "flooding-address",
         }
     }
 }

@@ -2,6 +2,7 @@
 //! for how hyper is configured.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -26,6 +27,7 @@ use tokio::time::interval;
 use super::activity::{Activity, Inactive};
 use super::counts::Closed;
 use super::deadline::{DeadlineSocket, HttpVersion, WriteDeadline};
+use super::floods::CloseReport;
 use super::http2_guard::Http2Guard;
 use super::options::ServeOptions;
 use super::preface::{Accepted, Preface, Socket};
@@ -128,9 +130,10 @@ where
     match version {
         None => Ok(Outcome::Closed),
         Some(HttpVersion::Http2) => {
-            let counts = shared.preface.counts.clone();
-            let socket = Http2Guard::new(socket, timeout, counts);
-            Box::pin(serve_http2(socket, client, shared, stopping)).await?;
+            let Preface { counts, floods, .. } = shared.preface.clone();
+            let report = CloseReport { counts, floods, client: client.ip() };
+            let socket = Http2Guard::new(socket, timeout, report.clone());
+            Box::pin(serve_http2(socket, client, shared, report, stopping)).await?;
             Ok(Outcome::Closed)
         }
         Some(HttpVersion::Http1) => {
@@ -208,13 +211,14 @@ async fn serve_http2<S>(
     socket: Http2Guard<S>,
     client: SocketAddr,
     shared: &Shared,
+    report: CloseReport,
     mut stopping: watch::Receiver<()>,
 ) -> Result<(), BoxError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let router = TowerToHyperService::new(shared.router.clone());
-    let (activity, counts) = (Activity::new(), &shared.preface.counts);
+    let activity = Activity::new();
     let of_requests = activity.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(client));
@@ -243,23 +247,38 @@ where
     let mut is_stopping = false;
     loop {
         tokio::select! {
-            ended = connection.as_mut() => return Ok(ended?),
+            ended = connection.as_mut() => {
+                if let Some(reason) = ended.as_ref().err().and_then(reason_of) {
+                    report.closed(reason);
+                }
+                return Ok(ended?);
+            }
             _ = stopping.changed(), if !is_stopping => {
                 is_stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
             _ = checks.tick() => match activity.check(send_timeout) {
                 Some(Inactive::Stalled) => {
-                    counts.close(Closed::Stalled);
+                    report.closed(Closed::Stalled);
                     return Err("send timeout: the client does not take an answer".into());
                 }
                 Some(Inactive::Idle) if !is_stopping => {
                     is_stopping = true;
-                    counts.close(Closed::Idle);
+                    report.closed(Closed::Idle);
                     connection.as_mut().graceful_shutdown();
                 }
                 _ => {}
             },
         }
     }
+}
+
+/// Why the HTTP library closed a connection, if what the client sent is the reason.
+fn reason_of(error: &hyper::Error) -> Option<Closed> {
+    let error: &h2::Error = error.source()?.downcast_ref()?;
+    if !error.is_library() {
+        return None;
+    }
+    let is_flood = error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+    Some(if is_flood { Closed::Flood } else { Closed::ProtocolError })
 }

@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::counts::{Closed, ServeCounts};
+use super::counts::Closed;
+use super::floods::CloseReport;
 use crate::limits::{
     HTTP2_BYTES_PER_WINDOW_UPDATE, HTTP2_CONTROL_FRAMES_MAX, HTTP2_CONTROL_FRAMES_PER_SECOND,
 };
@@ -30,6 +31,10 @@ const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+
+/// The most that pads a frame: its length is a byte, which is one more.
+const PADDING_BYTES_MAX: usize = 256;
 
 /// A socket whose frames are counted.
 pub(super) struct Http2Guard<S> {
@@ -39,7 +44,7 @@ pub(super) struct Http2Guard<S> {
     /// When the head that is not complete must be; also for the first request.
     head_due: Option<Pin<Box<Sleep>>>,
     header_timeout: Duration,
-    counts: ServeCounts,
+    report: CloseReport,
     is_closed: bool,
 }
 
@@ -91,6 +96,14 @@ struct FrameHead {
     length: usize,
 }
 
+impl FrameHead {
+    /// Whether it may be DATA that carries nothing.
+    fn is_empty_data(self) -> bool {
+        let padding_max = if self.flags & PADDED == 0 { 0 } else { PADDING_BYTES_MAX };
+        self.kind == DATA && self.flags & END_STREAM == 0 && self.length <= padding_max
+    }
+}
+
 impl FrameHeads {
     fn read(&mut self, mut bytes: &[u8], mut each: impl FnMut(FrameHead)) {
         while !bytes.is_empty() {
@@ -113,17 +126,17 @@ impl FrameHeads {
 
 impl<S> Http2Guard<S> {
     /// A connection whose preface comes first. The first request must be complete in time.
-    pub(super) fn new(socket: S, header_timeout: Duration, counts: ServeCounts) -> Self {
+    pub(super) fn new(socket: S, header_timeout: Duration, report: CloseReport) -> Self {
         let frames = FrameHeads { skip: PREFACE_BYTES, ..FrameHeads::default() };
         let head_due = Some(Box::pin(tokio::time::sleep(header_timeout)));
         let budget = Budget::new();
-        Self { socket, frames, budget, head_due, header_timeout, counts, is_closed: false }
+        Self { socket, frames, budget, head_due, header_timeout, report, is_closed: false }
     }
 
     /// The error that closes the connection, counted once.
     fn close(&mut self, reason: Closed, kind: io::ErrorKind, message: &'static str) -> io::Error {
         if !std::mem::replace(&mut self.is_closed, true) {
-            self.counts.close(reason);
+            self.report.closed(reason);
         }
         io::Error::new(kind, message)
     }
@@ -132,10 +145,11 @@ impl<S> Http2Guard<S> {
         let now = Instant::now();
         let Self { frames, budget, head_due, header_timeout, .. } = self;
         let mut is_flood = false;
-        frames.read(bytes, |FrameHead { kind, flags, length }| {
+        frames.read(bytes, |head| {
+            let FrameHead { kind, flags, .. } = head;
             let is_paid = match kind {
                 HEADERS => true,
-                DATA => length > 0 || flags & END_STREAM != 0 || budget.take(now),
+                DATA => !head.is_empty_data() || budget.take(now),
                 WINDOW_UPDATE => budget.take_update(now),
                 _ => budget.take(now),
             };
@@ -216,6 +230,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Http2Guard<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::counts::ServeCounts;
+    use crate::serve::floods::Floods;
 
     fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
         let length = u32::try_from(content.len()).unwrap().to_be_bytes();
@@ -238,7 +254,9 @@ mod tests {
     async fn frames_that_carry_nothing_are_bounded_and_those_of_requests_are_not() {
         let check = |kind: u8, flags: u8, content: &[u8], is_bounded: bool| {
             let counts = ServeCounts::default();
-            let mut guard = Http2Guard::new((), Duration::from_secs(1), counts.clone());
+            let client = std::net::Ipv4Addr::LOCALHOST.into();
+            let report = CloseReport { counts: counts.clone(), floods: Floods::default(), client };
+            let mut guard = Http2Guard::new((), Duration::from_secs(1), report);
             guard.frames.skip = 0;
             let frames = frame(kind, flags, content).repeat(10 * HTTP2_CONTROL_FRAMES_MAX as usize);
             assert_eq!(guard.on_frames(&frames).is_err(), is_bounded, "{kind} {flags}");
@@ -250,6 +268,9 @@ mod tests {
             check(kind, 0, &[0; 8], true);
         }
         check(DATA, 0, b"", true);
+        check(DATA, END_STREAM, b"", false);
+        check(DATA, PADDED, &[0], true);
+        check(DATA, PADDED, &[0; PADDING_BYTES_MAX + 1], false);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 mod activity;
 mod counts;
 mod deadline;
+mod floods;
 mod head;
 mod http;
 mod http2_guard;
@@ -27,7 +28,7 @@ use tokio::sync::watch;
 
 use self::http::{Connection, Shared};
 use crate::engine::{ConnectionSlot, ConnectionSlots, Engine};
-use crate::limits::SHARDS_MAX;
+use crate::limits::{SEND_BUFFER_BYTES, SHARDS_MAX};
 use crate::throttled_log::ThrottledLog;
 pub use counts::{Closed, ServeCounts};
 use options::ServeOptions;
@@ -148,6 +149,16 @@ impl Serve {
         self
     }
 
+    /// Addresses that many clients share, such as those of proxies. New connections of others wait
+    /// while connections of their address are closed again and again because they flood.
+    pub fn shared_addresses(
+        mut self,
+        is_shared: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.preface.floods.is_shared = Some(Arc::new(is_shared));
+        self
+    }
+
     /// Sets the counters of what happens to connections before HTTP.
     pub fn with_counts(mut self, counts: ServeCounts) -> Self {
         self.preface.counts = counts;
@@ -169,8 +180,10 @@ impl Serve {
     async fn run(self) -> io::Result<()> {
         let Self { listener, router, options, preface, shards, mut shutdown } = self;
         let shards = shards.unwrap_or_else(cores);
-        // Accepted sockets inherit this on Linux only; `Connection::serve` sets it elsewhere.
-        let _ = socket2::SockRef::from(&listener).set_tcp_nodelay(true);
+        // Accepted sockets inherit these on Linux only; `Connection::serve` sets nodelay elsewhere.
+        let socket = socket2::SockRef::from(&listener);
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_send_buffer_size(SEND_BUFFER_BYTES);
         let engine = (shards > 0).then(|| Engine::new(shards));
         let shared = Arc::new(Shared { router, options, preface, engine });
         let slots = ConnectionSlots::new(options.connections_max);

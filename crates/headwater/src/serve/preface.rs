@@ -5,12 +5,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use super::counts::ServeCounts;
+use super::counts::{Closed, ServeCounts};
 use super::deadline::WriteDeadline;
+use super::floods::Floods;
 use super::proxy_header::{ProxyHeader, ProxyHeaderProgress};
 #[cfg(feature = "tls")]
 use super::tls::{Tls, TlsSocket};
@@ -28,6 +30,7 @@ pub(super) struct Preface {
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Tls>,
     pub(super) counts: ServeCounts,
+    pub(super) floods: Floods,
     rejections: Arc<ThrottledLog>,
 }
 
@@ -46,7 +49,8 @@ pub(super) enum Socket {
 }
 
 impl Preface {
-    /// Runs the steps. `None` if the connection ends here: rejected, or answered without TLS.
+    /// Runs the steps. `None` if the connection ends here: rejected, held back for too long, or
+    /// answered without TLS.
     ///
     /// # Errors
     /// If the TLS handshake fails or times out.
@@ -66,6 +70,12 @@ impl Preface {
             },
             None => peer,
         };
+        if !self.floods.admit(client.ip()).await {
+            self.counts.close(Closed::FloodingAddress);
+            // A reset leaves nothing behind, not even in the kernel.
+            let socket = socket2::SockRef::from(&socket);
+            return socket.set_linger(Some(Duration::ZERO)).map(|()| None);
+        }
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let encrypted = tls.accept(socket, deadline, &self.counts).await?;

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use headwater_test_support::http2::{PREFACE, frame};
@@ -21,6 +21,10 @@ const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// How long the attacker waits for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// Bodies of maximum size, made once: the attacker's core is for sending them.
+static LARGE: LazyLock<Vec<u8>> = LazyLock::new(|| vec![b'x'; 8 << 20]);
+static LINE_ENDS: LazyLock<Vec<u8>> = LazyLock::new(|| vec![b'\n'; 8 << 20]);
 
 /// The node under attack.
 #[derive(Clone)]
@@ -117,8 +121,8 @@ pub(super) async fn run(
     if attack == Attack::RewindAll {
         // The history.
         for _ in 0..8 {
-            let head = target.publish("channel=m", 8 << 20);
-            let _ = exchange(&target, &head, &vec![b'x'; 8 << 20]).await;
+            let head = target.publish("channel=m", LARGE.len());
+            let _ = exchange(&target, &head, &LARGE).await;
         }
     }
     let mut attackers = JoinSet::new();
@@ -221,13 +225,12 @@ async fn once(
         }
         Attack::BodiesWithoutToken => {
             count();
-            let body = vec![b'x'; 8 << 20];
-            exchange(target, &post("/sse/publish?channel=m", body.len(), ""), &body).await
+            let head = post("/sse/publish?channel=m", LARGE.len(), "");
+            exchange(target, &head, &LARGE).await
         }
         Attack::BodiesWithoutPermission => {
             count();
-            let body = vec![b'x'; 8 << 20];
-            exchange(target, &target.publish("channel=quiet.1", body.len()), &body).await
+            exchange(target, &target.publish("channel=quiet.1", LARGE.len()), &LARGE).await
         }
         Attack::HalfHeads => {
             count();
@@ -253,15 +256,13 @@ async fn once(
         }
         Attack::LargeEvents => {
             count();
-            let body = vec![b'x'; 8 << 20];
             let query = format!("channel=m{}", round % 20);
-            exchange(target, &target.publish(&query, body.len()), &body).await
+            exchange(target, &target.publish(&query, LARGE.len()), &LARGE).await
         }
         Attack::LineEnds => {
             count();
-            let body = vec![b'\n'; 8 << 20];
             let query = format!("channel=m{}", round % 20);
-            exchange(target, &target.publish(&query, body.len()), &body).await
+            exchange(target, &target.publish(&query, LINE_ENDS.len()), &LINE_ENDS).await
         }
         Attack::ManyChannels => {
             count();
