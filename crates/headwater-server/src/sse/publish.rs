@@ -49,6 +49,12 @@ async fn publish(
     } else {
         query.channels_or_default().map_err(Problem::bad_request)?
     };
+    let key = idempotency_key(&parts)?;
+    if is_batch && key.is_some() {
+        return Err(Problem::bad_request(
+            "the idempotency keys of a batch stand in its lines: {\"data\": ..., \"key\": ...}",
+        ));
+    }
     // A refusal must cost less than an answer.
     app.limits.check_publisher(client, None)?;
     // Before the body is read. The channels of a batch are in its body, so only the sender is
@@ -59,16 +65,9 @@ async fn publish(
     } else {
         (None, app::check(&app, client, Action::Publish, &named, &parts).await?)
     };
-    let key = idempotency_key(&parts)?;
-    if is_batch && key.is_some() {
-        return Err(Problem::bad_request(
-            "the idempotency keys of a batch stand in its lines: {\"data\": ..., \"key\": ...}",
-        ));
-    }
     app.limits.check_publisher(client, admission.grant.user.as_deref())?;
     let sender_of_body = BodySender::new(client, admission.grant.user.as_deref());
-    let read = app::read_body(body, app.body_bytes_max, &app.body_room, sender_of_body);
-    let (body, _place) = read.await?;
+    let (body, _place) = app::read_body(body, &app.body_room, sender_of_body).await?;
     let batch = if let Some(sender) = sender {
         let batch = batch(&query, &body)?;
         let channels: BTreeSet<Channel> = batch.iter().map(|it| it.channel().clone()).collect();
