@@ -323,7 +323,10 @@ mod tests {
         let mut waiting: Vec<_> = (0..APPLICATION_WAITING_PER_CLIENT_MAX)
             .map(|_| Box::pin(questions.place(user)))
             .collect();
-        assert!(waiting.iter_mut().all(|it| it.as_mut().now_or_never().is_none()));
+        waiting.retain_mut(|it| it.as_mut().now_or_never().is_none());
+        // A few who left may still be in the queue.
+        let fewest = APPLICATION_WAITING_PER_CLIENT_MAX / LEFT_PARTS * (LEFT_PARTS - 1);
+        assert!(waiting.len() > fewest, "{}", waiting.len());
         assert!(matches!(questions.place(user).now_or_never(), Some(Err(Full))));
         let other = asker("192.0.2.2", true);
         assert!(now(&questions, other).is_some(), "others notice nothing");

@@ -100,7 +100,7 @@ async fn requests_over_http2_are_refused_when_their_share_is_full() {
         assert!(streams.len() < 250, "nothing is refused");
     };
     assert_eq!(
-        (refused.status().as_u16(), &*refused.headers()["retry-after"].as_bytes()),
+        (refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()),
         (503, &b"1"[..])
     );
     assert!(filled.count("refusals_total", "connections").await >= 1.0);

@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_full_share_refuses_with_retry_after() {
-        let account = Account::of(HTTP2_REQUEST_BYTES + 2_000);
+        let account = Account::of(HTTP2_REQUEST_BYTES + 3_000);
         let room = RequestRoom::new(account.clone());
         let request = || {
             let request = Request::get("/path?query").header("cookie", "c".repeat(900));
