@@ -42,7 +42,7 @@ pub(crate) const LAYERS: &[Layers] = &[
         order: "limits printable exit throttled_log | settings/value/ | settings/
             | outbound/ logging/ signals
             | client/ tls/ | access/ | app/ | sse/
-            | metrics admin/ demo banner risks
+            | metrics admin/ demo banner risks price
             | router | server | cli/ | main lib",
     },
     Layers {

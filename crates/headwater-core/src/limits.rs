@@ -118,6 +118,10 @@ pub const CHANNELS_SHARE_BYTES_MAX: usize = 24 << 20;
 /// Most memory for idempotency keys: some 400,000 UUIDs, for the same reason.
 pub const KEYS_SHARE_BYTES_MAX: usize = 128 << 20;
 
+/// Most memory for bodies in flight: ten of the usual largest size at once. Without it slow
+/// publishers could make a large machine hold 80 GB.
+pub const BODIES_SHARE_BYTES_MAX: usize = 256 << 20;
+
 /// From how many bytes of data on the embedded log keeps an event unencoded: its data is shared by
 /// all channels that it was published to, and line ends cost one byte instead of seven. Smaller
 /// events are kept as the frames that rings share.
@@ -166,6 +170,14 @@ pub const SEARCH_BYTES_MAX: usize = RETENTION_BYTES_DEFAULT;
 
 /// How long a resuming stream waits before it retries a failed read from the broker.
 pub const REPLAY_RETRY: Duration = Duration::from_millis(500);
+
+/// How long a stream that replays waits for room in the share of the memory for that. Then it ends,
+/// and its client resumes later: two streams that wait for each other's pages must not wait
+/// forever. Clients that read give their pages back within milliseconds.
+pub const REPLAY_ROOM_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// How often the stream that is next looks whether there is room.
+pub const REPLAY_ROOM_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Maximum number of events to rewind by.
 pub const REWIND_EVENTS_MAX: usize = 1_000_000;

@@ -3,6 +3,8 @@
 pub mod access;
 pub mod cli;
 pub mod client;
+pub mod price;
+pub mod router;
 pub mod settings;
 pub mod sse;
 
@@ -17,7 +19,6 @@ mod metrics;
 mod outbound;
 mod printable;
 mod risks;
-mod router;
 mod server;
 mod signals;
 mod throttled_log;

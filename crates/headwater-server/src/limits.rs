@@ -14,12 +14,12 @@ pub(crate) const PUBLISH_CHANNELS_MAX: usize = headwater::limits::CHANNELS_PER_S
 /// How long the body of a request may take. 8 MiB in 30 s is a slow phone's uplink.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Most bytes of all bodies in flight; four times `max-body`, if that is more. Without it ten
-/// thousand slow publishers could make the server hold 80 GB.
-pub(crate) const BODIES_BYTES_MAX: usize = 64 << 20;
+/// How many times its size a body in flight counts in its share of the memory: as it came, as text,
+/// and as events.
+pub(crate) const BODY_COST: usize = 3;
 
-/// One user may have one part in so many of that in flight, and so may one address whose users are
-/// not known: one publisher does not keep out the others.
+/// One user may have one part in so many of that share, or one body of the largest size, and so may
+/// one address whose users are not known: one publisher does not keep out the others.
 pub(crate) const BODY_SHARES: usize = 4;
 
 /// A batch with a body of more bytes waits for its turn: some hundred events, which are a
@@ -46,6 +46,24 @@ pub(crate) const TASKS_PER_POLL: u32 = 8;
 /// together. What it costs to keep a piece is then small beside it.
 pub(crate) const BODY_PIECE_BYTES_MIN: usize = 1 << 10;
 
+/// What a request takes of memory beside its body, in bytes: its head of 64 KiB as it came and as
+/// it was parsed, the answer, and what the allocator adds. Measured; see `tests/it/prices.rs`.
+pub(crate) const REQUEST_MEMORY_BYTES_MAX: usize = 1 << 20;
+
+/// How many times its size a body takes of memory: as it came, as text, as events, as those are
+/// kept, and encoded, where a line end becomes seven bytes. Measured: 9 for a body of line ends.
+pub(crate) const BODY_COPIES_MAX: usize = 12;
+
+/// Time of one core that a request takes. Measured: a millisecond, for a head of 64 KiB. Ten times
+/// as much, since the machine may be slower, and shared.
+pub(crate) const REQUEST_CPU_MAX: Duration = Duration::from_millis(10);
+
+/// The same for a stream that opens: it may have 100 channels, and a page of history of each.
+pub(crate) const STREAM_CPU_MAX: Duration = Duration::from_millis(200);
+
+/// The same for each MiB of a body: as NDJSON it is parsed line by line.
+pub(crate) const PUBLISH_CPU_PER_MIB_MAX: Duration = Duration::from_millis(100);
+
 /// Connections that the kernel queues until they are accepted: a thousand clients that reconnect at
 /// once fit many times.
 pub(crate) const LISTEN_BACKLOG: i32 = 4096;
@@ -59,8 +77,14 @@ pub(crate) const TICKET_BYTES_MAX: usize = 64;
 /// Lifetime of a ticket: a page that requests one opens its stream at once.
 pub(crate) const TICKET_TIME: Duration = Duration::from_secs(30);
 
-/// Most tickets that wait to be used, without Redis: 10,000 in 30 s is a large crowd; 5 MB.
-pub(crate) const TICKETS_MAX: usize = 10_000;
+/// What a ticket takes of its share of the memory, without Redis, besides the names in it; and what
+/// each channel takes besides its name. Estimated from the sizes of the types.
+pub(crate) const TICKET_BYTES: usize = 384;
+/// See [`TICKET_BYTES`].
+pub(crate) const TICKET_CHANNEL_BYTES: usize = 48;
+
+/// How often a full share is searched for tickets that are over, at most.
+pub(crate) const TICKET_SWEEP: Duration = Duration::from_secs(1);
 
 /// Most tickets that one node stores in Redis within their lifetime: 30 MB of its memory. More than
 /// without Redis, since those that are used on other nodes count too.

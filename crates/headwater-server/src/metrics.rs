@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::response::{IntoResponse, Response};
 use headwater::Hub;
 use headwater::broker::BrokerStatus;
@@ -61,7 +62,7 @@ impl Metrics {
         Self { registry }
     }
 
-    pub(crate) fn encode(&self) -> Response {
+    fn encode(&self) -> Response {
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.registry);
@@ -69,6 +70,11 @@ impl Metrics {
             [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
         (content_type, text).into_response()
     }
+}
+
+/// `GET /metrics`.
+pub(crate) async fn show(Extension(metrics): Extension<Arc<Metrics>>) -> Response {
+    metrics.encode()
 }
 
 impl fmt::Debug for HubCollector {

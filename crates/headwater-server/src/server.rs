@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use headwater::broker::{BrokerStatus, MemoryBroker};
-use headwater::budget::Budget;
+use headwater::budget::{Budget, Share};
 use headwater::redis::RedisConnection;
 use headwater::serve::ServeCounts;
 use headwater::{Channel, Hub, RedisBroker};
@@ -45,7 +45,8 @@ pub(crate) async fn serve(settings: Settings, places: SecretPlaces) -> anyhow::R
         is_admin_reachable: settings.is_admin_reachable(),
         cors_origins: settings.access.cors_origins.clone(),
     };
-    let access = Access::load(&settings.access, open, hub.clone(), Tickets::new(redis)).await?;
+    let tickets = Tickets::new(redis, hub.budget().account(Share::Tickets).clone());
+    let access = Access::load(&settings.access, open, hub.clone(), tickets).await?;
     let broker_name = if settings.redis.url.is_some() { "redis" } else { "memory" };
     let app = App::new(
         hub.clone(),
@@ -77,6 +78,7 @@ pub(crate) async fn serve(settings: Settings, places: SecretPlaces) -> anyhow::R
             .connections_max(listen.max_connections)
             .header_timeout(listen.header_timeout)
             .send_timeout(settings.streams.send_timeout)
+            .with_budget(hub.budget())
             .with_graceful_shutdown(async move {
                 // Fails only when the sender is gone, which means stop as well.
                 let _ = stopping.wait_for(|stop| *stop).await;
@@ -100,7 +102,9 @@ pub(crate) async fn serve(settings: Settings, places: SecretPlaces) -> anyhow::R
             servers.spawn(serve(admin_listener, admin).into_future());
             public
         }
-        None if settings.serves_admin() => public.merge(for_this_machine(admin)),
+        None if settings.serves_admin() => {
+            public.merge(for_this_machine(admin, &listen.allowed_hosts))
+        }
         None => public,
     };
     let public = with_own_hosts(router::with_fallback(public), &settings, settings.is_local());

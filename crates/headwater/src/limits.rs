@@ -96,6 +96,14 @@ pub const HTTP2_STREAMS_MAX: u32 = 256;
 /// a stalled stream would hold more than its queue.
 pub const HTTP2_SEND_BUFFER_BYTES: usize = 64 << 10;
 
+/// HTTP/2: what a request counts in its share of the memory besides its head, in bytes, until its
+/// answer has ended: its task and buffers. Measured with idle event streams.
+pub const HTTP2_REQUEST_BYTES: usize = 16 << 10;
+
+/// What a field of a request's head takes of memory besides its bytes. Measured: a field of two
+/// bytes takes 120.
+pub const HEADER_FIELD_BYTES: usize = 120;
+
 /// HTTP/2: maximum size of a request's header, in bytes after decompression, as RFC 9113 (6.5.2)
 /// counts: 32 more for each field. A token of maximum size and all usual fields fit. A field of two
 /// bytes takes 120 bytes of memory, so that the headers of a whole connection take 22 MB at most.

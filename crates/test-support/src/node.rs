@@ -172,10 +172,44 @@ impl Node {
     /// # Panics
     /// When the process has ended, or `/proc` is not available.
     pub fn memory_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory since [`forget_peak`](Self::forget_peak), in bytes (`VmHWM`). Linux
+    /// only.
+    ///
+    /// # Panics
+    /// As [`memory_bytes`](Self::memory_bytes).
+    pub fn peak_bytes(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// Lets the peak start again from what the process uses now.
+    ///
+    /// # Panics
+    /// When `/proc` does not allow it.
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5").expect("/proc");
+    }
+
+    fn memory(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))
             .expect("/proc and a running process");
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let kib = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
         1024 * kib.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    }
+
+    /// How much of a core the process has used since it started. Linux only.
+    ///
+    /// # Panics
+    /// When the process has ended, or `/proc` is not available.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))
+            .expect("/proc and a running process");
+        // After the name in parentheses; in hundredths of a second on every platform in use.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
+        Duration::from_millis(10 * (ticks(11) + ticks(12)))
     }
 
     /// Sends a signal by its name without SIG.

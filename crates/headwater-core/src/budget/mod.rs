@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::counter::Counter;
 use crate::limits::{
-    BUDGET_BYTES_MIN, BUDGET_PERCENT, CHANNELS_SHARE_BYTES_MAX, KEYS_SHARE_BYTES_MAX,
-    RING_TOTAL_BYTES_MAX,
+    BODIES_SHARE_BYTES_MAX, BUDGET_BYTES_MIN, BUDGET_PERCENT, CHANNELS_SHARE_BYTES_MAX,
+    KEYS_SHARE_BYTES_MAX, RING_TOTAL_BYTES_MAX,
 };
 
 /// What a share is for.
@@ -90,6 +90,7 @@ impl Share {
             Self::Rings => RING_TOTAL_BYTES_MAX,
             Self::Channels => CHANNELS_SHARE_BYTES_MAX,
             Self::Keys => KEYS_SHARE_BYTES_MAX,
+            Self::Bodies => BODIES_SHARE_BYTES_MAX,
             _ => usize::MAX,
         }
     }
@@ -196,19 +197,19 @@ impl Account {
     /// Takes bytes until the result is dropped; `None` if the share is full, which counts as a
     /// refusal: the caller answers 503.
     pub fn try_take(&self, bytes: usize) -> Option<Taken> {
-        self.add(bytes);
-        let taken = Taken { account: self.clone(), bytes };
-        if self.is_over() {
-            self.0.refusals.add(1);
-            return None;
-        }
-        Some(taken)
+        let mut taken = self.take(0);
+        taken.try_extend(bytes).then_some(taken)
     }
 
     /// Takes bytes until the result is dropped, even if the share is full.
-    pub(crate) fn take(&self, bytes: usize) -> Taken {
+    pub fn take(&self, bytes: usize) -> Taken {
         self.add(bytes);
         Taken { account: self.clone(), bytes }
+    }
+
+    /// Counts a request that was refused.
+    pub fn refuse(&self) {
+        self.0.refusals.add(1);
     }
 
     /// Counts what was dropped to make room.
@@ -232,6 +233,26 @@ impl Account {
 pub struct Taken {
     account: Account,
     bytes: usize,
+}
+
+impl Taken {
+    /// Changes how many bytes are taken, even if the share is full.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        self.account.add(bytes);
+        self.account.remove(std::mem::replace(&mut self.bytes, bytes));
+    }
+
+    /// Takes more bytes. False if the share is full, which counts as a refusal.
+    pub fn try_extend(&mut self, bytes: usize) -> bool {
+        self.account.add(bytes);
+        if self.account.is_over() {
+            self.account.remove(bytes);
+            self.account.refuse();
+            return false;
+        }
+        self.bytes += bytes;
+        true
+    }
 }
 
 impl Drop for Taken {

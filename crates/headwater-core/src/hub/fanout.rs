@@ -32,7 +32,7 @@ impl Fanout {
     pub(super) fn new(config: HubConfig) -> Self {
         Self {
             table: ChannelTable::new(config.budget.account(Share::Rings).clone()),
-            registry: Registry::default(),
+            registry: Registry::new(config.budget.account(Share::Revocations).clone()),
             pressure: Backpressure::default(),
             config,
             stats: Stats::default(),

@@ -2,6 +2,7 @@
 
 mod attach;
 mod backpressure;
+mod channel_cursor;
 mod config;
 mod entry;
 mod fanout;

@@ -3,17 +3,21 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::entry::ChannelEntry;
 use super::fanout::Fanout;
 use super::pages::Pages;
 use super::searches::Searches;
 use crate::broker::{Broker, History, ReadRange};
+use crate::budget::{Account, Share, Taken};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
 use crate::frame::Frame;
-use crate::limits::{READS_MAX, REPLAY_RETRY, RING_FRAMES_MAX};
+use crate::limits::{
+    READS_MAX, REPLAY_BYTES_MAX, REPLAY_RETRY, REPLAY_ROOM_INTERVAL, REPLAY_ROOM_WAIT_MAX,
+    RING_FRAMES_MAX,
+};
 use crate::log::{Cursor, Epoch, Position, Relation};
 use crate::stream::queue::Queue;
 
@@ -27,12 +31,54 @@ pub(super) struct Recall {
     /// Bounds the reads that are in flight, so that many streams that resume do not delay the
     /// commands of publishers.
     reads: Semaphore,
+    /// The pages of all streams that replay.
+    account: Account,
+    /// Held by the stream that is the next to get room for a page.
+    next: tokio::sync::Mutex<()>,
+    /// For the one stream that may have more than there is.
+    beyond: Arc<Semaphore>,
+}
+
+/// How much room a stream may take for its pages.
+pub(super) enum Credit {
+    /// What is left of the share.
+    OfShare,
+    /// More, since there was too little for long.
+    Beyond(#[expect(dead_code, reason = "given back when it is dropped")] OwnedSemaphorePermit),
+    /// Any: it was live, and misses events for no fault of its client.
+    Any,
 }
 
 impl Recall {
     pub(super) fn new(fanout: Arc<Fanout>, broker: Arc<dyn Broker>) -> Self {
         let (pages, searches) = (Mutex::default(), Searches::default());
-        Self { fanout, broker, pages, searches, reads: Semaphore::new(READS_MAX) }
+        let account = fanout.config.budget.account(Share::Replays).clone();
+        let (reads, next) = (Semaphore::new(READS_MAX), tokio::sync::Mutex::default());
+        let beyond = Arc::new(Semaphore::new(1));
+        Self { fanout, broker, pages, searches, reads, account, next, beyond }
+    }
+
+    /// Room for one more page of history, which streams get in turn; `None` if there was none for
+    /// long. One stream at a time may then have more than there is, for as long as it replays: its
+    /// channels alone may need more than the share.
+    pub(super) async fn room(&self, credit: &mut Credit) -> Option<Taken> {
+        let room = async {
+            let _next = self.next.lock().await;
+            while self.account.used() + REPLAY_BYTES_MAX > self.account.limit() {
+                tokio::time::sleep(REPLAY_ROOM_INTERVAL).await;
+            }
+        };
+        if matches!(credit, Credit::OfShare)
+            && tokio::time::timeout(REPLAY_ROOM_WAIT_MAX, room).await.is_err()
+        {
+            *credit = Credit::Beyond(Arc::clone(&self.beyond).try_acquire_owned().ok()?);
+        }
+        Some(self.account.take(REPLAY_BYTES_MAX))
+    }
+
+    /// Counts a stream that ends because there was no room.
+    pub(super) fn refuse(&self) {
+        self.account.refuse();
     }
 
     /// Reads history. It is empty if the broker denies reading.

@@ -6,26 +6,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use super::revoked::RevokedLately;
+use crate::budget::Account;
 use crate::channel::Channel;
-use crate::limits::REVOKED_TOKENS_MAX;
+use crate::limits::{OWNER_ID_BYTES_MAX, REVOKED_TOKENS_MAX};
 use crate::revocation::{Revocation, RevocationMark};
 use crate::stream::mailbox::{Mailbox, Message, Revoked};
 use crate::stream::queue::Queue;
 
-#[derive(Default)]
 pub(super) struct Registry {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     /// The last number that was assigned to a stream.
     last: u64,
     streams: HashMap<u64, Owned>,
     /// Revoked tokens: their IDs, each with the end of its revocation.
     tokens: HashMap<String, SystemTime>,
+    token_bytes: usize,
     lately: RevokedLately,
+    account: Account,
 }
+
+/// What a revoked token costs besides its ID, and what one may cost at most.
+const TOKEN_BYTES: usize = 96;
+const TOKEN_BYTES_MAX: usize = TOKEN_BYTES + OWNER_ID_BYTES_MAX;
 
 /// How a stream is reached.
 enum Target {
@@ -43,6 +48,21 @@ struct Owned {
 }
 
 impl Registry {
+    /// Three quarters of the share are for tokens, the rest is for what was revoked lately.
+    pub(super) fn new(account: Account) -> Self {
+        let lately = RevokedLately::new(account.clone(), account.limit() / 4);
+        Self {
+            state: Mutex::new(State {
+                last: 0,
+                streams: HashMap::new(),
+                tokens: HashMap::new(),
+                token_bytes: 0,
+                lately,
+                account,
+            }),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,23 +212,46 @@ impl State {
     }
 
     fn revoke_token(&mut self, token: &str, until: SystemTime) {
-        if self.tokens.len() >= REVOKED_TOKENS_MAX {
-            let now = SystemTime::now();
-            self.tokens.retain(|_, until| *until > now);
+        if let Some(known) = self.tokens.get_mut(token) {
+            *known = until.max(*known);
+            return;
         }
-        if self.tokens.len() >= REVOKED_TOKENS_MAX && !self.tokens.contains_key(token) {
+        if self.is_full() {
+            let now = SystemTime::now();
+            self.forget_tokens(|_, until| until <= now);
+        }
+        while self.is_full() && !self.tokens.is_empty() {
             // The revocation with the shortest time left makes room.
             tracing::error!(
-                "more than {REVOKED_TOKENS_MAX} tokens are revoked: the one that expires first is \
-                 accepted again; change the keys instead"
+                tokens = self.tokens.len(),
+                "too many tokens are revoked: the one that expires first is accepted again; change \
+                 the keys instead, or raise the memory"
             );
             let first = self.tokens.iter().min_by_key(|(_, until)| **until);
-            if let Some(first) = first.map(|(token, _)| token.clone()) {
-                self.tokens.remove(&first);
-            }
+            let first = first.map(|(token, _)| token.clone());
+            self.forget_tokens(|token, _| first.as_deref() == Some(token));
+            self.account.evicted(1);
         }
-        let known = self.tokens.entry(token.to_owned()).or_insert(until);
-        *known = until.max(*known);
+        self.token_bytes += TOKEN_BYTES + token.len();
+        self.account.add(TOKEN_BYTES + token.len());
+        self.tokens.insert(token.to_owned(), until);
+    }
+
+    fn forget_tokens(&mut self, is_over: impl Fn(&str, SystemTime) -> bool) {
+        let mut bytes = 0;
+        self.tokens.retain(|token, until| {
+            let stays = !is_over(token, *until);
+            bytes += if stays { 0 } else { TOKEN_BYTES + token.len() };
+            stays
+        });
+        self.token_bytes -= bytes;
+        self.account.remove(bytes);
+    }
+
+    /// Whether there may be no room for one more.
+    fn is_full(&self) -> bool {
+        self.tokens.len() >= REVOKED_TOKENS_MAX
+            || self.token_bytes + TOKEN_BYTES_MAX > self.account.limit() / 4 * 3
     }
 }
 
@@ -221,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_revocation_closes_exactly_the_streams_it_names() {
-        let registry = Registry::default();
+        let registry = Registry::new(Account::of(1 << 20));
         let queues: Vec<_> = (0..4).map(|_| Arc::new(Queue::new(1, 1))).collect();
         let owners = [(Some("ann"), Some("t1")), (Some("bob"), Some("t2")), (None, None)];
         for (queue, (user, token)) in queues.iter().zip(owners) {
@@ -247,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_token_stays_revoked_until_its_latest_expiry() {
-        let registry = Registry::default();
+        let registry = Registry::new(Account::of(1 << 20));
         let revoke = |until| {
             registry.revoke(&Revocation::Token { id: "t".into(), until }, 0, |_| None);
         };
@@ -256,5 +299,24 @@ mod tests {
         revoke(SystemTime::now() + Duration::from_secs(60));
         revoke(SystemTime::now() - Duration::from_secs(1));
         assert!(registry.is_revoked("t"));
+    }
+
+    #[test]
+    fn a_full_share_forgets_the_token_that_expires_first() {
+        let account = Account::of(16 << 10);
+        let registry = Registry::new(account.clone());
+        let until = |seconds| SystemTime::now() + Duration::from_secs(seconds);
+        let revoke = |id: String, until| {
+            registry.revoke(&Revocation::Token { id, until }, 0, |_| None);
+        };
+        for number in 0..1_000 {
+            revoke(format!("over {number}"), SystemTime::now());
+        }
+        assert_eq!(account.evictions(), 0, "what has expired goes first");
+        for number in 0..1_000 {
+            revoke(number.to_string(), until(60 + number));
+        }
+        assert!(account.evictions() > 0 && account.used() <= account.limit());
+        assert!(!registry.is_revoked("0") && registry.is_revoked("999"));
     }
 }

@@ -12,13 +12,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::channel_cursor::{ChannelCursor, fill};
 use super::entry::ChannelEntry;
-use super::recall::Recall;
-use super::ring::Ring;
-use crate::broker::ReadRange;
+use super::recall::{Credit, Recall};
+use crate::budget::Taken;
 use crate::channel::Channel;
+use crate::close::CloseReason;
 use crate::frame::Frame;
-use crate::gap::{Gap, GapReason};
+use crate::gap::GapReason;
 use crate::limits::{REPLAY_BYTES_MAX, REPLAY_FRAMES_MAX};
 use crate::log::{Cursor, Epoch, Key, LogState, Position};
 use crate::stream::mailbox::{Mailbox, Message, Missed};
@@ -40,6 +41,9 @@ pub(super) struct Replay {
     delivered: u64,
     /// Whether the stream was live before.
     is_of_missed: bool,
+    /// The memory of the pages whose last events the last step returned.
+    returned: Vec<Taken>,
+    credit: Credit,
 }
 
 /// What receives live events once the replay is complete.
@@ -48,22 +52,6 @@ pub(super) enum Target {
     Queue(Arc<Queue>),
     /// The replay with this number, of a stream on a shard.
     Shard(Arc<Mailbox>, u64),
-}
-
-/// The progress of a replay on one channel.
-pub(super) struct ChannelCursor {
-    channel: Channel,
-    /// Everything up to here was read, and is delivered or in the buffer.
-    filled: Cursor,
-    /// The stream was notified that ephemeral events up to here may be missing.
-    pub(super) reported: u64,
-    /// Events of the log up to this offset come too late for the stream, whose client has a later
-    /// ID: it gets a gap event instead.
-    late_until: u64,
-    /// What the node has missed was considered, as far as it had noticed at this offset.
-    late_seen: u64,
-    is_late_reported: bool,
-    buffer: VecDeque<(Key, Frame)>,
 }
 
 /// The result of one step of a replay.
@@ -81,111 +69,6 @@ pub(super) struct Attached {
     pub(super) position: Position,
 }
 
-impl ChannelCursor {
-    pub(super) fn new(channel: &Channel, filled: Cursor) -> Self {
-        let (channel, buffer) = (channel.clone(), VecDeque::new());
-        Self {
-            channel,
-            filled,
-            reported: 0,
-            late_until: 0,
-            late_seen: 0,
-            is_late_reported: false,
-            buffer,
-        }
-    }
-
-    /// Cursors that start live with a gap event for each channel, because the client's position is
-    /// unknown. Only the last gap event moves that position: a client that is disconnected between
-    /// two of them receives all of them again.
-    pub(super) fn all_after_gap(
-        channels: &[Channel],
-        reason: GapReason,
-        last: Cursor,
-        now: Position,
-    ) -> Vec<Self> {
-        let cursors = channels.iter().enumerate().map(|(at, channel)| {
-            let mut cursor = Self::new(channel, last);
-            cursor.announce(reason, (at + 1 == channels.len()).then_some(now));
-            cursor
-        });
-        cursors.collect()
-    }
-
-    /// Where a channel of a live stream continues after its node has missed events of `missed`,
-    /// which may be another channel of the stream. `until` is where the stream was attached.
-    fn continued(channel: &Channel, missed: &Missed, alone: bool, until: Cursor) -> Self {
-        let has = missed.from.cursor.max(until);
-        let mut cursor = Self::new(channel, has);
-        cursor.reported = has.number;
-        let after = missed.from.after;
-        if alone && *channel == missed.channel && until.offset <= after {
-            // It has received nothing after that.
-            cursor.filled.offset = after;
-            cursor.late_seen = missed.from.cursor.offset;
-        }
-        cursor
-    }
-
-    pub(super) fn announce(&mut self, reason: GapReason, position: Option<Position>) {
-        let gap = Gap { channel: self.channel.clone(), reason };
-        tracing::debug!(channel = %self.channel, %reason, "sending a gap event");
-        let place = Key { offset: self.filled.offset, number: self.filled.number };
-        self.buffer.push_back((place, Frame::of_gap(gap, position)));
-    }
-
-    /// Everything up to this offset was read.
-    pub(super) fn offset(&self) -> u64 {
-        self.filled.offset
-    }
-
-    /// Skips ephemeral events up to a number, with a gap event.
-    pub(super) fn skip_ephemeral(&mut self, number: u64, reason: GapReason) {
-        self.filled.number = number;
-        self.reported = self.reported.max(number);
-        if self.buffer.is_empty() {
-            self.announce(reason, None);
-        }
-    }
-
-    fn needs_more(&self, target: Cursor) -> bool {
-        self.buffer.is_empty() && !self.filled.covers(target)
-    }
-
-    /// Adds the next event.
-    fn push(&mut self, key: Key, frame: Frame) {
-        self.filled.advance(key);
-        if key.number > 0 || key.offset > self.late_until {
-            self.buffer.push_back((key, frame));
-        } else if !std::mem::replace(&mut self.is_late_reported, true) {
-            self.announce_late();
-        }
-    }
-
-    /// Goes back to missed events that the stream has moved past, if there are any.
-    fn look_back(&mut self, recall: &Recall) {
-        let (filled, seen) = (self.filled, self.late_seen);
-        let late = recall.fanout.table.with(&self.channel, |entry| {
-            (entry.ring.late_for(filled, seen), entry.ring.late_noticed())
-        });
-        let Some((late, noticed)) = late else { return };
-        if let Some(late) = late {
-            self.late_until = filled.offset;
-            self.filled.offset = late.after;
-            self.is_late_reported = false;
-        }
-        self.late_seen = noticed;
-    }
-
-    /// Reports missed events after everything that the client has.
-    fn announce_late(&mut self) {
-        let filled = self.filled.offset;
-        self.filled.offset = filled.max(self.late_until);
-        self.announce(GapReason::Trimmed, None);
-        self.filled.offset = filled;
-    }
-}
-
 impl Replay {
     pub(super) fn new(
         recall: Arc<Recall>,
@@ -194,7 +77,21 @@ impl Replay {
         cursors: Vec<ChannelCursor>,
         since_ms: u64,
     ) -> Self {
-        Self { recall, target, epoch, cursors, since_ms, delivered: 0, is_of_missed: false }
+        let credit = match target {
+            Target::Queue(_) => Credit::OfShare,
+            Target::Shard(..) => Credit::Any,
+        };
+        Self {
+            recall,
+            target,
+            epoch,
+            cursors,
+            since_ms,
+            delivered: 0,
+            is_of_missed: false,
+            returned: Vec::new(),
+            credit,
+        }
     }
 
     /// The replay of a client that has everything up to an offset.
@@ -217,12 +114,15 @@ impl Replay {
         let cursors = channels.iter().map(continued).collect();
         let epoch = missed.from.epoch;
         let delivered = missed.from.cursor.max(until).offset;
-        Self { recall, target, epoch, cursors, since_ms: 0, delivered, is_of_missed: true }
+        let mut replay = Self::new(recall, target, epoch, cursors, 0).after(delivered);
+        replay.is_of_missed = true;
+        replay
     }
 
     /// Returns the next frames, or attaches the stream. It never fails: if the broker does not
-    /// answer, it waits.
+    /// answer, it waits. The client has accepted what the last step returned.
     pub(super) async fn step(mut self) -> (Self, Step) {
+        self.returned.clear();
         let mut frames = VecDeque::new();
         let (mut bytes, mut before) = (0, None);
         loop {
@@ -297,7 +197,9 @@ impl Replay {
     async fn next(&mut self, target: Cursor) -> Option<(Key, Frame)> {
         for cursor in &mut self.cursors {
             while cursor.needs_more(target) {
-                fill(&self.recall, cursor, target).await;
+                if !fill(&self.recall, &mut self.credit, cursor, target).await {
+                    return self.end_for_lack_of_room().await;
+                }
                 if !self.recall.fanout.clock.is_in(self.epoch) {
                     // What was read may come from either epoch.
                     return None;
@@ -309,6 +211,9 @@ impl Replay {
         let with_next = self.cursors.iter_mut().filter(|cursor| !cursor.buffer.is_empty());
         let first = with_next.min_by_key(|cursor| cursor.buffer.front().map(|(key, _)| *key))?;
         let (key, frame) = first.buffer.pop_front()?;
+        if first.buffer.is_empty() {
+            self.returned.extend(first.page.take());
+        }
         let position = frame.position();
         if let Some(position) = position
             && !position.is_durable()
@@ -320,6 +225,18 @@ impl Replay {
         }
         self.delivered = position.map_or(self.delivered, |it| it.offset().max(self.delivered));
         Some((key, frame))
+    }
+
+    /// Closes the stream, whose client resumes later, and gives back what it has.
+    async fn end_for_lack_of_room(&mut self) -> Option<(Key, Frame)> {
+        self.recall.refuse();
+        self.cursors.clear();
+        self.returned.clear();
+        if let Target::Queue(queue) = &self.target {
+            queue.close(CloseReason::Overflow);
+        }
+        // A stream whose queue is closed is not polled again.
+        std::future::pending().await
     }
 
     /// Attaches the stream to the fan-out if nothing was delivered after the target.
@@ -357,107 +274,4 @@ impl Replay {
         };
         self.recall.fanout.table.with_all(channels.iter(), attach)?
     }
-}
-
-/// Reads the next frames of a channel, up to the target.
-async fn fill(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) {
-    if cursor.filled.offset >= target.offset {
-        // What is left are ephemeral events, which only the ring has.
-        take_from_ring(recall, cursor, target, |_| true);
-        return;
-    }
-    if fill_from_ring(recall, cursor, target) {
-        return;
-    }
-    recall.backfill(&cursor.channel).await;
-    if fill_from_ring(recall, cursor, target) {
-        return;
-    }
-    let after = cursor.filled.offset;
-    // Retained events that are older than this are in the history, since they were published before
-    // the history is read. Events that the ring drops meanwhile need not be.
-    let known_begin = recall.ring_begin(&cursor.channel);
-    let ring_begin = known_begin.unwrap_or(0);
-    let range = ReadRange::After { offset: after, count: REPLAY_FRAMES_MAX };
-    let history = recall.read_page_to(&cursor.channel, range, ring_begin).await;
-    let knows_now = known_begin.is_none() && recall.ring_begin(&cursor.channel).is_some();
-    if knows_now || fill_from_ring(recall, cursor, target) {
-        return;
-    }
-    let unknown = recall.unknown(&cursor.channel);
-    let is_trimmed = history.previous > after || (history.frames.is_empty() && ring_begin > after);
-    if is_trimmed || unknown > cursor.filled.number.max(cursor.reported) {
-        cursor.reported = cursor.reported.max(unknown);
-        cursor.announce(GapReason::Trimmed, None);
-    }
-    for (at, frame) in history.frames.iter().enumerate() {
-        let Some(key) = frame.key() else { continue };
-        // From where the ring begins, take from it: it has ephemeral events too.
-        if key.offset > target.offset || (ring_begin > after && key.offset > ring_begin) {
-            break;
-        }
-        if history.has_hole_before(at) && key.offset > cursor.late_until {
-            cursor.announce(GapReason::Trimmed, None);
-        }
-        cursor.push(key, frame.clone());
-    }
-    merge_ephemeral(recall, cursor, target);
-    if cursor.filled.offset == after {
-        // The history has no more events. The ring has the rest; if it does not know how far back
-        // it is complete, that is ephemeral events only.
-        if ring_begin > after {
-            cursor.filled.offset = target.offset.min(ring_begin);
-        } else {
-            take_from_ring(recall, cursor, target, |_| true);
-        }
-    }
-}
-
-/// Adds the ring's ephemeral events that were received before the newest event in the buffer, so
-/// that IDs only grow.
-fn merge_ephemeral(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) {
-    let after = Cursor { offset: u64::MAX, ..cursor.filled };
-    let newest = cursor.filled.offset;
-    let earlier = recall.fanout.table.with(&cursor.channel, |entry| {
-        let range = entry.ring.range(after, target, usize::MAX);
-        range.take_while(|(key, _)| key.offset < newest).cloned().collect::<Vec<_>>()
-    });
-    for (key, frame) in earlier.unwrap_or_default() {
-        cursor.push(key, frame);
-    }
-    cursor.buffer.make_contiguous().sort_by_key(|(key, _)| *key);
-}
-
-/// Takes the next frames from the ring if it reaches back far enough; returns whether it does.
-fn fill_from_ring(recall: &Recall, cursor: &mut ChannelCursor, target: Cursor) -> bool {
-    let offset = cursor.filled.offset;
-    take_from_ring(recall, cursor, target, |ring| ring.covers(offset))
-}
-
-fn take_from_ring(
-    recall: &Recall,
-    cursor: &mut ChannelCursor,
-    target: Cursor,
-    is_enough: impl FnOnce(&Ring) -> bool,
-) -> bool {
-    let taken = recall.fanout.table.with(&cursor.channel, |entry| {
-        is_enough(&entry.ring).then(|| {
-            let range = entry.ring.range(cursor.filled, target, REPLAY_FRAMES_MAX);
-            let entries = range.cloned().collect::<VecDeque<_>>();
-            (entries, entry.ring.unknown())
-        })
-    });
-    let Some((entries, unknown)) = taken.flatten() else { return false };
-    if unknown > cursor.filled.number.max(cursor.reported) {
-        cursor.reported = cursor.reported.max(unknown);
-        cursor.announce(GapReason::Trimmed, None);
-    }
-    let is_all = entries.len() < REPLAY_FRAMES_MAX;
-    for (key, frame) in entries {
-        cursor.push(key, frame);
-    }
-    if is_all {
-        cursor.filled = cursor.filled.max(target);
-    }
-    true
 }

@@ -4,14 +4,16 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 
+use crate::budget::Account;
 use crate::channel::Channel;
 use crate::limits::REVOCATIONS_REMEMBERED_MAX;
 use crate::revocation::{Moment, Revocation, RevocationMark};
 
 /// The latest revocation of each user and channel. Names are remembered as keyed hashes of 64 bits:
 /// their length costs nothing, and two that are equal would only deny too much.
-#[derive(Default)]
 pub(super) struct RevokedLately {
+    account: Account,
+    count_max: usize,
     hasher: RandomState,
     /// The number of the last revocation.
     last: u64,
@@ -36,7 +38,22 @@ enum Subject<'a> {
     Channel(&'a str),
 }
 
+/// What one costs: an entry of the table, which is half empty at worst.
+const COST_BYTES: usize = 64;
+
 impl RevokedLately {
+    /// Remembers as many as fit these bytes of a share.
+    pub(super) fn new(account: Account, bytes_max: usize) -> Self {
+        Self {
+            account,
+            count_max: REVOCATIONS_REMEMBERED_MAX.min(bytes_max / COST_BYTES),
+            hasher: RandomState::new(),
+            last: 0,
+            latest: HashMap::new(),
+            forgotten: None,
+        }
+    }
+
     /// A mark for a decision that begins now.
     pub(super) fn mark(&self) -> RevocationMark {
         RevocationMark(Moment::Number(self.last))
@@ -50,8 +67,11 @@ impl RevokedLately {
             return;
         }
         let time_ms = time_ms.max(known.map_or(0, |known| known.time_ms));
-        if known.is_none() && self.latest.len() >= REVOCATIONS_REMEMBERED_MAX {
-            self.forget_all();
+        if known.is_none() {
+            if self.latest.len() >= self.count_max {
+                self.forget_all();
+            }
+            self.account.add(COST_BYTES);
         }
         self.last += 1;
         self.latest.insert(key, At { number: self.last, time_ms });
@@ -67,6 +87,8 @@ impl RevokedLately {
 
     fn forget_all(&mut self) {
         let time_ms = self.latest.values().map(|at| at.time_ms).max().unwrap_or(0);
+        self.account.remove(COST_BYTES * self.latest.len());
+        self.account.evicted(self.latest.len() as u64);
         self.latest.clear();
         self.forgotten = Some(At { number: self.last, time_ms });
     }
@@ -116,7 +138,7 @@ mod tests {
     #[test]
     fn a_revocation_concerns_what_was_decided_before_it() {
         let channel = |name: &str| [Channel::new(name).unwrap()];
-        let mut revoked = RevokedLately::default();
+        let mut revoked = RevokedLately::new(Account::of(1 << 20), 1 << 20);
         let is_revoked = |revoked: &RevokedLately, mark, user, name| {
             revoked.is_revoked_since(mark, user, &channel(name))
         };
@@ -149,12 +171,14 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_denies() {
-        let mut revoked = RevokedLately::default();
+        let account = Account::of(1 << 20);
+        let mut revoked = RevokedLately::new(account.clone(), 1_000 * COST_BYTES);
         let before = revoked.mark();
-        for number in 0..=REVOCATIONS_REMEMBERED_MAX {
+        for number in 0..=1_000 {
             revoked.remember(&user(&number.to_string()), 1_000);
         }
-        assert!(revoked.latest.len() <= REVOCATIONS_REMEMBERED_MAX);
+        assert_eq!((revoked.latest.len(), account.used()), (1, COST_BYTES));
+        assert_eq!(account.evictions(), 1_000);
         assert!(revoked.is_revoked_since(before, Some("0"), &[]));
         assert!(revoked.is_revoked_since(RevocationMark::at_ms(1_000), Some("0"), &[]));
         assert!(!revoked.is_revoked_since(revoked.mark(), Some("0"), &[]));

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::channel_cursor::ChannelCursor;
 use super::entry::ChannelEntry;
 use super::recall::Recall;
-use super::replay::{ChannelCursor, Replay, Target};
+use super::replay::{Replay, Target};
 use super::search::find_publisher_id;
 use crate::channel::Channel;
 use crate::clock::now_ms;

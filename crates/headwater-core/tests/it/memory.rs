@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use headwater_core::broker::{Broker, BrokerFuture, BrokerStatus, Sink};
 use headwater_core::budget::{Budget, Share};
+use headwater_core::close::CloseReason;
 use headwater_core::limits::{APPEND_EVENTS_MAX, LINGERING_CHANNELS_MAX};
 use headwater_core::log::RetentionRules;
 use headwater_core::memory::MemoryBroker;
 use headwater_core::publish::IdempotencyKey;
-use headwater_core::{Channel, Error, ErrorKind, Event, Hub, Publish, Receipt};
+use headwater_core::{Channel, Error, ErrorKind, Event, Hub, Publish, Receipt, Rewind};
 
 fn channel(name: &str) -> Channel {
     Channel::new(name).unwrap()
@@ -71,6 +72,42 @@ async fn one_body_to_many_channels_is_delivered_to_each_and_kept_once() {
         assert_eq!(frame.event().data(), event.data());
     }
     assert!(budget.account(Share::Rings).used() <= budget.account(Share::Rings).limit());
+}
+
+/// A stream whose channels alone need more than the share gets it, one at a time; others wait until
+/// there is room, or end and resume.
+#[tokio::test(start_paused = true)]
+async fn replays_share_their_memory() {
+    let budget = Budget::new(96 << 20);
+    let replays = budget.account(Share::Replays);
+    let broker = MemoryBroker::with_budget(RetentionRules::default(), &budget);
+    let hub = Hub::builder().budget(&budget).build(broker);
+    let channels: Vec<_> = (0..30).map(|number| channel(&format!("c{number}"))).collect();
+    let data = "d".repeat(400_000);
+    // More than rings hold.
+    for channel in channels.iter().cycle().take(90) {
+        hub.publish(channel, Event::new(data.clone())).await.unwrap();
+    }
+    let open = || {
+        let names = channels.iter().cloned();
+        hub.subscribe(names).unwrap().rewind(Rewind::Events(10))
+    };
+    let (mut first, mut second) = (open(), open());
+    assert!(first.next().await.is_some());
+    assert!(replays.used() > replays.limit(), "one may have more than there is");
+    assert!(replays.used() < 31 * 400_100, "a page of each channel: {}", replays.used());
+    assert!(second.next().await.is_none());
+    assert_eq!(second.closed(), Some(CloseReason::Overflow));
+    assert_eq!(replays.refusals(), 1);
+    for _ in 1..90 {
+        assert!(first.next().await.is_some());
+    }
+    hub.publish(&channels[0], Event::new("live")).await.unwrap();
+    assert_eq!(first.next().await.unwrap().event().data(), "live");
+    drop(second);
+    assert_eq!(replays.used(), 0, "everything was given back");
+    let mut third = open();
+    assert!(third.next().await.is_some());
 }
 
 /// Counts the channels that are subscribed in it.

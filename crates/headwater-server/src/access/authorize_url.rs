@@ -66,6 +66,7 @@ struct Remembered {
 struct Asked {
     /// From before it was sent.
     mark: RevocationMark,
+    at: Instant,
     answer: watch::Receiver<Option<Result<Answer, Denied>>>,
 }
 
@@ -88,8 +89,12 @@ impl AuthorizeUrl {
         })
     }
 
-    /// The decision of the application. Identical requests within a short time are sent once.
-    pub(super) async fn decide(&self, request: &AccessRequest<'_>) -> Result<Answer, Denied> {
+    /// The decision of the application, and when it was asked for. Identical requests within a
+    /// short time are sent once.
+    pub(super) async fn decide(
+        &self,
+        request: &AccessRequest<'_>,
+    ) -> Result<(Answer, Instant), Denied> {
         let question = Question::new(request);
         if self.application.url.with_query(&question.query).len() > APPLICATION_URL_BYTES_MAX {
             return Err(Denied::too_many_channels());
@@ -104,7 +109,7 @@ impl AuthorizeUrl {
     }
 
     /// An answer that was not revoked since its question was sent.
-    async fn answer(&self, question: &Question<'_>) -> Result<Answer, Denied> {
+    async fn answer(&self, question: &Question<'_>) -> Result<(Answer, Instant), Denied> {
         let digest = question.digest();
         for _ in 0..APPLICATION_ATTEMPTS_MAX {
             let remembered = self.remembered(digest);
@@ -112,7 +117,7 @@ impl AuthorizeUrl {
             let answer = asked.answer().await?;
             let user = answer.user.as_deref();
             if !self.hub.is_revoked_since(asked.mark, user, None, question.channels) {
-                return Ok(answer);
+                return Ok((answer, asked.at));
             }
             self.forget(digest, &remembered);
         }
@@ -123,7 +128,7 @@ impl AuthorizeUrl {
     async fn ask(&self, question: &Question<'_>) -> Result<Asked, Denied> {
         let place = self.questions.place(question.asker).await;
         let place = place.map_err(|_| Denied::unavailable())?;
-        let mark = self.hub.revocation_mark();
+        let (mark, at) = (self.hub.revocation_mark(), Instant::now());
         let application = Arc::clone(&self.application);
         let request = outbound::get(&application.url, &question.query, question.headers.clone());
         let request = request.map_err(|_| Denied::too_many_channels())?;
@@ -136,7 +141,7 @@ impl AuthorizeUrl {
             drop(place);
             answered.send_replace(Some(answer));
         });
-        Ok(Asked { mark, answer })
+        Ok(Asked { mark, at, answer })
     }
 
     fn answers(&self) -> MutexGuard<'_, HashMap<Digest, Remembered>> {

@@ -124,7 +124,7 @@ impl Access {
         match self {
             // No stream needs it, and a page need not know it.
             Self::Open(open) => {
-                open.check(request, Effect::Changes)?;
+                open.check(request, Effect::Opens)?;
                 tickets::random().ok_or_else(Denied::unavailable)
             }
             Self::Rules(rules) => rules.issue_ticket(request).await,

@@ -43,6 +43,8 @@ struct Places {
 struct State {
     taken: usize,
     waiting: usize,
+    /// How many of those who wait have left.
+    left: usize,
     clients: HashMap<Option<AddressKey>, Client>,
     /// Clients that wait and may have another place, each once.
     turns: VecDeque<Option<AddressKey>>,
@@ -55,6 +57,15 @@ struct Client {
     waiting: VecDeque<oneshot::Sender<Place>>,
     has_turn: bool,
 }
+
+/// One who waits. Who leaves is counted.
+struct Waiting {
+    place: oneshot::Receiver<Place>,
+    places: Arc<Places>,
+}
+
+/// Those who left are removed when they are at least one part in so many of those who wait.
+const LEFT_PARTS: usize = 8;
 
 /// The place of one question, until it is dropped.
 pub(super) struct Place {
@@ -74,9 +85,9 @@ impl Questions {
     /// Waits for a place. Cancel safe: who leaves no longer waits.
     pub(super) async fn place(&self, asker: Asker) -> Result<Place, Full> {
         let places = if asker.has_credentials { &self.users } else { &self.strangers };
-        let place = places.wait(asker.address)?;
+        let mut waiting = places.wait(asker.address)?;
         // The sender is dropped only with the places.
-        place.await.map_err(|_| Full)
+        (&mut waiting.place).await.map_err(|_| Full)
     }
 }
 
@@ -89,12 +100,13 @@ impl Places {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait(
-        self: &Arc<Self>,
-        address: Option<AddressKey>,
-    ) -> Result<oneshot::Receiver<Place>, Full> {
+    fn wait(self: &Arc<Self>, address: Option<AddressKey>) -> Result<Waiting, Full> {
         let mut state = self.state();
         if state.is_full_for(address) {
+            // The whole queue is looked through, so only when that makes room for as many.
+            if state.left * LEFT_PARTS < state.waiting {
+                return Err(Full);
+            }
             state.remove_those_who_left();
             if state.is_full_for(address) {
                 return Err(Full);
@@ -105,7 +117,7 @@ impl Places {
         state.waiting += 1;
         state.give_turn(address, self.per_client());
         self.fill(&mut state);
-        Ok(receiver)
+        Ok(Waiting { place: receiver, places: Arc::clone(self) })
     }
 
     /// How many places one client may have.
@@ -149,6 +161,7 @@ impl State {
         for client in self.clients.values_mut() {
             client.waiting.retain(|waiter| !waiter.is_closed());
         }
+        self.left = 0;
         self.waiting = self.clients.values().map(|client| client.waiting.len()).sum();
     }
 
@@ -161,6 +174,7 @@ impl State {
             if !waiter.is_closed() {
                 return Some(waiter);
             }
+            self.left -= 1;
         }
         None
     }
@@ -189,6 +203,24 @@ impl Place {
     /// Drops it without giving it back, since it was never taken.
     fn forget(mut self) {
         self.places = None;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut state = self.places.state();
+        // Places are given under this lock, so it is still in the queue if it has none.
+        if self.place.is_terminated() {
+            return;
+        }
+        self.place.close();
+        let given = self.place.try_recv();
+        if given.is_err() {
+            state.left += 1;
+        }
+        drop(state);
+        // Only now, since it is given back under the lock.
+        drop(given);
     }
 }
 
@@ -291,9 +323,20 @@ mod tests {
         let mut waiting: Vec<_> = (0..APPLICATION_WAITING_PER_CLIENT_MAX)
             .map(|_| Box::pin(questions.place(user)))
             .collect();
-        assert!(waiting.iter_mut().all(|it| it.as_mut().now_or_never().is_none()));
+        waiting.retain_mut(|it| it.as_mut().now_or_never().is_none());
+        // A few who left may still be in the queue.
+        let fewest = APPLICATION_WAITING_PER_CLIENT_MAX / LEFT_PARTS * (LEFT_PARTS - 1);
+        assert!(waiting.len() > fewest, "{}", waiting.len());
         assert!(matches!(questions.place(user).now_or_never(), Some(Err(Full))));
         let other = asker("192.0.2.2", true);
         assert!(now(&questions, other).is_some(), "others notice nothing");
+        // One that left makes no room by itself: the queue is not looked through for it.
+        waiting.pop();
+        assert!(matches!(questions.place(user).now_or_never(), Some(Err(Full))));
+        waiting.truncate(APPLICATION_WAITING_PER_CLIENT_MAX / 2);
+        assert!(questions.place(user).now_or_never().is_none(), "many do");
+        drop(waiting);
+        let state = questions.users.state();
+        assert!(state.left <= state.waiting, "{} of {}", state.left, state.waiting);
     }
 }

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use headwater::access::{AccessRequest, Action, Authorize, Decision, Denied};
 use headwater::channel::ChannelPattern;
 use headwater::{Channel, Hub};
+use tokio::time::Instant;
 
 use super::authorize_url::AuthorizeUrl;
 use super::credentials::{self, CREDENTIAL_HEADERS, Credential};
@@ -125,6 +126,16 @@ impl Rules {
         sender: &Sender,
         request: &AccessRequest<'_>,
     ) -> Result<Decision, Denied> {
+        self.decide_with_time(sender, request).await.map(|(decision, _)| decision)
+    }
+
+    /// The same, and when the decision was made, if not now: an answer of the application may be
+    /// remembered.
+    async fn decide_with_time(
+        &self,
+        sender: &Sender,
+        request: &AccessRequest<'_>,
+    ) -> Result<(Decision, Option<Instant>), Denied> {
         let Sender::Identified(identity) = sender else {
             return self.decide_by_application(request).await;
         };
@@ -132,7 +143,7 @@ impl Rules {
         if !identity.allows(action, channels, |channel| self.is_public(channel)) {
             return Err(Denied::forbidden());
         }
-        Ok(identity.decision())
+        Ok((identity.decision(), None))
     }
 
     async fn redeem(&self, ticket: &str, channels: &[Channel]) -> Result<Identity, Denied> {
@@ -178,11 +189,14 @@ impl Rules {
         })
     }
 
-    async fn decide_by_application(&self, request: &AccessRequest<'_>) -> Result<Decision, Denied> {
+    async fn decide_by_application(
+        &self,
+        request: &AccessRequest<'_>,
+    ) -> Result<(Decision, Option<Instant>), Denied> {
         let Some(authorize_url) = &self.authorize_url else { return Err(Denied::no_credentials()) };
         if request.channels.is_empty() && request.action != Action::Admin {
             // The channels have to be known first.
-            return Ok(Decision::allow());
+            return Ok((Decision::allow(), None));
         }
         // The application cannot deny public channels.
         let (public, others): (Vec<Channel>, Vec<Channel>) = request
@@ -190,7 +204,7 @@ impl Rules {
             .iter()
             .cloned()
             .partition(|it| request.action == Action::Subscribe && self.is_public(it));
-        let allowed = authorize_url.decide(&request.about(&others)).await?;
+        let (allowed, asked_at) = authorize_url.decide(&request.about(&others)).await?;
         let mut decision = match allowed.until {
             Some(until) => Decision::allow_until(until),
             None => Decision::allow(),
@@ -201,7 +215,7 @@ impl Rules {
         if let Some(user) = allowed.user {
             decision = decision.user(user);
         }
-        Ok(decision)
+        Ok((decision, Some(asked_at)))
     }
 
     fn is_public(&self, channel: &Channel) -> bool {
@@ -230,7 +244,11 @@ impl Rules {
         let mark = self.hub.revocation_mark();
         let sender = self.sender_of(request).await?;
         let mark = self.tickets.mark(mark).await?;
-        let decision = self.decide_for(&sender, request).await?;
+        let (decision, decided_at) = self.decide_with_time(&sender, request).await?;
+        let mark = match decided_at {
+            Some(at) => mark.at(at),
+            None => mark,
+        };
         let grant = request.check(&Decided(decision)).await?;
         let subscribe = match &sender {
             Sender::Identified(identity) if request.channels.is_empty() => {
@@ -266,6 +284,7 @@ impl Authorize for Decided {
 mod tests {
     use std::ffi::OsString;
 
+    use headwater::budget::Account;
     use http::Request;
     use http::header::AUTHORIZATION;
     use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -280,7 +299,8 @@ mod tests {
         let variables = [("HEADWATER_JWT_SECRET", SECRET), ("HEADWATER_PUBLIC", "news")];
         let variables = variables.map(|(name, value)| (OsString::from(name), value.into()));
         let settings = Settings::load(&Flags::default(), variables).expect("good settings");
-        let rules = Rules::load(&settings.access, Hub::in_memory(), Tickets::new(None)).await;
+        let tickets = Tickets::new(None, Account::of(1 << 20));
+        let rules = Rules::load(&settings.access, Hub::in_memory(), tickets).await;
         let rules = rules.expect("good keys");
         let claims = serde_json::json!({
             "sub": "42",

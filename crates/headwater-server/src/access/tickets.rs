@@ -9,6 +9,7 @@ use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use headwater::access::{Denied, RevocationMark};
+use headwater::budget::{Account, Taken};
 use headwater::channel::ChannelPattern;
 use headwater::redis::RedisConnection;
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,11 @@ use tokio::time::Instant;
 
 use super::identity::Identity;
 use super::time::{seconds_since_1970, time_of};
-use crate::client::{AddressKey, RateLimit};
-use crate::limits::{TICKET_TIME, TICKETS_IN_REDIS_MAX, TICKETS_MAX, TICKETS_PER_CLIENT_MAX};
+use crate::client::{AddressKey, OneRate, RateLimit};
+use crate::limits::{
+    TICKET_BYTES, TICKET_CHANNEL_BYTES, TICKET_SWEEP, TICKET_TIME, TICKETS_IN_REDIS_MAX,
+    TICKETS_PER_CLIENT_MAX,
+};
 use crate::settings::{Rate, Secret};
 use crate::throttled_log::ThrottledLog;
 
@@ -31,23 +35,31 @@ pub(crate) struct Tickets {
 
 /// Where tickets are stored.
 enum Store {
-    /// In this process.
-    Memory(Mutex<HashMap<String, InMemory>>),
+    /// In this process, within a share of its memory.
+    Memory(Mutex<Table>, Account),
     /// In Redis, for all nodes. The rate bounds what this node stores there.
-    Redis(RedisConnection, RateLimit),
+    Redis(RedisConnection, OneRate),
+}
+
+struct Table {
+    tickets: HashMap<String, InMemory>,
+    /// When those that are over were removed last.
+    swept: Instant,
 }
 
 struct InMemory {
     until: Instant,
     mark: RevocationMark,
     record: TicketRecord,
+    _memory: Taken,
 }
 
 /// The moment of the decision that a ticket stands for, taken before it is made.
 pub(super) struct TicketMark {
     mark: RevocationMark,
-    /// By the clock of Redis, which all nodes share, in milliseconds since 1970.
-    redis_ms: Option<u64>,
+    /// By the clock of Redis, which all nodes share, in milliseconds since 1970; and when it had
+    /// said so.
+    redis_ms: Option<(u64, Instant)>,
 }
 
 /// Whom a ticket is counted for.
@@ -76,25 +88,27 @@ pub(crate) struct TicketRecord {
 const KEY_PREFIX: &str = "headwater:{0}:ticket:";
 
 impl Tickets {
-    pub(crate) fn new(redis: Option<RedisConnection>) -> Self {
-        let rate = |count| RateLimit::new(Rate { count, per: TICKET_TIME });
-        let store = match redis {
-            Some(commands) => Store::Redis(commands, rate(TICKETS_IN_REDIS_MAX)),
-            None => Store::Memory(Mutex::default()),
+    pub(crate) fn new(redis: Option<RedisConnection>, account: Account) -> Self {
+        let rate = |count| Rate { count, per: TICKET_TIME };
+        let store = if let Some(commands) = redis {
+            Store::Redis(commands, OneRate::new(rate(TICKETS_IN_REDIS_MAX)))
+        } else {
+            let table = Table { tickets: HashMap::new(), swept: Instant::now() };
+            Store::Memory(Mutex::new(table), account)
         };
-        let per_client = rate(TICKETS_PER_CLIENT_MAX);
+        let per_client = RateLimit::new(rate(TICKETS_PER_CLIENT_MAX));
         Self { store, per_client, warnings: ThrottledLog::default() }
     }
 
     /// A mark for a ticket whose decision begins now, `mark` being that of this node.
     pub(super) async fn mark(&self, mark: RevocationMark) -> Result<TicketMark, Denied> {
         let redis_ms = match &self.store {
-            Store::Memory(_) => None,
+            Store::Memory(..) => None,
             Store::Redis(commands, _) => {
                 let time = redis::cmd("TIME").query_async(&mut commands.clone()).await;
                 let (seconds, microseconds): (u64, u64) =
                     time.map_err(|error| self.unavailable(&error))?;
-                Some(seconds * 1_000 + microseconds / 1_000)
+                Some((seconds * 1_000 + microseconds / 1_000, Instant::now()))
             }
         };
         Ok(TicketMark { mark, redis_ms })
@@ -110,22 +124,23 @@ impl Tickets {
         let owner = identity.user.as_deref().map_or(Owner::Address(address), Owner::User);
         self.per_client.take(owner, 1).map_err(|_| Denied::too_many_requests())?;
         let ticket = random().ok_or_else(Denied::unavailable)?;
-        let record = TicketRecord::new(identity, redis_ms.unwrap_or_default());
+        let record = TicketRecord::new(identity, redis_ms.map_or(0, |(time_ms, _)| time_ms));
         let key = key_of(ticket.expose());
         match &self.store {
-            Store::Memory(table) => {
+            Store::Memory(table, account) => {
                 let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
                 let now = Instant::now();
-                if table.len() >= TICKETS_MAX {
-                    table.retain(|_, kept| kept.until > now);
+                let bytes = key.len() + record.bytes();
+                if account.used() + bytes > account.limit() && now >= table.swept + TICKET_SWEEP {
+                    table.swept = now;
+                    table.tickets.retain(|_, kept| kept.until > now);
                 }
-                if table.len() >= TICKETS_MAX {
-                    return Err(self.full());
-                }
-                table.insert(key, InMemory { until: now + TICKET_TIME, mark, record });
+                let memory = account.try_take(bytes).ok_or_else(|| self.full())?;
+                let until = now + TICKET_TIME;
+                table.tickets.insert(key, InMemory { until, mark, record, _memory: memory });
             }
             Store::Redis(commands, rate) => {
-                rate.take((), 1).map_err(|_| self.full())?;
+                rate.take(1).map_err(|_| self.full())?;
                 let text = serde_json::to_string(&record).map_err(|_| Denied::unavailable())?;
                 let mut set = redis::cmd("SET");
                 set.arg(KEY_PREFIX.to_owned() + &key).arg(text);
@@ -141,9 +156,9 @@ impl Tickets {
     pub(super) async fn redeem(&self, ticket: &str) -> Result<(Identity, RevocationMark), Denied> {
         let key = key_of(ticket);
         let found = match &self.store {
-            Store::Memory(table) => {
+            Store::Memory(table, _) => {
                 let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-                let found = table.remove(&key).filter(|kept| kept.until > Instant::now());
+                let found = table.tickets.remove(&key).filter(|kept| kept.until > Instant::now());
                 found.map(|kept| (kept.record, kept.mark))
             }
             Store::Redis(commands, _) => {
@@ -178,6 +193,18 @@ impl Tickets {
     }
 }
 
+impl TicketMark {
+    /// The mark of a decision that was made at this time, which may be earlier: this node may not
+    /// have heard yet what was revoked since.
+    pub(super) fn at(mut self, decided: Instant) -> Self {
+        if let Some((time_ms, known)) = &mut self.redis_ms {
+            let earlier = known.saturating_duration_since(decided).as_millis();
+            *time_ms = time_ms.saturating_sub(u64::try_from(earlier).unwrap_or(u64::MAX));
+        }
+        self
+    }
+}
+
 impl TicketRecord {
     fn new(identity: &Identity, decided_ms: u64) -> Self {
         let split = |pattern: &ChannelPattern| {
@@ -194,6 +221,13 @@ impl TicketRecord {
             token_id: identity.token_id.clone(),
             decided_ms,
         }
+    }
+
+    /// What it takes of memory while it waits, with its place in the table.
+    fn bytes(&self) -> usize {
+        let channels = self.subscribe.iter().map(|(name, _)| name.len() + TICKET_CHANNEL_BYTES);
+        let owner = [&self.user, &self.token_id].into_iter().flatten().map(String::len);
+        TICKET_BYTES + channels.chain(owner).sum::<usize>()
     }
 
     fn identity(self) -> Identity {
@@ -255,7 +289,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_ticket_is_redeemed_once_in_time() {
-        let tickets = Tickets::new(None);
+        let tickets = Tickets::new(None, Account::of(1 << 20));
         let redeem =
             async |ticket: &str| tickets.redeem(ticket).await.map(|(identity, _)| identity);
         let ticket = issue(&tickets, Some("42")).await.unwrap();
@@ -273,21 +307,42 @@ mod tests {
         assert_eq!(redeem("").await, Err(Denied::bad_credentials()));
     }
 
+    #[test]
+    fn a_ticket_is_as_old_as_the_answer_that_it_stands_for() {
+        let known = Instant::now() + Duration::from_secs(10);
+        for (earlier_ms, expected) in [(0, 5_000), (1_900, 3_100), (9_000, 0)] {
+            let decided = known.checked_sub(Duration::from_millis(earlier_ms)).unwrap();
+            let mark = RevocationMark::at_ms(0);
+            let mark = TicketMark { mark, redis_ms: Some((5_000, known)) }.at(decided);
+            assert_eq!(mark.redis_ms.map(|(time_ms, _)| time_ms), Some(expected), "{earlier_ms}");
+        }
+        let later = TicketMark { mark: RevocationMark::at_ms(0), redis_ms: Some((5_000, known)) };
+        let later = later.at(known + Duration::from_secs(1));
+        assert_eq!(later.redis_ms.map(|(time_ms, _)| time_ms), Some(5_000));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn tickets_are_bounded() {
-        let tickets = Tickets::new(None);
-        for number in 0..TICKETS_MAX {
-            issue(&tickets, Some(&number.to_string())).await.unwrap();
+        let account = Account::of(64 << 10);
+        let tickets = Tickets::new(None, account.clone());
+        let mut issued = Vec::new();
+        while let Ok(ticket) = issue(&tickets, Some(&issued.len().to_string())).await {
+            issued.push(ticket);
         }
+        assert!((50..200).contains(&issued.len()), "{}", issued.len());
         assert_eq!(issue(&tickets, Some("x")).await, Err(Denied::unavailable()));
+        assert_eq!(account.refusals(), 2);
+        assert!(tickets.redeem(issued[0].expose()).await.is_ok());
+        assert!(issue(&tickets, Some("x")).await.is_ok(), "one that was used makes room");
         tokio::time::advance(TICKET_TIME).await;
         assert!(issue(&tickets, Some("x")).await.is_ok(), "those that are over make room");
+        assert!(account.used() < 2_000, "{}", account.used());
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_client_does_not_use_up_the_tickets() {
         for user in [Some("42"), None] {
-            let tickets = Tickets::new(None);
+            let tickets = Tickets::new(None, Account::of(16 << 20));
             let mut issued = 0;
             while issue(&tickets, user).await.is_ok() {
                 issued += 1;

@@ -4,26 +4,25 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use bytes::Bytes;
 use headwater::Problem;
+use headwater::budget::{Account, Taken};
 use http::StatusCode;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::client::{AddressKey, ClientAddress};
-use crate::limits::{BODY_PIECE_BYTES_MIN, BODY_SHARES, BODY_TIMEOUT};
+use crate::limits::{BODY_COST, BODY_PIECE_BYTES_MIN, BODY_SHARES, BODY_TIMEOUT};
 
 /// The room for the bodies in flight. Clones share it.
 #[derive(Clone)]
 pub(crate) struct BodyRoom {
-    bytes_max: usize,
-    taken: Arc<Mutex<Taken>>,
-}
-
-#[derive(Default)]
-struct Taken {
-    bytes: usize,
-    by_sender: HashMap<BodySender, usize>,
+    account: Account,
+    /// Largest body, in bytes.
+    body_max: usize,
+    /// Most bytes of bodies of one sender.
+    sender_max: usize,
+    by_sender: Arc<Mutex<HashMap<BodySender, usize>>>,
 }
 
 /// Whose share a body takes: that of a user, or of an address if nothing names a user.
@@ -38,6 +37,7 @@ pub(crate) struct BodyPlace {
     room: BodyRoom,
     sender: BodySender,
     bytes: usize,
+    taken: Taken,
 }
 
 impl BodySender {
@@ -47,31 +47,46 @@ impl BodySender {
 }
 
 impl BodyRoom {
-    /// Room for this many bytes.
-    pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, taken: Arc::default() }
+    /// Room in a share of the budget for bodies of this size. A share in which none fits takes
+    /// smaller ones only.
+    pub(crate) fn new(account: Account, body_max: usize) -> Self {
+        let room = account.limit() / BODY_COST;
+        let body_max = body_max.min(room);
+        let sender_max = (room / BODY_SHARES).max(body_max);
+        Self { account, body_max, sender_max, by_sender: Arc::default() }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn by_sender(&self) -> MutexGuard<'_, HashMap<BodySender, usize>> {
+        self.by_sender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn place(&self, sender: BodySender) -> BodyPlace {
-        BodyPlace { room: self.clone(), sender, bytes: 0 }
+        BodyPlace { room: self.clone(), sender, bytes: 0, taken: self.account.take(0) }
+    }
+
+    fn too_large(&self) -> Problem {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!(
+                "the body has more than {} bytes: send less, or raise max-body, or memory if that \
+                 is small",
+                self.body_max
+            ),
+        )
     }
 }
 
 impl BodyPlace {
-    /// Takes room for more bytes. False if there is none, or if its sender has taken its share.
-    fn extend(&mut self, bytes: usize) -> bool {
-        let mut taken = self.room.taken();
-        let of_sender = taken.by_sender.get(&self.sender).copied().unwrap_or_default() + bytes;
-        let has_room = taken.bytes + bytes <= self.room.bytes_max
-            && of_sender <= self.room.bytes_max / BODY_SHARES;
-        if has_room {
-            taken.bytes += bytes;
-            taken.by_sender.insert(self.sender.clone(), of_sender);
-            self.bytes += bytes;
+    /// Takes room, until there is as much in all. False if there is none, or if its sender has
+    /// taken its share.
+    fn reserve(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let mut by_sender = self.room.by_sender();
+        let of_sender = by_sender.get(&self.sender).copied().unwrap_or_default() + more;
+        let has_room = of_sender <= self.room.sender_max && self.taken.try_extend(more * BODY_COST);
+        if has_room && more > 0 {
+            by_sender.insert(self.sender.clone(), of_sender);
+            self.bytes += more;
         }
         has_room
     }
@@ -79,26 +94,32 @@ impl BodyPlace {
 
 impl Drop for BodyPlace {
     fn drop(&mut self) {
-        let mut taken = self.room.taken();
-        taken.bytes -= self.bytes;
-        let left = taken.by_sender.get(&self.sender).map_or(0, |bytes| bytes - self.bytes);
+        let mut by_sender = self.room.by_sender();
+        let left = by_sender.get(&self.sender).map_or(0, |bytes| bytes - self.bytes);
         if left == 0 {
-            taken.by_sender.remove(&self.sender);
+            by_sender.remove(&self.sender);
         } else {
-            taken.by_sender.insert(self.sender.clone(), left);
+            by_sender.insert(self.sender.clone(), left);
         }
     }
 }
 
-/// The body, and its share of the common bound until it is published.
+/// The body, and its room until it is published. What the head declares is reserved before anything
+/// is read, so a client that waits for `100 Continue` sends no body in vain.
 pub(crate) async fn read(
     body: Body,
-    bytes_max: usize,
     room: &BodyRoom,
     sender: BodySender,
 ) -> Result<(String, BodyPlace), Problem> {
     let mut place = room.place(sender);
-    let read = tokio::time::timeout(BODY_TIMEOUT, collect(body, bytes_max, &mut place));
+    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if declared > room.body_max {
+        return Err(room.too_large());
+    }
+    if !place.reserve(declared) {
+        return Err(no_room());
+    }
+    let read = tokio::time::timeout(BODY_TIMEOUT, collect(body, &mut place));
     let bytes = read.await.map_err(|_| {
         Problem::new(
             StatusCode::REQUEST_TIMEOUT,
@@ -115,28 +136,28 @@ pub(crate) async fn read(
     Ok((text, place))
 }
 
-async fn collect(body: Body, bytes_max: usize, place: &mut BodyPlace) -> Result<Vec<u8>, Problem> {
-    let mut body = Limited::new(body, bytes_max);
+fn no_room() -> Problem {
+    Problem::unavailable("too many large bodies are in flight: send this one again")
+}
+
+async fn collect(body: Body, place: &mut BodyPlace) -> Result<Vec<u8>, Problem> {
+    let mut body = Limited::new(body, place.room.body_max);
+    let mut bytes = 0;
     // Joined at the end, when the size is known. Small pieces are joined before, or a body that
     // arrives byte by byte would cost many times its size.
     let (mut pieces, mut crumbs) = (Vec::new(), Vec::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             if error.is::<LengthLimitError>() {
-                return Problem::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    format!(
-                        "the body has more than {bytes_max} bytes: send less, or raise max-body"
-                    ),
-                );
+                return place.room.too_large();
             }
             Problem::bad_request(format!("the body could not be read: {error}"))
         })?;
         let Ok(data) = frame.into_data() else { continue };
-        // A slow body must not wait for capacity that other slow bodies hold.
-        if !place.extend(data.len()) {
-            let message = "too many large bodies are in flight: send this one again";
-            return Err(Problem::unavailable(message));
+        bytes += data.len();
+        // A slow body must not wait for room that other slow bodies have.
+        if !place.reserve(bytes) {
+            return Err(no_room());
         }
         if data.len() < BODY_PIECE_BYTES_MIN {
             crumbs.extend_from_slice(&data);
@@ -153,28 +174,54 @@ async fn collect(body: Body, bytes_max: usize, place: &mut BodyPlace) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
 
     #[test]
     fn a_sender_has_a_share_and_gives_it_back() {
-        let room = BodyRoom::new(BODY_SHARES * 10);
+        let account = Account::of(BODY_COST * BODY_SHARES * 10);
+        let room = BodyRoom::new(account.clone(), 8);
         let user = |name: &str| BodySender::User(name.to_owned());
         let mut ann = room.place(user("ann"));
-        assert!(ann.extend(6) && ann.extend(4) && !ann.extend(1), "a share");
+        assert!(ann.reserve(6) && ann.reserve(10) && !ann.reserve(11), "a share");
         let mut again = room.place(user("ann"));
-        assert!(!again.extend(1), "of all its bodies");
+        assert!(!again.reserve(1), "of all its bodies");
         let others: Vec<_> = (1..BODY_SHARES)
             .map(|number| {
                 let mut place = room.place(user(&number.to_string()));
-                assert!(place.extend(10));
+                assert!(place.reserve(10));
                 place
             })
             .collect();
-        assert!(!room.place(user("late")).extend(1), "the room is full");
+        assert_eq!(account.refusals(), 0);
+        assert!(!room.place(user("late")).reserve(1), "the room is full");
+        assert_eq!(account.refusals(), 1);
         drop(ann);
-        assert!(again.extend(10));
+        assert!(again.reserve(10));
         drop((again, others));
-        assert_eq!(room.taken().bytes, 0);
-        assert!(room.taken().by_sender.is_empty());
+        assert_eq!(account.used(), 0);
+        assert!(room.by_sender().is_empty());
+    }
+
+    #[test]
+    fn a_share_takes_bodies_that_fit_and_one_sender_may_send_the_largest() {
+        let room = |bytes| BodyRoom::new(Account::of(BODY_COST * bytes), 100);
+        for (bytes, body_max, sender_max) in [(50, 50, 50), (100, 100, 100), (800, 100, 200)] {
+            let room = room(bytes);
+            assert_eq!((room.body_max, room.sender_max), (body_max, sender_max), "{bytes}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_ends_in_time() {
+        let room = BodyRoom::new(Account::of(1 << 20), 1 << 10);
+        let sender = || BodySender::User("ann".to_owned());
+        let body =
+            || Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>());
+        let begin = tokio::time::Instant::now();
+        let read = read(body(), &room, sender()).await;
+        assert_eq!(read.err().map(|it| it.status()), Some(StatusCode::REQUEST_TIMEOUT));
+        assert_eq!(begin.elapsed(), BODY_TIMEOUT);
     }
 }

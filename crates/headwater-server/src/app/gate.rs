@@ -88,7 +88,7 @@ pub(crate) async fn check_identified(
 }
 
 /// Asks the rules, unless too many credentials were invalid, and records the outcome.
-pub(crate) async fn counted<T>(
+pub(super) async fn counted<T>(
     app: &App,
     client: ClientAddress,
     request: &AccessRequest<'_>,

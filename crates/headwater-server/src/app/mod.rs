@@ -3,6 +3,7 @@
 mod body;
 mod client_address;
 mod gate;
+mod issue_ticket;
 mod open_stream;
 mod problem;
 mod publish;
@@ -12,7 +13,8 @@ mod turns;
 
 pub(crate) use body::{BodySender, read as read_body};
 pub(crate) use client_address::with_client_address;
-pub(crate) use gate::{check, check_identified, counted, identify};
+pub(crate) use gate::{check, check_identified, identify};
+pub(crate) use issue_ticket::issue_ticket;
 pub(crate) use open_stream::{StreamRequest, open_stream, show_stream};
 pub(crate) use problem::method_not_allowed;
 pub(crate) use publish::{PublishRequest, publish};

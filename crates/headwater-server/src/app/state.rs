@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use headwater::Hub;
 use headwater::broker::{BrokerStatus, Part};
+use headwater::budget::Share;
 
 use super::body::BodyRoom;
 use super::turns::Turns;
 use crate::access::Access;
 use crate::client::ClientLimits;
-use crate::limits::{BODIES_BYTES_MAX, BODY_SHARES};
 use crate::settings::{LimitSettings, ReadyParts, StreamSettings};
 
 /// What handlers share.
@@ -19,8 +19,6 @@ pub(crate) struct App {
     pub(crate) access: Arc<Access>,
     pub(crate) limits: Arc<ClientLimits>,
     pub(crate) streams: Arc<StreamSettings>,
-    /// Largest body of a request, in bytes.
-    pub(crate) body_bytes_max: usize,
     /// The room for the bodies in flight.
     pub(crate) body_room: BodyRoom,
     /// The turns of large batches, and of events for many channels.
@@ -39,14 +37,13 @@ impl App {
         broker_name: &'static str,
         ready_requires: ReadyParts,
     ) -> Self {
-        let body_bytes_max = limits.max_body_bytes;
+        let bodies = hub.budget().account(Share::Bodies).clone();
         Self {
             hub,
             access: Arc::new(access),
             limits: Arc::new(ClientLimits::new(limits)),
             streams: Arc::new(streams.clone()),
-            body_bytes_max,
-            body_room: BodyRoom::new(BODIES_BYTES_MAX.max(BODY_SHARES * body_bytes_max)),
+            body_room: BodyRoom::new(bodies, limits.max_body_bytes),
             turns: Turns::new(),
             broker_name,
             ready_requires: Arc::new(ready_requires),

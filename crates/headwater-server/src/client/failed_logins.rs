@@ -59,7 +59,9 @@ impl FailedLogins {
         }
     }
 
-    /// Records an invalid credential; an error if its address had shown too many already.
+    /// Records an invalid credential; an error if its address had shown too many already. One that
+    /// was verified here is none: the work is done, and a client whose token has expired must learn
+    /// that, whatever others at its address did.
     pub(super) fn failed(
         &self,
         client: ClientAddress,
@@ -74,7 +76,8 @@ impl FailedLogins {
         drop(accepted);
         // What counts is the next request with it.
         let _ = self.per_credential.take(key, 1);
-        self.per_address.take(client, 1)
+        let of_address = self.per_address.take(client, 1);
+        if shown.is_verified_here { Ok(()) } else { of_address }
     }
 
     /// Records a credential that was accepted.
@@ -116,7 +119,8 @@ mod tests {
         logins.accepted(&cookie);
         for number in 0..10 {
             let bad = shown(&format!("bad {number}"), number % 2 == 0);
-            assert_eq!(logins.failed(client, &bad).is_ok(), number < 3, "{number}");
+            let is_ok = number < 3 || bad.is_verified_here;
+            assert_eq!(logins.failed(client, &bad).is_ok(), is_ok, "{number}");
         }
         assert!(logins.check(client, &token).is_ok(), "it is verified");
         assert!(logins.check(client, &cookie).is_ok(), "it was accepted lately");

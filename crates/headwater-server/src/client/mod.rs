@@ -16,7 +16,7 @@ use std::time::Duration;
 pub use address::{AddressKey, ClientAddress};
 pub(crate) use failed_logins::ShownCredential;
 pub use forwarded::client_address;
-pub(crate) use rate_limit::RateLimit;
+pub(crate) use rate_limit::{OneRate, RateLimit};
 pub(crate) use refusal::{Limit, LimitExceeded};
 pub(crate) use stream_limits::StreamPlace;
 

@@ -14,13 +14,26 @@ use crate::settings::Rate;
 
 /// A rate for every key.
 pub(crate) struct RateLimit {
+    pace: Pace,
+    begin: Instant,
+    hasher: RandomState,
+    sets: Mutex<Vec<[Bucket; RATE_LIMIT_WAYS]>>,
+}
+
+/// A rate for all together.
+pub(crate) struct OneRate {
+    pace: Pace,
+    begin: Instant,
+    full_at_ns: Mutex<u64>,
+}
+
+/// What a rate allows a bucket.
+#[derive(Clone, Copy)]
+struct Pace {
     /// Time that one unit costs.
     cost_ns: u64,
     /// How far a bucket may be from full and still admit one unit.
     room_ns: u64,
-    begin: Instant,
-    hasher: RandomState,
-    sets: Mutex<Vec<[Bucket; RATE_LIMIT_WAYS]>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -32,13 +45,47 @@ struct Bucket {
     full_at_ns: u64,
 }
 
-impl RateLimit {
-    pub(crate) fn new(rate: Rate) -> Self {
+impl Pace {
+    fn new(rate: Rate) -> Self {
         let per_ns = u64::try_from(rate.per.as_nanos()).unwrap_or(u64::MAX);
         let cost_ns = (per_ns / u64::from(rate.count.max(1))).max(1);
+        Self { cost_ns, room_ns: per_ns.saturating_sub(cost_ns) }
+    }
+
+    /// Takes this many from a bucket: when it will be full then. Otherwise the time until it has
+    /// one.
+    fn take(self, full_at_ns: u64, count: usize, now_ns: u64) -> Result<u64, Duration> {
+        let full_at_ns = full_at_ns.max(now_ns);
+        let wait_ns = (full_at_ns - now_ns).saturating_sub(self.room_ns);
+        if wait_ns > 0 {
+            return Err(Duration::from_nanos(wait_ns));
+        }
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        Ok(full_at_ns.saturating_add(count.saturating_mul(self.cost_ns)))
+    }
+}
+
+fn ns_since(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl OneRate {
+    pub(crate) fn new(rate: Rate) -> Self {
+        Self { pace: Pace::new(rate), begin: Instant::now(), full_at_ns: Mutex::default() }
+    }
+
+    /// Takes this many, if there is at least one. Otherwise returns the time until there is.
+    pub(crate) fn take(&self, count: usize) -> Result<(), Duration> {
+        let mut full_at_ns = self.full_at_ns.lock().unwrap_or_else(PoisonError::into_inner);
+        *full_at_ns = self.pace.take(*full_at_ns, count, ns_since(self.begin))?;
+        Ok(())
+    }
+}
+
+impl RateLimit {
+    pub(crate) fn new(rate: Rate) -> Self {
         Self {
-            cost_ns,
-            room_ns: per_ns.saturating_sub(cost_ns),
+            pace: Pace::new(rate),
             begin: Instant::now(),
             hasher: RandomState::new(),
             sets: Mutex::new(vec![Default::default(); RATE_LIMIT_SETS]),
@@ -48,8 +95,7 @@ impl RateLimit {
     /// Takes this many from the key's bucket, if it has at least one. Otherwise returns the time
     /// until it has one.
     pub(crate) fn take(&self, key: impl Hash, count: usize) -> Result<(), Duration> {
-        let now_ns = u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.take_at(self.hasher.hash_one(key), count, now_ns)
+        self.take_at(self.hasher.hash_one(key), count, ns_since(self.begin))
     }
 
     fn take_at(&self, key: u64, count: usize, now_ns: u64) -> Result<(), Duration> {
@@ -57,14 +103,9 @@ impl RateLimit {
         #[expect(clippy::cast_possible_truncation, reason = "the remainder is less than a usize")]
         let set = &mut sets[(key % RATE_LIMIT_SETS as u64) as usize];
         let known = set.iter().position(|bucket| bucket.key == key);
-        let full_at_ns = known.map_or(0, |at| set[at].full_at_ns).max(now_ns);
-        let wait_ns = (full_at_ns - now_ns).saturating_sub(self.room_ns);
-        if wait_ns > 0 {
-            return Err(Duration::from_nanos(wait_ns));
-        }
+        let full_at_ns = known.map_or(0, |at| set[at].full_at_ns);
+        let full_at_ns = self.pace.take(full_at_ns, count, now_ns)?;
         if count > 0 {
-            let count = u64::try_from(count).unwrap_or(u64::MAX);
-            let full_at_ns = full_at_ns.saturating_add(count.saturating_mul(self.cost_ns));
             *place_for(set, known) = Bucket { key, full_at_ns };
         }
         Ok(())
@@ -103,6 +144,13 @@ mod tests {
             assert_eq!(limit.take_at(7, 1, 10 * SECOND), Ok(()));
         }
         assert!(limit.take_at(7, 1, 10 * SECOND).is_err());
+    }
+
+    #[test]
+    fn one_rate_admits_as_many_in_all() {
+        let limit = OneRate::new(Rate { count: 10, per: Duration::from_secs(3600) });
+        assert!((0..10).all(|_| limit.take(1).is_ok()));
+        assert!(limit.take(1).is_err());
     }
 
     #[test]

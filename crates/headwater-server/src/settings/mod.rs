@@ -26,4 +26,4 @@ pub use value::{
     AddressHeader, DomainName, HttpUrl, JwksPlace, LogFilter, LogFormat, Origin, Rate, ReadyPart,
     ReadyParts, RedisUrl, Secret, Template, TrustedProxies,
 };
-pub(crate) use value::{as_text, duration, show_duration};
+pub(crate) use value::{as_text, duration, show_bytes, show_duration};

@@ -50,6 +50,12 @@ async fn publish(
     } else {
         query.channels_or_default().map_err(Problem::bad_request)?
     };
+    let key = idempotency_key(&parts)?;
+    if is_batch && key.is_some() {
+        return Err(Problem::bad_request(
+            "the idempotency keys of a batch stand in its lines: {\"data\": ..., \"key\": ...}",
+        ));
+    }
     // A refusal must cost less than an answer.
     app.limits.check_publisher(client, None)?;
     // Before the body is read. The channels of a batch are in its body, so only the sender is
@@ -60,16 +66,9 @@ async fn publish(
     } else {
         (None, app::check(&app, client, Action::Publish, &named, &parts).await?)
     };
-    let key = idempotency_key(&parts)?;
-    if is_batch && key.is_some() {
-        return Err(Problem::bad_request(
-            "the idempotency keys of a batch stand in its lines: {\"data\": ..., \"key\": ...}",
-        ));
-    }
     app.limits.check_publisher(client, admission.grant.user.as_deref())?;
     let sender_of_body = BodySender::new(client, admission.grant.user.as_deref());
-    let (body_bytes_max, room) = (app.body_bytes_max, &app.body_room);
-    let (body, _place) = app::read_body(body, body_bytes_max, room, sender_of_body.clone()).await?;
+    let (body, _place) = app::read_body(body, &app.body_room, sender_of_body.clone()).await?;
     let is_large = is_batch && body.len() > LARGE_BATCH_BYTES;
     let takes_turn = is_large || named.len() > MANY_CHANNELS;
     let _turn = if takes_turn { Some(app.turns.take(sender_of_body).await?) } else { None };

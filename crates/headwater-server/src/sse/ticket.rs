@@ -5,7 +5,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
 use axum::{Extension, Json};
 use headwater::Problem;
-use headwater::access::{AccessRequest, Action};
 use http::header::CACHE_CONTROL;
 use http::request::Parts;
 
@@ -32,10 +31,7 @@ async fn issue(
     let query = parts.uri.query().unwrap_or_default();
     let query = TicketQuery::parse(query, app.streams.max_channels_per_stream)
         .map_err(Problem::bad_request)?;
-    let request = AccessRequest::new(Action::Subscribe, &query.channels, &parts);
-    let request = request.from_address(client.ip());
-    let ticket = app.access.issue_ticket(&request);
-    let ticket = app::counted(&app, client, &request, ticket).await?;
+    let ticket = app::issue_ticket(&app, client, &query.channels, &parts).await?;
     let body = Json(serde_json::json!({
         "ticket": ticket.expose(),
         "expires_in": TICKET_TIME.as_secs(),

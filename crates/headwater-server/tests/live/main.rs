@@ -17,6 +17,7 @@ mod command_line;
 mod durable;
 mod finished;
 mod payloads;
+mod prices;
 mod readiness;
 mod redis_connections;
 mod redis_delivery;

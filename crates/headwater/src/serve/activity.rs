@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use headwater_core::budget::Taken;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -52,7 +53,11 @@ struct Content {
 const SEND_TIMEOUTS_MAX: u32 = 4;
 
 /// One request, until its answer has ended.
-pub(super) struct OpenRequest(Activity);
+pub(super) struct OpenRequest {
+    activity: Activity,
+    /// Its part of the memory for requests.
+    room: Option<Taken>,
+}
 
 impl Activity {
     pub(super) fn new() -> Self {
@@ -67,7 +72,7 @@ impl Activity {
     /// A request begins.
     pub(super) fn begin(&self) -> OpenRequest {
         self.state().open += 1;
-        OpenRequest(self.clone())
+        OpenRequest { activity: self.clone(), room: None }
     }
 
     /// Why the connection must close, if it must.
@@ -90,6 +95,11 @@ impl Activity {
 }
 
 impl OpenRequest {
+    /// Keeps room until the answer has ended.
+    pub(super) fn hold(&mut self, room: Option<Taken>) {
+        self.room = room;
+    }
+
     /// The answer's body. An event stream watches its own send timeout.
     pub(super) fn answer(self, body: Body, is_stream: bool) -> Answer {
         if is_stream {
@@ -97,14 +107,14 @@ impl OpenRequest {
         }
         let left = Some((Bytes::new(), body));
         let content = Arc::new(Mutex::new(Content { asked_at: Instant::now(), left }));
-        self.0.state().answers.push(Arc::downgrade(&content));
+        self.activity.state().answers.push(Arc::downgrade(&content));
         Answer { kind: Kind::Other(content), _request: self }
     }
 }
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.activity.state();
         state.open -= 1;
         state.idle_since = Instant::now();
     }

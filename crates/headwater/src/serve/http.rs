@@ -12,6 +12,7 @@ use std::task::Poll;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -31,6 +32,7 @@ use super::floods::CloseReport;
 use super::http2_guard::Http2Guard;
 use super::options::ServeOptions;
 use super::preface::{Accepted, Preface, Socket};
+use super::request_room::RequestRoom;
 use super::takeover::{self, Detached, Reply, Slot};
 use crate::engine::{ConnectionSlot, Engine};
 use crate::limits::{
@@ -47,6 +49,7 @@ pub(super) struct Shared {
     pub(super) router: Router,
     pub(super) options: ServeOptions,
     pub(super) preface: Preface,
+    pub(super) requests: RequestRoom,
     /// `None` if hyper writes every stream.
     pub(super) engine: Option<Engine>,
 }
@@ -156,11 +159,20 @@ where
 {
     let router = TowerToHyperService::new(shared.router.clone());
     let service_slot = Arc::clone(slot);
+    let requests = shared.requests.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(client));
         let engine = engine.filter(|_| takeover::is_eligible(&request));
         let takeover = engine.map(|engine| (engine, Arc::clone(&service_slot)));
-        respond_http1(router.call(request), deadline.clone(), takeover)
+        let room = requests.take_http1(&request);
+        let responding = room.map(|room| (router.call(request), room));
+        let response = async {
+            match responding {
+                Ok((responding, _room)) => responding.await,
+                Err(full) => Ok(full.into_response()),
+            }
+        };
+        respond_http1(response, deadline.clone(), takeover)
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -220,11 +232,20 @@ where
     let router = TowerToHyperService::new(shared.router.clone());
     let activity = Activity::new();
     let of_requests = activity.clone();
+    let requests = shared.requests.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(client));
-        let (responding, begun) = (router.call(request), of_requests.begin());
+        let room = requests.take_http2(&request);
+        let responding = room.map(|room| (router.call(request), room));
+        let mut begun = of_requests.begin();
         async move {
-            let response = responding.await?;
+            let response = match responding {
+                Ok((responding, room)) => {
+                    begun.hold(room);
+                    responding.await?
+                }
+                Err(full) => full.into_response(),
+            };
             let stream = response.extensions().get::<StreamHandle>();
             let is_stream = stream.is_some_and(|stream| stream.send_timeout().is_some());
             Ok::<_, Infallible>(response.map(|body| begun.answer(body, is_stream)))

@@ -11,6 +11,7 @@ mod http2_guard;
 mod options;
 mod preface;
 mod proxy_header;
+mod request_room;
 mod takeover;
 #[cfg(feature = "tls")]
 mod tls;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use headwater_core::budget::{Budget, Share};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -33,6 +35,7 @@ use crate::throttled_log::ThrottledLog;
 pub use counts::{Closed, ServeCounts};
 use options::ServeOptions;
 use preface::Preface;
+use request_room::RequestRoom;
 
 pub use proxy_header::{ProxyHeader, ProxyHeaderError, ProxyHeaderProgress};
 
@@ -71,6 +74,7 @@ pub fn serve(listener: TcpListener, router: Router) -> Serve {
         router,
         options: ServeOptions::default(),
         preface: Preface::default(),
+        requests: RequestRoom::default(),
         shards: None,
         shutdown: Box::pin(std::future::pending()),
     }
@@ -86,6 +90,7 @@ pub struct Serve {
     router: Router,
     options: ServeOptions,
     preface: Preface,
+    requests: RequestRoom,
     /// `None` for one per core.
     shards: Option<usize>,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -165,6 +170,18 @@ impl Serve {
         self
     }
 
+    /// Bounds the memory of requests that are answered, by the share
+    /// [`Connections`](crate::budget::Share::Connections) of this budget: their heads, and over
+    /// HTTP/2 what is kept for each. When it is full, further requests are answered with `503` and
+    /// `Retry-After` before any handler sees them. Without it, [`connections_max`] alone bounds
+    /// them.
+    ///
+    /// [`connections_max`]: Self::connections_max
+    pub fn with_budget(mut self, budget: &Budget) -> Self {
+        self.requests = RequestRoom::new(budget.account(Share::Connections).clone());
+        self
+    }
+
     /// How many threads own the sockets of streams, at most
     /// [`limits::SHARDS_MAX`](crate::limits::SHARDS_MAX). Each hub has a separate set of threads,
     /// from its first stream until the server is dropped, and they keep the hub alive. Default: one
@@ -178,14 +195,14 @@ impl Serve {
     }
 
     async fn run(self) -> io::Result<()> {
-        let Self { listener, router, options, preface, shards, mut shutdown } = self;
+        let Self { listener, router, options, preface, requests, shards, mut shutdown } = self;
         let shards = shards.unwrap_or_else(cores);
         // Accepted sockets inherit these on Linux only; `Connection::serve` sets nodelay elsewhere.
         let socket = socket2::SockRef::from(&listener);
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_send_buffer_size(SEND_BUFFER_BYTES);
         let engine = (shards > 0).then(|| Engine::new(shards));
-        let shared = Arc::new(Shared { router, options, preface, engine });
+        let shared = Arc::new(Shared { router, options, preface, requests, engine });
         let slots = ConnectionSlots::new(options.connections_max);
         let (stop, stopping) = watch::channel(());
         let logs = AcceptLogs::default();

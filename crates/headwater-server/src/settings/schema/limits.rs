@@ -108,8 +108,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         example: "10/m",
         heading: LIMITS,
         summary: "Maximum rate of invalid credentials from one client address",
-        details: "Beyond it, invalid credentials from that address get 429, and the application is \
-                  asked only about those that it accepted lately. A valid token always counts. The \
+        details: "Beyond it, the application is asked only about credentials from that address \
+                  that it accepted lately; others get 429. A token is verified in any case. The \
                   rate also applies to one credential from any address. See docs/limits.md.",
     },
     Setting {
@@ -129,10 +129,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         example: "512MiB",
         heading: LIMITS,
-        summary: "Memory for what the server keeps: events, channels, idempotency keys",
+        summary: "Memory for what the server keeps: events, channels, bodies and others",
         details: "Without it, 70 % of the memory of its cgroup or, if that has no limit, of the \
                   machine. It is divided into shares; when one is full, its oldest goes, or \
-                  requests are rejected with 503. See docs/limits.md.",
+                  requests are rejected with 503. A body of maximum size counts three times, and \
+                  must fit a tenth. See docs/limits.md.",
     },
     Setting {
         name: "max-body",

@@ -42,7 +42,7 @@ pub(crate) fn show_duration(duration: Duration) -> String {
 }
 
 /// A size as a user would type it.
-pub(in crate::settings) fn show_bytes(bytes: usize) -> String {
+pub(crate) fn show_bytes(bytes: usize) -> String {
     SIZE.show_size(bytes)
 }
 
