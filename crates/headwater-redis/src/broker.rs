@@ -2,11 +2,12 @@
 //! publishing.
 //!
 //! An event of a channel with retention is published through the function `headwater_publish`,
-//! which appends it to the log and publishes it, in an [envelope], on `headwater:{0}:<channel>`.
-//! Without retention an event that has only data is a plain `PUBLISH` on the channel's own name, so
-//! that every Redis subscriber receives it; an event with a name, an ID or a retry is sent in an
-//! envelope without a position. Any Redis client can send ephemeral events with `PUBLISH`. A node
-//! subscribes to both names; their order is preserved, since both arrive over one connection.
+//! which appends it to the log and publishes it, in an [envelope](crate::envelope), on
+//! `headwater:{0}:<channel>`. Without retention an event that has only data is a plain `PUBLISH` on
+//! the channel's own name, so that every Redis subscriber receives it; an event with a name, an ID
+//! or a retry is sent in an envelope without a position. Any Redis client can send ephemeral events
+//! with `PUBLISH`. A node subscribes to both names; their order is preserved, since both arrive
+//! over one connection.
 
 use std::fmt;
 use std::sync::Arc;
