@@ -28,6 +28,10 @@ pub const READ_BYTES_MAX: usize = REPLAY_BYTES_MAX;
 /// node's streams have ended by their own expiry, or the node has been restarted.
 pub const REVOCATION_KEPT: Duration = Duration::from_secs(600);
 
+/// Maximum number of its own revocations that a node remembers, to repeat them after a failover: at
+/// most a few megabytes. Redis retains the others.
+pub const OWN_REVOCATIONS_MAX: usize = 10_000;
+
 /// Maximum number of channels in one SUBSCRIBE. A command with 512 long names has 130 KB at most.
 pub const SUBSCRIBE_BATCH_MAX: usize = 512;
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use headwater_core::broker::Part;
+use headwater_core::log::Epoch;
 use redis::{RedisError, RedisResult};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -24,7 +25,8 @@ pub(crate) async fn run(node: &Node, tried: oneshot::Sender<()>) {
     let mut tried = Some(tried);
     let mut generation = None;
     let commands = node.commands.clone();
-    let mut reconciler = Reconciler { node, commands, generation: 0, must_compare_rules: true };
+    let mut reconciler =
+        Reconciler { node, commands, generation: 0, revoked_in: None, must_compare_rules: true };
     loop {
         let now = reconciler.commands.generation();
         reconciler.generation = now;
@@ -50,6 +52,8 @@ struct Reconciler<'a> {
     commands: Commands,
     /// The generation of the connection when the comparison began.
     generation: u64,
+    /// The epoch in which Redis has the revocations of this node.
+    revoked_in: Option<Epoch>,
     /// Whether Redis must have this node's retention rules, and not only some: so that nodes with
     /// other rules do not overwrite each other's without end, only once on each connection.
     must_compare_rules: bool,
@@ -119,11 +123,22 @@ impl Reconciler<'_> {
         let is_same = self.commands.generation() == self.generation;
         if let Some(epoch) = epoch.filter(|_| is_same && heard.is_some()) {
             self.node.desired.forget_accepted(&accepted, self.generation, epoch);
+            self.repeat_revocations(epoch).await?;
         }
         if before.is_some() && before == self.node.desired.heard_before() {
             self.node.desired.forget_heard_before();
         }
         self.keep_rules(is_new_connection).await
+    }
+
+    /// Redis gets the revocations of this node again in a new epoch: it may have lost them.
+    async fn repeat_revocations(&mut self, epoch: Epoch) -> RedisResult<()> {
+        if self.revoked_in != Some(epoch) {
+            let own = self.node.desired.own_revocations();
+            revocations::publish_again(&mut self.commands, &own).await?;
+            self.revoked_in = Some(epoch);
+        }
+        Ok(())
     }
 
     async fn install(&mut self, heard: Option<&Heard>) -> RedisResult<Mode> {

@@ -1,14 +1,15 @@
 //! Revocations through Redis: published to all connected nodes, and retained for nodes that
-//! reconnect. Look here for how a node learns what was revoked while it was disconnected.
+//! reconnect. Look here for how a node learns what was revoked while it was disconnected, and for
+//! what becomes of revocations that Redis lost.
 
 use headwater_core::broker::Sink;
 use headwater_core::clock::now_ms;
 use headwater_core::limits::REVOKED_TOKENS_MAX;
 use headwater_core::revocation::{Revocation, RevocationRecord};
-use redis::RedisResult;
+use redis::{Pipeline, RedisResult};
 
 use crate::commands::Commands;
-use crate::desired::Desired;
+use crate::desired::{Desired, Retained};
 use crate::errors::is_denied;
 use crate::keys::{REVOCATIONS, REVOCATIONS_CHANNEL};
 use crate::library::LogMode;
@@ -27,9 +28,11 @@ pub(crate) async fn publish(
     let now_ms = now_ms();
     let at_ms = time_ms(commands).await?;
     let record = RevocationRecord::new(revocation, at_ms);
-    let text = record.encode();
+    let retained_ms = u64::try_from(REVOCATION_KEPT.as_millis()).unwrap_or(u64::MAX);
+    let until_ms = record.token_until_ms().unwrap_or(0).max(now_ms + retained_ms);
+    let retained = Retained { until_ms, text: record.encode() };
     let mut publish = redis::cmd("PUBLISH");
-    publish.arg(REVOCATIONS_CHANNEL).arg(&text).exec_async(commands).await?;
+    publish.arg(REVOCATIONS_CHANNEL).arg(&retained.text).exec_async(commands).await?;
     if desired.log_mode() == LogMode::Denied {
         tracing::warn!(
             "a revocation is not retained for disconnected nodes: Redis denies the key \
@@ -37,25 +40,32 @@ pub(crate) async fn publish(
         );
         return Ok(at_ms);
     }
-    let retained_ms = u64::try_from(REVOCATION_KEPT.as_millis()).unwrap_or(u64::MAX);
-    let until_ms = record.token_until_ms().unwrap_or(0).max(now_ms + retained_ms);
     let newest = -1 - isize::try_from(REVOKED_TOKENS_MAX).unwrap_or(isize::MAX - 1);
-    redis::pipe()
-        .cmd("ZADD")
-        .arg(REVOCATIONS)
-        .arg(until_ms)
-        .arg(text)
-        .cmd("ZREMRANGEBYSCORE")
-        .arg(REVOCATIONS)
-        .arg("-inf")
-        .arg(now_ms)
-        .cmd("ZREMRANGEBYRANK")
-        .arg(REVOCATIONS)
-        .arg(0)
-        .arg(newest)
-        .exec_async(commands)
-        .await?;
+    let mut store = redis::pipe();
+    add_retained(&mut store, &retained);
+    store.cmd("ZREMRANGEBYSCORE").arg(REVOCATIONS).arg("-inf").arg(now_ms);
+    store.cmd("ZREMRANGEBYRANK").arg(REVOCATIONS).arg(0).arg(newest);
+    store.exec_async(commands).await?;
+    desired.record_revocation(retained);
     Ok(at_ms)
+}
+
+/// Stores and publishes revocations of this node again: Redis may have lost them. To repeat one
+/// does no harm.
+pub(crate) async fn publish_again(commands: &mut Commands, own: &[Retained]) -> RedisResult<()> {
+    for page in own.chunks(PAGE) {
+        let mut pipeline = redis::pipe();
+        for retained in page {
+            add_retained(&mut pipeline, retained);
+            pipeline.cmd("PUBLISH").arg(REVOCATIONS_CHANNEL).arg(&retained.text);
+        }
+        pipeline.exec_async(commands).await?;
+    }
+    Ok(())
+}
+
+fn add_retained(pipeline: &mut Pipeline, Retained { until_ms, text }: &Retained) {
+    pipeline.cmd("ZADD").arg(REVOCATIONS).arg(*until_ms).arg(text);
 }
 
 /// The time by the clock of Redis, in milliseconds since 1970: one clock for all nodes, so that

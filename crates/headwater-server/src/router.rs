@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_request};
 use axum::routing::{MethodRouter, get};
 use axum::{Extension, Router};
 use headwater::Problem;
@@ -10,7 +10,7 @@ use http::Uri;
 
 use crate::access::Cors;
 use crate::admin::{health, streams};
-use crate::app::{App, method_not_allowed};
+use crate::app::{App, discard_rest, method_not_allowed};
 use crate::demo;
 use crate::metrics::{self, Metrics};
 use crate::price::{self, Price};
@@ -96,11 +96,12 @@ pub(crate) fn with_fallback(router: Router) -> Router {
     let router = router.method_not_allowed_fallback(|uri: Uri| async move {
         method_not_allowed("GET, HEAD", format!("{} can only be read: use GET", uri.path()))
     });
-    router.fallback(|uri: Uri| async move {
+    let router = router.fallback(|uri: Uri| async move {
         Problem::not_found(format!(
             "there is nothing at {}: streams are at /sse/stream, publishing at /sse/publish, the \
              demo page at /sse/demo",
             uri.path()
         ))
-    })
+    });
+    router.layer(map_request(discard_rest))
 }

@@ -10,6 +10,7 @@ use headwater_core::log::Epoch;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::revocations::{OwnRevocations, Retained};
 use super::subscriptions::{Confirmation, Subscriptions};
 use crate::library::{self, Heard, LogMode};
 use crate::limits::{EPOCHS_MAX, NOTES_AGAIN_WITHIN};
@@ -32,6 +33,7 @@ struct State {
     /// Who waits until the node has heard everything that the log has.
     behind: Vec<oneshot::Sender<()>>,
     revocations: Revocations,
+    own_revocations: OwnRevocations,
     /// How often revocations had to be read.
     revocation_reads: u64,
     heard_before: Option<Heard>,
@@ -84,6 +86,7 @@ impl Desired {
             status,
             behind: Vec::new(),
             revocations: Revocations::Unsubscribed,
+            own_revocations: OwnRevocations::default(),
             revocation_reads: 0,
             heard_before: None,
             epochs: VecDeque::new(),
@@ -316,6 +319,16 @@ impl Desired {
         state.revocations = Revocations::Unread { since_ms: missed_since_ms, number };
         drop(state);
         self.due.notify_one();
+    }
+
+    /// Records a revocation that this node has made.
+    pub(crate) fn record_revocation(&self, retained: Retained) {
+        self.state().own_revocations.push(retained);
+    }
+
+    /// The revocations that this node has made and Redis must retain.
+    pub(crate) fn own_revocations(&self) -> Vec<Retained> {
+        self.state().own_revocations.all()
     }
 
     /// Records that they were read, unless they must be read again.

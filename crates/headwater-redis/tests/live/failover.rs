@@ -9,6 +9,7 @@ use headwater_core::close::CloseReason;
 use headwater_core::gap::GapReason;
 use headwater_core::log::RetentionRules;
 use headwater_core::publish::IdempotencyKey;
+use headwater_core::revocation::Revocation;
 use headwater_core::{
     Channel, Error, ErrorKind, Event, Hub, Publish, Receipt, Rewind, Subscription,
 };
@@ -192,6 +193,23 @@ async fn an_epoch_that_begins_while_nodes_publish_is_the_only_one() {
     let found = gaps(&mut stream, 2 * RECONCILED).await;
     publishing.iter().for_each(tokio::task::JoinHandle::abort);
     assert_eq!(found, [GapReason::Epoch]);
+}
+
+/// The old primary acknowledged it, and no other node received it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_that_a_failover_lost_is_repeated() {
+    let world = World::start(&[], true).await;
+    let mut stream = subscribe(&world.nodes[1], "kept").await;
+    world.promote_for(1);
+    gap(&mut stream, GapReason::Epoch).await;
+    world.nodes[0].revoke(&Revocation::Channel(name("kept"))).await.unwrap();
+    assert_eq!(gaps(&mut stream, Duration::from_millis(300)).await, []);
+    assert_eq!(stream.closed(), None);
+    world.follow(0);
+    while timeout(PATIENCE, stream.next()).await.expect("the stream is closed").is_some() {}
+    assert_eq!(stream.closed(), Some(CloseReason::Revoked));
+    let retained: usize = world.replica.run(&["ZCARD", "headwater:{0}:revoked"]);
+    assert_eq!(retained, 1);
 }
 
 /// The log keeps its data when an epoch begins, and the nodes their connections.

@@ -1,8 +1,14 @@
 //! What wrong requests get: a problem document that says what to do, and nothing else happens. Look
 //! here for the table of mistakes.
 
+use bytes::Bytes;
 use headwater_test_support::http::{self, Answer};
 use headwater_test_support::{EventStream, Node};
+use http_body_util::Full;
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 
 use crate::support::BINARY;
 
@@ -308,4 +314,22 @@ async fn unknown_paths_name_the_endpoints() {
     }
     let answer = http::get(node.address(), "/").await;
     assert_eq!((answer.status, answer.header("location")), (307, Some("sse/demo")));
+}
+
+/// The connection of a request that is refused must not be reset while its client still sends.
+#[tokio::test]
+async fn a_client_that_sends_a_large_body_receives_the_refusal() {
+    let node = Node::start(BINARY, &["--jwt-secret", "a secret of more than 32 bytes, for tests"]);
+    let (address, body) = (node.address(), Bytes::from(vec![b'x'; 6 << 20]));
+    let publish = async || {
+        let socket = TcpStream::connect(address).await.expect("a connection");
+        let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.expect("HTTP");
+        tokio::spawn(connection);
+        let request = Request::post("/sse/publish?channel=a").header("host", "localhost");
+        let request = request.body(Full::new(body.clone())).expect("a request");
+        sender.send_request(request).await.map(|response| response.status())
+    };
+    for status in futures_util::future::join_all((0..40).map(|_| publish())).await {
+        assert_eq!(status.expect("a response"), 401);
+    }
 }

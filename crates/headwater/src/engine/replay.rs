@@ -5,9 +5,8 @@ use headwater_core::Channel;
 use headwater_core::close::CloseReason;
 use headwater_core::frame::Frame;
 use headwater_core::transport::{Cursor, Missed, Progress, ReplayFrom};
-use tokio::sync::oneshot;
 
-use super::shard::Shard;
+use super::shard::{ReplayPage, Shard};
 use crate::limits::BACKLOG_TOTAL_BYTES_MAX;
 
 impl Shard {
@@ -38,10 +37,10 @@ impl Shard {
     }
 
     /// Writes a page of a replay.
-    pub(super) fn on_page(&mut self, number: u64, frames: &[Frame], written: oneshot::Sender<()>) {
-        let Some(key) = self.replays.key_of(number) else { return };
-        self.replays.wait(key, written);
-        self.send_page(key, &[], frames);
+    pub(super) fn on_page(&mut self, page: ReplayPage) {
+        let Some(key) = self.replays.key_of(page.replay) else { return };
+        self.replays.wait(key, page.written);
+        self.send_page(key, &[], &page.frames);
         if self.streams.get(key as usize).is_some_and(|it| it.state.backlog().is_none()) {
             self.replays.next(key);
         }

@@ -12,6 +12,7 @@ use headwater_core::frame::Frame;
 use headwater_core::transport::{Message, ShardPort, Tick, WaitingBounds};
 use mio::{Interest, Poll, Token};
 use slab::Slab;
+use tokio::sync::oneshot;
 
 use super::batch::Batch;
 use super::channels::Channels;
@@ -40,11 +41,21 @@ pub(super) struct Shard {
     pub(super) inbox: Vec<Message>,
     /// Messages taken out of the mailbox and not processed yet.
     pub(super) pending: VecDeque<Message>,
+    /// Pages of replays, which are written after the live frames of a turn.
+    pub(super) pages: VecDeque<ReplayPage>,
     /// The slots of the frames that the turn has processed; empty between turns.
     pub(super) handled: Vec<u32>,
     pub(super) batch: Batch,
     pub(super) scratch: Box<[u8]>,
     pub(super) looked: Looked,
+}
+
+/// A page of a replay that is not written yet.
+pub(super) struct ReplayPage {
+    /// The replay's number.
+    pub(super) replay: u64,
+    pub(super) frames: Vec<Frame>,
+    pub(super) written: oneshot::Sender<()>,
 }
 
 /// When a shard looked at its backlogs last, and how large they were.
@@ -70,6 +81,7 @@ impl Shard {
             profiles: Vec::new(),
             inbox: Vec::new(),
             pending: VecDeque::new(),
+            pages: VecDeque::new(),
             handled: Vec::new(),
             batch: Batch::default(),
             scratch: vec![0; 4096].into(),

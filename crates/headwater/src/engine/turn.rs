@@ -9,7 +9,7 @@ use headwater_core::transport::{Due, Message, Tick};
 use mio::Events;
 use mio::event::Event;
 
-use super::shard::{MAILBOX, Shard};
+use super::shard::{MAILBOX, ReplayPage, Shard};
 use crate::limits::{TICK, TURN_ATTACHES_MAX, TURN_BYTES_MAX, TURN_MESSAGES_MAX};
 
 /// Whether the loop continues.
@@ -54,7 +54,7 @@ impl Shard {
 
     /// How long the loop may sleep; `None` until the next socket event or message.
     fn poll_timeout(&self) -> Option<Duration> {
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() || !self.pages.is_empty() {
             return Some(Duration::ZERO);
         }
         let due = self.wheel.next().map(|next| TICK * next);
@@ -74,13 +74,20 @@ impl Shard {
     /// after a check, because a wake-up may have been consumed since the previous one.
     pub(super) fn turn(&mut self) -> Flow {
         let dropped = self.port.mailbox().take(&mut self.inbox);
-        self.pending.extend(self.inbox.drain(..));
+        for message in self.inbox.drain(..) {
+            match message {
+                Message::Page { replay, frames, written } => {
+                    self.pages.push_back(ReplayPage { replay, frames, written });
+                }
+                message => self.pending.push_back(message),
+            }
+        }
         // Release the memory of a burst: here, and in the mailbox once the two vectors are swapped.
         self.inbox.shrink_to(TURN_MESSAGES_MAX);
         if !dropped.is_empty() || self.port.mailbox().is_overrun() {
             self.discard_overrun(dropped);
         }
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.pages.is_empty() {
             return Flow::Continue;
         }
         self.port.mailbox().counts.turns.add(1);
@@ -129,10 +136,8 @@ impl Shard {
                     self.deliver();
                     self.replay_channel(slot, from);
                 }
-                Message::Page { replay, frames, written } => {
-                    replayed += frames.iter().map(Frame::len).sum::<usize>();
-                    self.on_page(replay, &frames, written);
-                }
+                // Taken out above.
+                Message::Page { .. } => {}
                 Message::Live { replay, progress } => {
                     // Frames that arrived before are not for this stream.
                     self.deliver();
@@ -142,6 +147,15 @@ impl Shard {
             }
         }
         self.deliver();
+        // At least one, so that live frames never keep a replay from its end.
+        while let Some(page) = self.pages.pop_front() {
+            messages += 1;
+            replayed += page.frames.iter().map(Frame::len).sum::<usize>();
+            self.on_page(page);
+            if replayed >= TURN_BYTES_MAX {
+                break;
+            }
+        }
         if self.pending.is_empty() {
             self.pending.shrink_to(TURN_MESSAGES_MAX);
         }
