@@ -111,9 +111,9 @@ pub const BUDGET_BYTES_MIN: usize = 16 << 20;
 /// The memory that is assumed where the operating system does not report it. A small machine.
 pub const MEMORY_BYTES_UNKNOWN: usize = 1 << 30;
 
-/// Most memory for what the embedded log remembers of channels: some 90,000 with names of usual
+/// Most memory for what the embedded log remembers of channels: some 67,000 with names of usual
 /// length. Chosen arbitrarily; a publisher to ever new channels must not fill a large machine.
-pub const CHANNELS_SHARE_BYTES_MAX: usize = 24 << 20;
+pub const CHANNELS_SHARE_BYTES_MAX: usize = 18 << 20;
 
 /// Most memory for idempotency keys: some 400,000 UUIDs, for the same reason.
 pub const KEYS_SHARE_BYTES_MAX: usize = 128 << 20;

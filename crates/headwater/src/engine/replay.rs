@@ -7,7 +7,7 @@ use headwater_core::frame::Frame;
 use headwater_core::transport::{Cursor, Missed, Progress, ReplayFrom};
 
 use super::shard::{ReplayPage, Shard};
-use crate::limits::BACKLOG_TOTAL_BYTES_MAX;
+use crate::limits::{BACKLOG_TOTAL_BYTES_MAX, REPLAY_SEND_BUFFER_BYTES};
 
 impl Shard {
     /// Starts replays for the streams of a channel of which the node has missed events.
@@ -40,6 +40,11 @@ impl Shard {
     pub(super) fn on_page(&mut self, page: ReplayPage) {
         let Some(key) = self.replays.key_of(page.replay) else { return };
         self.replays.wait(key, page.written);
+        if let Some(stream) = self.streams.get(key as usize) {
+            // What a slow client has missed waits in the log, not in the kernel.
+            let socket = socket2::SockRef::from(&stream.socket);
+            let _ = socket.set_send_buffer_size(REPLAY_SEND_BUFFER_BYTES);
+        }
         self.send_page(key, &[], &page.frames);
         if self.streams.get(key as usize).is_some_and(|it| it.state.backlog().is_none()) {
             self.replays.next(key);

@@ -30,7 +30,7 @@ use tokio::sync::watch;
 
 use self::http::{Connection, Shared};
 use crate::engine::{ConnectionSlot, ConnectionSlots, Engine};
-use crate::limits::{SEND_BUFFER_BYTES, SHARDS_MAX};
+use crate::limits::SHARDS_MAX;
 use crate::throttled_log::ThrottledLog;
 pub use counts::{Closed, ServeCounts};
 use options::ServeOptions;
@@ -200,7 +200,6 @@ impl Serve {
         // Accepted sockets inherit these on Linux only; `Connection::serve` sets nodelay elsewhere.
         let socket = socket2::SockRef::from(&listener);
         let _ = socket.set_tcp_nodelay(true);
-        let _ = socket.set_send_buffer_size(SEND_BUFFER_BYTES);
         let engine = (shards > 0).then(|| Engine::new(shards));
         let shared = Arc::new(Shared { router, options, preface, requests, engine });
         let slots = ConnectionSlots::new(options.connections_max);
