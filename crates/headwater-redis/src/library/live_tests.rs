@@ -313,4 +313,12 @@ async fn a_log_that_lacks_what_was_heard_gets_a_new_epoch() {
             assert_eq!(epoch(), new, "the new epoch began after that event");
         }
     }
+    // Many restarts are noted, so that older offsets are not known; ephemeral events have none.
+    let jumps: Vec<String> = (1..=32).map(|number| number.to_string()).collect();
+    server.run::<()>(&["SET", &format!("{PREFIX}:jumps"), &jumps.join(" ")]);
+    let last: u64 = server.run(&["GET", &format!("{PREFIX}:seq")]);
+    let before = epoch();
+    let ephemeral = Heard { accepted: vec![accepted(before, 0, None)], ..heard(before, last) };
+    probe(&mut commands, mode, Some(&ephemeral)).await.unwrap();
+    assert_eq!(epoch(), before);
 }

@@ -123,7 +123,8 @@ local function lacks(prefix, known, heard, time)
   for _, event in ipairs(heard.accepted) do
     local is_lacking
     if event.epoch == known.epoch then
-      is_lacking = lacks_offset(prefix, known, event.last)
+      -- 0: only ephemeral events were accepted.
+      is_lacking = event.last > 0 and lacks_offset(prefix, known, event.last)
     else
       is_lacking = event.age_ms and began_before(prefix, event.age_ms, time)
     end
