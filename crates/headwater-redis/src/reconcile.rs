@@ -23,17 +23,17 @@ use crate::revocations;
 /// function.
 pub(crate) async fn run(node: &Node, tried: oneshot::Sender<()>) {
     let mut tried = Some(tried);
-    let mut generation = None;
+    let mut last_generation = None;
     let commands = node.commands.clone();
     let mut reconciler =
         Reconciler { node, commands, generation: 0, revoked_in: None, must_compare_rules: true };
     loop {
-        let now = reconciler.commands.generation();
-        reconciler.generation = now;
-        let is_new = generation.replace(now) != Some(now);
+        reconciler.generation = reconciler.commands.generation();
+        let generation = reconciler.generation;
+        let is_new = last_generation.replace(generation) != Some(generation);
         let is_equal = reconciler.reconcile(is_new, tried.take()).await;
         let pause = if is_equal { RECONCILE_INTERVAL } else { RECONCILE_RETRY };
-        wait(node, now, pause).await;
+        wait(node, generation, pause).await;
     }
 }
 

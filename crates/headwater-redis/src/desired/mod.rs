@@ -1,5 +1,6 @@
 //! What this node wants of Redis, and what Redis has confirmed. `reconcile` repairs the difference.
 
+mod accepted;
 mod revocations;
 mod state;
 mod subscriptions;

@@ -10,9 +10,10 @@ use headwater_core::log::Epoch;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::accepted::AcceptedEvents;
 use super::revocations::{OwnRevocations, Retained};
 use super::subscriptions::{Confirmation, Subscriptions};
-use crate::library::{self, Heard, LogMode};
+use crate::library::{Accepted, Heard, LogMode};
 use crate::limits::{EPOCHS_MAX, NOTES_AGAIN_WITHIN};
 
 /// What this node wants of Redis, and what Redis has confirmed.
@@ -39,22 +40,9 @@ struct State {
     heard_before: Option<Heard>,
     /// The last epochs of the log, the current one at the end.
     epochs: VecDeque<Epoch>,
-    /// When Redis last accepted an event of this node, for each of the last epochs.
-    accepted: VecDeque<Accepted>,
+    accepted: AcceptedEvents,
     /// When the log had a new epoch last, as far as this node has seen.
     reset_at: Option<Instant>,
-}
-
-/// The last event of this node that Redis accepted in an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Accepted {
-    epoch: Epoch,
-    /// Its offset in the log; 0 if only ephemeral events were accepted.
-    offset: u64,
-    /// When the answer arrived.
-    at: Instant,
-    /// The generation of the connection.
-    generation: u64,
 }
 
 /// Whether this node knows what was revoked while it was disconnected.
@@ -90,7 +78,7 @@ impl Desired {
             revocation_reads: 0,
             heard_before: None,
             epochs: VecDeque::new(),
-            accepted: VecDeque::new(),
+            accepted: AcceptedEvents::default(),
             reset_at: None,
         };
         Self { state: Mutex::new(state), changed: Notify::new(), due: Notify::new() }
@@ -260,43 +248,17 @@ impl Desired {
     /// Records that Redis accepted events in an epoch, up to this offset, over the connection with
     /// this generation.
     pub(crate) fn record_accepted(&self, epoch: Epoch, offset: u64, generation: u64) {
-        let mut accepted = Accepted { epoch, offset, at: Instant::now(), generation };
-        let mut state = self.state();
-        if let Some(last) = state.accepted.iter_mut().find(|last| last.epoch == epoch) {
-            accepted.offset = offset.max(last.offset);
-            *last = accepted;
-            return;
-        }
-        if state.accepted.len() == EPOCHS_MAX {
-            state.accepted.pop_front();
-        }
-        state.accepted.push_back(accepted);
+        self.state().accepted.record(epoch, offset, generation);
     }
 
-    /// What Redis has accepted. It has a time if that was before the connection with this
-    /// generation, so perhaps by another server: what one server accepts is ordered with the epochs
-    /// that begin there.
-    pub(crate) fn accepted(&self, generation: u64) -> Vec<library::Accepted> {
-        let reported = |it: &Accepted| library::Accepted {
-            epoch: it.epoch,
-            offset: it.offset,
-            at: (it.generation < generation).then_some(it.at),
-        };
-        self.state().accepted.iter().map(reported).collect()
+    /// What Redis has accepted, as it is reported over the connection with this generation.
+    pub(crate) fn accepted(&self, generation: u64) -> Vec<Accepted> {
+        self.state().accepted.report(generation)
     }
 
     /// Records that the Redis of this connection is in this epoch, and knows what was reported.
-    pub(crate) fn forget_accepted(
-        &self,
-        reported: &[library::Accepted],
-        generation: u64,
-        epoch: Epoch,
-    ) {
-        let is_reported = |it: &Accepted| {
-            reported.iter().any(|other| other.epoch == it.epoch && other.at == Some(it.at))
-        };
-        let is_known = |it: &Accepted| it.generation == generation || is_reported(it);
-        self.state().accepted.retain(|it| it.epoch == epoch || !is_known(it));
+    pub(crate) fn forget_accepted(&self, reported: &[Accepted], generation: u64, epoch: Epoch) {
+        self.state().accepted.forget(reported, generation, epoch);
     }
 
     /// Whether Redis may lack notes of which channels receive ephemeral events: the log was reset,
