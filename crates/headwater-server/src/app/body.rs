@@ -12,7 +12,10 @@ use http::StatusCode;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::client::{AddressKey, ClientAddress};
-use crate::limits::{BODY_COST, BODY_PIECE_BYTES_MIN, BODY_SHARES, BODY_TIMEOUT};
+use crate::limits::{
+    BATCH_EVENT_BYTES, BATCH_EVENTS_PART, BODY_COST, BODY_PIECE_BYTES_MIN, BODY_SHARES,
+    BODY_TIMEOUT,
+};
 
 /// The room for the bodies in flight. Clones share it.
 #[derive(Clone)]
@@ -51,7 +54,8 @@ impl BodyRoom {
     /// smaller ones only.
     pub(crate) fn new(account: Account, body_max: usize) -> Self {
         let room = account.limit() / BODY_COST;
-        let body_max = body_max.min(room);
+        // The largest body of one sender leaves room for those of others.
+        let body_max = body_max.min(room - room / BODY_SHARES);
         let sender_max = (room / BODY_SHARES).max(body_max);
         Self { account, body_max, sender_max, by_sender: Arc::default() }
     }
@@ -89,6 +93,14 @@ impl BodyPlace {
             self.bytes += more;
         }
         has_room
+    }
+
+    /// Takes room for the events of a batch, which take more than its body if they are small.
+    pub(crate) fn reserve_events(&mut self, count: usize) -> Result<(), Problem> {
+        // A batch must fit that comes when no other is in flight.
+        let most = self.room.account.limit() / BATCH_EVENTS_PART;
+        let has_room = self.taken.try_extend((count * BATCH_EVENT_BYTES).min(most));
+        has_room.then_some(()).ok_or_else(no_room)
     }
 }
 
@@ -207,10 +219,25 @@ mod tests {
     #[test]
     fn a_share_takes_bodies_that_fit_and_one_sender_may_send_the_largest() {
         let room = |bytes| BodyRoom::new(Account::of(BODY_COST * bytes), 100);
-        for (bytes, body_max, sender_max) in [(50, 50, 50), (100, 100, 100), (800, 100, 200)] {
+        for (bytes, body_max, sender_max) in [(80, 60, 60), (100, 75, 75), (800, 100, 200)] {
             let room = room(bytes);
             assert_eq!((room.body_max, room.sender_max), (body_max, sender_max), "{bytes}");
         }
+    }
+
+    #[test]
+    fn events_of_a_batch_count_and_leave_room_for_others() {
+        let account = Account::of(8000 * BATCH_EVENT_BYTES);
+        let room = BodyRoom::new(account.clone(), usize::MAX);
+        let mut place = room.place(BodySender::User("ann".to_owned()));
+        assert!(place.reserve(room.body_max), "the largest body");
+        let body = account.used();
+        place.reserve_events(1000).unwrap();
+        assert_eq!(account.used() - body, 1000 * BATCH_EVENT_BYTES);
+        assert!(place.reserve_events(1001).is_ok(), "a part of the share at most");
+        assert_eq!(place.reserve_events(1).err().map(|it| it.status().as_u16()), Some(503));
+        drop(place);
+        assert_eq!(account.used(), 0);
     }
 
     #[tokio::test(start_paused = true)]

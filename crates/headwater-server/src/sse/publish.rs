@@ -68,11 +68,12 @@ async fn publish(
     };
     app.limits.check_publisher(client, admission.grant.user.as_deref())?;
     let sender_of_body = BodySender::new(client, admission.grant.user.as_deref());
-    let (body, _place) = app::read_body(body, &app.body_room, sender_of_body.clone()).await?;
+    let (body, mut place) = app::read_body(body, &app.body_room, sender_of_body.clone()).await?;
     let is_large = is_batch && body.len() > LARGE_BATCH_BYTES;
     let takes_turn = is_large || named.len() > MANY_CHANNELS;
     let _turn = if takes_turn { Some(app.turns.take(sender_of_body).await?) } else { None };
     let batch = if let Some(sender) = sender {
+        place.reserve_events(body.lines().count())?;
         let parsed = app::work(is_large, move || {
             let batch = batch(&query, &body)?;
             let channels: BTreeSet<Channel> = batch.iter().map(|it| it.channel().clone()).collect();

@@ -8,6 +8,7 @@ use http_body_util::Full;
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::support::BINARY;
@@ -161,6 +162,29 @@ async fn bodies_over_the_limit_are_rejected_however_they_are_framed() {
     let endless = [&chunked(&[])[..chunked(&[]).len() - 5], b"ffffff\r\n", &over].concat();
     let answer = http::exchange(node.address(), &endless).await;
     assert_problem(&answer, 413, parts, "an endless chunk");
+    witness.noticed_nothing(&node).await;
+}
+
+#[tokio::test]
+async fn clients_that_send_all_before_they_read_receive_the_refusal() {
+    let node = Node::start(BINARY, &["--max-body", "4KiB"]);
+    let witness = Witness::open(&node).await;
+    let length = 8 << 20;
+    let head = format!(
+        "POST /sse/publish?channel=b2 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-length: {length}\r\n\r\n"
+    );
+    let request = [head.as_bytes(), &vec![b'x'; length]].concat();
+    let send = async || {
+        let mut socket = TcpStream::connect(node.address()).await.expect("the server listens");
+        // A client that fails here does not read.
+        socket.write_all(&request).await.expect("the server takes all of it");
+        http::read_answer(&mut socket).await
+    };
+    // More than are read at a time.
+    for answer in futures_util::future::join_all((0..20).map(|_| send())).await {
+        assert_problem(&answer, 413, &["more than 4096 bytes"], "one of many");
+    }
     witness.noticed_nothing(&node).await;
 }
 

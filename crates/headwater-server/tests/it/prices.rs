@@ -166,6 +166,9 @@ async fn a_request_that_is_refused_is_answered_before_its_body_is_read() {
 /// The share of bodies is a tenth of the memory, and a body counts three times.
 const ROOM: usize = (16 << 20) / 100 * 10 / 3;
 
+/// The largest leaves a quarter to others.
+const LARGEST: usize = ROOM - ROOM / 4;
+
 #[tokio::test]
 async fn a_full_share_of_bodies_refuses_before_the_body_is_read() {
     let secret = SecretFile::new();
@@ -188,9 +191,13 @@ async fn a_full_share_of_bodies_refuses_before_the_body_is_read() {
     let stream_path = "/sse/stream?channel=a";
     let mut stream = EventStream::open_with(node.address(), stream_path, &headers, None).await;
     // Nobody has sent a byte of it.
-    let whole = format!("content-length: {ROOM}\r\nexpect: 100-continue");
-    let (status, first) = first_status(&node, &head("ann", &whole)).await;
+    let of_size = |bytes: usize| format!("content-length: {bytes}\r\nexpect: 100-continue");
+    let (status, first) = first_status(&node, &head("ann", &of_size(LARGEST))).await;
     assert_eq!(status, 100);
+    let (status, _) = first_status(&node, &head("ann", BODIES[0])).await;
+    assert_eq!(status, 503, "she has her share");
+    let (status, second) = first_status(&node, &head("dee", &of_size(ROOM - LARGEST))).await;
+    assert_eq!(status, 100, "there is room for others");
     for (user, body) in [("bob", BODIES[0]), ("bob", BODIES[1]), ("ann", BODIES[0])] {
         let (status, mut socket) = first_status(&node, &head(user, body)).await;
         assert_eq!(status, 503, "{user} with {body}");
@@ -203,12 +210,12 @@ async fn a_full_share_of_bodies_refuses_before_the_body_is_read() {
     assert!(node.metric(refusals).await >= 2.0);
     let used = node.metric("headwater_memory_used_bytes{share=\"bodies\"}").await;
     assert!(used <= node.metric("headwater_memory_limit_bytes{share=\"bodies\"}").await);
-    let too_large = format!("content-length: {}\r\nexpect: 100-continue", ROOM + 1);
+    let too_large = of_size(LARGEST + 1);
     assert_eq!(first_status(&node, &head("bob", &too_large)).await.0, 413);
     // Others go on, and there is room once the first has left.
     let path = "/sse/ticket?channel=a";
     assert_eq!(http::request(node.address(), "POST", path, &headers, b"").await.status, 200);
-    drop(first);
+    drop((first, second));
     headwater_test_support::eventually("there is room again", || async {
         let path = "/sse/publish?channel=a";
         http::request(node.address(), "POST", path, &headers, b"x").await.status == 200

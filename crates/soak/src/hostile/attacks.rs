@@ -22,9 +22,11 @@ const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// How long the attacker waits for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Bodies of maximum size, made once: the attacker's core is for sending them.
+/// Bodies of maximum size, and the largest events that a node with so little memory takes; made
+/// once: the attacker's core is for sending them.
 static LARGE: LazyLock<Vec<u8>> = LazyLock::new(|| vec![b'x'; 8 << 20]);
-static LINE_ENDS: LazyLock<Vec<u8>> = LazyLock::new(|| vec![b'\n'; 8 << 20]);
+static LARGE_EVENT: LazyLock<Vec<u8>> = LazyLock::new(|| vec![b'x'; 4 << 20]);
+static LINE_ENDS: LazyLock<Vec<u8>> = LazyLock::new(|| vec![b'\n'; 4 << 20]);
 
 /// The node under attack.
 #[derive(Clone)]
@@ -95,8 +97,8 @@ impl fmt::Display for Attack {
             Self::BodiesWithoutPermission => "bodies of 8 MiB to channels of others",
             Self::HalfHeads => "heads that are never complete",
             Self::UnreadStreams => "streams that are not read, with large events",
-            Self::LargeEvents => "events of 8 MiB",
-            Self::LineEnds => "events of 8 MiB of line ends",
+            Self::LargeEvents => "events of 4 MiB",
+            Self::LineEnds => "events of 4 MiB of line ends",
             Self::ManyChannels => "events for 100 new channels each",
             Self::LargeBatches => "batches of 10,000 events",
             Self::IdempotencyKeys => "new idempotency keys",
@@ -121,8 +123,9 @@ pub(super) async fn run(
     if attack == Attack::RewindAll {
         // The history.
         for _ in 0..8 {
-            let head = target.publish("channel=m", LARGE.len());
-            let _ = exchange(&target, &head, &LARGE).await;
+            let head = target.publish("channel=m", LARGE_EVENT.len());
+            let answer = exchange(&target, &head, &LARGE_EVENT).await;
+            assert!(answer.is_ok_and(|it| it.starts_with(b"HTTP/1.1 200")), "there is no history");
         }
     }
     let mut attackers = JoinSet::new();
@@ -176,14 +179,15 @@ fn post(path: &str, length: usize, headers: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n{headers}\r\n")
 }
 
-/// Sends a request, and reads some of the answer.
-async fn exchange(target: &Target, head: &str, body: &[u8]) -> io::Result<()> {
+/// Sends a request, and reads the beginning of the answer.
+async fn exchange(target: &Target, head: &str, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut socket = target.connect().await?;
     socket.write_all(head.as_bytes()).await?;
     // The server may answer, and close the connection, before it has read the body.
     let _ = socket.write_all(body).await;
     let mut answer = [0; 256];
-    socket.read(&mut answer).await.map(drop)
+    let read = socket.read(&mut answer).await?;
+    Ok(answer[..read].to_vec())
 }
 
 /// One request, or one connection, of an attack.
@@ -199,38 +203,40 @@ async fn once(
     match attack {
         Attack::OpenAndClose => {
             count();
-            exchange(target, &get("/sse/stream?channel=public", ""), b"").await
+            exchange(target, &get("/sse/stream?channel=public", ""), b"").await.map(drop)
         }
         Attack::NewChannels => {
             count();
             let names: Vec<String> =
                 (0..100).map(|at| format!("channel=m-{number}-{round}-{at}")).collect();
             let path = format!("/sse/stream?{}", names.join("&"));
-            exchange(target, &get(&path, &authorization), b"").await
+            exchange(target, &get(&path, &authorization), b"").await.map(drop)
         }
         Attack::UnknownIds => {
             count();
             let id = format!("last-event-id: unknown-{number}-{round}\r\n");
-            exchange(target, &get("/sse/stream?channel=public", &id), b"").await
+            exchange(target, &get("/sse/stream?channel=public", &id), b"").await.map(drop)
         }
         Attack::RewindAll => {
             count();
             let path = "/sse/stream?channel=m&rewind=all";
-            exchange(target, &get(path, &authorization), b"").await
+            exchange(target, &get(path, &authorization), b"").await.map(drop)
         }
         Attack::WrongTokens => {
             count();
             let headers = format!("authorization: Bearer a.{number}.{round}\r\n");
-            exchange(target, &get("/sse/stream?channel=m", &headers), b"").await
+            exchange(target, &get("/sse/stream?channel=m", &headers), b"").await.map(drop)
         }
         Attack::BodiesWithoutToken => {
             count();
             let head = post("/sse/publish?channel=m", LARGE.len(), "");
-            exchange(target, &head, &LARGE).await
+            exchange(target, &head, &LARGE).await.map(drop)
         }
         Attack::BodiesWithoutPermission => {
             count();
-            exchange(target, &target.publish("channel=quiet.1", LARGE.len()), &LARGE).await
+            exchange(target, &target.publish("channel=quiet.1", LARGE.len()), &LARGE)
+                .await
+                .map(drop)
         }
         Attack::HalfHeads => {
             count();
@@ -245,7 +251,8 @@ async fn once(
         Attack::UnreadStreams => {
             if number == 0 {
                 let body = vec![b'x'; 1 << 20];
-                return exchange(target, &target.publish("channel=m", body.len()), &body).await;
+                let head = target.publish("channel=m", body.len());
+                return exchange(target, &head, &body).await.map(drop);
             }
             count();
             let mut socket = target.connect().await?;
@@ -257,18 +264,20 @@ async fn once(
         Attack::LargeEvents => {
             count();
             let query = format!("channel=m{}", round % 20);
-            exchange(target, &target.publish(&query, LARGE.len()), &LARGE).await
+            exchange(target, &target.publish(&query, LARGE_EVENT.len()), &LARGE_EVENT)
+                .await
+                .map(drop)
         }
         Attack::LineEnds => {
             count();
             let query = format!("channel=m{}", round % 20);
-            exchange(target, &target.publish(&query, LINE_ENDS.len()), &LINE_ENDS).await
+            exchange(target, &target.publish(&query, LINE_ENDS.len()), &LINE_ENDS).await.map(drop)
         }
         Attack::ManyChannels => {
             count();
             let names: Vec<String> =
                 (0..100).map(|at| format!("channel=m-{number}-{round}-{at}")).collect();
-            exchange(target, &target.publish(&names.join("&"), 1), b"x").await
+            exchange(target, &target.publish(&names.join("&"), 1), b"x").await.map(drop)
         }
         Attack::LargeBatches => {
             count();
@@ -276,16 +285,16 @@ async fn once(
             let body = line.repeat(10_000);
             let headers = authorization + "content-type: application/x-ndjson\r\n";
             let head = post("/sse/publish", body.len(), &headers);
-            exchange(target, &head, body.as_bytes()).await
+            exchange(target, &head, body.as_bytes()).await.map(drop)
         }
         Attack::IdempotencyKeys => {
             count();
             let headers = format!("{authorization}idempotency-key: k-{number}-{round}\r\n");
-            exchange(target, &post("/sse/publish?channel=m", 1, &headers), b"x").await
+            exchange(target, &post("/sse/publish?channel=m", 1, &headers), b"x").await.map(drop)
         }
         Attack::Tickets => {
             count();
-            exchange(target, &post("/sse/ticket?channel=m", 0, &authorization), b"").await
+            exchange(target, &post("/sse/ticket?channel=m", 0, &authorization), b"").await.map(drop)
         }
         Attack::Pings => flood(target, &frame(6, 0, 0, &[0; 8]).repeat(100), requests).await,
         Attack::Settings => {

@@ -15,9 +15,16 @@ use http::header::EXPECT;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 
-use crate::limits::{LINGER_BYTES_MAX, LINGER_TIME};
+use crate::limits::{
+    REFUSED_BODIES_MAX, REFUSED_BODY_BYTES_MAX, REFUSED_BODY_PAUSE, REFUSED_BODY_PIECE_BYTES,
+    REFUSED_BODY_TIME,
+};
+
+/// The bodies whose rest is being discarded. The others wait, unread.
+static PLACES: Semaphore = Semaphore::const_new(REFUSED_BODIES_MAX);
 
 /// Discards what a handler does not read of the request's body. Over HTTP/2 no connection closes
 /// with a request, and a client that expects `100 Continue` has not sent the body.
@@ -26,19 +33,19 @@ pub(crate) async fn discard_rest(request: Request) -> Request {
         && !request.body().is_end_stream()
         && !request.headers().contains_key(EXPECT);
     if sends_body {
-        request.map(|body| Body::new(Lingering { body, is_over: false }))
+        request.map(|body| Body::new(RefusedBody { body, is_over: false }))
     } else {
         request
     }
 }
 
 /// A body whose rest is discarded when it is dropped.
-struct Lingering {
+struct RefusedBody {
     body: Body,
     is_over: bool,
 }
 
-impl http_body::Body for Lingering {
+impl http_body::Body for RefusedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -60,24 +67,30 @@ impl http_body::Body for Lingering {
     }
 }
 
-impl Drop for Lingering {
+impl Drop for RefusedBody {
     fn drop(&mut self) {
         if self.is_over || self.body.is_end_stream() {
             return;
         }
         let body = std::mem::take(&mut self.body);
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(timeout(LINGER_TIME, discard(body)));
+            runtime.spawn(timeout(REFUSED_BODY_TIME, discard(body)));
         }
     }
 }
 
+/// Reads slowly: to send a body in vain must not be a way to keep this machine busy.
 async fn discard(mut body: Body) {
-    let mut left = LINGER_BYTES_MAX;
+    let Ok(_place) = PLACES.acquire().await else { return };
+    let (mut read, mut next_pause) = (0, REFUSED_BODY_PIECE_BYTES);
     while let Some(Ok(frame)) = body.frame().await {
-        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
-            Some(rest) => left = rest,
-            None => return,
+        read += frame.data_ref().map_or(0, Bytes::len);
+        if read > REFUSED_BODY_BYTES_MAX {
+            return;
+        }
+        if read >= next_pause {
+            next_pause = read + REFUSED_BODY_PIECE_BYTES;
+            sleep(REFUSED_BODY_PAUSE).await;
         }
     }
 }
