@@ -54,7 +54,8 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 
 /// Engine: how much of a replay the kernel keeps that the client has not taken, in bytes; Linux
 /// counts twice as much. Left to itself it keeps 4 MiB for each client, which it copies at once,
-/// and which is in no budget. Enough for 20 Mbit/s at a round trip of 100 ms.
+/// and which is in no budget. Enough for 20 Mbit/s at a round trip of 100 ms. The stream keeps it
+/// when it is live.
 pub const REPLAY_SEND_BUFFER_BYTES: usize = 256 << 10;
 
 /// HTTP: how long a client may take to start a request, and to send its header.

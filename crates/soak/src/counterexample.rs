@@ -11,6 +11,9 @@ use crate::log::{ClientLog, Entry, Line};
 /// Log lines shown before and after the violation.
 const LINES_AROUND: usize = 12;
 
+/// Last lines shown of the client's start before.
+const LINES_BEFORE: usize = 8;
+
 /// Names of channels shown for a client, at most.
 const NAMES_SHOWN: usize = 5;
 
@@ -45,7 +48,14 @@ pub fn describe(
     };
     let mut text = format!("{} on {of_client}: ", client.name);
     text += &violation(&found.violation, channels);
-    // Writing to a String cannot fail.
+    if let Some(before) = start_before(clients, found.client) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n  the end of the log of {}:", before.name);
+        let skipped = before.lines.len().saturating_sub(LINES_BEFORE);
+        for line in &before.lines[skipped..] {
+            let _ = write!(text, "\n            {}", shown_line(line, &names));
+        }
+    }
     let _ = writeln!(text, "\n  its log around line {}:", found.line);
     let last = match &found.violation {
         Violation::Missing { channel, .. } => next_of(client, found.line, *channel),
@@ -71,6 +81,13 @@ pub fn describe(
         let _ = writeln!(text, "    {at:>7} {}", shown_line(line, &names));
     }
     text
+}
+
+/// The log of the same client before it moved.
+fn start_before(clients: &[ClientLog], at: usize) -> Option<&ClientLog> {
+    let of_client = |log: &ClientLog| log.name.split_once(", start ").map(|it| it.0.to_owned());
+    let client = of_client(&clients[at])?;
+    clients[..at].iter().rev().find(|log| of_client(log).as_ref() == Some(&client))
 }
 
 fn shown_line(line: &Line, names: &dyn Fn(usize) -> String) -> String {

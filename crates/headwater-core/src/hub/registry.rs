@@ -176,6 +176,7 @@ impl Registry {
             Revocation::Stream(id) => number_of(id),
             _ => None,
         };
+        let mut of_shards: Vec<(&Arc<Mailbox>, Vec<u64>)> = Vec::new();
         for (at, Owned { target, user, token }) in &state.streams {
             let is_revoked = match revocation {
                 Revocation::User(id) => user.as_deref() == Some(id),
@@ -183,11 +184,28 @@ impl Registry {
                 Revocation::Stream(_) => Some(*at) == number,
                 Revocation::Channel(_) => false,
             };
-            if is_revoked {
+            if !is_revoked {
+                continue;
+            }
+            let Target::Shard(mailbox) = target else {
                 target.revoke(*at);
+                continue;
+            };
+            match of_shards.iter_mut().find(|(it, _)| Arc::ptr_eq(it, mailbox)) {
+                Some((_, numbers)) => numbers.push(*at),
+                None => of_shards.push((mailbox, vec![*at])),
             }
         }
+        for (mailbox, numbers) in of_shards {
+            revoke_on(mailbox, numbers);
+        }
     }
+}
+
+/// Revokes streams of a shard, which scans its streams once. A shard that is gone has none.
+fn revoke_on(mailbox: &Mailbox, mut numbers: Vec<u64>) {
+    numbers.sort_unstable();
+    let _ = mailbox.push(Message::Revoke(Revoked::Streams(numbers.into())));
 }
 
 impl Target {
@@ -198,10 +216,7 @@ impl Target {
                     queue.revoke();
                 }
             }
-            // A shard that is gone has no streams to revoke.
-            Self::Shard(mailbox) => {
-                let _ = mailbox.push(Message::Revoke(Revoked::Stream(number)));
-            }
+            Self::Shard(mailbox) => revoke_on(mailbox, vec![number]),
         }
     }
 }
@@ -218,7 +233,7 @@ impl State {
         }
         if self.is_full() {
             let now = SystemTime::now();
-            self.forget_tokens(|_, until| until <= now);
+            self.forget_expired(now);
         }
         while self.is_full() && !self.tokens.is_empty() {
             // The revocation with the shortest time left makes room.
@@ -228,8 +243,10 @@ impl State {
                  the keys instead, or raise the memory"
             );
             let first = self.tokens.iter().min_by_key(|(_, until)| **until);
-            let first = first.map(|(token, _)| token.clone());
-            self.forget_tokens(|token, _| first.as_deref() == Some(token));
+            if let Some(first) = first.map(|(token, _)| token.clone()) {
+                self.tokens.remove(&first);
+                self.give_back(TOKEN_BYTES + first.len());
+            }
             self.account.evicted(1);
         }
         self.token_bytes += TOKEN_BYTES + token.len();
@@ -237,13 +254,17 @@ impl State {
         self.tokens.insert(token.to_owned(), until);
     }
 
-    fn forget_tokens(&mut self, is_over: impl Fn(&str, SystemTime) -> bool) {
+    fn forget_expired(&mut self, now: SystemTime) {
         let mut bytes = 0;
         self.tokens.retain(|token, until| {
-            let stays = !is_over(token, *until);
+            let stays = *until > now;
             bytes += if stays { 0 } else { TOKEN_BYTES + token.len() };
             stays
         });
+        self.give_back(bytes);
+    }
+
+    fn give_back(&mut self, bytes: usize) {
         self.token_bytes -= bytes;
         self.account.remove(bytes);
     }

@@ -153,7 +153,7 @@ impl Replay {
             if let Target::Shard(..) = self.target
                 && !frames.is_empty()
             {
-                // They must be in the mailbox before the stream is live.
+                // The client must have accepted them before the stream is live.
                 return (self, Step { frames, live: None });
             }
             let live = self.attach(target);

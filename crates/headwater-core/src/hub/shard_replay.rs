@@ -20,19 +20,15 @@ use crate::stream::mailbox::{Mailbox, Message};
 pub(super) async fn feed(mut subscription: Subscription, mailbox: Arc<Mailbox>, replay: u64) {
     while let Some(frames) = poll_fn(|context| subscription.poll_page(context)).await {
         if !frames.is_empty() {
-            let (written, mut accepted) = oneshot::channel();
-            if mailbox.push(Message::Page { replay, frames, written }).is_err() {
-                return;
-            }
+            let Some(mut accepted) = push_page(&mailbox, replay, frames) else { return };
             let queue = subscription.queue();
-            let is_accepted = poll_fn(|context| {
-                if queue.watch_close(context).is_some() {
-                    return Poll::Ready(Ok(()));
-                }
-                Pin::new(&mut accepted).poll(context)
+            let is_accepted = poll_fn(|context| match queue.watch_close(context) {
+                Some(_) => Poll::Ready(false),
+                None => Pin::new(&mut accepted).poll(context).map(|it| it.is_ok()),
             });
-            if is_accepted.await.is_err() {
-                return;
+            if !is_accepted.await {
+                // It ends before it has all pages, so what is after them is not for it either.
+                break;
             }
         }
         if subscription.is_live() {
@@ -61,10 +57,61 @@ pub(super) async fn run(mut replay: Replay, mailbox: Arc<Mailbox>, number: u64) 
         if frames.last().is_some_and(|last| last.position().is_none()) {
             frames.extend(replay.position().map(Frame::marker));
         }
-        let (written, accepted) = oneshot::channel();
-        let page = Message::Page { replay: number, frames, written };
-        if mailbox.push(page).is_err() || accepted.await.is_err() {
+        let Some(accepted) = push_page(&mailbox, number, frames) else { return };
+        if accepted.await.is_err() {
             return;
         }
+    }
+}
+
+/// Returns what resolves when the client has accepted the page; `None` if the shard is gone.
+fn push_page(mailbox: &Mailbox, replay: u64, frames: Vec<Frame>) -> Option<oneshot::Receiver<()>> {
+    let (written, accepted) = oneshot::channel();
+    mailbox.push(Message::Page { replay, frames, written }).ok().map(|()| accepted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Hub;
+    use crate::stream::mailbox::{Attachment, StreamStart};
+    use crate::{Channel, Event};
+
+    fn take(mailbox: &Mailbox) -> Vec<Message> {
+        let mut messages = Vec::new();
+        mailbox.take(&mut messages);
+        messages
+    }
+
+    /// What waits after the page would be written without it, and the client would resume after
+    /// that.
+    #[tokio::test]
+    async fn a_stream_that_ends_before_its_page_is_accepted_does_not_join_its_channels() {
+        let (hub, channel) = (Hub::in_memory(), Channel::new("a").unwrap());
+        let first = hub.publish(&channel, Event::new("1")).await.unwrap();
+        hub.publish(&channel, Event::new("2")).await.unwrap();
+        let subscription = hub.subscribe([channel.clone()]).unwrap();
+        let subscription = subscription.after(first.id.unwrap().to_string());
+        let mailbox = Arc::new(Mailbox::new(|| {}));
+        assert!(subscription.attach(&mailbox, Box::new(())).is_ok());
+        let Some(Message::Attach(attachment)) = take(&mailbox).pop() else { panic!() };
+        let Attachment { start: StreamStart::Replaying(start), .. } = *attachment else { panic!() };
+        start(7).unwrap();
+        let page = loop {
+            tokio::task::yield_now().await;
+            if let Some(page) = take(&mailbox).pop() {
+                break page;
+            }
+        };
+        assert!(matches!(page, Message::Page { replay: 7, .. }));
+        hub.publish(&channel, Event::new("3")).await.unwrap();
+        hub.drain();
+        let last = loop {
+            tokio::task::yield_now().await;
+            if let Some(last) = take(&mailbox).pop() {
+                break last;
+            }
+        };
+        assert!(matches!(last, Message::Close { replay: 7, reason: CloseReason::Drain }));
     }
 }

@@ -112,23 +112,12 @@ pub fn encoded_len_max(event: &Event, position: Option<&str>) -> usize {
     name + id + retry + data + 1
 }
 
-/// How many line ends are searched for. To search for each takes ten times as long as to look at
-/// all bytes, where there is nothing else.
-const LINE_ENDS_SEARCHED_MAX: usize = 64;
-
-/// How many bytes end a line.
-fn line_ends(mut data: &[u8]) -> usize {
-    for found in 0..LINE_ENDS_SEARCHED_MAX {
-        match memchr2(b'\r', b'\n', data) {
-            Some(at) => data = &data[at + 1..],
-            None => return found,
-        }
-    }
+/// How many bytes end a line. All are looked at: to search for each takes far longer where there is
+/// nothing else.
+fn line_ends(data: &[u8]) -> usize {
     let is_end = |byte: &u8| u8::from(matches!(byte, b'\r' | b'\n'));
-    // No chunk has more than a byte can count, so that the compiler adds vectors of bytes.
-    let chunks = data.chunks(u8::MAX.into());
-    let rest: usize = chunks.map(|chunk| usize::from(chunk.iter().map(is_end).sum::<u8>())).sum();
-    LINE_ENDS_SEARCHED_MAX + rest
+    // A chunk is whole vectors, and has no more than a byte can count.
+    data.chunks(128).map(|chunk| usize::from(chunk.iter().map(is_end).sum::<u8>())).sum()
 }
 
 /// The lines of a text: CR, LF and CRLF each end a line, and the rest after the last one is a line
@@ -286,6 +275,7 @@ mod tests {
         };
         check(Event::new(""), 0);
         check(Event::new("a\nb\rc\n"), 0);
+        check(Event::new("\n".repeat(1_000)), 0);
         check(Event::new("grüße").with_name("🌊").unwrap().with_id("7").unwrap(), 0);
         check(Event::new("a\r\nb"), DATA.len() + 1);
         check(Event::new("").with_retry(Duration::MAX), 0);

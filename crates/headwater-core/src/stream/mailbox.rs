@@ -3,8 +3,10 @@
 //!
 //! A lock around a vector, which the shard takes as a whole: a push is a few nanoseconds under the
 //! lock, the shard locks once per batch, and the order is evidently first in, first out. Attaching
-//! a stream relies on that order: see `Subscription::attach`. `loom_tests.rs` checks, over the
-//! possible interleavings of the threads, that no wake-up of the shard is lost.
+//! a stream relies on that order: see `Subscription::attach`. Pages of replays are outside of it:
+//! the shard writes them last, and what must come after a page is pushed once that is accepted.
+//! `loom_tests.rs` checks, over the possible interleavings of the threads, that no wake-up of the
+//! shard is lost.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -106,10 +108,10 @@ pub struct Missed {
 }
 
 /// Which streams close.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Revoked {
-    /// The stream with this number in the registry.
-    Stream(u64),
+    /// The streams with these numbers in the registry, in ascending order.
+    Streams(Box<[u64]>),
     /// The streams on the channel with this slot.
     Channel(u32),
 }

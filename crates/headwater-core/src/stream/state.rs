@@ -12,18 +12,12 @@ use crate::frame::Frame;
 
 /// The state of a stream. Its driver reports what it writes, and asks what is due.
 pub struct StreamState {
-    phase: Phase,
+    /// Why the stream is closing: nothing may be added, what waits is the last. `None` while events
+    /// are replayed or delivered.
+    closing: Option<CloseReason>,
     schedule: Schedule,
     /// `None` while the client has taken everything.
     backlog: Option<Box<Backlog>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Events are replayed or delivered.
-    Open,
-    /// Nothing may be added; what waits is the last.
-    Closing(CloseReason),
 }
 
 /// How the body of a stream ends.
@@ -42,21 +36,18 @@ pub struct Ending {
 impl StreamState {
     /// A stream that begins at this tick. It ends when and because `ends` says so.
     pub fn new(now: Tick, ends: Option<(Tick, CloseReason)>) -> Self {
-        Self { phase: Phase::Open, schedule: Schedule::new(now, ends), backlog: None }
+        Self { closing: None, schedule: Schedule::new(now, ends), backlog: None }
     }
 
     /// Whether the stream is not closing.
     #[inline]
     pub fn is_open(&self) -> bool {
-        self.phase == Phase::Open
+        self.closing.is_none()
     }
 
     /// Why the stream is closing, if it is.
     pub fn closing(&self) -> Option<CloseReason> {
-        match self.phase {
-            Phase::Open => None,
-            Phase::Closing(reason) => Some(reason),
-        }
+        self.closing
     }
 
     /// What the client has not taken, if anything.
@@ -163,7 +154,7 @@ impl StreamState {
             return false;
         }
         let Ending { reason, retry, framing, named } = *ending;
-        self.phase = Phase::Closing(reason);
+        self.closing = Some(reason);
         let discards = [CloseReason::Overflow, CloseReason::Expired, CloseReason::Revoked];
         if discards.contains(&reason)
             && let Some(backlog) = &mut self.backlog
@@ -187,7 +178,7 @@ impl StreamState {
     /// much the bytes in all backlogs have changed.
     pub fn abandon(&mut self, reason: CloseReason, named: bool) -> (CloseReason, isize) {
         let reason = self.closing().unwrap_or(reason);
-        self.phase = Phase::Closing(reason);
+        self.closing = Some(reason);
         if let Some(backlog) = &mut self.backlog {
             backlog.clear(named);
         }

@@ -1,7 +1,7 @@
 //! Streams and channels that fall behind. Look here for which channels' publishers wait, and for
 //! who pays when too much waits: the slowest clients, and the channels with the most events.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use headwater_core::close::CloseReason;
@@ -101,7 +101,7 @@ impl Shard {
 
     /// Discards pending frames of the channels that have the most of them, until the rest is within
     /// bounds, and closes the streams of these channels and of `dropped`: their clients resume.
-    pub(super) fn discard_overrun(&mut self, mut dropped: Vec<u32>) {
+    pub(super) fn discard_overrun(&mut self, dropped: Vec<u32>) {
         let mut by_slot: HashMap<u32, (usize, usize)> = HashMap::new();
         if self.port.mailbox().is_overrun() {
             for message in &self.pending {
@@ -116,33 +116,35 @@ impl Shard {
             by_slot.into_iter().map(|(slot, (bytes, messages))| (bytes, messages, slot)).collect();
         // A message without data costs about as much as a hundred bytes.
         most.sort_unstable_by_key(|(bytes, messages, _)| bytes + 100 * messages);
+        let mut discarded = HashSet::new();
         while self.port.mailbox().is_overrun()
             && let Some((bytes, messages, slot)) = most.pop()
         {
-            let is_of_slot =
-                |it: &Message| matches!(it, Message::Deliver { slot: of, .. } if *of == slot);
-            self.pending.retain(|message| !is_of_slot(message));
             self.handled.resize(messages, slot);
             self.port.mailbox().done(messages, bytes, &mut self.handled);
-            dropped.push(slot);
+            discarded.insert(slot);
         }
-        if dropped.is_empty() {
+        let is_discarded =
+            |it: &Message| matches!(it, Message::Deliver { slot, .. } if discarded.contains(slot));
+        self.pending.retain(|message| !is_discarded(message));
+        discarded.extend(dropped);
+        if discarded.is_empty() {
             return;
         }
         tracing::warn!(
-            channels = dropped.len(),
+            channels = discarded.len(),
             "more events than this node can deliver: closing the streams of the channels with the \
              most, so that their clients resume"
         );
         // A stream that is about to join may lack what was dropped, too.
         for message in &mut self.pending {
             if let Some(joined) = joined(message)
-                && joined.channels.iter().any(|it| dropped.contains(&it.slot))
+                && joined.channels.iter().any(|it| discarded.contains(&it.slot))
             {
                 joined.closed.get_or_insert(CloseReason::Overflow);
             }
         }
-        for slot in dropped {
+        for slot in discarded {
             for key in self.channels.streams_on(slot) {
                 self.end(u32::try_from(key).unwrap_or(u32::MAX), CloseReason::Overflow);
             }

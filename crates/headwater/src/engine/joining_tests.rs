@@ -16,7 +16,9 @@ use proptest::prelude::*;
 use super::shard::Shard;
 use super::{ConnectionSlots, StreamParts, attach};
 use crate::event::{Decoder, Item};
-use crate::limits::{EVENT_DATA_BYTES_MAX, MAILBOX_BYTES_MAX};
+use crate::limits::{
+    EVENT_DATA_BYTES_MAX, MAILBOX_BYTES_MAX, MAILBOX_MESSAGES_FULL, TURN_BYTES_MAX,
+};
 use crate::response::{Callbacks, StreamOptions};
 use crate::{Channel, Event, Hub, Subscription};
 use headwater_core::close::CloseReason;
@@ -247,6 +249,21 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.unwrap().block_on(run(steps));
     }
+}
+
+#[tokio::test]
+async fn pages_that_wait_for_their_turn_do_not_make_publishers_wait() {
+    let mut world = World::new();
+    let frame = Frame::new(&Event::new("x".repeat(TURN_BYTES_MAX)));
+    for replay in 0..MAILBOX_MESSAGES_FULL as u64 {
+        let (frames, (written, _)) = (vec![frame.clone()], tokio::sync::oneshot::channel());
+        assert!(world.mailbox.push(Message::Page { replay, frames, written }).is_ok());
+    }
+    assert!(world.mailbox.is_full());
+    world.shard.turn();
+    assert_eq!(world.shard.pages.len(), MAILBOX_MESSAGES_FULL - 1, "one each turn");
+    assert!(!world.mailbox.is_full());
+    assert_eq!(world.mailbox.depth(), 0);
 }
 
 /// Other channels' events that are queued behind a flood arrive, and their streams stay open.

@@ -25,8 +25,9 @@ impl Shard {
     /// Ends revoked streams.
     pub(super) fn revoke(&mut self, revoked: Revoked) {
         let keys: Vec<usize> = match revoked {
-            Revoked::Stream(number) => {
-                let is_revoked = |(_, stream): &(usize, &Stream)| stream.number == number;
+            Revoked::Streams(numbers) => {
+                let is_revoked =
+                    |(_, stream): &(usize, &Stream)| numbers.binary_search(&stream.number).is_ok();
                 self.streams.iter().filter(is_revoked).map(|(key, _)| key).collect()
             }
             Revoked::Channel(channel) => self.channels.streams_on(channel),

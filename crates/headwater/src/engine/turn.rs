@@ -74,6 +74,7 @@ impl Shard {
     /// after a check, because a wake-up may have been consumed since the previous one.
     pub(super) fn turn(&mut self) -> Flow {
         let dropped = self.port.mailbox().take(&mut self.inbox);
+        let pages = self.pages.len();
         for message in self.inbox.drain(..) {
             match message {
                 Message::Page { replay, frames, written } => {
@@ -81,6 +82,10 @@ impl Shard {
                 }
                 message => self.pending.push_back(message),
             }
+        }
+        if self.pages.len() > pages {
+            // A page that waits here is no reason for publishers to wait.
+            self.port.mailbox().done(self.pages.len() - pages, 0, &mut self.handled);
         }
         // Release the memory of a burst: here, and in the mailbox once the two vectors are swapped.
         self.inbox.shrink_to(TURN_MESSAGES_MAX);
@@ -149,7 +154,6 @@ impl Shard {
         self.deliver();
         // At least one, so that live frames never keep a replay from its end.
         while let Some(page) = self.pages.pop_front() {
-            messages += 1;
             replayed += page.frames.iter().map(Frame::len).sum::<usize>();
             self.on_page(page);
             if replayed >= TURN_BYTES_MAX {

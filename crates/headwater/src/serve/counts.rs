@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters of the outcomes of PROXY protocol headers and TLS handshakes since the server started.
+/// Counters since the server started: of the outcomes of PROXY protocol headers and TLS handshakes,
+/// and of connections that the server closed.
 /// Clones share the counters: pass one to
 /// [`Serve::with_counts`](crate::serve::Serve::with_counts), and read another.
 #[derive(Debug, Clone, Default)]
@@ -78,7 +79,7 @@ impl ServeCounts {
         self.0.tls_errors.load(Ordering::Relaxed)
     }
 
-    /// Connections over HTTP/2 that were closed for a reason.
+    /// Connections that the server closed for a reason.
     pub fn closed(&self, reason: Closed) -> u64 {
         self.0.closed[reason as usize].load(Ordering::Relaxed)
     }

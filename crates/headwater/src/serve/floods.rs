@@ -69,17 +69,17 @@ impl Floods {
         if self.is_shared.as_ref().is_some_and(|is_shared| is_shared(address.to_canonical())) {
             return;
         }
-        let now = Instant::now();
+        let (now, network) = (Instant::now(), network(address));
         let mut addresses = self.addresses();
-        if addresses.len() >= FLOODING_ADDRESSES_MAX {
+        if addresses.len() >= FLOODING_ADDRESSES_MAX && !addresses.contains_key(&network) {
             addresses.retain(|_, flooding| flooding.left(now) < FLOODS_MAX);
-        }
-        if addresses.len() >= FLOODING_ADDRESSES_MAX {
-            return;
+            if addresses.len() >= FLOODING_ADDRESSES_MAX {
+                return;
+            }
         }
         self.has_some.store(true, Ordering::Relaxed);
         let new = || Flooding { left: FLOODS_MAX, at: now, next: now };
-        let flooding = addresses.entry(network(address)).or_insert_with(new);
+        let flooding = addresses.entry(network).or_insert_with(new);
         // As much again at most, so that the end of a flood is noticed.
         flooding.left = (flooding.left(now) - 1.0).max(-FLOODS_MAX);
         flooding.at = now;
@@ -173,9 +173,13 @@ mod tests {
             floods.add(IpAddr::from((number << 64).to_be_bytes()));
         }
         assert_eq!(floods.addresses().len(), FLOODING_ADDRESSES_MAX);
+        let known = IpAddr::from(0_u128.to_be_bytes());
+        flood(&floods, known);
+        floods.delay(known);
+        assert!(floods.delay(known) > Some(Duration::ZERO), "it counts although the table is full");
         tokio::time::advance(2 * FLOOD_PAUSE).await;
         flood(&floods, FLOODING);
-        assert_eq!(floods.addresses().len(), 1, "others have stopped");
+        assert_eq!(floods.addresses().len(), 2, "others have stopped");
         let own = |end: u16| IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, end]);
         flood(&floods, own(1));
         floods.delay(own(2));

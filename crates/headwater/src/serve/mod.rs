@@ -164,7 +164,7 @@ impl Serve {
         self
     }
 
-    /// Sets the counters of what happens to connections before HTTP.
+    /// Sets the counters of what happens to connections before HTTP, and of those that it closes.
     pub fn with_counts(mut self, counts: ServeCounts) -> Self {
         self.preface.counts = counts;
         self
