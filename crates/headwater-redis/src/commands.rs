@@ -119,7 +119,7 @@ impl Commands {
         changed.map_or(generation, |state| state.generation)
     }
 
-    /// Replaces the connection, for a reason that the subscriber has. The name of Redis is resolved
+    /// Replaces the connection, for a reason of those who use it. The name of Redis is resolved
     /// again. Does nothing while there is no connection, or if it was opened only just now.
     pub(crate) fn reset(&self, reason: &'static str) {
         if let Phase::Open(link) = &self.shared.state.borrow().phase {

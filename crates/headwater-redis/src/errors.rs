@@ -249,6 +249,26 @@ pub(crate) fn published_on_replica() -> Error {
     Error::new(kind, message).with_reason(code)
 }
 
+/// Whether the answer of `HELLO` is that of a replica.
+pub(crate) fn is_replica(hello: &Value) -> bool {
+    let is = |value: &Value, what: &str| match value {
+        Value::BulkString(text) => text == what.as_bytes(),
+        Value::SimpleString(text) => text == what,
+        _ => false,
+    };
+    let is_role = |name: &Value, role: &Value| is(name, "role") && is(role, "replica");
+    match hello {
+        Value::Map(pairs) => pairs.iter().any(|(name, role)| is_role(name, role)),
+        Value::Array(items) => items.chunks_exact(2).any(|pair| is_role(&pair[0], &pair[1])),
+        _ => false,
+    }
+}
+
+/// What Redis would answer if a replica refused a `PUBLISH`.
+pub(crate) fn readonly() -> RedisError {
+    redis::make_extension_error(READONLY.code.to_owned(), None)
+}
+
 /// The error of reading the log.
 pub(crate) fn read_error(error: RedisError) -> Error {
     explain(error, READ)

@@ -51,7 +51,7 @@ pub(crate) enum Cause {
     Silent,
     /// Redis answered with this code: the connection leads to the wrong server.
     Answer(&'static str),
-    /// The subscriber requested it.
+    /// One of those who use it requested it.
     Reset(&'static str),
 }
 

@@ -3,7 +3,8 @@
 //!
 //! The function does not run on a replica, but a replica accepts a `PUBLISH`, which then reaches
 //! its own subscribers only: after a failover, that would lose events in silence. So Redis is asked
-//! after each batch with a `PUBLISH` whether it is the primary.
+//! after each batch with a `PUBLISH` whether it is the primary: with `HELLO`, which every user may
+//! call that can connect.
 
 use headwater_core::log::{Epoch, Position, RetentionRules};
 use headwater_core::{Channel, Error, ErrorKind, Event, Publish, Receipt};
@@ -13,7 +14,7 @@ use crate::commands::Commands;
 use crate::desired::Desired;
 use crate::envelope;
 use crate::ephemeral::EphemeralChannels;
-use crate::errors::{publish_error, published_on_replica};
+use crate::errors::{is_replica, publish_error, published_on_replica};
 use crate::keys;
 use crate::library::{self, Mode};
 
@@ -38,19 +39,23 @@ impl Publisher<'_> {
         for publish in batch {
             has_plain |= !self.add(&mut pipeline, publish, mode)?;
         }
-        pipeline.cmd("GET").arg(keys::EPOCH);
+        if mode.is_some() {
+            pipeline.cmd("GET").arg(keys::EPOCH);
+        }
         if has_plain {
-            pipeline.cmd("INFO").arg("replication");
+            pipeline.cmd("HELLO");
         }
         let mut commands = self.commands.clone();
         let generation = commands.generation();
         let answers = pipeline.ignore_errors().query_async(&mut commands).await;
         let mut answers: Vec<Result<Value, RedisError>> = answers.map_err(publish_error)?;
-        if has_plain && answers.pop().is_some_and(|info| is_replica(info.ok())) {
-            self.commands.reset("it leads to a replica");
+        if has_plain && answers.pop().is_some_and(|hello| hello.is_ok_and(|it| is_replica(&it))) {
+            if self.commands.generation() == generation {
+                self.commands.reset("it leads to a replica");
+            }
             return Err(published_on_replica());
         }
-        let epoch = answers.pop().and_then(epoch_of);
+        let epoch = mode.and_then(|_| answers.pop()).and_then(epoch_of);
         let answers = batch.iter().zip(answers);
         let receipts: Vec<Result<Receipt, RedisError>> =
             answers.map(|(publish, answer)| Ok(receipt(publish, answer?))).collect();
@@ -107,13 +112,6 @@ fn without_log(channel: &Channel) -> Error {
              that docs/redis.md lists"
         ),
     )
-}
-
-/// Whether the answer of `INFO replication` is that of a replica. Without the permission to ask, it
-/// is not known.
-fn is_replica(info: Option<Value>) -> bool {
-    let text = info.and_then(text);
-    text.is_some_and(|text| text.contains("role:slave"))
 }
 
 fn epoch_of(answer: Result<Value, RedisError>) -> Option<Epoch> {

@@ -25,8 +25,7 @@ pub(crate) async fn run(node: &Node, tried: oneshot::Sender<()>) {
     let mut tried = Some(tried);
     let mut last_generation = None;
     let commands = node.commands.clone();
-    let mut reconciler =
-        Reconciler { node, commands, generation: 0, revoked_in: None, must_compare_rules: true };
+    let mut reconciler = Reconciler { node, commands, generation: 0, must_compare_rules: true };
     loop {
         reconciler.generation = reconciler.commands.generation();
         let generation = reconciler.generation;
@@ -52,8 +51,6 @@ struct Reconciler<'a> {
     commands: Commands,
     /// The generation of the connection when the comparison began.
     generation: u64,
-    /// The epoch in which Redis has the revocations of this node.
-    revoked_in: Option<Epoch>,
     /// Whether Redis must have this node's retention rules, and not only some: so that nodes with
     /// other rules do not overwrite each other's without end, only once on each connection.
     must_compare_rules: bool,
@@ -133,10 +130,9 @@ impl Reconciler<'_> {
 
     /// Redis gets the revocations of this node again in a new epoch: it may have lost them.
     async fn repeat_revocations(&mut self, epoch: Epoch) -> RedisResult<()> {
-        if self.revoked_in != Some(epoch) {
-            let own = self.node.desired.own_revocations();
-            revocations::publish_again(&mut self.commands, &own).await?;
-            self.revoked_in = Some(epoch);
+        let own = self.node.desired.revocations_not_in(epoch);
+        if let Some(now) = revocations::publish_again(&mut self.commands, &own).await? {
+            self.node.desired.revocations_are_in(&own, now);
         }
         Ok(())
     }

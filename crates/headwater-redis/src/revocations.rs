@@ -5,21 +5,23 @@
 use headwater_core::broker::Sink;
 use headwater_core::clock::now_ms;
 use headwater_core::limits::REVOKED_TOKENS_MAX;
+use headwater_core::log::Epoch;
 use headwater_core::revocation::{Revocation, RevocationRecord};
-use redis::{Pipeline, RedisResult};
+use redis::{Pipeline, RedisResult, Value};
 
 use crate::commands::Commands;
 use crate::desired::{Desired, Retained};
-use crate::errors::is_denied;
-use crate::keys::{REVOCATIONS, REVOCATIONS_CHANNEL};
+use crate::errors::{is_denied, is_replica, readonly};
+use crate::keys::{self, REVOCATIONS, REVOCATIONS_CHANNEL};
 use crate::library::LogMode;
 use crate::limits::REVOCATION_KEPT;
 
 /// The tolerated difference between the clocks of nodes and of Redis.
 const CLOCK_SKEW_MS: u64 = 30_000;
 
-/// Publishes a revocation to all connected nodes, and stores it for the others. It is published
-/// first, because that needs fewer permissions. Returns its time, by the clock of Redis.
+/// Publishes a revocation to all connected nodes, and stores it for the others, in one round trip:
+/// the epoch is that of the server that has it. It is published first, because that needs fewer
+/// permissions. Returns its time, by the clock of Redis.
 pub(crate) async fn publish(
     commands: &mut Commands,
     revocation: &Revocation,
@@ -31,41 +33,57 @@ pub(crate) async fn publish(
     let retained_ms = u64::try_from(REVOCATION_KEPT.as_millis()).unwrap_or(u64::MAX);
     let until_ms = record.token_until_ms().unwrap_or(0).max(now_ms + retained_ms);
     let retained = Retained { until_ms, text: record.encode() };
-    let mut publish = redis::cmd("PUBLISH");
-    publish.arg(REVOCATIONS_CHANNEL).arg(&retained.text).exec_async(commands).await?;
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("PUBLISH").arg(REVOCATIONS_CHANNEL).arg(&retained.text).ignore();
     if desired.log_mode() == LogMode::Denied {
         tracing::warn!(
             "a revocation is not retained for disconnected nodes: Redis denies the key \
              {REVOCATIONS}"
         );
-        return Ok(at_ms);
+        pipeline.cmd("HELLO");
+        let (hello,): (Value,) = pipeline.query_async(commands).await?;
+        return if is_replica(&hello) { Err(readonly()) } else { Ok(at_ms) };
     }
     let newest = -1 - isize::try_from(REVOKED_TOKENS_MAX).unwrap_or(isize::MAX - 1);
-    let mut store = redis::pipe();
-    add_retained(&mut store, &retained);
-    store.cmd("ZREMRANGEBYSCORE").arg(REVOCATIONS).arg("-inf").arg(now_ms);
-    store.cmd("ZREMRANGEBYRANK").arg(REVOCATIONS).arg(0).arg(newest);
-    store.exec_async(commands).await?;
-    desired.record_revocation(retained);
+    add_retained(&mut pipeline, &retained);
+    pipeline.cmd("ZREMRANGEBYSCORE").arg(REVOCATIONS).arg("-inf").arg(now_ms).ignore();
+    pipeline.cmd("ZREMRANGEBYRANK").arg(REVOCATIONS).arg(0).arg(newest).ignore();
+    let epoch = with_epoch(pipeline, commands).await?;
+    desired.record_revocation(retained, epoch);
     Ok(at_ms)
 }
 
-/// Stores and publishes revocations of this node again: Redis may have lost them. To repeat one
-/// does no harm.
-pub(crate) async fn publish_again(commands: &mut Commands, own: &[Retained]) -> RedisResult<()> {
+/// Stores and publishes revocations of this node again: Redis may have lost them. Returns the epoch
+/// of the server that has the last of them.
+pub(crate) async fn publish_again(
+    commands: &mut Commands,
+    own: &[Retained],
+) -> RedisResult<Option<Epoch>> {
+    let mut epoch = None;
     for page in own.chunks(PAGE) {
         let mut pipeline = redis::pipe();
         for retained in page {
             add_retained(&mut pipeline, retained);
-            pipeline.cmd("PUBLISH").arg(REVOCATIONS_CHANNEL).arg(&retained.text);
+            pipeline.cmd("PUBLISH").arg(REVOCATIONS_CHANNEL).arg(&retained.text).ignore();
         }
-        pipeline.exec_async(commands).await?;
+        let now = with_epoch(pipeline, commands).await?;
+        if epoch.replace(now).is_some_and(|before| before != now) {
+            // Another server has those before.
+            return Ok(None);
+        }
     }
-    Ok(())
+    Ok(epoch.flatten())
+}
+
+/// Runs commands whose answers are of no interest, and returns the epoch of the log there.
+async fn with_epoch(mut pipeline: Pipeline, commands: &mut Commands) -> RedisResult<Option<Epoch>> {
+    pipeline.cmd("GET").arg(keys::EPOCH);
+    let (epoch,): (Option<String>,) = pipeline.query_async(commands).await?;
+    Ok(epoch.and_then(|epoch| epoch.parse().ok()))
 }
 
 fn add_retained(pipeline: &mut Pipeline, Retained { until_ms, text }: &Retained) {
-    pipeline.cmd("ZADD").arg(REVOCATIONS).arg(*until_ms).arg(text);
+    pipeline.cmd("ZADD").arg(REVOCATIONS).arg(*until_ms).arg(text).ignore();
 }
 
 /// The time by the clock of Redis, in milliseconds since 1970: one clock for all nodes, so that

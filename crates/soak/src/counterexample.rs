@@ -48,7 +48,8 @@ pub fn describe(
     };
     let mut text = format!("{} on {of_client}: ", client.name);
     text += &violation(&found.violation, channels);
-    if let Some(before) = start_before(clients, found.client) {
+    if client.name.contains(", start ") {
+        let before = &clients[found.client - 1];
         // Writing to a String cannot fail.
         let _ = write!(text, "\n  the end of the log of {}:", before.name);
         let skipped = before.lines.len().saturating_sub(LINES_BEFORE);
@@ -81,13 +82,6 @@ pub fn describe(
         let _ = writeln!(text, "    {at:>7} {}", shown_line(line, &names));
     }
     text
-}
-
-/// The log of the same client before it moved.
-fn start_before(clients: &[ClientLog], at: usize) -> Option<&ClientLog> {
-    let of_client = |log: &ClientLog| log.name.split_once(", start ").map(|it| it.0.to_owned());
-    let client = of_client(&clients[at])?;
-    clients[..at].iter().rev().find(|log| of_client(log).as_ref() == Some(&client))
 }
 
 fn shown_line(line: &Line, names: &dyn Fn(usize) -> String) -> String {

@@ -41,8 +41,9 @@ struct State {
     /// The last epochs of the log, the current one at the end.
     epochs: VecDeque<Epoch>,
     accepted: AcceptedEvents,
-    /// When the log had a new epoch last, as far as this node has seen.
-    reset_at: Option<Instant>,
+    /// Since when all nodes could note their channels with ephemeral events in the current epoch;
+    /// `None` as long as this node has seen one epoch only.
+    notable_since: Option<Instant>,
 }
 
 /// Whether this node knows what was revoked while it was disconnected.
@@ -79,7 +80,7 @@ impl Desired {
             heard_before: None,
             epochs: VecDeque::new(),
             accepted: AcceptedEvents::default(),
-            reset_at: None,
+            notable_since: None,
         };
         Self { state: Mutex::new(state), changed: Notify::new(), due: Notify::new() }
     }
@@ -233,7 +234,7 @@ impl Desired {
             state.epochs.pop_front();
         }
         if !state.epochs.is_empty() {
-            state.reset_at = Some(Instant::now());
+            state.notable_since = Some(Instant::now());
         }
         state.epochs.push_back(epoch);
         true
@@ -264,7 +265,7 @@ impl Desired {
     /// Whether Redis may lack notes of which channels receive ephemeral events: the log was reset,
     /// and with it the notes may be gone that nodes make again once they are connected.
     pub(crate) fn may_lack_notes(&self) -> bool {
-        self.state().reset_at.is_some_and(|at| at.elapsed() < NOTES_AGAIN_WITHIN)
+        self.state().notable_since.is_some_and(|at| at.elapsed() < NOTES_AGAIN_WITHIN)
     }
 
     // === revocations ===
@@ -283,14 +284,19 @@ impl Desired {
         self.due.notify_one();
     }
 
-    /// Records a revocation that this node has made.
-    pub(crate) fn record_revocation(&self, retained: Retained) {
-        self.state().own_revocations.push(retained);
+    /// Records a revocation that this node has made, and the epoch in which Redis has it.
+    pub(crate) fn record_revocation(&self, retained: Retained, epoch: Option<Epoch>) {
+        self.state().own_revocations.push(retained, epoch);
     }
 
-    /// The revocations that this node has made and Redis must retain.
-    pub(crate) fn own_revocations(&self) -> Vec<Retained> {
-        self.state().own_revocations.all()
+    /// The revocations that this node has made, and Redis may not have in this epoch.
+    pub(crate) fn revocations_not_in(&self, epoch: Epoch) -> Vec<Retained> {
+        self.state().own_revocations.not_in(epoch)
+    }
+
+    /// Records that Redis has these in this epoch.
+    pub(crate) fn revocations_are_in(&self, repeated: &[Retained], epoch: Epoch) {
+        self.state().own_revocations.are_in(repeated, epoch);
     }
 
     /// Records that they were read, unless they must be read again.
@@ -326,6 +332,12 @@ impl Desired {
     }
 
     pub(crate) fn update_status(&self, update: impl FnOnce(&mut BrokerStatus)) {
-        update(&mut self.state().status);
+        let mut state = self.state();
+        update(&mut state.status);
+        let is_noting = state.notable_since.is_some_and(|at| at.elapsed() < NOTES_AGAIN_WITHIN);
+        if is_noting && !state.status.keeps.is_ok() {
+            // Redis refuses the notes as well.
+            state.notable_since = Some(Instant::now());
+        }
     }
 }

@@ -313,12 +313,18 @@ async fn a_log_that_lacks_what_was_heard_gets_a_new_epoch() {
             assert_eq!(epoch(), new, "the new epoch began after that event");
         }
     }
-    // Many restarts are noted, so that older offsets are not known; ephemeral events have none.
-    let jumps: Vec<String> = (1..=32).map(|number| number.to_string()).collect();
+    // Many restarts are noted, so that older offsets are not known. Ephemeral events have none, and
+    // what was accepted long ago was compared before.
+    let jumps: Vec<String> = (11..=42).map(|number| number.to_string()).collect();
     server.run::<()>(&["SET", &format!("{PREFIX}:jumps"), &jumps.join(" ")]);
     let last: u64 = server.run(&["GET", &format!("{PREFIX}:seq")]);
     let before = epoch();
-    let ephemeral = Heard { accepted: vec![accepted(before, 0, None)], ..heard(before, last) };
-    probe(&mut commands, mode, Some(&ephemeral)).await.unwrap();
-    assert_eq!(epoch(), before);
+    for offset in [0, 1] {
+        let all = Heard { accepted: vec![accepted(before, offset, None)], ..heard(before, last) };
+        probe(&mut commands, mode, Some(&all)).await.unwrap();
+        assert_eq!(epoch(), before, "accepted {offset}");
+    }
+    let unheard = Heard { accepted: vec![accepted(before, 1, None)], ..heard(before, 0) };
+    probe(&mut commands, mode, Some(&unheard)).await.unwrap();
+    assert_ne!(epoch(), before);
 }

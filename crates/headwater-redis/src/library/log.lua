@@ -93,8 +93,9 @@ local function known_log(epoch, seq, writer)
   return { epoch = valid_epoch(epoch), last = valid_offset(seq), writer = writer or '' }
 end
 
--- Whether this epoch of the log lacks an offset that was in it.
-local function lacks_offset(prefix, known, last)
+-- Whether this epoch of the log lacks an offset that was in it. `newest` is the last that the node
+-- knows of: with it, the node has compared itself since the jumps before it.
+local function lacks_offset(prefix, known, last, newest)
   if last > known.last then
     return true
   end
@@ -105,7 +106,7 @@ local function lacks_offset(prefix, known, last)
       return true
     end
   end
-  return jumps >= JUMPS_MAX and last < oldest
+  return jumps >= JUMPS_MAX and newest < oldest
 end
 
 -- Whether this epoch began longer ago than an event was accepted in another one.
@@ -120,22 +121,30 @@ local function lacks(prefix, known, heard, time)
   if not heard then
     return false
   end
+  local lasts, newest = {}, 0
+  if heard.epoch == known.epoch then
+    lasts[1] = heard.last
+  elseif heard.ended[known.epoch] then
+    return true
+  end
   for _, event in ipairs(heard.accepted) do
-    local is_lacking
-    if event.epoch == known.epoch then
-      -- 0: only ephemeral events were accepted.
-      is_lacking = event.last > 0 and lacks_offset(prefix, known, event.last)
-    else
-      is_lacking = event.age_ms and began_before(prefix, event.age_ms, time)
+    if event.epoch ~= known.epoch then
+      if event.age_ms and began_before(prefix, event.age_ms, time) then
+        return true
+      end
+    elseif event.last > 0 then -- 0: only ephemeral events were accepted
+      lasts[#lasts + 1] = event.last
     end
-    if is_lacking then
+  end
+  for _, last in ipairs(lasts) do
+    newest = math.max(newest, last)
+  end
+  for _, last in ipairs(lasts) do
+    if lacks_offset(prefix, known, last, newest) then
       return true
     end
   end
-  if heard.epoch == known.epoch then
-    return lacks_offset(prefix, known, heard.last)
-  end
-  return heard.ended[known.epoch]
+  return false
 end
 
 -- Returns how the log continues on this server: 'epoch' for a new epoch, 'jump', 'clock' if that

@@ -182,9 +182,13 @@ impl Session<'_> {
         let held = channels.iter().filter_map(|channel| self.held.get(channel));
         let heard = held.map(|held| held.offset).fold(state.last, u64::max);
         self.node.sink.log(state.epoch, heard);
+        let may_lack_notes = self.node.desired.may_lack_notes();
         for (channel, baseline) in channels.into_iter().zip(&state.baselines) {
             let baseline = self.take_held(&channel, *baseline);
-            self.start(&channel, baseline);
+            // Of a channel that was received all the time, the hub knows.
+            let is_new = self.subscriptions.get(&channel) == Some(&Phase::Subscribed);
+            let is_ephemeral = baseline.ephemeral || may_lack_notes && is_new;
+            self.start(&channel, baseline.with_ephemeral(is_ephemeral));
         }
     }
 

@@ -47,7 +47,8 @@ impl World {
         let nodes = proxies.each_ref().map(|proxy| {
             let broker = RedisBroker::connect(&format!("redis://{}", proxy.address())).unwrap();
             let rules = rules.clone();
-            Hub::new(if nodes_have_rules { broker.with_retention(rules) } else { broker })
+            let broker = if nodes_have_rules { broker.with_retention(rules) } else { broker };
+            Hub::builder().linger(Duration::from_millis(100)).build(broker)
         });
         let world = Self { primary, replica, proxies, nodes };
         for node in &world.nodes {
@@ -72,10 +73,10 @@ impl World {
         self.nodes[node].publish(&name(channel), Event::new("data")).await
     }
 
-    async fn publish_keyed(&self, node: usize, channel: &str, key: &str) -> Result<(), Error> {
+    async fn publish_keyed(&self, node: usize, channel: &str, key: &str) -> Result<Receipt, Error> {
         let publish = Publish::to(name(channel), Event::new("data"));
         let keyed = publish.with_key(IdempotencyKey::new(key).unwrap());
-        self.nodes[node].publish_all([keyed]).await.map(drop)
+        Ok(self.nodes[node].publish_all([keyed]).await?.remove(0))
     }
 }
 
@@ -165,13 +166,18 @@ async fn a_node_that_published_nothing_later_causes_no_second_gap() {
 async fn a_key_that_is_repeated_after_a_failover_causes_no_second_gap() {
     let world = World::start(&[], true).await;
     let mut stream = subscribe(&world.nodes[1], "kept").await;
-    world.publish_keyed(0, "kept", "key").await.unwrap();
-    world.replica.wait_until_in_sync();
-    sleep(Duration::from_millis(200)).await;
+    let first = world.publish_keyed(0, "kept", "key").await.unwrap();
+    eventually("the replica has it", async || {
+        world.replica.run::<Option<u64>>(&["GET", "headwater:{0}:seq"]) == Some(1)
+    })
+    .await;
     world.promote_for(1);
     gap(&mut stream, GapReason::Epoch).await;
     world.follow(0);
     eventually("repeated", async || world.publish_keyed(0, "kept", "key").await.is_ok()).await;
+    let again = world.publish_keyed(0, "kept", "key").await.unwrap();
+    assert_eq!(again.position, first.position);
+    // On another connection, the node reports what was accepted over this one.
     world.follow(0);
     assert_eq!(gaps(&mut stream, RECONCILED).await, []);
 }
@@ -210,6 +216,37 @@ async fn a_revocation_that_a_failover_lost_is_repeated() {
     assert_eq!(stream.closed(), Some(CloseReason::Revoked));
     let retained: usize = world.replica.run(&["ZCARD", "headwater:{0}:revoked"]);
     assert_eq!(retained, 1);
+}
+
+/// Nodes note their channels with ephemeral events again in a new epoch; that may be late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ephemeral_events_missed_after_a_new_epoch_are_a_gap_before_they_are_noted_again() {
+    let world = World::start(&[], true).await;
+    let node = &world.nodes[1];
+    let _other = subscribe(node, "off:other").await;
+    let mut both = node.subscribe(["off:moved", "off:other"].map(name)).unwrap();
+    timeout(PATIENCE, both.ready()).await.expect("confirmed in time");
+    world.publish(0, "off:moved").await.unwrap();
+    world.primary.run::<()>(&["DEL", "headwater:{0}:epoch"]);
+    gap(&mut both, GapReason::Epoch).await;
+    world.publish(0, "off:other").await.unwrap();
+    let last = loop {
+        let frame = timeout(PATIENCE, both.next()).await.unwrap().unwrap();
+        if frame.channel() == Some(&name("off:other")) && frame.gap().is_none() {
+            break frame.position().unwrap();
+        }
+    };
+    drop(both);
+    eventually("the channel is unsubscribed", async || {
+        let subscribers: (String, u64) = world.primary.run(&["PUBSUB", "NUMSUB", "off:moved"]);
+        subscribers.1 == 0
+    })
+    .await;
+    world.primary.run::<()>(&["DEL", "headwater:{0}:plain:off:moved"]);
+    world.publish(0, "off:moved").await.unwrap();
+    let both = node.subscribe(["off:moved", "off:other"].map(name)).unwrap();
+    let mut both = both.after(last.to_string());
+    gap(&mut both, GapReason::Trimmed).await;
 }
 
 /// The log keeps its data when an epoch begins, and the nodes their connections.
@@ -263,4 +300,24 @@ async fn a_replica_accepts_no_event() {
         check(WITHOUT_FUNCTIONS, true, "off"),
         check(WITHOUT_FUNCTIONS, false, "off"),
     );
+}
+
+/// With the least permissions that a node can do with: it cannot ask about the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_accepts_no_event_and_no_revocation_where_keys_are_denied() {
+    let primary = RedisServer::start();
+    let replica = RedisServer::start_replica_of(&primary, &[]);
+    let rules = ["resetkeys", "allchannels", "-@all", "+hello", "+subscribe", "+unsubscribe"];
+    let url = primary.add_user("app", "secret", &[&rules[..], &["+publish"]].concat());
+    let node = Hub::new(RedisBroker::connect(&url).unwrap());
+    let _stream = subscribe(&node, "a").await;
+    let revocation = Revocation::User("ann".to_owned());
+    node.publish(&name("a"), Event::new("data")).await.unwrap();
+    node.revoke(&revocation).await.unwrap();
+    replica.promote();
+    primary.demote_to(&replica);
+    let error = node.publish(&name("a"), Event::new("data")).await.unwrap_err();
+    assert_eq!(error.reason(), Some("READONLY"), "{error}");
+    let error = node.revoke(&revocation).await.unwrap_err();
+    assert_eq!(error.reason(), Some("READONLY"), "{error}");
 }
