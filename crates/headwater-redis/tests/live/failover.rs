@@ -20,6 +20,10 @@ use tokio::time::{sleep, timeout};
 /// Longer than it takes until a node compares itself with Redis again.
 const RECONCILED: Duration = Duration::from_secs(7);
 
+/// Between an event and an epoch that is known to have begun after it. A node reports how long ago
+/// an event was accepted, and the report takes time.
+const BEFORE_EPOCH: Duration = Duration::from_millis(500);
+
 /// As an operator of Redis 6.2 has it: nodes call a script then.
 const WITHOUT_FUNCTIONS: &[&str] =
     &["--rename-command", "FUNCTION", "", "--rename-command", "FCALL_RO", ""];
@@ -154,7 +158,7 @@ async fn a_node_that_published_nothing_later_causes_no_second_gap() {
     let world = World::start(&[], true).await;
     let mut stream = subscribe(&world.nodes[1], "kept").await;
     world.publish(0, "kept").await.unwrap();
-    sleep(Duration::from_millis(200)).await;
+    sleep(BEFORE_EPOCH).await;
     world.promote_for(1);
     gap(&mut stream, GapReason::Epoch).await;
     world.follow(0);
@@ -171,6 +175,7 @@ async fn a_key_that_is_repeated_after_a_failover_causes_no_second_gap() {
         world.replica.run::<Option<u64>>(&["GET", "headwater:{0}:seq"]) == Some(1)
     })
     .await;
+    sleep(BEFORE_EPOCH).await;
     world.promote_for(1);
     gap(&mut stream, GapReason::Epoch).await;
     world.follow(0);
