@@ -58,13 +58,21 @@ impl Turns {
 
 /// Does work that takes milliseconds. On a thread of its own, if there is much of it: the operating
 /// system divides the cores between threads, and a task would keep others waiting.
-pub(crate) async fn work<T: Send + 'static>(
+///
+/// The thread goes on when the client leaves and this future is dropped, so the work owns what it
+/// holds, such as a turn, until it is done.
+pub(crate) async fn work<H: Send + 'static, T: Send + 'static>(
     is_large: bool,
+    held: H,
     work: impl FnOnce() -> T + Send + 'static,
-) -> T {
+) -> (H, T) {
     if !is_large {
-        return work();
+        return (held, work());
     }
+    let work = move || {
+        let done = work();
+        (held, done)
+    };
     match spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -109,5 +117,18 @@ mod tests {
             drop(turns.take(user(&number.to_string())).await);
         }
         assert!(turns.of_senders.lock().expect("no panic").len() < 100);
+    }
+
+    #[tokio::test]
+    async fn a_batch_whose_client_left_keeps_its_turn_while_it_is_at_work() {
+        let turns = Turns::new();
+        let turn = turns.take(user("ann")).await.expect("a turn");
+        let (finish, finished) = std::sync::mpsc::channel::<()>();
+        let mut left = Box::pin(work(true, turn, move || finished.recv()));
+        assert!(ready(left.as_mut()).is_none());
+        drop(left);
+        assert!(ready(turns.take(user("ann"))).is_none(), "its thread goes on");
+        finish.send(()).expect("it waits");
+        assert!(turns.take(user("ann")).await.is_ok(), "and then gives it back");
     }
 }
