@@ -30,6 +30,11 @@ pub(crate) const BATCH_EVENT_BYTES: usize = 512;
 /// maximum size is accepted where memory is small.
 pub(crate) const BATCH_EVENTS_PART: usize = 8;
 
+/// Strangers, about whom the application is asked only when their batches were read, have one part
+/// in so many of that share together, or one batch of the largest size; and as many of the turns.
+/// Half, since there may be no others, and there may be many.
+pub(crate) const STRANGERS_PART: usize = 2;
+
 /// A batch with a body of more bytes waits for its turn: some hundred events, which are a
 /// millisecond of work.
 pub(crate) const LARGE_BATCH_BYTES: usize = 8 << 10;

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::ndjson;
 use super::query::{PublishQuery, default_channel};
+use crate::access::Sender;
 use crate::app::{self, App, BodySender, PublishRequest};
 use crate::client::ClientAddress;
 use crate::limits::{LARGE_BATCH_BYTES, MANY_CHANNELS};
@@ -67,7 +68,11 @@ async fn publish(
         (None, app::check(&app, client, Action::Publish, &named, &parts).await?)
     };
     app.limits.check_publisher(client, admission.grant.user.as_deref())?;
-    let sender_of_body = BodySender::new(client, admission.grant.user.as_deref());
+    let sender_of_body = if sender.as_ref().is_some_and(Sender::is_unknown) {
+        BodySender::stranger(client)
+    } else {
+        BodySender::new(client, admission.grant.user.as_deref())
+    };
     let (body, mut place) = app::read_body(body, &app.body_room, sender_of_body.clone()).await?;
     let is_large = is_batch && body.len() > LARGE_BATCH_BYTES;
     let takes_turn = is_large || named.len() > MANY_CHANNELS;
