@@ -122,6 +122,10 @@ pub(crate) const TICKETS_IN_REDIS_MAX: u32 = 100_000;
 /// backend that gets the tickets of its pages with one token has 33 a second.
 pub(crate) const TICKETS_PER_CLIENT_MAX: u32 = 1_000;
 
+/// Without Redis, the tickets of one client take one part in so many of their share at once, if
+/// that is less: a large ticket counts as several.
+pub(crate) const TICKET_SHARES: usize = 4;
+
 /// By how many seconds the clock of an issuer of tokens may be ahead.
 pub(crate) const NOT_BEFORE_LEEWAY_S: f64 = 5.0;
 
