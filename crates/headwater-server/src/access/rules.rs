@@ -241,15 +241,12 @@ impl Rules {
         if !has_token && self.is_for_all(request) {
             return tickets::random().ok_or_else(Denied::unavailable);
         }
-        let mark = self.hub.revocation_mark();
+        let (mark, begun) = (self.hub.revocation_mark(), Instant::now());
         let sender = self.sender_of(request).await?;
-        let mark = self.tickets.mark(mark).await?;
         let (decision, decided_at) = self.decide_with_time(&sender, request).await?;
-        let mark = match decided_at {
-            Some(at) => mark.at(at),
-            None => mark,
-        };
         let grant = request.check(&Decided(decision)).await?;
+        // Only now, so that a request without valid credentials costs Redis nothing.
+        let mark = self.tickets.mark(mark).await?.at(decided_at.unwrap_or(begun));
         let subscribe = match &sender {
             Sender::Identified(identity) if request.channels.is_empty() => {
                 identity.subscribe.clone()

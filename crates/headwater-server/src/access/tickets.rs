@@ -54,7 +54,7 @@ struct InMemory {
     _memory: Taken,
 }
 
-/// The moment of the decision that a ticket stands for, taken before it is made.
+/// The moment of the decision that a ticket stands for.
 pub(super) struct TicketMark {
     mark: RevocationMark,
     /// By the clock of Redis, which all nodes share, in milliseconds since 1970; and when it had
@@ -100,7 +100,8 @@ impl Tickets {
         Self { store, per_client, warnings: ThrottledLog::default() }
     }
 
-    /// A mark for a ticket whose decision begins now, `mark` being that of this node.
+    /// A mark for a ticket that was decided, `mark` being that of this node from before. The time
+    /// of the decision has to be set with [`TicketMark::at`].
     pub(super) async fn mark(&self, mark: RevocationMark) -> Result<TicketMark, Denied> {
         let redis_ms = match &self.store {
             Store::Memory(..) => None,
