@@ -30,6 +30,11 @@ pub(crate) const BATCH_EVENT_BYTES: usize = 512;
 /// maximum size is accepted where memory is small.
 pub(crate) const BATCH_EVENTS_PART: usize = 8;
 
+/// Strangers, about whom the application is asked only when their batches were read, have one part
+/// in so many of that share together, or one batch of the largest size; and as many of the turns.
+/// Half, since there may be no others, and there may be many.
+pub(crate) const STRANGERS_PART: usize = 2;
+
 /// A batch with a body of more bytes waits for its turn: some hundred events, which are a
 /// millisecond of work.
 pub(crate) const LARGE_BATCH_BYTES: usize = 8 << 10;
@@ -116,6 +121,10 @@ pub(crate) const TICKETS_IN_REDIS_MAX: u32 = 100_000;
 /// Most tickets of one user, or of one address if nothing names a user, within their lifetime. A
 /// backend that gets the tickets of its pages with one token has 33 a second.
 pub(crate) const TICKETS_PER_CLIENT_MAX: u32 = 1_000;
+
+/// Without Redis, the tickets of one client take one part in so many of their share at once, if
+/// that is less: a large ticket counts as several.
+pub(crate) const TICKET_SHARES: usize = 4;
 
 /// By how many seconds the clock of an issuer of tokens may be ahead.
 pub(crate) const NOT_BEFORE_LEEWAY_S: f64 = 5.0;

@@ -11,6 +11,7 @@ use headwater::redis::limits::COMMAND_WAIT_MAX as REDIS_WAIT_MAX;
 use crate::limits::{
     APPLICATION_ATTEMPTS_MAX, BATCH_EVENTS_MAX, BODY_COPIES_MAX, BODY_TIMEOUT, JWKS_TIMEOUT,
     PUBLISH_CPU_PER_MIB_MAX, REQUEST_CPU_MAX, REQUEST_MEMORY_BYTES_MAX, STREAM_CPU_MAX,
+    TURN_WAIT_MAX,
 };
 use crate::settings::{show_bytes, show_duration};
 
@@ -49,6 +50,8 @@ pub enum Wait {
     Redis,
     /// Its own body.
     Body,
+    /// The turn of a large batch, or of an event for many channels.
+    Turn,
     /// The broker's confirmation of its channels.
     Confirmation,
     /// Shards and Redis, for each MiB that is published.
@@ -90,7 +93,7 @@ pub(crate) const PUBLISH: Price = Price {
     cpu_per_mib: PUBLISH_CPU_PER_MIB_MAX,
     questions: APPLICATION_ATTEMPTS_MAX,
     redis_commands: BATCH_EVENTS_MAX,
-    waits: &[Wait::Head, Wait::Application, Wait::Body, Wait::Publish],
+    waits: &[Wait::Head, Wait::Application, Wait::Body, Wait::Turn, Wait::Publish],
     ..LOCAL
 };
 
@@ -136,6 +139,7 @@ impl Wait {
             }
             Self::Redis => of_body(REDIS_WAIT_MAX, "a command to Redis"),
             Self::Body => of_body(BODY_TIMEOUT, "the body"),
+            Self::Turn => of_body(TURN_WAIT_MAX, "the turn of a large batch"),
             Self::Confirmation => of_body(CONFIRM_TIMEOUT, "the confirmation of channels"),
             Self::Publish => {
                 of_body(PUBLISH_WAIT_MAX + REDIS_WAIT_MAX, "each MiB that is published")

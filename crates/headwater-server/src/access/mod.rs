@@ -78,6 +78,13 @@ impl OpenAccess {
 /// Who sends a request, verified once. Several decisions may follow.
 pub(crate) struct Sender(Option<rules::Sender>);
 
+impl Sender {
+    /// Whether nothing verified it: the application decides about each of its requests.
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(self.0, Some(rules::Sender::Unknown))
+    }
+}
+
 /// Decides for a sender that was verified before.
 pub(crate) struct AccessOf<'a> {
     access: &'a Access,

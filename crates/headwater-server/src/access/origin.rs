@@ -37,9 +37,10 @@ impl Effect {
 pub(super) fn check(
     request: &AccessRequest<'_>,
     effect: Effect,
+    found: Option<&Credential>,
     settings: &AccessSettings,
 ) -> Result<(), Denied> {
-    let is_explicit = match credentials::find(request, settings) {
+    let is_explicit = match found {
         Some(Credential::Ticket(_) | Credential::Token(_, Place::Header)) => true,
         // Without keys it is not looked at, and the application may see a cookie.
         Some(Credential::Token(_, Place::Query)) => settings.has_keys(),

@@ -95,13 +95,18 @@ impl Rules {
 
     /// Who sends a request: verifies its credentials, once.
     pub(super) async fn identify(&self, request: &AccessRequest<'_>) -> Result<Sender, Denied> {
-        origin::check(request, Effect::of(request.action), &self.settings)?;
-        self.sender_of(request).await
+        let found = credentials::find(request, &self.settings);
+        origin::check(request, Effect::of(request.action), found.as_ref(), &self.settings)?;
+        self.sender_of(request, found).await
     }
 
-    /// Who sends a request that passed the check of its origin.
-    async fn sender_of(&self, request: &AccessRequest<'_>) -> Result<Sender, Denied> {
-        let identity = match credentials::find(request, &self.settings) {
+    /// Who sends a request with this credential that passed the check of its origin.
+    async fn sender_of(
+        &self,
+        request: &AccessRequest<'_>,
+        found: Option<Credential>,
+    ) -> Result<Sender, Denied> {
+        let identity = match found {
             Some(Credential::Ticket(ticket)) => self.redeem(&ticket, request.channels).await?,
             Some(Credential::Token(token, _)) if self.tokens.is_some() => {
                 self.verify(&token).await?
@@ -224,8 +229,9 @@ impl Rules {
 
     /// Issues a ticket for these channels, or for all that the token allows.
     pub(crate) async fn issue_ticket(&self, request: &AccessRequest<'_>) -> Result<Secret, Denied> {
-        origin::check(request, Effect::Opens, &self.settings)?;
-        let has_token = match credentials::find(request, &self.settings) {
+        let found = credentials::find(request, &self.settings);
+        origin::check(request, Effect::Opens, found.as_ref(), &self.settings)?;
+        let has_token = match &found {
             // A ticket must not create tickets.
             Some(Credential::Ticket(_)) => return Err(Denied::no_credentials()),
             Some(Credential::Token(..)) => self.tokens.is_some(),
@@ -241,15 +247,12 @@ impl Rules {
         if !has_token && self.is_for_all(request) {
             return tickets::random().ok_or_else(Denied::unavailable);
         }
-        let mark = self.hub.revocation_mark();
-        let sender = self.sender_of(request).await?;
-        let mark = self.tickets.mark(mark).await?;
+        let (mark, begun) = (self.hub.revocation_mark(), Instant::now());
+        let sender = self.sender_of(request, found).await?;
         let (decision, decided_at) = self.decide_with_time(&sender, request).await?;
-        let mark = match decided_at {
-            Some(at) => mark.at(at),
-            None => mark,
-        };
         let grant = request.check(&Decided(decision)).await?;
+        // Only now, so that a request without valid credentials costs Redis nothing.
+        let mark = self.tickets.mark(mark).await?.at(decided_at.unwrap_or(begun));
         let subscribe = match &sender {
             Sender::Identified(identity) if request.channels.is_empty() => {
                 identity.subscribe.clone()

@@ -19,8 +19,8 @@ use super::identity::Identity;
 use super::time::{seconds_since_1970, time_of};
 use crate::client::{AddressKey, OneRate, RateLimit};
 use crate::limits::{
-    TICKET_BYTES, TICKET_CHANNEL_BYTES, TICKET_SWEEP, TICKET_TIME, TICKETS_IN_REDIS_MAX,
-    TICKETS_PER_CLIENT_MAX,
+    TICKET_BYTES, TICKET_CHANNEL_BYTES, TICKET_SHARES, TICKET_SWEEP, TICKET_TIME,
+    TICKETS_IN_REDIS_MAX, TICKETS_PER_CLIENT_MAX,
 };
 use crate::settings::{Rate, Secret};
 use crate::throttled_log::ThrottledLog;
@@ -54,7 +54,7 @@ struct InMemory {
     _memory: Taken,
 }
 
-/// The moment of the decision that a ticket stands for, taken before it is made.
+/// The moment of the decision that a ticket stands for.
 pub(super) struct TicketMark {
     mark: RevocationMark,
     /// By the clock of Redis, which all nodes share, in milliseconds since 1970; and when it had
@@ -100,7 +100,8 @@ impl Tickets {
         Self { store, per_client, warnings: ThrottledLog::default() }
     }
 
-    /// A mark for a ticket whose decision begins now, `mark` being that of this node.
+    /// A mark for a ticket that was decided, `mark` being that of this node from before. The time
+    /// of the decision has to be set with [`TicketMark::at`].
     pub(super) async fn mark(&self, mark: RevocationMark) -> Result<TicketMark, Denied> {
         let redis_ms = match &self.store {
             Store::Memory(..) => None,
@@ -122,15 +123,16 @@ impl Tickets {
         address: Option<AddressKey>,
     ) -> Result<Secret, Denied> {
         let owner = identity.user.as_deref().map_or(Owner::Address(address), Owner::User);
-        self.per_client.take(owner, 1).map_err(|_| Denied::too_many_requests())?;
         let ticket = random().ok_or_else(Denied::unavailable)?;
         let record = TicketRecord::new(identity, redis_ms.map_or(0, |(time_ms, _)| time_ms));
         let key = key_of(ticket.expose());
+        let bytes = key.len() + record.bytes();
+        let weight = self.weight(bytes);
+        self.per_client.take(owner, weight).map_err(|_| Denied::too_many_requests())?;
         match &self.store {
             Store::Memory(table, account) => {
                 let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
                 let now = Instant::now();
-                let bytes = key.len() + record.bytes();
                 if account.used() + bytes > account.limit() && now >= table.swept + TICKET_SWEEP {
                     table.swept = now;
                     table.tickets.retain(|_, kept| kept.until > now);
@@ -176,6 +178,18 @@ impl Tickets {
         };
         let (record, mark) = found.ok_or_else(Denied::bad_credentials)?;
         Ok((record.identity(), mark))
+    }
+
+    /// As how many tickets of a client one of this size counts: those of one client take a part of
+    /// the share of the memory at most.
+    fn weight(&self, bytes: usize) -> usize {
+        match &self.store {
+            Store::Memory(_, account) => {
+                let of_client = account.limit() / TICKET_SHARES;
+                bytes.div_ceil((of_client / TICKETS_PER_CLIENT_MAX as usize).max(1))
+            }
+            Store::Redis(..) => 1,
+        }
     }
 
     fn full(&self) -> Denied {
@@ -352,5 +366,33 @@ mod tests {
             assert_eq!(issue(&tickets, user).await, Err(Denied::too_many_requests()));
             assert!(issue(&tickets, Some("other")).await.is_ok());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_tickets_of_one_client_leave_room_for_those_of_others() {
+        let account = Account::of(1 << 20);
+        let tickets = Tickets::new(None, account.clone());
+        let name = |at| format!("{at:02}{}", "n".repeat(200));
+        let channel = |at| ChannelPattern::exact(Channel::new(name(at)).unwrap());
+        let issue = async |user: &str| {
+            let subscribe = (0..100).map(channel).collect();
+            let identity = Identity { subscribe, user: Some(user.into()), ..identity() };
+            let mark = tickets.mark(RevocationMark::at_ms(0)).await?;
+            tickets.issue(&identity, mark, None).await
+        };
+        let mut issued = 0;
+        let refused = loop {
+            match issue("greedy").await {
+                Ok(_) => issued += 1,
+                Err(denied) => break denied,
+            }
+        };
+        assert!(issued > 5, "{issued}");
+        assert_eq!(refused, Denied::too_many_requests());
+        // The last may exceed it.
+        let most = account.limit() / TICKET_SHARES + account.used() / issued;
+        assert!(account.used() <= most, "{} of {}", account.used(), account.limit());
+        assert!(issue("other").await.is_ok());
+        assert_eq!(account.refusals(), 0);
     }
 }

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use crate::client::{AddressKey, ClientAddress};
 use crate::limits::{
     BATCH_EVENT_BYTES, BATCH_EVENTS_PART, BODY_COST, BODY_PIECE_BYTES_MIN, BODY_SHARES,
-    BODY_TIMEOUT,
+    BODY_TIMEOUT, STRANGERS_PART,
 };
 
 /// The room for the bodies in flight. Clones share it.
@@ -25,12 +25,32 @@ pub(crate) struct BodyRoom {
     body_max: usize,
     /// Most bytes of bodies of one sender.
     sender_max: usize,
-    by_sender: Arc<Mutex<HashMap<BodySender, usize>>>,
+    /// Most that strangers take of the account together.
+    strangers_max: usize,
+    reserved: Arc<Mutex<Reserved>>,
+}
+
+/// What bodies have reserved.
+#[derive(Default)]
+struct Reserved {
+    /// In bytes of bodies.
+    by_owner: HashMap<BodyOwner, usize>,
+    /// In bytes of the account.
+    by_strangers: usize,
+}
+
+/// Who sends a body.
+#[derive(Debug, Clone)]
+pub(crate) struct BodySender {
+    pub(super) owner: BodyOwner,
+    /// Whether nothing says yet that it may publish: its batch is read before the application is
+    /// asked, whose answer depends on the channels in it.
+    pub(super) is_stranger: bool,
 }
 
 /// Whose share a body takes: that of a user, or of an address if nothing names a user.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum BodySender {
+pub(crate) enum BodyOwner {
     User(String),
     Address(AddressKey),
 }
@@ -40,12 +60,21 @@ pub(crate) struct BodyPlace {
     room: BodyRoom,
     sender: BodySender,
     bytes: usize,
+    /// What it counts for strangers, in bytes of the account.
+    stranger_bytes: usize,
     taken: Taken,
 }
 
 impl BodySender {
     pub(crate) fn new(client: ClientAddress, user: Option<&str>) -> Self {
-        user.map_or(Self::Address(client.key()), |user| Self::User(user.to_owned()))
+        let address = BodyOwner::Address(client.key());
+        let owner = user.map_or(address, |user| BodyOwner::User(user.to_owned()));
+        Self { owner, is_stranger: false }
+    }
+
+    /// One that the application has still to decide about.
+    pub(crate) fn stranger(client: ClientAddress) -> Self {
+        Self { is_stranger: true, ..Self::new(client, None) }
     }
 }
 
@@ -57,15 +86,19 @@ impl BodyRoom {
         // The largest body of one sender leaves room for those of others.
         let body_max = body_max.min(room - room / BODY_SHARES);
         let sender_max = (room / BODY_SHARES).max(body_max);
-        Self { account, body_max, sender_max, by_sender: Arc::default() }
+        // A largest batch of theirs fits, too, when no other is in flight.
+        let batch_max = body_max * BODY_COST + account.limit() / BATCH_EVENTS_PART;
+        let strangers_max = (account.limit() / STRANGERS_PART).max(batch_max);
+        Self { account, body_max, sender_max, strangers_max, reserved: Arc::default() }
     }
 
-    fn by_sender(&self) -> MutexGuard<'_, HashMap<BodySender, usize>> {
-        self.by_sender.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reserved(&self) -> MutexGuard<'_, Reserved> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn place(&self, sender: BodySender) -> BodyPlace {
-        BodyPlace { room: self.clone(), sender, bytes: 0, taken: self.account.take(0) }
+        let taken = self.account.take(0);
+        BodyPlace { room: self.clone(), sender, bytes: 0, stranger_bytes: 0, taken }
     }
 
     fn too_large(&self) -> Problem {
@@ -81,37 +114,52 @@ impl BodyRoom {
 }
 
 impl BodyPlace {
-    /// Takes room, until there is as much in all. False if there is none, or if its sender has
-    /// taken its share.
+    /// Takes room, until there is as much in all. False if there is none, or if its sender, or
+    /// strangers together, have taken their share.
     fn reserve(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        let mut by_sender = self.room.by_sender();
-        let of_sender = by_sender.get(&self.sender).copied().unwrap_or_default() + more;
-        let has_room = of_sender <= self.room.sender_max && self.taken.try_extend(more * BODY_COST);
-        if has_room && more > 0 {
-            by_sender.insert(self.sender.clone(), of_sender);
-            self.bytes += more;
-        }
-        has_room
+        self.extend(more, more * BODY_COST)
     }
 
     /// Takes room for the events of a batch, which take more than its body if they are small.
     pub(crate) fn reserve_events(&mut self, count: usize) -> Result<(), Problem> {
         // A batch must fit that comes when no other is in flight.
         let most = self.room.account.limit() / BATCH_EVENTS_PART;
-        let has_room = self.taken.try_extend((count * BATCH_EVENT_BYTES).min(most));
+        let has_room = self.extend(0, (count * BATCH_EVENT_BYTES).min(most));
         has_room.then_some(()).ok_or_else(no_room)
+    }
+
+    /// Takes room for more bytes of the body, which cost so many of the account.
+    fn extend(&mut self, more: usize, cost: usize) -> bool {
+        let mut reserved = self.room.reserved();
+        let of_owner = reserved.by_owner.get(&self.sender.owner).copied().unwrap_or_default();
+        let of_owner = of_owner + more;
+        let stranger_cost = if self.sender.is_stranger { cost } else { 0 };
+        if of_owner > self.room.sender_max
+            || reserved.by_strangers + stranger_cost > self.room.strangers_max
+            || !self.taken.try_extend(cost)
+        {
+            return false;
+        }
+        if more > 0 {
+            reserved.by_owner.insert(self.sender.owner.clone(), of_owner);
+        }
+        reserved.by_strangers += stranger_cost;
+        self.bytes += more;
+        self.stranger_bytes += stranger_cost;
+        true
     }
 }
 
 impl Drop for BodyPlace {
     fn drop(&mut self) {
-        let mut by_sender = self.room.by_sender();
-        let left = by_sender.get(&self.sender).map_or(0, |bytes| bytes - self.bytes);
+        let mut reserved = self.room.reserved();
+        reserved.by_strangers -= self.stranger_bytes;
+        let left = reserved.by_owner.get(&self.sender.owner).map_or(0, |it| it - self.bytes);
         if left == 0 {
-            by_sender.remove(&self.sender);
+            reserved.by_owner.remove(&self.sender.owner);
         } else {
-            by_sender.insert(self.sender.clone(), left);
+            reserved.by_owner.insert(self.sender.owner.clone(), left);
         }
     }
 }
@@ -190,11 +238,14 @@ mod tests {
 
     use super::*;
 
+    fn user(name: &str) -> BodySender {
+        BodySender { owner: BodyOwner::User(name.to_owned()), is_stranger: false }
+    }
+
     #[test]
     fn a_sender_has_a_share_and_gives_it_back() {
         let account = Account::of(BODY_COST * BODY_SHARES * 10);
         let room = BodyRoom::new(account.clone(), 8);
-        let user = |name: &str| BodySender::User(name.to_owned());
         let mut ann = room.place(user("ann"));
         assert!(ann.reserve(6) && ann.reserve(10) && !ann.reserve(11), "a share");
         let mut again = room.place(user("ann"));
@@ -213,7 +264,7 @@ mod tests {
         assert!(again.reserve(10));
         drop((again, others));
         assert_eq!(account.used(), 0);
-        assert!(room.by_sender().is_empty());
+        assert!(room.reserved().by_owner.is_empty());
     }
 
     #[test]
@@ -229,7 +280,7 @@ mod tests {
     fn events_of_a_batch_count_and_leave_room_for_others() {
         let account = Account::of(8000 * BATCH_EVENT_BYTES);
         let room = BodyRoom::new(account.clone(), usize::MAX);
-        let mut place = room.place(BodySender::User("ann".to_owned()));
+        let mut place = room.place(user("ann"));
         assert!(place.reserve(room.body_max), "the largest body");
         let body = account.used();
         place.reserve_events(1000).unwrap();
@@ -240,14 +291,45 @@ mod tests {
         assert_eq!(account.used(), 0);
     }
 
+    #[test]
+    fn bodies_of_strangers_leave_room_for_those_who_were_authorised() {
+        let account = Account::of(8000 * BATCH_EVENT_BYTES);
+        let room = BodyRoom::new(account.clone(), 1000);
+        let stranger = |number| BodySender { is_stranger: true, ..user(&format!("{number}")) };
+        let mut places = Vec::new();
+        for number in 0.. {
+            let mut place = room.place(stranger(number));
+            if !place.reserve(1000) {
+                break;
+            }
+            places.push(place);
+        }
+        let left = account.limit() - account.used();
+        assert!(left >= account.limit() / STRANGERS_PART, "{left} left");
+        assert!(left < account.limit() / STRANGERS_PART + 1000 * BODY_COST, "{left} left");
+        assert!(places[0].reserve_events(100).is_err(), "their events count too");
+        let mut authorised = room.place(user("ann"));
+        assert!(authorised.reserve(1000) && authorised.reserve_events(100).is_ok());
+        assert_eq!(account.refusals(), 0);
+        places.pop();
+        assert!(room.place(stranger(0)).reserve(1000), "one that ended makes room");
+        drop((places, authorised));
+        assert_eq!((account.used(), room.reserved().by_strangers), (0, 0));
+        // The largest batch fits also where that is most of the room.
+        let room = BodyRoom::new(account, usize::MAX);
+        let mut largest = room.place(stranger(0));
+        assert!(largest.reserve(room.body_max) && largest.reserve_events(1000).is_ok());
+        assert!(!room.place(stranger(1)).reserve(1));
+        assert!(room.place(user("ann")).reserve(100));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_come_ends_in_time() {
         let room = BodyRoom::new(Account::of(1 << 20), 1 << 10);
-        let sender = || BodySender::User("ann".to_owned());
         let body =
             || Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>());
         let begin = tokio::time::Instant::now();
-        let read = read(body(), &room, sender()).await;
+        let read = read(body(), &room, user("ann")).await;
         assert_eq!(read.err().map(|it| it.status()), Some(StatusCode::REQUEST_TIMEOUT));
         assert_eq!(begin.elapsed(), BODY_TIMEOUT);
     }

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::ndjson;
 use super::query::{PublishQuery, default_channel};
+use crate::access::Sender;
 use crate::app::{self, App, BodySender, PublishRequest};
 use crate::client::ClientAddress;
 use crate::limits::{LARGE_BATCH_BYTES, MANY_CHANNELS};
@@ -67,29 +68,36 @@ async fn publish(
         (None, app::check(&app, client, Action::Publish, &named, &parts).await?)
     };
     app.limits.check_publisher(client, admission.grant.user.as_deref())?;
-    let sender_of_body = BodySender::new(client, admission.grant.user.as_deref());
+    let sender_of_body = if sender.as_ref().is_some_and(Sender::is_unknown) {
+        BodySender::stranger(client)
+    } else {
+        BodySender::new(client, admission.grant.user.as_deref())
+    };
     let (body, mut place) = app::read_body(body, &app.body_room, sender_of_body.clone()).await?;
     let is_large = is_batch && body.len() > LARGE_BATCH_BYTES;
     let takes_turn = is_large || named.len() > MANY_CHANNELS;
-    let _turn = if takes_turn { Some(app.turns.take(sender_of_body).await?) } else { None };
-    let batch = if let Some(sender) = sender {
+    let turn = if takes_turn { Some(app.turns.take(sender_of_body).await?) } else { None };
+    let (held, batch) = if let Some(sender) = sender {
         place.reserve_events(body.lines().count())?;
-        let parsed = app::work(is_large, move || {
+        let parsed = app::work(is_large, (place, turn), move || {
             let batch = batch(&query, &body)?;
             let channels: BTreeSet<Channel> = batch.iter().map(|it| it.channel().clone()).collect();
             Ok::<_, Problem>((batch, Vec::from_iter(channels)))
         });
-        let (batch, channels) = parsed.await?;
+        let (held, parsed) = parsed.await;
+        let (batch, channels) = parsed?;
         // Only now does the application identify the user.
         let identified = (sender, admission);
         admission = app::check_identified(&app, client, identified, &channels, &parts).await?;
-        batch
+        (held, batch)
     } else {
-        one_event(&query, named, body, key.as_ref())?
+        ((place, turn), one_event(&query, named, body, key.as_ref())?)
     };
     let is_single = !is_batch && batch.len() == 1;
     let receipts = app::publish(&app, PublishRequest { client, admission, batch }).await?;
-    Ok(app::work(is_large, move || answer(receipts, is_single)).await)
+    let answered = app::work(is_large, held, move || answer(receipts, is_single));
+    let (_held, response) = answered.await;
+    Ok(response)
 }
 
 fn answer(receipts: Vec<Receipt>, is_single: bool) -> Response {

@@ -7,10 +7,13 @@ use bytes::Bytes;
 use headwater_test_support::{EventStream, Node, PATIENCE, eventually, http};
 use http_body_util::Empty;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::support::BINARY;
 use crate::support::access::{SecretFile, claims, token};
+use crate::support::backend::{Backend, json as yes};
 use crate::support::http2::Connection;
 
 /// The memory of the node.
@@ -70,8 +73,15 @@ async fn tickets_that_nobody_uses_are_refused_when_their_share_is_full() {
     let channels: Vec<_> =
         (0..100).map(|at| format!("channel={at:02}{}", "n".repeat(200))).collect();
     let path = format!("/sse/ticket?{}", channels.join("&"));
+    // Of many users, since one has a part of the share.
+    let mut users = 0;
     let refused = loop {
-        let answer = filled.ask("POST", &path, b"").await;
+        users += 1;
+        let mut claims = claims(&["*"], &["*"]);
+        claims["sub"] = json!(users.to_string());
+        let bearer = format!("Bearer {}", token(&claims));
+        let headers = [("authorization", &*bearer)];
+        let answer = http::request(filled.node.address(), "POST", &path, &headers, b"").await;
         if answer.status != 200 {
             break answer;
         }
@@ -115,6 +125,41 @@ async fn requests_over_http2_are_refused_when_their_share_is_full() {
 fn http_request(uri: &str, bearer: &str) -> hyper::Request<Empty<Bytes>> {
     let request = hyper::Request::get(uri).header("authorization", bearer);
     request.body(Empty::new()).expect("a request")
+}
+
+/// The application is asked about a batch only when it was read.
+#[tokio::test]
+async fn batches_of_strangers_that_do_not_come_leave_room_for_users() {
+    let secret = SecretFile::new();
+    let backend = Backend::start(&yes("{}")).await;
+    let url = backend.url("/");
+    let arguments = [
+        ["--jwt-secret-file", secret.path(), "--authorize-url", &url, "--memory", MEMORY],
+        ["--trusted-proxy", "127.0.0.1", "--client-address-header", "x-real-ip", "--log", "info"],
+    ];
+    let node = Node::start(BINARY, &arguments.concat());
+    let mut strangers = Vec::new();
+    for number in 0..40 {
+        let mut socket = TcpStream::connect(node.address()).await.expect("it listens");
+        let head = format!(
+            "POST /sse/publish HTTP/1.1\r\nhost: a\r\nx-real-ip: 192.0.2.{number}\r\n\
+             content-type: application/x-ndjson\r\nexpect: 100-continue\r\n\
+             content-length: 20000\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.expect("it is sent");
+        // The answer to the head: it has its room, or is refused.
+        let mut status = [0; 12];
+        timeout(PATIENCE, socket.read_exact(&mut status)).await.expect("in time").expect("it");
+        strangers.push((socket, String::from_utf8_lossy(&status).into_owned()));
+    }
+    let are = |status: &str| strangers.iter().filter(|(_, it)| it.ends_with(status)).count();
+    assert!(are("100") >= 10 && are("503") >= 10, "{} and {}", are("100"), are("503"));
+    let bearer = format!("Bearer {}", token(&claims(&["*"], &["*"])));
+    let headers = [("authorization", &*bearer)];
+    let path = "/sse/publish?channel=healthy";
+    let body = vec![b'x'; 50_000];
+    let answer = http::request(node.address(), "POST", path, &headers, &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 #[tokio::test]

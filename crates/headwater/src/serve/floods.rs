@@ -64,9 +64,14 @@ impl Floods {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether many clients share this address, so that it is never held back.
+    fn is_shared(&self, address: IpAddr) -> bool {
+        self.is_shared.as_ref().is_some_and(|is_shared| is_shared(address.to_canonical()))
+    }
+
     /// Records a flood.
     fn add(&self, address: IpAddr) {
-        if self.is_shared.as_ref().is_some_and(|is_shared| is_shared(address.to_canonical())) {
+        if self.is_shared(address) {
             return;
         }
         let (now, network) = (Instant::now(), network(address));
@@ -87,7 +92,8 @@ impl Floods {
 
     /// How long a new connection waits before it is served; `None` if too many wait already.
     fn delay(&self, address: IpAddr) -> Option<Duration> {
-        if !self.has_some.load(Ordering::Relaxed) {
+        // Another machine of its network may flood.
+        if !self.has_some.load(Ordering::Relaxed) || self.is_shared(address) {
             return Some(Duration::ZERO);
         }
         let now = Instant::now();
@@ -184,5 +190,19 @@ mod tests {
         flood(&floods, own(1));
         floods.delay(own(2));
         assert!(floods.delay(own(3)) > Some(Duration::ZERO), "a /64 is one client");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_is_not_held_back_for_another_machine_of_its_network() {
+        let own = |end: u16| IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, end]);
+        let proxy = own(1);
+        let is_shared: IsShared = Arc::new(move |it| it == proxy);
+        let floods = Floods { is_shared: Some(is_shared), ..Floods::default() };
+        flood(&floods, own(2));
+        floods.delay(own(2));
+        assert!(floods.delay(own(2)) > Some(Duration::ZERO));
+        for _ in 0..2 {
+            assert_eq!(floods.delay(proxy), Some(Duration::ZERO));
+        }
     }
 }

@@ -4,8 +4,9 @@
 use axum::response::{IntoResponse, Response};
 use headwater_core::budget::{Account, Taken};
 use http::Request;
+use http_body::Body;
 
-use crate::limits::{HEADER_FIELD_BYTES, HTTP2_REQUEST_BYTES};
+use crate::limits::{HEADER_FIELD_BYTES, HTTP2_REQUEST_BYTES, HTTP2_STREAM_WINDOW_BYTES};
 use crate::problem::Problem;
 
 /// The share that requests take room in, if the server has a budget. Clones share it.
@@ -33,8 +34,8 @@ impl RequestRoom {
     ///
     /// # Errors
     /// If there is none.
-    pub(super) fn take_http2<B>(&self, request: &Request<B>) -> Result<Option<Taken>, Full> {
-        self.take(HTTP2_REQUEST_BYTES + head_bytes(request))
+    pub(super) fn take_http2<B: Body>(&self, request: &Request<B>) -> Result<Option<Taken>, Full> {
+        self.take(HTTP2_REQUEST_BYTES + head_bytes(request) + unread_bytes_max(request.body()))
     }
 
     fn take(&self, bytes: usize) -> Result<Option<Taken>, Full> {
@@ -57,8 +58,22 @@ fn head_bytes<B>(request: &Request<B>) -> usize {
     bytes.sum::<usize>() + request.uri().path().len() + request.uri().query().map_or(0, str::len)
 }
 
+/// What hyper may buffer of a body while its handler does not read it.
+fn unread_bytes_max(body: &impl Body) -> usize {
+    let window = HTTP2_STREAM_WINDOW_BYTES as usize;
+    if body.is_end_stream() {
+        return 0;
+    }
+    let declared = body.size_hint().upper().and_then(|it| usize::try_from(it).ok());
+    declared.map_or(window, |it| it.min(window))
+}
+
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use http_body_util::Empty;
+    use hyper::body::Bytes;
+
     use super::*;
 
     #[test]
@@ -67,7 +82,7 @@ mod tests {
         let room = RequestRoom::new(account.clone());
         let request = || {
             let request = Request::get("/path?query").header("cookie", "c".repeat(900));
-            request.body(()).expect("a request")
+            request.body(Empty::<Bytes>::new()).expect("a request")
         };
         let first = room.take_http2(&request()).expect("room");
         assert!(account.used() > HTTP2_REQUEST_BYTES + 900);
@@ -79,5 +94,25 @@ mod tests {
         drop(first);
         assert_eq!(account.used(), 0);
         assert!(RequestRoom::default().take_http2(&request()).is_ok(), "without a budget");
+    }
+
+    #[test]
+    fn a_body_that_nobody_reads_yet_counts_as_what_is_buffered_of_it() {
+        let window = HTTP2_STREAM_WINDOW_BYTES as usize;
+        let unknown =
+            Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        for (body, expected) in [
+            (Body::empty(), 0),
+            (Body::from("data"), 4),
+            (Body::from(vec![0; 2 * window]), window),
+            (unknown, window),
+        ] {
+            let account = Account::of(1 << 20);
+            let room = RequestRoom::new(account.clone());
+            let taken = room.take_http2(&Request::new(body)).expect("room");
+            assert_eq!(account.used(), HTTP2_REQUEST_BYTES + "/".len() + expected);
+            drop(taken);
+            assert_eq!(account.used(), 0);
+        }
     }
 }

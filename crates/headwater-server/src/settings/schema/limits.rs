@@ -133,7 +133,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         details: "Without it, 70 % of the memory of its cgroup or, if that has no limit, of the \
                   machine. It is divided into shares; when one is full, its oldest goes, or \
                   requests are rejected with 503. A body of maximum size counts three times, and \
-                  must fit a tenth. See docs/limits.md.",
+                  must fit three quarters of a tenth. See docs/limits.md.",
     },
     Setting {
         name: "max-body",

@@ -1,12 +1,15 @@
 //! One-time tickets: made with credentials, good for one stream.
 
+use std::net::TcpListener;
+use std::time::Duration;
+
 use headwater_test_support::http::{self};
 use headwater_test_support::{EventStream, Node};
 use serde_json::json;
 
 use crate::support::BINARY;
 use crate::support::access::{SecretFile, claims, now, token};
-use crate::support::backend::{Backend, json as yes};
+use crate::support::backend::{Backend, answer, json as yes};
 use crate::support::tickets::{get_ticket, open, ticket_of};
 
 #[tokio::test]
@@ -65,6 +68,22 @@ async fn the_application_authorizes_tickets_too() {
     assert_eq!(open(&node, "b", &ticket).await, 403);
     let ticket = ticket_of(&get_ticket(&node, "?channel=a", &session).await);
     assert_eq!(open(&node, "a", &ticket).await, 200);
+}
+
+/// Only what is authorised asks Redis for the time.
+#[tokio::test]
+async fn without_redis_a_ticket_is_still_denied_for_its_credentials() {
+    let backend = Backend::start(&answer("401 Unauthorized", "text/plain", "no")).await;
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let redis = format!("redis://{}", free.local_addr().expect("its address"));
+    drop(free);
+    let node =
+        Node::start_quiet(BINARY, &["--authorize-url", &backend.url("/"), "--redis", &redis]);
+    let session = [("cookie", "session=1"), ("sec-fetch-site", "same-origin")];
+    get_ticket(&node, "?channel=a", &session).await.problem(401);
+    backend.answer_with(&yes("{}"), Duration::ZERO);
+    let session = [("cookie", "session=2"), ("sec-fetch-site", "same-origin")];
+    get_ticket(&node, "?channel=a", &session).await.problem(503);
 }
 
 #[tokio::test]
