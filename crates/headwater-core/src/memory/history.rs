@@ -137,8 +137,8 @@ impl ChannelHistory {
     }
 
     /// Reads a range. Only a range of [`ReadRange::After`] is paged by bytes.
-    pub(super) fn read(&self, range: ReadRange, log_last: u64) -> History {
-        let Some(events) = &self.events else { return History::new(log_last) };
+    pub(super) fn read(&self, range: ReadRange, log_last: u64) -> Page {
+        let Some(events) = &self.events else { return Page::empty(log_last) };
         let (from, count) = match range {
             ReadRange::After { offset, count } => (events.index_after(offset), count),
             ReadRange::Newest { count } => (events.entries.len().saturating_sub(count), count),
@@ -151,13 +151,37 @@ impl ChannelHistory {
         let previous = events.entries.get(from).map_or(0, |event| event.previous);
         let mut bytes = 0;
         let paged = matches!(range, ReadRange::After { .. });
-        // A page has at least one event, however large it is. Only what is in it is encoded.
+        // A page has at least one event, however large it is.
         let page = events.entries.range(from..).take(count).take_while(|event| {
             let first = bytes == 0;
             bytes += event.len();
             first || !paged || bytes <= REPLAY_BYTES_MAX
         });
-        let frames = page.map(Kept::frame).collect();
+        Page { events: page.cloned().collect(), previous, log_last }
+    }
+}
+
+/// A part of a channel's history that was read, and is not encoded: that is not done while others
+/// wait for the log.
+pub(super) struct Page {
+    events: Vec<Kept>,
+    previous: u64,
+    log_last: u64,
+}
+
+impl Page {
+    pub(super) fn empty(log_last: u64) -> Self {
+        Self { events: Vec::new(), previous: 0, log_last }
+    }
+
+    /// The bytes that must be encoded, at most.
+    pub(super) fn unencoded_bytes(&self) -> usize {
+        self.events.iter().filter(|event| !event.is_encoded()).map(Kept::len).sum()
+    }
+
+    pub(super) fn encode(self) -> History {
+        let Self { events, previous, log_last } = self;
+        let frames = events.iter().map(Kept::frame).collect();
         History { frames, previous, log_last, holes: Vec::new() }
     }
 }

@@ -16,6 +16,8 @@ use crate::sse::encode::{encoded_len_max, encoded_name_len};
 /// What an event costs besides its bytes: its allocations and its entry in the history, estimated.
 const OVERHEAD_BYTES: usize = 288;
 
+/// A clone is cheap: it shares what it has.
+#[derive(Clone)]
 pub(super) struct Kept {
     /// The offset of the channel's event before it.
     pub(super) previous: u64,
@@ -24,9 +26,10 @@ pub(super) struct Kept {
     len: usize,
 }
 
+#[derive(Clone)]
 enum Form {
     Frame(Frame),
-    Event(Box<Unencoded>),
+    Event(Arc<Unencoded>),
 }
 
 struct Unencoded {
@@ -80,7 +83,7 @@ impl Kept {
         let channel = channel.clone();
         let encoded = Mutex::default();
         let unencoded = Unencoded { channel, event, published, _data: data, encoded };
-        Self { previous, len, form: Form::Event(Box::new(unencoded)) }
+        Self { previous, len, form: Form::Event(Arc::new(unencoded)) }
     }
 
     pub(super) fn is_encoded(&self) -> bool {

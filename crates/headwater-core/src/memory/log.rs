@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::history::{ChannelHistory, whole_ms};
+use super::history::{ChannelHistory, Page, whole_ms};
 use super::kept::{Kept, Sharing};
 use super::keys::Keys;
 use super::order::{Channels, Order};
 use super::plan::{Facts, Outcome, Plan};
 use super::restore::{Restore, RestoredKey};
-use crate::broker::{Baseline, History, Part, ReadRange};
+use crate::broker::{Baseline, Part, ReadRange};
 use crate::budget::{Account, Budget, Share};
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
@@ -321,7 +321,7 @@ impl Log {
         Facts { repeated, last, is_ended, keeps_end }
     }
 
-    pub(super) fn read(&mut self, channel: &Channel, range: ReadRange, now_ms: u64) -> History {
+    pub(super) fn read(&mut self, channel: &Channel, range: ReadRange, now_ms: u64) -> Page {
         let log_last = self.last;
         let retention = self.rules.for_channel(channel);
         match (self.channels.get_mut(channel), retention) {
@@ -331,7 +331,7 @@ impl Log {
                 self.order.note(channel, history, Some(had_events));
                 history.read(range, log_last)
             }
-            _ => History::new(log_last),
+            _ => Page::empty(log_last),
         }
     }
 

@@ -1,8 +1,12 @@
 //! The log in memory: offsets, retention, idempotency keys, and ended channels.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
+use super::MemoryBroker;
 use super::kept::Sharing;
 use super::log::Log;
-use crate::broker::{History, ReadRange};
+use crate::broker::{Broker as _, History, ReadRange};
 use crate::budget::{Budget, Share};
 use crate::channel::Channel;
 use crate::error::ErrorKind;
@@ -28,6 +32,10 @@ fn append(log: &mut Log, publish: Publish, now_ms: u64) -> u64 {
     receipts[0].position.unwrap().offset()
 }
 
+fn read_page(log: &mut Log, channel: &Channel, range: ReadRange, now_ms: u64) -> History {
+    log.read(channel, range, now_ms).encode()
+}
+
 fn offsets(history: &History) -> Vec<u64> {
     history.frames.iter().map(|frame| frame.key().unwrap().offset).collect()
 }
@@ -44,9 +52,9 @@ fn offsets_are_shared_by_all_channels_and_previous_is_per_channel() {
     let expected = [("a", 1, 0), ("b", 2, 0), ("a", 3, 1), ("b", 4, 2), ("b", 5, 4)];
     let expected = expected.map(|(name, offset, previous)| (name.to_owned(), offset, previous));
     assert_eq!(delivered, expected);
-    let after = log.read(&channel("b"), ReadRange::After { offset: 2, count: 9 }, 0);
+    let after = read_page(&mut log, &channel("b"), ReadRange::After { offset: 2, count: 9 }, 0);
     assert_eq!((offsets(&after), after.previous, after.log_last), (vec![4, 5], 2, 5));
-    let newest = log.read(&channel("b"), ReadRange::Newest { count: 1 }, 0);
+    let newest = read_page(&mut log, &channel("b"), ReadRange::Newest { count: 1 }, 0);
     assert_eq!((offsets(&newest), newest.previous), (vec![5], 4));
 }
 
@@ -57,16 +65,20 @@ fn history_is_trimmed_by_count_bytes_and_age_and_the_last_offset_is_remembered()
         append(&mut log, publish("a", "x"), 1000);
     }
     let all = ReadRange::After { offset: 0, count: 99 };
-    let history = log.read(&channel("a"), all, 1000);
+    let history = read_page(&mut log, &channel("a"), all, 1000);
     assert_eq!((offsets(&history), history.previous), (vec![3, 4, 5], 2));
     append(&mut log, publish("a", &"x".repeat(900)), 2000);
-    assert_eq!(offsets(&log.read(&channel("a"), all, 2000)).last(), Some(&6));
+    assert_eq!(offsets(&read_page(&mut log, &channel("a"), all, 2000)).last(), Some(&6));
     append(&mut log, publish("a", &"x".repeat(900)), 2000);
-    assert_eq!(offsets(&log.read(&channel("a"), all, 2000)), [7]);
+    assert_eq!(offsets(&read_page(&mut log, &channel("a"), all, 2000)), [7]);
     append(&mut log, publish("a", &"x".repeat(9000)), 2000);
-    assert_eq!(offsets(&log.read(&channel("a"), all, 2000)), [8], "the newest event is retained");
     assert_eq!(
-        offsets(&log.read(&channel("a"), all, 12_001)),
+        offsets(&read_page(&mut log, &channel("a"), all, 2000)),
+        [8],
+        "the newest event is retained"
+    );
+    assert_eq!(
+        offsets(&read_page(&mut log, &channel("a"), all, 12_001)),
         [0; 0],
         "the newest event expires by age"
     );
@@ -74,7 +86,7 @@ fn history_is_trimmed_by_count_bytes_and_age_and_the_last_offset_is_remembered()
     append(&mut log, publish("b", "x"), 13_000 + 2 * 86_400_000);
     assert_eq!(log.baseline(&channel("a")).last, 8, "forgotten, so it may have had events up to 8");
     append(&mut log, publish("a", "x"), 13_000 + 2 * 86_400_000);
-    let history = log.read(&channel("a"), all, 13_000 + 2 * 86_400_000);
+    let history = read_page(&mut log, &channel("a"), all, 13_000 + 2 * 86_400_000);
     assert_eq!((offsets(&history), history.previous), (vec![10], 8));
 }
 
@@ -117,7 +129,7 @@ fn without_retention_events_have_positions_but_no_history() {
     let mut log = log("* off");
     append(&mut log, publish("a", "x"), 0);
     append(&mut log, publish("a", "x"), 0);
-    let history = log.read(&channel("a"), ReadRange::After { offset: 0, count: 9 }, 0);
+    let history = read_page(&mut log, &channel("a"), ReadRange::After { offset: 0, count: 9 }, 0);
     assert_eq!((offsets(&history), history.log_last), (vec![], 2));
     assert_eq!(log.baseline(&channel("a")).last, 2);
 }
@@ -133,7 +145,7 @@ fn the_first_event_of_a_channel_follows_nothing_for_those_that_listen() {
     assert_eq!(previous, [0, 2]);
     // A client that reconnects does not know whether the forgotten event was of this channel.
     let all = ReadRange::After { offset: 0, count: 99 };
-    assert_eq!(log.read(&channel("a"), all, 2 * DAY_MS).previous, 1);
+    assert_eq!(read_page(&mut log, &channel("a"), all, 2 * DAY_MS).previous, 1);
 }
 
 fn small(budget: &Budget) -> Log {
@@ -164,10 +176,13 @@ fn the_events_of_all_channels_stay_within_their_share() {
         assert!(account.used() > account.limit() / 4 * 3, "{channels}: {}", account.used());
         let newest = log.last();
         let range = ReadRange::Newest { count: 1 };
-        assert_eq!(offsets(&log.read(&channel(&names[channels - 1]), range, 0)), [newest]);
+        assert_eq!(
+            offsets(&read_page(&mut log, &channel(&names[channels - 1]), range, 0)),
+            [newest]
+        );
         // What was dropped is noticed: the first event that is left has one before it.
         let all = ReadRange::After { offset: 0, count: 1 };
-        let oldest = log.read(&channel("c0"), all, 0);
+        let oldest = read_page(&mut log, &channel("c0"), all, 0);
         assert!(oldest.is_empty() || oldest.previous > 0, "{channels}");
         assert!(log.baseline(&channel("c0")).last > 0, "{channels}");
     }
@@ -185,12 +200,12 @@ fn data_that_is_published_to_many_channels_is_kept_once_and_unencoded() {
         append_to(&mut log, &names, &Event::new(data.clone()).shared());
         assert!(account.used() < LEN + LEN / 8, "{} bytes", account.used());
         assert_eq!(account.evictions(), 0);
-        let read = log.read(&channel("c59"), ReadRange::Newest { count: 1 }, 0);
+        let read = read_page(&mut log, &channel("c59"), ReadRange::Newest { count: 1 }, 0);
         let frame = Event::new(data.clone()).with_id("i").unwrap().encode().len();
         assert!(read.frames[0].bytes().len().abs_diff(frame) < 64, "as published");
         // The charge ends with the last channel that has it.
         for name in &names {
-            log.read(&channel(name), ReadRange::Newest { count: 1 }, 2 * 3_600_000);
+            read_page(&mut log, &channel(name), ReadRange::Newest { count: 1 }, 2 * 3_600_000);
         }
         assert_eq!(account.used(), 0);
     }
@@ -240,7 +255,7 @@ fn only_as_much_is_dropped_as_is_needed_and_the_oldest_first() {
     let mut found: Vec<(bool, bool)> = (0..number)
         .map(|number| {
             let channel = channel(&format!("{number:0>200}"));
-            let read = log.read(&channel, ReadRange::Newest { count: 1 }, 0);
+            let read = read_page(&mut log, &channel, ReadRange::Newest { count: 1 }, 0);
             (!log.baseline(&channel).forgotten, !read.is_empty())
         })
         .collect();
@@ -293,4 +308,15 @@ fn a_key_of_another_publisher_is_another_key() {
     let receipts = log.append(batch.into(), 0, &mut Sharing::default(), |_, _, _| {}).unwrap();
     let offsets: Vec<u64> = receipts.iter().map(|it| it.position.unwrap().offset()).collect();
     assert_eq!(offsets, [5, 6, 7, 8], "in one batch");
+}
+
+#[tokio::test]
+async fn large_events_are_encoded_while_other_tasks_run() {
+    let broker = MemoryBroker::new();
+    broker.publish(vec![publish("a", &"x".repeat(8 << 20))]).await.unwrap();
+    let channel = channel("a");
+    let mut read = broker.read(&channel, ReadRange::Newest { count: 1 });
+    let is_pending = poll_fn(|context| Poll::Ready(read.as_mut().poll(context).is_pending()));
+    assert!(is_pending.await);
+    assert_eq!(read.await.unwrap().frames.len(), 1);
 }

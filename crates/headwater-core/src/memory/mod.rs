@@ -14,22 +14,25 @@ mod restart_tests;
 mod restore;
 mod store;
 
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, spawn_blocking};
 
 use crate::broker::{Broker, BrokerFuture, BrokerStatus, History, ReadRange, Sink};
 use crate::budget::Budget;
 use crate::channel::Channel;
 use crate::clock::now_ms;
 use crate::error::{Error, ErrorKind};
-use crate::limits::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX};
+use crate::limits::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, REPLAY_BYTES_MAX};
 use crate::log::RetentionRules;
 use crate::publish::{Publish, Receipt};
 
+use history::Page;
 use kept::Sharing;
 use log::Log;
 
@@ -45,6 +48,8 @@ pub struct MemoryBroker {
     sink: Option<Sink>,
     log: Arc<Mutex<Log>>,
     sharing: Mutex<Sharing>,
+    /// Held while large events are encoded.
+    encoding: Semaphore,
     /// The task that syncs the log to disk, if it has a directory.
     syncing: Option<AbortHandle>,
 }
@@ -64,7 +69,8 @@ impl MemoryBroker {
     /// no more than its shares of this budget: when they are full, the oldest goes.
     pub fn with_budget(rules: RetentionRules, budget: &Budget) -> Self {
         let log = Arc::new(Mutex::new(Log::new(rules, budget)));
-        Self { sink: None, log, sharing: Mutex::default(), syncing: None }
+        let encoding = Semaphore::new(1);
+        Self { sink: None, log, sharing: Mutex::default(), encoding, syncing: None }
     }
 
     /// Opens a broker whose log is stored in a directory, which is created if it does not exist.
@@ -98,11 +104,28 @@ impl MemoryBroker {
         })?;
         let log = Arc::new(Mutex::new(Log::open(rules, budget, directory.as_ref(), now_ms())?));
         let syncing = Some(runtime.spawn(sync(Arc::downgrade(&log))).abort_handle());
-        Ok(Self { sink: None, log, sharing: Mutex::default(), syncing })
+        let encoding = Semaphore::new(1);
+        Ok(Self { sink: None, log, sharing: Mutex::default(), encoding, syncing })
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
         lock(&self.log)
+    }
+
+    /// Encodes a page that takes milliseconds, on a thread of its own: other tasks would wait for
+    /// this one. One at a time, so that many streams that read large events keep one core busy at
+    /// most; those that read the same events share them.
+    async fn encode_large(&self, page: Page) -> Result<History, Error> {
+        // The semaphore is never closed.
+        let _turn = self.encoding.acquire().await;
+        match spawn_blocking(move || page.encode()).await {
+            Ok(history) => Ok(history),
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(error) => {
+                let message = "the runtime shuts down: read again later";
+                Err(Error::new(ErrorKind::Unavailable, message).with_source(error))
+            }
+        }
     }
 }
 
@@ -218,7 +241,11 @@ impl Broker for MemoryBroker {
         channel: &'a Channel,
         range: ReadRange,
     ) -> BrokerFuture<'a, Result<History, Error>> {
-        Box::pin(std::future::ready(Ok(self.log().read(channel, range, now_ms()))))
+        let page = self.log().read(channel, range, now_ms());
+        if page.unencoded_bytes() <= REPLAY_BYTES_MAX {
+            return Box::pin(std::future::ready(Ok(page.encode())));
+        }
+        Box::pin(self.encode_large(page))
     }
 
     fn status(&self) -> BrokerStatus {
