@@ -173,6 +173,10 @@ pub struct Baseline {
     /// from before its node received the channel then gets a gap event, since it may have missed
     /// some.
     pub ephemeral: bool,
+    /// Whether the channel may receive ephemeral events although that is not known: the log was
+    /// reset, and what was known may be lost. Then a stream whose ID is that of an ephemeral event
+    /// gets a gap event, too.
+    pub uncertain: bool,
     /// Whether there may be no event at `last`: the log knows none of the channel, and has
     /// forgotten what it had up to there.
     pub forgotten: bool,
@@ -184,7 +188,8 @@ impl Baseline {
     /// A channel whose last event has this offset; 0 for none. It has not ended, and no ephemeral
     /// events are known.
     pub fn new(last: u64) -> Self {
-        Self { last, ended: false, ephemeral: false, forgotten: false, received: false }
+        let (ended, ephemeral, uncertain, forgotten, received) = Default::default();
+        Self { last, ended, ephemeral, uncertain, forgotten, received }
     }
 
     /// A channel of which the log knows no event, and may have forgotten some up to this offset.
@@ -203,6 +208,13 @@ impl Baseline {
     #[must_use]
     pub fn with_received(mut self, received: bool) -> Self {
         self.received = received;
+        self
+    }
+
+    /// Whether the channel may receive ephemeral events although that is not known.
+    #[must_use]
+    pub fn with_uncertain(mut self, uncertain: bool) -> Self {
+        self.uncertain = uncertain;
         self
     }
 

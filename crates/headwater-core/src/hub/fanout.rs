@@ -45,6 +45,11 @@ impl Fanout {
         self.table.with(channel, |entry| entry.ring.has_ephemeral()).unwrap_or(false)
     }
 
+    /// Whether a channel may have had ephemeral events, for all that is known.
+    pub(super) fn may_have_ephemeral(&self, channel: &Channel) -> bool {
+        self.table.with(channel, |entry| entry.ring.may_have_ephemeral()).unwrap_or(false)
+    }
+
     /// Drops recent frames that are older than rings retain.
     pub(super) fn expire_rings(&self) {
         let now_ms = now_ms();

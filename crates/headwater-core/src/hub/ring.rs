@@ -44,6 +44,8 @@ pub(super) struct Ring {
     /// or the ring has dropped them.
     unknown: u64,
     has_ephemeral: bool,
+    /// Whether there may have been ephemeral events although that is not known.
+    is_uncertain: bool,
     /// Whether streams have started although the broker does not deliver the channel.
     is_unconfirmed: bool,
     /// In ascending order.
@@ -83,6 +85,7 @@ impl Ring {
             ended: None,
             unknown: joined,
             has_ephemeral: false,
+            is_uncertain: false,
             is_unconfirmed: false,
             late: Vec::new(),
             backfill: None,
@@ -100,6 +103,7 @@ impl Ring {
         joined: impl FnOnce() -> u64,
     ) -> Option<u64> {
         self.has_ephemeral |= baseline.ephemeral;
+        self.is_uncertain |= baseline.uncertain;
         if !std::mem::replace(&mut self.has_baseline, true) {
             // When the first subscriber arrived, the node may not have known the log's position
             // yet.
@@ -358,6 +362,11 @@ impl Ring {
 
     pub(super) fn has_ephemeral(&self) -> bool {
         self.has_ephemeral
+    }
+
+    /// Whether there may have been ephemeral events, for all that is known.
+    pub(super) fn may_have_ephemeral(&self) -> bool {
+        self.has_ephemeral || self.is_uncertain
     }
 
     pub(super) fn ended(&self) -> Option<u64> {

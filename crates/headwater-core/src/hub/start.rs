@@ -195,7 +195,10 @@ fn resume(
         channels.iter().map(|channel| recall.fanout.has_ephemeral(channel)).collect();
     // If the channel of the ID's event is unknown, it may be any of them.
     let none_known = !position.is_durable() && !is_ephemeral.contains(&true);
-    let with_ephemeral = channels.iter().zip(is_ephemeral.iter().map(|known| *known || none_known));
+    let with_ephemeral = channels.iter().zip(is_ephemeral).map(|(channel, known)| {
+        let may_be = || !position.is_durable() && recall.fanout.may_have_ephemeral(channel);
+        (channel, known || none_known || may_be())
+    });
     // Between what is left of the epoch before and this one, events may be lost.
     let is_before = cursor.offset < recall.fanout.clock.now().begun;
     let resumed = with_ephemeral.map(|(channel, is_ephemeral)| {

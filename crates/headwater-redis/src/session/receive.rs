@@ -187,8 +187,7 @@ impl Session<'_> {
             let baseline = self.take_held(&channel, *baseline);
             // Of a channel that was received all the time, the hub knows.
             let is_new = self.subscriptions.get(&channel) == Some(&Phase::Subscribed);
-            let is_ephemeral = baseline.ephemeral || may_lack_notes && is_new;
-            self.start(&channel, baseline.with_ephemeral(is_ephemeral));
+            self.start(&channel, baseline.with_uncertain(may_lack_notes && is_new));
         }
     }
 
