@@ -123,12 +123,13 @@ impl Tickets {
         address: Option<AddressKey>,
     ) -> Result<Secret, Denied> {
         let owner = identity.user.as_deref().map_or(Owner::Address(address), Owner::User);
+        // Before anything is made: a refusal must cost less than a ticket.
+        self.take(&owner, 0)?;
         let ticket = random().ok_or_else(Denied::unavailable)?;
         let record = TicketRecord::new(identity, redis_ms.map_or(0, |(time_ms, _)| time_ms));
         let key = key_of(ticket.expose());
         let bytes = key.len() + record.bytes();
-        let weight = self.weight(bytes);
-        self.per_client.take(owner, weight).map_err(|_| Denied::too_many_requests())?;
+        self.take(&owner, self.weight(bytes))?;
         match &self.store {
             Store::Memory(table, account) => {
                 let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -178,6 +179,10 @@ impl Tickets {
         };
         let (record, mark) = found.ok_or_else(Denied::bad_credentials)?;
         Ok((record.identity(), mark))
+    }
+
+    fn take(&self, owner: &Owner<'_>, count: usize) -> Result<(), Denied> {
+        self.per_client.take(owner, count).map_err(|_| Denied::too_many_requests())
     }
 
     /// As how many tickets of a client one of this size counts: those of one client take a part of
