@@ -85,7 +85,7 @@ pub(crate) const REFUSED_BODY_BYTES_MAX: usize = 8 << 20;
 pub(crate) const REFUSED_BODY_TIME: Duration = Duration::from_secs(2);
 
 /// How many such bodies are read at a time, and the pause after each piece of them: together at
-/// most 512 MiB a second, which is a quarter of a core. The largest takes 130 ms.
+/// most 512 MiB a second. The largest takes 130 ms.
 pub(crate) const REFUSED_BODIES_MAX: usize = 8;
 /// See [`REFUSED_BODIES_MAX`].
 pub(crate) const REFUSED_BODY_PIECE_BYTES: usize = 256 << 10;

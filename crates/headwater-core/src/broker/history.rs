@@ -188,8 +188,14 @@ impl Baseline {
     /// A channel whose last event has this offset; 0 for none. It has not ended, and no ephemeral
     /// events are known.
     pub fn new(last: u64) -> Self {
-        let (ended, ephemeral, uncertain, forgotten, received) = Default::default();
-        Self { last, ended, ephemeral, uncertain, forgotten, received }
+        Self {
+            last,
+            ended: false,
+            ephemeral: false,
+            uncertain: false,
+            forgotten: false,
+            received: false,
+        }
     }
 
     /// A channel of which the log knows no event, and may have forgotten some up to this offset.

@@ -19,7 +19,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, yield_now};
 
 use crate::broker::{Broker, BrokerFuture, BrokerStatus, History, ReadRange, Sink};
@@ -48,7 +47,7 @@ pub struct MemoryBroker {
     log: Arc<Mutex<Log>>,
     sharing: Mutex<Sharing>,
     /// Held while large events are encoded.
-    encoding: Semaphore,
+    encoding: tokio::sync::Mutex<()>,
     /// The task that syncs the log to disk, if it has a directory.
     syncing: Option<AbortHandle>,
 }
@@ -68,8 +67,8 @@ impl MemoryBroker {
     /// no more than its shares of this budget: when they are full, the oldest goes.
     pub fn with_budget(rules: RetentionRules, budget: &Budget) -> Self {
         let log = Arc::new(Mutex::new(Log::new(rules, budget)));
-        let encoding = Semaphore::new(1);
-        Self { sink: None, log, sharing: Mutex::default(), encoding, syncing: None }
+        let (sharing, encoding) = Default::default();
+        Self { sink: None, log, sharing, encoding, syncing: None }
     }
 
     /// Opens a broker whose log is stored in a directory, which is created if it does not exist.
@@ -103,8 +102,8 @@ impl MemoryBroker {
         })?;
         let log = Arc::new(Mutex::new(Log::open(rules, budget, directory.as_ref(), now_ms())?));
         let syncing = Some(runtime.spawn(sync(Arc::downgrade(&log))).abort_handle());
-        let encoding = Semaphore::new(1);
-        Ok(Self { sink: None, log, sharing: Mutex::default(), encoding, syncing })
+        let (sharing, encoding) = Default::default();
+        Ok(Self { sink: None, log, sharing, encoding, syncing })
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -115,8 +114,7 @@ impl MemoryBroker {
     /// that read large events delay nobody by more than one, and keep one core busy at most. Those
     /// that read the same events share them.
     async fn encode_large(&self, page: Page) -> Result<History, Error> {
-        // The semaphore is never closed.
-        let _turn = self.encoding.acquire().await;
+        let _turn = self.encoding.lock().await;
         yield_now().await;
         Ok(page.encode())
     }

@@ -60,6 +60,12 @@ pub(crate) enum Revocations {
     Known,
 }
 
+impl State {
+    fn may_lack_notes(&self) -> bool {
+        self.notable_since.is_some_and(|at| at.elapsed() < NOTES_AGAIN_WITHIN)
+    }
+}
+
 impl Desired {
     pub(crate) fn new() -> Self {
         let waiting = || Part::failed("not connected to Redis yet");
@@ -265,7 +271,7 @@ impl Desired {
     /// Whether Redis may lack notes of which channels receive ephemeral events: the log was reset,
     /// and with it the notes may be gone that nodes make again once they are connected.
     pub(crate) fn may_lack_notes(&self) -> bool {
-        self.state().notable_since.is_some_and(|at| at.elapsed() < NOTES_AGAIN_WITHIN)
+        self.state().may_lack_notes()
     }
 
     // === revocations ===
@@ -334,8 +340,7 @@ impl Desired {
     pub(crate) fn update_status(&self, update: impl FnOnce(&mut BrokerStatus)) {
         let mut state = self.state();
         update(&mut state.status);
-        let is_noting = state.notable_since.is_some_and(|at| at.elapsed() < NOTES_AGAIN_WITHIN);
-        if is_noting && !state.status.keeps.is_ok() {
+        if state.may_lack_notes() && !state.status.keeps.is_ok() {
             // Redis refuses the notes as well.
             state.notable_since = Some(Instant::now());
         }

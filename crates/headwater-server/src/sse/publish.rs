@@ -18,7 +18,7 @@ use super::query::{PublishQuery, default_channel};
 use crate::access::Sender;
 use crate::app::{self, App, BodySender, PublishRequest};
 use crate::client::ClientAddress;
-use crate::limits::{LARGE_BATCH_BYTES, MANY_CHANNELS};
+use crate::limits::{BATCH_EVENTS_MAX, LARGE_BATCH_BYTES, MANY_CHANNELS};
 
 pub(crate) fn route() -> MethodRouter<App> {
     post(publish).fallback(|| async {
@@ -78,7 +78,7 @@ async fn publish(
     let takes_turn = is_large || named.len() > MANY_CHANNELS;
     let turn = if takes_turn { Some(app.turns.take(sender_of_body).await?) } else { None };
     let (held, batch) = if let Some(sender) = sender {
-        place.reserve_events(body.lines().count())?;
+        place.reserve_events(body.lines().take(BATCH_EVENTS_MAX).count())?;
         let parsed = app::work(is_large, (place, turn), move || {
             let batch = batch(&query, &body)?;
             let channels: BTreeSet<Channel> = batch.iter().map(|it| it.channel().clone()).collect();

@@ -124,7 +124,7 @@ pub(super) async fn run(
         // The history.
         for _ in 0..8 {
             let head = target.publish("channel=m", LARGE_EVENT.len());
-            let answer = exchange(&target, &head, &LARGE_EVENT).await;
+            let answer = answer_to(&target, &head, &LARGE_EVENT).await;
             assert!(answer.is_ok_and(|it| it.starts_with(b"HTTP/1.1 200")), "there is no history");
         }
     }
@@ -180,7 +180,7 @@ fn post(path: &str, length: usize, headers: &str) -> String {
 }
 
 /// Sends a request, and reads the beginning of the answer.
-async fn exchange(target: &Target, head: &str, body: &[u8]) -> io::Result<Vec<u8>> {
+async fn answer_to(target: &Target, head: &str, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut socket = target.connect().await?;
     socket.write_all(head.as_bytes()).await?;
     // The server may answer, and close the connection, before it has read the body.
@@ -188,6 +188,11 @@ async fn exchange(target: &Target, head: &str, body: &[u8]) -> io::Result<Vec<u8
     let mut answer = [0; 256];
     let read = socket.read(&mut answer).await?;
     Ok(answer[..read].to_vec())
+}
+
+/// The same for an attack, which does not look at the answer.
+async fn exchange(target: &Target, head: &str, body: &[u8]) -> io::Result<()> {
+    answer_to(target, head, body).await.map(drop)
 }
 
 /// One request, or one connection, of an attack.
@@ -203,40 +208,38 @@ async fn once(
     match attack {
         Attack::OpenAndClose => {
             count();
-            exchange(target, &get("/sse/stream?channel=public", ""), b"").await.map(drop)
+            exchange(target, &get("/sse/stream?channel=public", ""), b"").await
         }
         Attack::NewChannels => {
             count();
             let names: Vec<String> =
                 (0..100).map(|at| format!("channel=m-{number}-{round}-{at}")).collect();
             let path = format!("/sse/stream?{}", names.join("&"));
-            exchange(target, &get(&path, &authorization), b"").await.map(drop)
+            exchange(target, &get(&path, &authorization), b"").await
         }
         Attack::UnknownIds => {
             count();
             let id = format!("last-event-id: unknown-{number}-{round}\r\n");
-            exchange(target, &get("/sse/stream?channel=public", &id), b"").await.map(drop)
+            exchange(target, &get("/sse/stream?channel=public", &id), b"").await
         }
         Attack::RewindAll => {
             count();
             let path = "/sse/stream?channel=m&rewind=all";
-            exchange(target, &get(path, &authorization), b"").await.map(drop)
+            exchange(target, &get(path, &authorization), b"").await
         }
         Attack::WrongTokens => {
             count();
             let headers = format!("authorization: Bearer a.{number}.{round}\r\n");
-            exchange(target, &get("/sse/stream?channel=m", &headers), b"").await.map(drop)
+            exchange(target, &get("/sse/stream?channel=m", &headers), b"").await
         }
         Attack::BodiesWithoutToken => {
             count();
             let head = post("/sse/publish?channel=m", LARGE.len(), "");
-            exchange(target, &head, &LARGE).await.map(drop)
+            exchange(target, &head, &LARGE).await
         }
         Attack::BodiesWithoutPermission => {
             count();
-            exchange(target, &target.publish("channel=quiet.1", LARGE.len()), &LARGE)
-                .await
-                .map(drop)
+            exchange(target, &target.publish("channel=quiet.1", LARGE.len()), &LARGE).await
         }
         Attack::HalfHeads => {
             count();
@@ -252,7 +255,7 @@ async fn once(
             if number == 0 {
                 let body = vec![b'x'; 1 << 20];
                 let head = target.publish("channel=m", body.len());
-                return exchange(target, &head, &body).await.map(drop);
+                return exchange(target, &head, &body).await;
             }
             count();
             let mut socket = target.connect().await?;
@@ -264,20 +267,18 @@ async fn once(
         Attack::LargeEvents => {
             count();
             let query = format!("channel=m{}", round % 20);
-            exchange(target, &target.publish(&query, LARGE_EVENT.len()), &LARGE_EVENT)
-                .await
-                .map(drop)
+            exchange(target, &target.publish(&query, LARGE_EVENT.len()), &LARGE_EVENT).await
         }
         Attack::LineEnds => {
             count();
             let query = format!("channel=m{}", round % 20);
-            exchange(target, &target.publish(&query, LINE_ENDS.len()), &LINE_ENDS).await.map(drop)
+            exchange(target, &target.publish(&query, LINE_ENDS.len()), &LINE_ENDS).await
         }
         Attack::ManyChannels => {
             count();
             let names: Vec<String> =
                 (0..100).map(|at| format!("channel=m-{number}-{round}-{at}")).collect();
-            exchange(target, &target.publish(&names.join("&"), 1), b"x").await.map(drop)
+            exchange(target, &target.publish(&names.join("&"), 1), b"x").await
         }
         Attack::LargeBatches => {
             count();
@@ -285,16 +286,16 @@ async fn once(
             let body = line.repeat(10_000);
             let headers = authorization + "content-type: application/x-ndjson\r\n";
             let head = post("/sse/publish", body.len(), &headers);
-            exchange(target, &head, body.as_bytes()).await.map(drop)
+            exchange(target, &head, body.as_bytes()).await
         }
         Attack::IdempotencyKeys => {
             count();
             let headers = format!("{authorization}idempotency-key: k-{number}-{round}\r\n");
-            exchange(target, &post("/sse/publish?channel=m", 1, &headers), b"x").await.map(drop)
+            exchange(target, &post("/sse/publish?channel=m", 1, &headers), b"x").await
         }
         Attack::Tickets => {
             count();
-            exchange(target, &post("/sse/ticket?channel=m", 0, &authorization), b"").await.map(drop)
+            exchange(target, &post("/sse/ticket?channel=m", 0, &authorization), b"").await
         }
         Attack::Pings => flood(target, &frame(6, 0, 0, &[0; 8]).repeat(100), requests).await,
         Attack::Settings => {
